@@ -1,0 +1,113 @@
+"""What the core asks of a host: a handful of verbs, and the small types that cross the boundary.
+
+A host adapter translates between the program that has loaded a diffusion model and the core. The core never sees token
+ids, timesteps of the network or modules; a host never sees templates, losses or files. `Cond` is whatever the host's
+denoiser is conditioned on: the core hands it from `encode` to `predict` and looks at nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+Prediction = Literal["eps", "v", "flow"]
+Cond = Any
+Vectors = Mapping[str, Tensor]  # encoder name -> [num_vectors, width]
+Words = Mapping[str, Vectors]  # word -> its vectors
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a learnt word in a prompt; its vectors stand there instead of tokens."""
+
+    word: str
+
+
+Prompt = tuple[str | Slot, ...]  # ("a photo of ", Slot("*"), " on the moon")
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A VAE's answer for pictures, in the denoiser's scale; log_variance is None where the VAE has none."""
+
+    mean: Tensor  # [B, C, h, w] fp32
+    log_variance: Tensor | None
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Pictures to sample by the host's normal path: prompt i with seed i, all of one size."""
+
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[int, ...]
+    width: int  # pixels
+    height: int
+    steps: int = 25
+    guidance: float = 5.0
+    negative: Prompt = ("",)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A text encoder's own words: `table` is its input embedding [V, width], read but never changed."""
+
+    table: Tensor
+    tokenize: Callable[[str], list[int]]  # without start, end and padding
+    spell: Callable[[int], str]
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """L2 norm of each row, [V] fp32."""
+        norms: Tensor = self.table.detach().norm(dim=-1, dtype=torch.float32)
+        return norms
+
+    def rows(self, text: str) -> Tensor:
+        """The rows of a piece of text, [tokens, width] fp32."""
+        return self.table.detach()[self.tokenize(text)].float()
+
+    def nearest(self, vector: Tensor, count: int = 5) -> list[tuple[str, float]]:
+        """The words most like a vector [width]: (word, cosine similarity), best first."""
+        table = self.table.detach().to(torch.float32)
+        similarity = table @ vector.to(table) / (self.norms * vector.norm()).clamp_min(1e-12)
+        best = similarity.topk(count)
+        return [(self.spell(int(i)), float(s)) for s, i in zip(best.values, best.indices, strict=True)]
+
+
+class Host(Protocol):
+    """A loaded text-to-image model, as the training loop needs it. Tensors are fp32 on `device`."""
+
+    device: torch.device
+    widths: dict[str, int]  # encoder name -> width of its input embedding, e.g. {"clip_l": 768}
+    prediction: Prediction
+    sigmas: Tensor  # [T] ascending: the noise levels that the model was trained on
+    resolution: int  # side in pixels of the pictures that the model was trained on
+    fingerprint: str  # tells one set of weights from another
+
+    def training(self, gradient_checkpointing: bool = False) -> AbstractContextManager[None]:
+        """Makes the model differentiable inside the context and puts everything back on leaving it."""
+
+    def vocabulary(self, encoder: str) -> Vocabulary: ...
+
+    def latents(self, pictures: Tensor) -> Latents:
+        """Encodes pictures [B, 3, H, W] in [-1, 1]."""
+
+    def encode(self, prompts: Sequence[Prompt], words: Words) -> Cond:
+        """Conditions for a batch of prompts, by the host's own inference rules; differentiable in the vectors.
+
+        Raises UserError when a slot does not fit into the encoder's context.
+        """
+
+    def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+        """Answers, in the model's own parametrisation, x0 + sigma * noise (flow: (1-sigma) * x0 + sigma * noise).
+
+        noisy: [B, C, h, w]; sigma: [B], values of `sigmas`. The scaling of the network's input is the host's.
+        """
+
+    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]: ...

@@ -1,0 +1,151 @@
+"""Prompts as pieces of text with slots: templates of the paper, template files, captions, and what a person types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+from .hosts.base import Prompt, Slot
+
+WORD = "*"  # how the word being learnt is called in prompts
+NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's marks in template files
+
+# Gal et al. 2022, appendix D (from the ImageNet templates of CLIP).
+OBJECT_TEMPLATES = (
+    "a photo of a [name]",
+    "a rendering of a [name]",
+    "a cropped photo of the [name]",
+    "the photo of a [name]",
+    "a photo of a clean [name]",
+    "a photo of a dirty [name]",
+    "a dark photo of the [name]",
+    "a photo of my [name]",
+    "a photo of the cool [name]",
+    "a close-up photo of a [name]",
+    "a bright photo of the [name]",
+    "a cropped photo of a [name]",
+    "a photo of the [name]",
+    "a good photo of the [name]",
+    "a photo of one [name]",
+    "a close-up photo of the [name]",
+    "a rendition of the [name]",
+    "a photo of the clean [name]",
+    "a rendition of a [name]",
+    "a photo of a nice [name]",
+    "a good photo of a [name]",
+    "a photo of the nice [name]",
+    "a photo of the small [name]",
+    "a photo of the weird [name]",
+    "a photo of the large [name]",
+    "a photo of a cool [name]",
+    "a photo of a small [name]",
+)
+STYLE_TEMPLATES = (
+    "a painting in the style of [name]",
+    "a rendering in the style of [name]",
+    "a cropped painting in the style of [name]",
+    "the painting in the style of [name]",
+    "a clean painting in the style of [name]",
+    "a dirty painting in the style of [name]",
+    "a dark painting in the style of [name]",
+    "a picture in the style of [name]",
+    "a cool painting in the style of [name]",
+    "a close-up painting in the style of [name]",
+    "a bright painting in the style of [name]",
+    "a cropped painting in the style of [name]",
+    "a good painting in the style of [name]",
+    "a close-up painting in the style of [name]",
+    "a rendition in the style of [name]",
+    "a nice painting in the style of [name]",
+    "a small painting in the style of [name]",
+    "a weird painting in the style of [name]",
+    "a large painting in the style of [name]",
+)
+CAPTION_TEMPLATES = ("a photo of a [name], [filewords]",)
+STYLE_CAPTION_TEMPLATES = ("[filewords], in the style of [name]",)
+BUILT_IN = {
+    "object": OBJECT_TEMPLATES,
+    "style": STYLE_TEMPLATES,
+    "captions": CAPTION_TEMPLATES,
+    "style-captions": STYLE_CAPTION_TEMPLATES,
+}
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Lines with [name] and, optionally, [filewords]; a caption that says [name] itself is used as it is."""
+
+    lines: tuple[str, ...]
+
+    @classmethod
+    def load(cls, source: str) -> Templates:
+        """`source`: a name of BUILT_IN, or a text file with one template a line. Raises UserError."""
+        if source in BUILT_IN:
+            return cls(BUILT_IN[source])
+        try:
+            text = Path(source).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"Templates '{source}' are neither a readable UTF-8 text file "
+                f"nor one of {', '.join(BUILT_IN)} ({error})."
+            ) from None
+        lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        for number, line in enumerate(lines, 1):
+            if NAME not in line:
+                raise UserError(
+                    f"Template {number} of '{source}' is '{line}', which lacks {NAME}: "
+                    f"nothing could be learnt from it. Write {NAME} where the new word belongs."
+                )
+        if not lines:
+            raise UserError(
+                f"The template file '{source}' is empty. Write one template a line, such as: a photo of {NAME}"
+            )
+        return cls(lines)
+
+    def prompts(self, caption: str) -> tuple[Prompt, ...]:
+        """Every prompt that a picture with this caption can be shown with."""
+        lines = (caption,) if NAME in caption else self.lines
+        return tuple(fill(line, caption) for line in lines)
+
+    def draw(self, caption: str, generator: torch.Generator) -> Prompt:
+        prompts = self.prompts(caption)
+        return prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
+
+
+def fill(line: str, caption: str) -> Prompt:
+    """A template line and a picture's caption -> a prompt."""
+    text = line.replace(FILEWORDS, "" if NAME in caption else caption).strip(" ,")
+    return slots(text, {NAME: WORD})
+
+
+def parse(text: str, words: Collection[str]) -> Prompt:
+    """What a person types -> a prompt: `<name>` is a loaded word, and `*` too when only one is loaded."""
+    marks = {f"<{word}>": word for word in words}
+    if len(words) == 1:
+        marks[WORD] = next(iter(words))
+    return slots(text, marks)
+
+
+def slots(text: str, marks: dict[str, str]) -> Prompt:
+    """Cuts a text at its marks (mark -> word), longest mark first."""
+    if not marks:
+        return (text,)
+    by_length = sorted(marks, key=len, reverse=True)
+    pieces = re.split("(" + "|".join(map(re.escape, by_length)) + ")", text)
+    return tuple(Slot(marks[piece]) if piece in marks else piece for piece in pieces if piece)
+
+
+def text_of(prompt: Prompt) -> str:
+    """A prompt as people read it."""
+    pieces = (f"<{p.word}>" if isinstance(p, Slot) and p.word != WORD else p for p in prompt)
+    return "".join(WORD if isinstance(p, Slot) else p for p in pieces)
+
+
+def longest(prompts: Sequence[Prompt]) -> Prompt:
+    """The prompt with the most text: the first that would not fit."""
+    return max(prompts, key=lambda prompt: len(text_of(prompt)))
