@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -117,3 +118,45 @@ def smoothed(points: list[tuple[int, float]], weight: float = 0.9) -> list[tuple
         mean = value if mean is None else weight * mean + (1 - weight) * value
         result.append((step, mean))
     return result
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a contact sheet: what it shows, its pictures, and what stands under each (or nothing)."""
+
+    label: str
+    pictures: Sequence[Image.Image]
+    captions: Sequence[str] = ()
+
+
+def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int = 10) -> Image.Image:
+    """Rows of pictures, each scaled to cell x cell pixels, with their labels on the left."""
+    label_width, caption_height = 190, 18
+    heights = [cell + margin + (caption_height if row.captions else 0) for row in rows]
+    width = label_width + max(len(row.pictures) for row in rows) * (cell + margin) + margin
+    sheet = Image.new("RGB", (width, 46 + sum(heights) + margin), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((margin, 12), title, "black", font(20))
+    top = 46
+    for row, height in zip(rows, heights, strict=True):
+        lines = wrapped(row.label, label_width - 2 * margin, font(15))
+        pen.multiline_text((margin, top + cell / 2), "\n".join(lines), "black", font(15), anchor="lm", spacing=5)
+        for i, picture in enumerate(row.pictures):
+            left = label_width + i * (cell + margin)
+            sheet.paste(picture.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS), (left, top))
+            if row.captions:
+                pen.text((left + cell / 2, top + cell + 3), row.captions[i], "#555555", font(12), anchor="ma")
+        top += height
+    return sheet
+
+
+def wrapped(text: str, width: float, face: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A text in lines of at most `width` pixels, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and face.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,0 +1,146 @@
+"""What a training step costs beyond the bare forward and backward pass.
+
+python benchmarks/step.py                     SD1.5's true shape, random weights, 256 pixels, batch 1
+python benchmarks/step.py --model demo/model  the embedded model at its own size and the default batch
+
+A step of the loop (data, prompts, noise, loss, update, event) and the bare pass (text encoder and U-Net, forward and
+backward, on inputs that lie ready) take turns in one process; reported are the medians and the median of their ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ti_train.checkpoint import RunFiles, State  # noqa: E402
+from ti_train.config import TrainConfig  # noqa: E402
+from ti_train.dataset import Dataset, Picture, encode_pictures  # noqa: E402
+from ti_train.embedding import Embedding  # noqa: E402
+from ti_train.fixed_batch import FixedBatch  # noqa: E402
+from ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
+from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype, place_vectors  # noqa: E402
+from ti_train.loop import Step, train  # noqa: E402
+from ti_train.prompts import WORD, Templates  # noqa: E402
+
+
+def sd15(device: str, dtype: str) -> DiffusersHost:
+    """Stable Diffusion 1.5's shapes with random weights; the tokenizer is the demo's, whose ids are fewer."""
+    from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderTiny(),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=CLIPTokenizer.from_pretrained(ROOT / "demo/model/tokenizer"),
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
+        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    chosen = pick_device(device)
+    return DiffusersHost(pipeline, chosen, pick_dtype(dtype, chosen))
+
+
+def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[], None]:
+    """The work that no trainer can leave out: encode, denoise, and the gradient of a vector."""
+    (encoder,) = host.widths
+    vector = host.vocabulary(encoder).rows("photo")[:1].clone().requires_grad_()
+    ids = torch.tensor([host._token_ids(("a photo of a ", Slot(WORD)), {WORD: {encoder: vector}})[0]] * batch)
+    places = [(row, 5) for row in range(batch)]
+    latents = dataset.mean[[0] * batch].to(host.device, host.dtype)
+    timesteps = torch.full((batch,), 500, device=host.device)
+    ids = ids.to(host.device)
+
+    def once() -> None:
+        vector.grad = None
+        with host._autocast(), place_vectors(host.text_encoder.get_input_embeddings(), places, [vector] * batch):
+            cond: Tensor = host.text_encoder(ids)[0]
+        predicted = host.unet(latents, timesteps, cond.to(host.dtype), return_dict=False)[0]
+        (predicted.float() - latents.float()).pow(2).mean().backward()
+
+    return once
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_memory(device: torch.device) -> str:
+    unit = 1 if sys.platform == "darwin" else 1024
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    cuda = f", CUDA {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if device.type == "cuda" else ""
+    return f"process {process / 2**30:.2f} GiB{cuda}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a model folder (default: SD1.5's shape, random weights)")
+    parser.add_argument("--pixels", type=int, help="side of the pictures")
+    parser.add_argument("--batch", type=int, help="pictures a step")
+    parser.add_argument("--steps", type=int, default=20, help="pairs to measure")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    a = parser.parse_args()
+    host = DiffusersHost.load(a.model, a.device, a.dtype) if a.model else sd15(a.device, a.dtype)
+    side, batch = a.pixels or (host.resolution if a.model else 256), a.batch or (4 if a.model else 1)
+    draw = np.random.default_rng(0)
+    pictures = [Picture(str(i), draw.integers(0, 256, (side, side, 3), np.uint8)) for i in range(5)]
+    dataset = encode_pictures(host, pictures)
+    config = TrainConfig(
+        name="word", init="photo", batch_size=batch, steps=10**6, evaluate_every=10**6, checkpoint_every=10**6
+    )
+    bare = bare_pass(host, dataset, batch)
+
+    with tempfile.TemporaryDirectory() as folder:
+        events = train(host, dataset, config, Path(folder))
+        assert isinstance(next(events), Step)  # step 0, the untrained word
+        for warm_up in (lambda: next(events), bare) * 2:
+            warm_up()
+        pairs = [(timed(lambda: next(events), host.device), timed(bare, host.device)) for _ in range(a.steps)]
+        events.close()
+        steps, passes = zip(*pairs, strict=True)
+        ratio = statistics.median(s / p for s, p in pairs)
+        print(f"{torch.__version__} {host.device} {host.dtype}, {side} pixels, batch {batch}, {a.steps} pairs")
+        print(
+            f"step {statistics.median(steps):.4f} s   bare pass {statistics.median(passes):.4f} s   ratio {ratio:.3f}"
+        )
+
+        (encoder,) = host.widths
+        vectors = {encoder: host.vocabulary(encoder).rows("photo")[:1]}
+        words = {WORD: vectors}
+        fixed = FixedBatch.draw(host, dataset, Templates.load("object"), config)
+        files, state = RunFiles(Path(folder), "word", {}), State(0, 0.0, vectors, {})
+        embedding = Embedding("word", vectors)
+        request = SampleRequest((("a photo of a ", Slot(WORD)),), (0,), side, side, steps=10)
+        apart: dict[str, Callable[[], object]] = {
+            "evaluation": lambda: fixed.loss(host, words),
+            "checkpoint": lambda: files.save(state, embedding),
+            "preview of 10 sampling steps": lambda: host.sample(request, words),
+        }
+        for name, work in apart.items():
+            print(f"{name} {statistics.median(timed(work, host.device) for _ in range(3)):.4f} s")
+    print(f"peak memory: {peak_memory(host.device)}")
+
+
+if __name__ == "__main__":
+    main()

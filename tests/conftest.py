@@ -1,0 +1,89 @@
+"""What the tests share: a folder of pictures, and two small real models (tiny_host.py, tiny_pipeline.py)."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may touch the network
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from tiny_host import TinyHost
+from tiny_pipeline import write_pipeline
+
+from ti_train.config import TrainConfig
+from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums in one order, so that equal means equal; and quicker on models this small."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of three pictures: discs of different colours, two of them with a caption."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, colour in (("blue", (40, 60, 200)), ("green", (30, 160, 60)), ("red", (200, 40, 40))):
+        picture = Image.new("RGB", (48, 40), (230, 230, 220))
+        ImageDraw.Draw(picture).ellipse([10, 6, 38, 34], fill=colour)
+        picture.save(folder / f"{name}.png")
+    (folder / "red.txt").write_text("red toy", encoding="utf-8")
+    (folder / "blue.txt").write_text("blue dog", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def host() -> TinyHost:
+    return TinyHost()
+
+
+@pytest.fixture
+def dataset(host, pictures) -> Dataset:
+    return dataset_of(host, pictures)
+
+
+def dataset_of(host, pictures: Path, flip: bool = False, captions: bool = False) -> Dataset:
+    return encode_pictures(host, read_pictures(find_pictures(pictures), host.resolution, [], captions), flip)
+
+
+@pytest.fixture
+def settings() -> Callable[..., TrainConfig]:
+    """A run of six steps of two pictures; give what is to be different."""
+
+    def settings(**given) -> TrainConfig:
+        small = {"name": "my-toy", "init": "toy", "steps": 6, "batch_size": 2, "evaluate_every": 2, "device": "cpu"}
+        return TrainConfig(**(small | {"dtype": "float32"} | given))
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory) -> Callable[..., Path]:
+    """Writes a small Stable Diffusion folder; each kind once. Do not change what is in it: see `own_pipeline`."""
+    pytest.importorskip("diffusers")
+    written: dict[str, Path] = {}
+
+    def pipeline(**kind) -> Path:
+        if repr(kind) not in written:
+            written[repr(kind)] = write_pipeline(tmp_path_factory.mktemp("pipeline"), **kind)
+        return written[repr(kind)]
+
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(pipelines) -> Path:
+    return pipelines()
+
+
+@pytest.fixture
+def own_pipeline(pipeline_folder, tmp_path) -> Path:
+    """A copy of the folder for a test to damage."""
+    return Path(shutil.copytree(pipeline_folder, tmp_path / "own-model"))
