@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -18,6 +19,9 @@ from tiny_pipeline import write_pipeline
 
 from ti_train.config import TrainConfig
 from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+
+hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)

@@ -22,11 +22,10 @@ from ti_train.hosts.base import Latents, Prediction, Prompt, SampleRequest, Slot
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 ENCODER = "tiny"
-CONTEXT, WIDTH, CHANNELS, LEVELS = 20, 16, 4, 50
+CONTEXT, WIDTH, CHANNELS, LEVELS = 20, 16, 4, 48
 START, END = 0, 1
-WORDS = ("<start>", "<end>", "cat", "dog", "toy", "red", "blue", "and", "with", ",", "-") + tuple(
-    sorted({word for line in OBJECT_TEMPLATES + STYLE_TEMPLATES for word in re.findall(r"[a-z]+", line[:-6])} - {"and"})
-)
+TEMPLATE_WORDS = {word for line in OBJECT_TEMPLATES + STYLE_TEMPLATES for word in re.findall(r"[a-z]+", line[:-6])}
+WORDS = ("<start>", "<end>", ",", "-", *sorted(TEMPLATE_WORDS | {"and", "blue", "cat", "dog", "red", "toy", "with"}))
 
 
 class Denoiser(nn.Module):
@@ -66,13 +65,17 @@ class TinyHost:
             num_attention_heads=2, max_position_embeddings=CONTEXT, bos_token_id=START, eos_token_id=END,
             pad_token_id=END,
         )  # fmt: skip
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.text_encoder = CLIPTextModel(config).eval().to(dtype)
-            self.text_encoder.get_input_embeddings().weight.data.normal_(0, 0.3)
-            self.denoiser = Denoiser().to(dtype)
-            self.vae = nn.Conv2d(3, 2 * CHANNELS, 8, stride=8).to(dtype)
-            self.decoder = nn.ConvTranspose2d(CHANNELS, 3, 8, stride=8).to(dtype)
+        self.text_encoder, self.denoiser = CLIPTextModel(config).eval(), Denoiser()
+        self.vae, self.decoder = nn.Conv2d(3, 2 * CHANNELS, 8, stride=8), nn.ConvTranspose2d(CHANNELS, 3, 8, stride=8)
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules:
+            for name, weight in module.named_parameters():  # drawn here: the same under every library's version
+                if weight.ndim > 1:
+                    weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
+                elif name.endswith("bias"):
+                    weight.data.zero_()
+            module.to(dtype)
+        self.denoiser.value.weight.data *= 3  # the text counts
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -147,7 +150,9 @@ class TinyHost:
         cond, empty = self.encode(request.prompts, words), self.encode([request.negative] * len(request.prompts), {})
         levels = self.sigmas[torch.linspace(LEVELS - 1, 0, request.steps).long()]
         shape = (CHANNELS, request.height // 8, request.width // 8)
-        x = levels[0] * torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in request.seeds])
+        x = levels[0] * torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in request.seeds]
+        )
         for level, following in zip(levels, [*levels[1:], torch.tensor(0.0)], strict=True):
             sigma = level.expand(len(x))
             slope, without = self.predict(x, sigma, cond), self.predict(x, sigma, empty)

@@ -30,7 +30,7 @@ from .formats import load_embedding
 from .hosts.base import Host, SampleRequest, Vectors
 from .objective import add_noise, denoising_loss, draw_timesteps, target
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
-from .prompts import WORD, Templates, longest, slots
+from .prompts import WORD, Templates, latest_word, slots
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 
@@ -103,7 +103,7 @@ def train(
     templates = Templates.load(config.templates)
     every_prompt = [prompt for caption in set(dataset.captions) for prompt in templates.prompts(caption)]
     with torch.no_grad():
-        host.encode([longest(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
+        host.encode([latest_word(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
     sigmas = host.sigmas.to(host.device, torch.float32)
     # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
@@ -167,9 +167,10 @@ def train(
                 set_learning_rate(optimizer, rate)
                 optimizer.step()
             skipped = 0 if finite else skipped + 1
-            now = snapshot(vectors)
+            now, seconds = snapshot(vectors), done.seconds + perf_counter() - began
             length, cosine = torch.stack([mean_norm(now), mean_cosine(now, start)]).tolist()
-            done = State(step, done.seconds + perf_counter() - began, now, state_tensors(optimizer))
+            completed = report(step, loss, rate, length, cosine, seconds)
+            done = State(step, seconds, now, state_tensors(optimizer))  # only now: what is kept is always told too
 
             if not finite:
                 yield Warning(
@@ -180,7 +181,7 @@ def train(
                     f"The loss was not a finite number in {skipped} steps in a row; the vectors from before are kept. "
                     "Try dtype float32, a lower learning rate, or another VAE."
                 )
-            yield report(step, loss, rate, length, cosine, done.seconds)
+            yield completed
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
                 yield from previews(host, config, dataset.resolution, vectors, step)
             if step % config.checkpoint_every == 0 and step < config.steps:

@@ -146,6 +146,11 @@ def text_of(prompt: Prompt) -> str:
     return "".join(WORD if isinstance(p, Slot) else p for p in pieces)
 
 
-def longest(prompts: Sequence[Prompt]) -> Prompt:
-    """The prompt with the most text: the first that would not fit."""
-    return max(prompts, key=lambda prompt: len(text_of(prompt)))
+def latest_word(prompts: Sequence[Prompt]) -> Prompt:
+    """The prompt with the most text before its last word: the first that would not fit."""
+
+    def text_before(prompt: Prompt) -> int:
+        last = max((i for i, piece in enumerate(prompt) if isinstance(piece, Slot)), default=0)
+        return len(text_of(prompt[:last]))
+
+    return max(prompts, key=text_before)

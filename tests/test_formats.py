@@ -1,0 +1,130 @@
+"""Embedding files: what is written, what is read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ti_train.embedding import SINGLE, Embedding
+from ti_train.errors import UserError
+from ti_train.formats import config_of, layout_of, load_embedding, save_embedding
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def test_a_file_has_one_tensor_of_fp32_and_its_provenance(tmp_path):
+    path = tmp_path / "cat.safetensors"
+    vectors = torch.randn(3, 16)
+    save_embedding(Embedding("cat", {"clip_l": vectors}, {"step": "7"}), path)
+    ((key, tensor),) = load_file(path).items()
+    assert (key, tensor.dtype, torch.equal(tensor, vectors)) == ("emb_params", torch.float32, True)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"name": "cat", "step": "7"}
+
+
+def test_a_file_of_one_tensor_under_any_name_is_read(tmp_path):
+    save_file({"<my-cat>": torch.ones(16, dtype=torch.float16)}, tmp_path / "cat.safetensors")
+    read = load_embedding(tmp_path / "cat.safetensors")
+    assert (read.name, read.provenance) == ("cat", {})
+    assert torch.equal(read.vectors[SINGLE], torch.ones(1, 16))
+    assert layout_of(tmp_path / "cat.safetensors") == "safetensors, one tensor '<my-cat>'"
+
+
+def test_a_word_saved_under_another_name_has_that_name(tmp_path):
+    """Its provenance comes from the file it was read from, old name and all."""
+    save_embedding(Embedding("old", {SINGLE: torch.ones(1, 4)}), tmp_path / "old.safetensors")
+    old = load_embedding(tmp_path / "old.safetensors")
+    save_embedding(Embedding("new", old.vectors, old.provenance), tmp_path / "new.safetensors")
+    assert load_embedding(tmp_path / "new.safetensors").name == "new"
+
+
+@settings(max_examples=40)
+@given(
+    shape=st.one_of(st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 9))),
+    dtype=st.sampled_from(DTYPES),
+    provenance=st.dictionaries(st.text().filter(lambda key: key != "name"), st.text(), max_size=4),
+    name=st.text(),
+)
+def test_round_trip_of_any_shape_type_and_text(shape, dtype, provenance, name):
+    vectors = torch.randn(shape).to(dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "word.safetensors")
+        save_file({"any": vectors}, path)
+        read = load_embedding(path)
+        save_embedding(Embedding(name, read.vectors, provenance), path)
+        again = load_embedding(path)
+    assert torch.equal(again.vectors[SINGLE], vectors.float().reshape(-1, shape[-1]))
+    assert (again.name, again.provenance) == (name, {"name": name, **provenance})
+
+
+def with_value(value: float) -> torch.Tensor:
+    vectors = torch.ones(2, 4)
+    vectors[1, 2] = value
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({}, "holds 0 tensors"),
+        ({"clip_l": torch.ones(1, 4), "clip_g": torch.ones(1, 4)}, r"holds 2 tensors \(clip_g, clip_l\)"),
+        ({"emb": torch.ones(1, 4, dtype=torch.int64)}, r"shape \[1, 4\] and type int64"),
+        ({"emb": torch.ones(1, 2, 4)}, r"shape \[1, 2, 4\]"),
+        ({"emb": torch.tensor(1.0)}, r"shape \[\]"),
+        ({"emb": torch.ones(0, 4)}, r"shape \[0, 4\]"),
+        ({"emb": with_value(float("nan"))}, "not numbers"),
+        ({"emb": with_value(float("inf"))}, "not numbers"),
+    ],
+)
+def test_a_file_that_is_no_word_is_refused_by_name(tmp_path, tensors, why):
+    save_file(tensors, tmp_path / "cat.safetensors")
+    with pytest.raises(UserError, match=f"^'cat.safetensors' holds .*{why.removeprefix('holds ')}"):
+        load_embedding(tmp_path / "cat.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0notjson!"])
+def test_garbage_is_refused(tmp_path, content):
+    (tmp_path / "cat.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"'cat.safetensors' is not a readable safetensors file"):
+        load_embedding(tmp_path / "cat.safetensors")
+
+
+def test_half_a_file_is_refused(tmp_path):
+    path = tmp_path / "cat.safetensors"
+    save_embedding(Embedding("cat", {SINGLE: torch.ones(2, 4)}), path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_embedding(path)
+
+
+def test_no_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="There is no embedding file"):
+        load_embedding(tmp_path / "cat.safetensors")
+
+
+def test_a_file_as_large_as_a_model_is_not_read(tmp_path):
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(2**28 + 1)  # a sparse file: takes no room
+    with pytest.raises(UserError, match=r"has 256 MiB; .* Is it a model"):
+        load_embedding(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("provenance", "config"),
+    [
+        ({"config": json.dumps({"steps": 5})}, {"steps": 5}),
+        ({}, {}),
+        ({"config": "{"}, {}),
+        ({"config": "[1]"}, {}),
+    ],
+)
+def test_the_settings_in_a_file_are_read_where_they_are_there(provenance, config):
+    assert config_of(Embedding("cat", {SINGLE: torch.ones(1, 4)}, provenance)) == config

@@ -1,0 +1,102 @@
+"""Who may import what, and that the package works wherever and under whatever name it is loaded."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ti_train"
+CORE = sorted(PACKAGE.glob("*.py"))
+HOSTS = sorted((PACKAGE / "hosts").glob("*.py"))
+HOST_PACKAGES = {
+    "backend", "comfy", "comfy_api", "comfy_execution", "diffusers", "folder_paths", "gradio", "ldm_patched",
+    "modules", "modules_forge", "open_clip", "transformers",
+}  # fmt: skip
+OWN = {  # what each adapter stands on
+    "base": set(),
+    "__init__": set(),
+    "diffusers": {"diffusers", "transformers"},
+}
+
+
+def imported_by(file: Path) -> list[tuple[int, str]]:
+    """(level, dotted name) of every import, those within functions too; the level counts leading dots."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+def packages_of(file: Path) -> set[str]:
+    return {name.partition(".")[0] for level, name in imported_by(file) if level == 0}
+
+
+@pytest.mark.parametrize("file", CORE, ids=lambda file: file.stem)
+def test_the_core_imports_no_host(file):
+    assert not packages_of(file) & HOST_PACKAGES
+
+
+@pytest.mark.parametrize("file", [file for file in CORE if file.stem != "__main__"], ids=lambda file: file.stem)
+def test_the_core_knows_of_the_hosts_only_their_boundary(file):
+    assert {name for level, name in imported_by(file) if level and name.startswith("hosts")} <= {"hosts.base"}
+
+
+@pytest.mark.parametrize("file", [file for file in HOSTS if file.stem in OWN], ids=lambda file: file.stem)
+def test_an_adapter_imports_its_own_host_and_no_other(file):
+    assert packages_of(file) & HOST_PACKAGES <= OWN[file.stem]
+    siblings = {name for level, name in imported_by(file) if level == 1}
+    assert siblings <= {"base"}
+
+
+@pytest.mark.parametrize("file", CORE + HOSTS, ids=lambda file: file.stem)
+def test_within_the_package_all_imports_are_relative(file):
+    assert "ti_train" not in packages_of(file)
+
+
+def run(code: str, folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_core_loads_no_host():
+    """A host that starts up must not wait for libraries that only the command line needs."""
+    loaded = run("import sys, ti_train.loop, ti_train.__main__; print(*sys.modules)", ROOT).split()
+    assert "ti_train.loop" in loaded
+    assert not {"diffusers", "transformers", "open_clip", "accelerate"} & set(loaded)
+
+
+AS_COMFYUI_DOES = """
+import importlib.util, sys
+from pathlib import Path
+path = Path({folder!r})
+name = str(path).replace(".", "_x_")  # ComfyUI names the module by its path
+spec = importlib.util.spec_from_file_location(name, path / "__init__.py", submodule_search_locations=[str(path)])
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+spec.loader.exec_module(module)
+loop = importlib.import_module(".ti_train.loop", name)
+assert "ti_train" not in sys.modules, "a second copy was imported under its bare name"
+print(loop.train.__module__ == name + ".ti_train.loop")
+"""
+
+
+def test_the_pack_loads_under_a_modules_name_that_is_a_path(tmp_path):
+    folder = tmp_path / "custom_nodes" / "Textual Inversion-1.0"
+    shutil.copytree(PACKAGE, folder / "ti_train", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "__init__.py").write_text("from .ti_train import loop\n", encoding="utf-8")
+    code = AS_COMFYUI_DOES.format(folder=str(folder))
+    assert run(code, tmp_path) == "True"

@@ -1,0 +1,136 @@
+"""Prompts: templates, captions, what people type, and where the word stands in them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ti_train.errors import UserError
+from ti_train.hosts.base import Slot
+from ti_train.prompts import BUILT_IN, NAME, WORD, Templates, fill, latest_word, parse, slots, text_of
+
+STAR = Slot(WORD)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_template_has_the_word_exactly_once(name):
+    for line in Templates.load(name).lines:
+        assert [p for p in fill(line, "a caption") if isinstance(p, Slot)] == [STAR]
+
+
+def test_the_papers_template_counts():
+    assert (len(BUILT_IN["object"]), len(BUILT_IN["style"])) == (27, 19)
+
+
+@pytest.mark.parametrize(
+    ("line", "caption", "prompt"),
+    [
+        ("a photo of a [name]", "", ("a photo of a ", STAR)),
+        ("a photo of a [name]", "on a table", ("a photo of a ", STAR)),
+        ("a photo of a [name], [filewords]", "on a table", ("a photo of a ", STAR, ", on a table")),
+        ("a photo of a [name], [filewords]", "", ("a photo of a ", STAR)),
+        ("[filewords], in the style of [name]", "", ("in the style of ", STAR)),
+        ("[name] and [name]", "", (STAR, " and ", STAR)),
+    ],
+)
+def test_a_template_and_a_caption_make_a_prompt(line, caption, prompt):
+    assert fill(line, caption) == prompt
+
+
+def test_a_caption_that_says_the_name_itself_is_the_whole_prompt():
+    prompts = Templates.load("captions").prompts("two [name] on a table")
+    assert prompts == (("two ", STAR, " on a table"),)
+
+
+def test_a_template_file_has_one_template_a_line(tmp_path):
+    file = tmp_path / "my templates.txt"
+    file.write_bytes("\ufeffa [name]\r\n\r\n  my [name], [filewords]  \r\n".encode())
+    assert Templates.load(str(file)).lines == ("a [name]", "my [name], [filewords]")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"a [name]\na cat\n", "Template 2 of .* is 'a cat', which lacks \\[name\\]"),
+        (b"\n \n", "is empty"),
+        (b"caf\xe9 [name]", "neither a readable UTF-8 text file nor one of object, style, captions"),
+    ],
+)
+def test_a_template_file_that_cannot_teach_is_refused(tmp_path, content, why):
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(UserError, match=why):
+        Templates.load(str(tmp_path / "bad.txt"))
+
+
+@pytest.mark.parametrize("source", ["", "objects", "no/such/file.txt"])
+def test_templates_that_are_not_there_are_answered_with_the_names_there_are(source):
+    with pytest.raises(UserError, match="object, style, captions, style-captions"):
+        Templates.load(source)
+
+
+def test_drawing_is_by_the_generator_and_reaches_every_template():
+    templates = Templates.load("style")
+    drawn = [templates.draw("", torch.Generator().manual_seed(seed)) for seed in range(400)]
+    assert set(drawn) == set(templates.prompts(""))
+    assert drawn[7] == templates.draw("", torch.Generator().manual_seed(7))
+
+
+# --- What people type -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "prompt"),
+    [
+        ("a photo of *", ["cat"], ("a photo of ", Slot("cat"))),
+        ("a photo of <cat>", ["cat"], ("a photo of ", Slot("cat"))),
+        ("<cat> and <dog>", ["cat", "dog"], (Slot("cat"), " and ", Slot("dog"))),
+        ("<cat><cat>", ["cat"], (Slot("cat"), Slot("cat"))),
+        ("5 * 3 <cat>", ["cat", "dog"], ("5 * 3 ", Slot("cat"))),
+        ("<catfish> <cat>", ["cat"], ("<catfish> ", Slot("cat"))),
+        ("<a.b> <axb>", ["a.b"], (Slot("a.b"), " <axb>")),
+        ("<(c|t)+> x", ["(c|t)+", "c"], (Slot("(c|t)+"), " x")),
+        ("a photo", ["cat"], ("a photo",)),
+        ("a photo of * <cat>", [], ("a photo of * <cat>",)),
+    ],
+)
+def test_typed_prompts(text, words, prompt):
+    assert parse(text, words) == prompt
+
+
+def test_of_two_marks_the_longer_wins():
+    assert slots("catfish cat", {"cat": "a", "catfish": "b"}) == (Slot("b"), " ", Slot("a"))
+
+
+PLAIN = st.text(st.characters(blacklist_characters="<>*", blacklist_categories=("Cs",)), min_size=1)
+WORDS = st.text(st.characters(blacklist_characters="<>", blacklist_categories=("Cs",)), min_size=1)
+
+
+@given(data=st.data(), words=st.lists(WORDS.filter(lambda word: word != WORD), min_size=1, max_size=4, unique=True))
+def test_a_prompt_survives_being_read_by_people(data, words):
+    texts = data.draw(st.lists(PLAIN, min_size=1, max_size=4))
+    named = data.draw(st.lists(st.sampled_from(words), min_size=len(texts), max_size=len(texts)))
+    prompt = tuple(piece for text, word in zip(texts, named, strict=True) for piece in (text, Slot(word)))
+    assert parse(text_of(prompt), words) == prompt
+
+
+@given(PLAIN, PLAIN)
+def test_the_word_being_learnt_is_read_as_a_star(before, after):
+    prompt = (before, STAR, after)
+    assert text_of(prompt) == f"{before}*{after}"
+    assert slots(text_of(prompt), {WORD: WORD}) == prompt
+
+
+@given(st.text(), st.lists(WORDS, max_size=3, unique=True))
+def test_parsing_loses_no_text(text, words):
+    marks = {f"<{word}>": word for word in words}
+    spelt = "".join(f"<{p.word}>" if isinstance(p, Slot) else p for p in slots(text, marks))
+    assert spelt == text
+
+
+def test_the_prompt_with_the_most_text_before_its_last_word_is_the_first_not_to_fit():
+    early = fill(f"{NAME} is followed by a great deal of text", "")
+    late, twice = fill(f"a photo of a {NAME}", ""), fill(f"{NAME} and also that {NAME}", "")
+    assert latest_word([early, late]) == late
+    assert latest_word([early, late, twice]) == twice
