@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .embeddings import EmbeddingInfo, SaveEmbedding
+from .load import LoadEmbedding, LoadTrainingImages
+from .options import TrainingOptions
 from .train import TrainEmbedding
 
-NODES = [TrainEmbedding]
+NODES = [TrainEmbedding, TrainingOptions, LoadTrainingImages, LoadEmbedding, SaveEmbedding, EmbeddingInfo]
 
 
 class TextualInversion(ComfyExtension):

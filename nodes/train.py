@@ -87,6 +87,7 @@ class TrainEmbedding(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFF,
+                    control_after_generate=False,  # the page would draw a new one for every Run, and train anew
                     tooltip="Start of all random numbers; the same seed learns the same vectors again.",
                 ),
                 io.Int.Input(
@@ -169,7 +170,7 @@ class TrainEmbedding(io.ComfyNode):
                 "steps": steps or None,
                 "learning_rate": learning_rate or None,
                 "preview_prompts": tuple(line for line in preview_prompts.splitlines() if line.strip()),
-                "templates": "captions" if captions else None,
+                "templates": "captions" if any(map(str.strip, captions)) else None,
                 **numbers,
                 **(options or {}),
             },

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTS_WITHIN, RUNS_WITHIN = 180, 900  # seconds
+STARTS_WITHIN, RUNS_WITHIN = 300, 1800  # seconds
 
 
 class RefusedError(Exception):
@@ -36,7 +36,7 @@ class Server:
         command = [
             os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base), "--disable-auto-launch",
-            "--database-url", "sqlite:///:memory:", "--front-end-root", str(base / "custom_nodes"),
+            "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--front-end-root", str(base / "custom_nodes"),
         ]  # fmt: skip
         self.log = (base / "server.log").open("ab")
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}

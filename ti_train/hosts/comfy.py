@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words, fingerprint
 from .comfy_weights import checkpointed, differentiable, load_whole, trainable_clip, trainable_model
-from .comfy_words import encoders, input_embedding, widths, with_words
+from .comfy_words import vocabulary, widths, with_words
 
 SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
 RESOLUTIONS = {768: 512, 1024: 768, 2048: 1024}  # by the width of the text: Stable Diffusion 1, 2 and XL
@@ -59,16 +59,7 @@ class ComfyHost:
             yield
 
     def vocabulary(self, encoder: str) -> Vocabulary:
-        tokenizer = encoders(self.clip)[encoder]
-
-        def tokenize(text: str) -> list[int]:
-            ids = tokenizer.tokenizer(text)["input_ids"][tokenizer.tokens_start :]
-            return list(ids[:-1] if tokenizer.tokenizer_adds_end_token else ids)
-
-        def spell(token: int) -> str:
-            return str(tokenizer.inv_vocab[token]).removesuffix("</w>")
-
-        return Vocabulary(input_embedding(self.clip, encoder).weight, tokenize, spell)
+        return vocabulary(self.clip, encoder)
 
     def latents(self, pictures: Tensor) -> Latents:
         """The VAE node's own encoding, which takes the mean of the distribution."""

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import UserError
-from .base import Vectors, Words
+from .base import Vectors, Vocabulary, Words
 
 PRIVATE = "ti-train-private-"  # no file is called so; letters last, since the host reads "x:1.2" as a weight
 
@@ -43,6 +43,20 @@ def input_embedding(clip: Any, encoder: str) -> Any:
 def widths(clip: Any) -> dict[str, int]:
     """Encoder -> width of its input embedding."""
     return {encoder: int(input_embedding(clip, encoder).weight.shape[1]) for encoder in encoders(clip)}
+
+
+def vocabulary(clip: Any, encoder: str) -> Vocabulary:
+    """An encoder's own words."""
+    tokenizer = encoders(clip)[encoder]
+
+    def tokenize(text: str) -> list[int]:
+        ids = tokenizer.tokenizer(text)["input_ids"][tokenizer.tokens_start :]
+        return list(ids[:-1] if tokenizer.tokenizer_adds_end_token else ids)
+
+    def spell(token: int) -> str:
+        return str(tokenizer.inv_vocab[token]).removesuffix("</w>")
+
+    return Vocabulary(input_embedding(clip, encoder).weight, tokenize, spell)
 
 
 def with_words(clip: Any, words: Words) -> Any:
