@@ -36,7 +36,8 @@ class Server:
         command = [
             os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base), "--disable-auto-launch",
-            "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--front-end-root", str(base / "custom_nodes"),
+            "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
+            "--front-end-root", str(base / "custom_nodes"),
         ]  # fmt: skip
         self.log = (base / "server.log").open("ab")
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""What saved workflows rely on: node ids, inputs in their order, defaults and outputs. Append to them; never reorder."""
+"""What saved workflows rely on: node ids, inputs in their order, defaults and outputs. Append; never reorder."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class ProbeWeights:
         digest, trainable, normal = hashlib.sha256(), 0, 0
         for module in (model.model, clip.cond_stage_model):
             for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
-                digest.update(name.encode() + tensor.detach().clone().view(torch.uint8).numpy().tobytes())
+                digest.update(name.encode() + tensor.detach().clone().reshape(-1).view(torch.uint8).numpy().tobytes())
                 trainable += tensor.requires_grad
                 normal += not tensor.is_inference()
         text = (
