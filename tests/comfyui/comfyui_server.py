@@ -27,7 +27,7 @@ class Server:
 
     def __init__(self, comfyui: Path, base: Path) -> None:
         self.base = base
-        for folder in ("custom_nodes", "input", "models/checkpoints", "models/embeddings", "models/loras"):
+        for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/embeddings", "models/loras"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         link = base / "custom_nodes" / "ti-train"
         if not link.exists():
