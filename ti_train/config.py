@@ -105,6 +105,7 @@ class TrainConfig:
             "evaluate_every",
             "batch_size",
             "accumulation",
+            "gradient_checkpointing",
         }
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
         return kept | {"effective_batch": self.effective_batch}

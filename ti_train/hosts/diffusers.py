@@ -6,11 +6,9 @@ stream, the vectors and all losses stay fp32.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words
+from .base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words, fingerprint
 
 ENCODER = "clip_l"
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
@@ -268,13 +266,3 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
     if kind != "StableDiffusionPipeline":
         raise UserError(f"'{folder}' is a {kind}; supported is StableDiffusionPipeline (Stable Diffusion 1 and 2).")
-
-
-def fingerprint(*modules: nn.Module) -> str:
-    """Tells one set of weights from another by the names, shapes and a few values of its tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in chain.from_iterable(module.state_dict().items() for module in modules):
-        flat = tensor.detach().flatten()
-        few = flat[:: max(1, flat.numel() // 16)][:16].float().cpu().numpy()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode() + few.tobytes())
-    return digest.hexdigest()[:16]

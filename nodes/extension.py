@@ -1,0 +1,21 @@
+"""The list of nodes, as ComfyUI asks for it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .embeddings import EmbeddingInfo, SaveEmbedding
+from .load import LoadEmbedding, LoadTrainingImages
+from .options import TrainingOptions
+from .train import TrainEmbedding
+
+NODES = [TrainEmbedding, TrainingOptions, LoadTrainingImages, LoadEmbedding, SaveEmbedding, EmbeddingInfo]
+
+
+class TextualInversion(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> TextualInversion:
+    return TextualInversion()

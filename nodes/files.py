@@ -1,0 +1,42 @@
+"""Where embedding files live in ComfyUI, and what becomes of a name that is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ..ti_train.checkpoint import RunFiles
+from ..ti_train.config import check_name
+
+NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
+EXISTING = (NEW_NUMBER, CONTINUE, REPLACE)
+SUFFIX = ".safetensors"
+
+
+def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
+    """Folder and name of a training's file, and whether it goes on from what is there. Raises UserError."""
+    check_name(name)
+    folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
+    if if_exists == NEW_NUMBER:
+        return folder, free_name(folder, name), False
+    files = RunFiles(folder, name, {})
+    there = files.embedding.exists() or files.state.exists()
+    return folder, name, there and if_exists == CONTINUE
+
+
+def embeddings_folder() -> Path:
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def embedding_files() -> list[str]:
+    """The files that can be read, by their path inside the embeddings folders."""
+    return [file for file in folder_paths.get_filename_list("embeddings") if file.endswith(SUFFIX)]
+
+
+def free_name(folder: Path, name: str) -> str:
+    """`name`, or name-2, name-3 ... : the first that no file has, whatever its ending."""
+    taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
+    taken |= {file.stem.lower() for file in folder.glob("*")}
+    numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
+    return next(candidate for candidate in (name, *numbered) if candidate.lower() not in taken)

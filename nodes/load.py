@@ -1,0 +1,181 @@
+"""Load Embedding and Load Training Images: what is read from files. Both look at the contents, not at the dates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image, ImageOps
+
+from ..ti_train.dataset import find_pictures, on_white
+from ..ti_train.embedding import Embedding
+from ..ti_train.errors import UserError
+from ..ti_train.formats import load_embedding
+from ..ti_train.hosts.comfy_words import widths, with_words
+from .files import embedding_files
+from .sockets import CATEGORY, EmbeddingSocket
+
+NONE = "none"
+
+
+class LoadEmbedding(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TITrain_LoadEmbedding",
+            display_name="Load Embedding",
+            category=CATEGORY,
+            description="Gives a CLIP that reads a placeholder as a learnt word; the one that comes in is left alone.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder to teach the word to; a copy of it learns it."),
+                io.Combo.Input(
+                    "embedding_name",
+                    options=[NONE, *embedding_files()],
+                    default=NONE,
+                    tooltip="A safetensors file of the embeddings folder; none where a learnt word is connected.",
+                ),
+                io.String.Input(
+                    "placeholder",
+                    default="*",
+                    tooltip="What stands for the word in prompts: any text, such as * or <my-cat> or my-cat. It is "
+                    "found as a whole word only; (my-cat:1.2) weighs it.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Factor of the vectors, -10 to 10: 1 as learnt, 0 says nothing.",
+                ),
+                EmbeddingSocket.Input(
+                    "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
+                ),
+            ],
+            outputs=[io.Clip.Output("CLIP", display_name="clip", tooltip="The CLIP that reads the placeholder.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding_name: str = NONE, **_: Any) -> str:
+        path = folder_paths.get_full_path("embeddings", embedding_name)
+        return digest([Path(path)]) if path else ""
+
+    @classmethod
+    def execute(
+        cls, clip: Any, embedding_name: str, placeholder: str, strength: float, embedding: Embedding | None = None
+    ) -> io.NodeOutput:
+        if not placeholder.strip():
+            raise UserError("The placeholder is empty. Give the text that stands for the word, such as * or <my-cat>.")
+        word = embedding or read_embedding(embedding_name)
+        vectors = {encoder: v if strength == 1 else v * strength for encoder, v in word.fitted_to(widths(clip)).items()}
+        return io.NodeOutput(with_words(clip, {placeholder.strip(): vectors}))
+
+
+def read_embedding(name: str) -> Embedding:
+    """A file of the embeddings folders. Raises UserError."""
+    if name == NONE:
+        raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
+    path = folder_paths.get_full_path("embeddings", name)
+    if path is None:
+        raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Refresh the page and choose one.")
+    return load_embedding(Path(path))
+
+
+class LoadTrainingImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TITrain_LoadTrainingImages",
+            display_name="Load Training Images",
+            category=CATEGORY,
+            description="All pictures of a folder in ComfyUI's input directory, each in its own size, turned upright.",
+            inputs=[
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="A folder below ComfyUI's input directory, such as my-cat. A caption is a text file beside "
+                    "its picture, with the same name.",
+                ),
+                io.Boolean.Input(
+                    "subfolders", default=False, tooltip="Also take the pictures of the folders inside the folder."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "images", display_name="images", is_output_list=True, tooltip="The pictures, one after another."
+                ),
+                io.String.Output(
+                    "captions",
+                    display_name="captions",
+                    is_output_list=True,
+                    tooltip="The text of each picture's caption file; empty where there is none.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False) -> str:
+        try:
+            pictures = pictures_of(folder, subfolders)
+        except UserError:
+            return ""
+        return digest([*pictures, *(p for p in map(caption_file, pictures) if p.is_file())])
+
+    @classmethod
+    def execute(cls, folder: str, subfolders: bool) -> io.NodeOutput:
+        pictures = pictures_of(folder, subfolders)
+        return io.NodeOutput([read_picture(p) for p in pictures], [read_caption(p) for p in pictures])
+
+
+def pictures_of(folder: str, subfolders: bool) -> list[Path]:
+    """Raises UserError for a folder outside of the input directory, and for one without pictures."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / folder.strip()).resolve()
+    if path != base and base not in path.parents:
+        raise UserError(f"The folder '{folder}' is outside of ComfyUI's input directory. Put the pictures in '{base}'.")
+    if not subfolders:
+        return find_pictures(path)
+    found = []
+    for inner in [path, *sorted(p for p in path.rglob("*") if p.is_dir())]:
+        try:
+            found += find_pictures(inner)
+        except UserError:
+            continue  # a folder may hold folders only; that none holds a picture is told below
+    return found or find_pictures(path)
+
+
+def read_picture(path: Path) -> torch.Tensor:
+    """[1, H, W, 3] in 0..1, upright. Raises UserError for a damaged file."""
+    try:
+        with Image.open(path) as file:
+            picture = on_white(ImageOps.exif_transpose(file) or file)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"'{path}' is no picture that can be read, or it is damaged ({error}). Remove it.") from None
+    return torch.from_numpy(np.asarray(picture).copy()).float().div(255)[None]
+
+
+def caption_file(picture: Path) -> Path:
+    return picture.with_suffix(".txt")
+
+
+def read_caption(picture: Path) -> str:
+    file = caption_file(picture)
+    if not file.is_file():
+        return ""
+    try:
+        return " ".join(file.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise UserError(f"The caption '{file}' is no UTF-8 text ({error}). Save it as UTF-8.") from None
+
+
+def digest(files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.name}\0".encode() + file.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,197 @@
+"""Train Embedding: learns a word on the model that the graph has loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.graph import ExecutionBlocker
+
+from ..ti_train.config import PRESETS, TrainConfig
+from ..ti_train.dataset import encode_pictures
+from ..ti_train.hosts.comfy import ComfyHost
+from ..ti_train.hosts.comfy_words import with_words
+from ..ti_train.prompts import WORD
+from ..ti_train.report import loss_plot
+from .files import EXISTING, place
+from .run import learn
+from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
+from .tensors import shorter_side, to_batch, to_images, to_pictures
+
+
+class TrainEmbedding(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TITrain_TrainEmbedding",
+            display_name="Train Embedding",
+            category=CATEGORY,
+            description="Learns a new word (textual inversion) from 3 to 5 pictures, on the model that is loaded. "
+            "The model itself is not changed.",
+            is_input_list=True,
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to learn the word for, with its LoRAs, as it samples."),
+                io.Clip.Input("clip", tooltip="The model's text encoder; a clip skip set before is respected."),
+                io.Vae.Input("vae", tooltip="The VAE that turns the pictures into latents, and previews back."),
+                io.Image.Input(
+                    "images", tooltip="3 to 5 pictures of the one thing or style to learn: a batch, or a list of sizes."
+                ),
+                io.String.Input(
+                    "name",
+                    default="my-word",
+                    tooltip="The word's name and its file's: embedding:name writes it in any prompt.",
+                ),
+                io.String.Input(
+                    "initial_text",
+                    default="object",
+                    tooltip="What the pictures show, roughly, in plain words ('cat', 'painting'): learning starts "
+                    "there. Or an embedding file (name.safetensors) to go on from.",
+                ),
+                io.Int.Input(
+                    "num_vectors",
+                    default=1,
+                    min=1,
+                    max=75,
+                    tooltip="Vectors (tokens) of the word, 1 to 75. One is as faithful as several and easier to edit.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(reversed(PRESETS)),
+                    default="Balanced",
+                    tooltip="Balanced: 500 steps of 4 pictures, falling rate. Paper: 5000 steps of 1, constant rate, "
+                    "as published (Gal et al. 2022).",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=100000,
+                    tooltip="Updates of the vectors. 0: the preset's (Balanced 500, Paper 5000).",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.0001,
+                    round=0.000001,
+                    tooltip="Size of an update. 0: the preset's, 0.005, which suits the widths of CLIP's vectors.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=False,  # the page would draw a new one for every Run, and train anew
+                    tooltip="Start of all random numbers; the same seed learns the same vectors again.",
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=100,
+                    min=0,
+                    max=100000,
+                    tooltip="Steps between two previews; 0: none. A preview costs as much as sampling a picture.",
+                ),
+                io.String.Input(
+                    "preview_prompts",
+                    default="a photo of *",
+                    multiline=True,
+                    tooltip="Prompts to preview, one a line; * or <name> is the word.",
+                ),
+                io.Combo.Input(
+                    "if_exists",
+                    options=list(EXISTING),
+                    default=EXISTING[0],
+                    tooltip="If the name exists. new number: learn name-2, name-3 ...; continue: go on with an "
+                    "interrupted training, to the very result it would have had; replace: overwrite it.",
+                ),
+                io.Boolean.Input(
+                    "save",
+                    default=True,
+                    tooltip="Write the word into the embeddings folder, so that embedding:name works in any prompt. "
+                    "Off: into ComfyUI's temporary folder.",
+                ),
+                io.String.Input(
+                    "captions",
+                    optional=True,
+                    force_input=True,
+                    tooltip="What each picture shows besides the word, one text a picture or one for all.",
+                ),
+                OptionsSocket.Input("options", optional=True, tooltip="The rest of the settings: Training Options."),
+            ],
+            outputs=[
+                EmbeddingSocket.Output("embedding", display_name="embedding", tooltip="The learnt word."),
+                io.Clip.Output("CLIP", display_name="clip", tooltip="The CLIP that reads * and <name> as the word."),
+                io.Image.Output(
+                    "previews", display_name="previews", tooltip="All previews, in the order of the steps."
+                ),
+                io.Image.Output(
+                    "loss_plot", display_name="loss plot", tooltip="The noise-free loss over the steps: it should fall."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images: list[torch.Tensor], captions: list[str] | None = None, **lists: list[Any]) -> Any:
+        given = {key: values[0] for key, values in lists.items()}
+        with torch.inference_mode(False):
+            return cls.train(images, captions or [], **given)
+
+    @classmethod
+    def train(
+        cls,
+        images: list[torch.Tensor],
+        captions: list[str],
+        model: Any,
+        clip: Any,
+        vae: Any,
+        name: str,
+        initial_text: str,
+        preset: str,
+        steps: int,
+        learning_rate: float,
+        preview_prompts: str,
+        if_exists: str,
+        save: bool,
+        options: dict[str, Any] | None = None,
+        **numbers: int,
+    ) -> Any:
+        folder, file, resume = place(name, if_exists, save)
+        config = TrainConfig.from_preset(
+            preset,
+            **{
+                "name": file,
+                "init": initial(initial_text),
+                "steps": steps or None,
+                "learning_rate": learning_rate or None,
+                "preview_prompts": tuple(line for line in preview_prompts.splitlines() if line.strip()),
+                "templates": "captions" if any(map(str.strip, captions)) else None,
+                **numbers,
+                **(options or {}),
+            },
+        )
+        host = ComfyHost(model, clip, vae)
+        pictures = to_images(images)
+        side = config.resolution or shorter_side(pictures, host.resolution)
+        dataset = encode_pictures(host, to_pictures(pictures, side, captions), config.flip)
+        run = learn(host, dataset, config, folder, resume, cls.hidden.unique_id)
+
+        plot = to_batch([loss_plot(run.steps, file)])
+        previews = to_batch(run.previews) if run.previews else None
+        vectors = run.embedding.fitted_to(host.widths)
+        learnt = with_words(clip, {placeholder: vectors for placeholder in (WORD, f"<{name}>")})
+        shown = plot if previews is None else previews
+        outputs = (run.embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
+        return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))
+
+
+def initial(text: str) -> str:
+    """An embedding file is named as in the embeddings folder; anything else is a text."""
+    if not text.endswith(".safetensors"):
+        return text
+    return str(Path(folder_paths.get_full_path_or_raise("embeddings", text)))

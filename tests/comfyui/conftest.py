@@ -1,0 +1,81 @@
+"""A ComfyUI for the tests. COMFYUI_PATH: its folder; COMFYUI_PYTHON: its Python, if it is not the one of the tests;
+TI_TRAIN_WORLD: the world, assembled (comfyui/, diffusers/), with its concepts and its judge below or beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfyui_server import Server
+from PIL import Image, ImageDraw
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
+        pytest.skip("COMFYUI_PATH is not set: give the folder of a ComfyUI to run these tests in it")
+    if not (Path(path) / "main.py").is_file():
+        pytest.skip(f"COMFYUI_PATH '{path}' is no ComfyUI: it has no main.py")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def comfyui_python() -> str:
+    return os.environ.get("COMFYUI_PYTHON", sys.executable)
+
+
+@pytest.fixture(scope="session")
+def world() -> Path:
+    path = os.environ.get("TI_TRAIN_WORLD")
+    if not path:
+        pytest.skip("TI_TRAIN_WORLD is not set: give the folder of the assembled world (comfyui/, diffusers/)")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny(comfyui, comfyui_python) -> Path:
+    """A folder with tiny.safetensors and tiny-lora.safetensors."""
+    folder = CACHE / "tiny-sd1"
+    if not (folder / "tiny-lora.safetensors").is_file():
+        drawing = [comfyui_python, str(HERE / "draw_checkpoint.py"), str(folder)]
+        subprocess.run(drawing, cwd=comfyui, check=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tiny, tmp_path_factory) -> Iterator[Server]:
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "probe").symlink_to(HERE / "probe", target_is_directory=True)
+    (base / "models" / "checkpoints").mkdir(parents=True)
+    (base / "models" / "loras").mkdir()
+    (base / "models" / "checkpoints" / "tiny.safetensors").symlink_to(tiny / "tiny.safetensors")
+    (base / "models" / "loras" / "tiny-lora.safetensors").symlink_to(tiny / "tiny-lora.safetensors")
+    world = os.environ.get("TI_TRAIN_WORLD")
+    if world:
+        (base / "models" / "checkpoints" / "world.safetensors").symlink_to(
+            Path(world).resolve() / "comfyui" / "checkpoints" / "world.safetensors"
+        )
+        (base / "models" / "vae_approx").symlink_to(Path(world).resolve() / "comfyui" / "vae_approx")
+    draw_pictures(base / "input" / "toys")
+    running = Server(comfyui, base)
+    yield running
+    running.stop()
+
+
+def draw_pictures(folder: Path) -> None:
+    """Two pictures of different sizes, one with a caption."""
+    folder.mkdir(parents=True)
+    for name, colour, size in (("blue", (40, 60, 200), (64, 64)), ("red", (200, 40, 40), (80, 64))):
+        picture = Image.new("RGB", size, (230, 230, 220))
+        ImageDraw.Draw(picture).ellipse([12, 8, 52, 48], fill=colour)
+        picture.save(folder / f"{name}.png")
+    (folder / "red.txt").write_text("a red toy", encoding="utf-8")

@@ -1,0 +1,233 @@
+"""What is looked at inside of ComfyUI's process, without its server. ComfyUI's Python runs it in ComfyUI's folder.
+
+usage: inside.py CHECK CHECKPOINT LORA FOLDER     prints one line of JSON: what the check found
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"name": "word", "init": "toy", "steps": 4, "batch_size": 2, "evaluate_every": 2, "checkpoint_every": 1}
+
+
+def enter_comfyui() -> None:
+    """ComfyUI's modules become importable, as its main.py leaves them with --cpu."""
+    sys.path.insert(0, ".")
+    sys.argv[1:] = ["--cpu"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    logging.getLogger().setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+
+
+def pack() -> Any:
+    """The pack, loaded as ComfyUI loads it: under a name of its own, with relative imports only."""
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pack"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(checkpoint: str) -> tuple[Any, Any, Any]:
+    import comfy.sd
+
+    with torch.inference_mode():
+        return comfy.sd.load_checkpoint_guess_config(checkpoint, embedding_directory=[])[:3]
+
+
+def with_lora(model: Any, clip: Any, lora: str) -> tuple[Any, Any]:
+    import comfy.sd
+    import comfy.utils
+
+    with torch.inference_mode():
+        return comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(lora), 1.0, 1.0)
+
+
+def make_host(model: Any, clip: Any, vae: Any) -> Any:
+    from pack.ti_train.hosts.comfy import ComfyHost
+
+    return ComfyHost(model, clip, vae)
+
+
+def batch(host: Any) -> dict[str, Any]:
+    """Two pictures' worth of fixed latents, noise and prompts, and a word's vectors."""
+    from pack.ti_train.hosts.base import Slot
+
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "x0": torch.randn(2, 4, 8, 8, generator=generator),
+        "noise": torch.randn(2, 4, 8, 8, generator=generator),
+        "sigma": host.sigmas[[150, 700]],
+        "prompts": [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")],
+        "vectors": torch.randn(2, 768, generator=generator) * 0.02,
+    }
+
+
+def loss_of(host: Any, data: dict[str, Any], vectors: torch.Tensor) -> torch.Tensor:
+    from pack.ti_train.objective import add_noise, denoising_loss, target
+
+    noisy = add_noise(data["x0"], data["noise"], data["sigma"], host.prediction)
+    wanted = target(data["x0"], data["noise"], data["sigma"], host.prediction)
+    cond = host.encode(data["prompts"], {"*": {"clip_l": vectors}})
+    return denoising_loss(host.predict(noisy, data["sigma"], cond), wanted).mean()
+
+
+def gradient_of(host: Any, data: dict[str, Any], **training: bool) -> torch.Tensor:
+    vectors = data["vectors"].clone().requires_grad_()
+    with host.training(**training):
+        loss_of(host, data, vectors).backward()
+    return vectors.grad
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def state_of(model: Any, clip: Any) -> dict[str, tuple]:
+    """Of every weight: the very object, its values, and whether it is trainable or an inference tensor."""
+    tensors = {}
+    for module in (model.model, clip.cond_stage_model):
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            tensors[name] = (id(tensor), tensor.detach().clone(), tensor.requires_grad, tensor.is_inference())
+    return tensors
+
+
+def same(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
+    return before.keys() == after.keys() and all(
+        b[0] == after[n][0] and torch.equal(b[1], after[n][1]) and b[2:] == after[n][2:] for n, b in before.items()
+    )
+
+
+def gradient(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
+    """The gradient by itself, by finite differences and with checkpointing; for the world, for diffusers to repeat."""
+    host = make_host(*load(checkpoint))
+    data = batch(host)
+    found = gradient_of(host, data)
+    direction = found / found.norm()
+    step = 0.02
+    with torch.no_grad():
+        up, down = (loss_of(host, data, data["vectors"] + s * direction).double() for s in (step, -step))
+    checkpointed = gradient_of(host, data, gradient_checkpointing=True)
+    torch.save({"gradient": found} | {k: data[k] for k in ("x0", "noise", "vectors")}, folder / "gradient.pt")
+    return {
+        "finite_differences": abs(float((up - down) / (2 * step) / found.norm()) - 1),
+        "checkpointed": difference(checkpointed, found),
+        "norm": float(found.norm()),
+    }
+
+
+@contextlib.contextmanager
+def at_forward(module: torch.nn.Module, number: int, action: Any) -> Iterator[None]:
+    """Calls `action` in one of the module's forwards with gradients, counted from 1."""
+    count = 0
+
+    def hook(*_: Any) -> None:
+        nonlocal count
+        count += torch.is_grad_enabled()
+        if torch.is_grad_enabled() and count == number:
+            action()
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
+    """Whether every weight is the object that it was: after a step, an exception, a LoRA unloaded in a step."""
+    import comfy.model_management as management
+
+    model, clip, vae = load(checkpoint)
+    host = make_host(model, clip, vae)
+    data, before, results = batch(host), state_of(model, clip), {}
+    gradient_of(host, data)
+    results["step"] = same(before, state_of(model, clip))
+
+    def fail() -> None:
+        raise management.InterruptProcessingException
+
+    with at_forward(model.model.diffusion_model, 1, fail), contextlib.suppress(management.InterruptProcessingException):
+        gradient_of(host, data)
+    results["interrupt"] = same(before, state_of(model, clip))
+
+    management.unload_all_models()
+    original = state_of(model, clip)
+    patched_model, patched_clip = with_lora(model, clip, lora)
+    patched = make_host(patched_model, patched_clip, vae)
+    results["patched differs"] = not same(original, state_of(model, clip))
+    plain = gradient_of(host, data)
+    results["gradient differs"] = difference(gradient_of(patched, data), plain) > 1e-3
+    with at_forward(model.model.diffusion_model, 1, management.unload_all_models), contextlib.suppress(RuntimeError):
+        gradient_of(patched, data)
+    management.unload_all_models()
+    results["unloaded"] = values_equal(original, state_of(model, clip))
+    results["normal"] = sorted(name for name, t in state_of(model, clip).items() if original[name][3] and not t[3])
+    results["again"] = difference(gradient_of(host, data), plain)
+    return results
+
+
+def values_equal(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
+    return all(torch.equal(b[1], after[n][1]) for n, b in before.items())
+
+
+def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
+    """A card that is full in step 2, and one that stays so."""
+    from pack.nodes.run import learn
+    from pack.ti_train.config import TrainConfig
+    from pack.ti_train.dataset import Picture, encode_pictures
+    from pack.ti_train.errors import UserError
+
+    host = make_host(*load(checkpoint))
+    noise = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    dataset = encode_pictures(host, [Picture(str(i), p.numpy()) for i, p in enumerate(noise)])
+    config = TrainConfig(**SETTINGS)
+
+    def full() -> None:
+        raise torch.cuda.OutOfMemoryError("full")
+
+    network = host.model.model.diffusion_model
+    with at_forward(network, 2, full):
+        run = learn(host, dataset, config, folder / "once", False, "1")
+    calm = learn(host, dataset, config, folder / "calm", False, "1")
+    one, other = (r.embedding.vectors["clip_l"] for r in (run, calm))
+    handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
+    try:
+        learn(host, dataset, config, folder / "always", False, "1")
+        message = ""
+    except UserError as error:
+        message = str(error)
+    handle.remove()
+    return {
+        "steps": [step.step for step in run.steps],
+        "difference": difference(one, other),
+        "message": message,
+        "kept": sorted(file.name for file in (folder / "always").iterdir()),
+    }
+
+
+CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_memory}
+
+
+def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
+    enter_comfyui()
+    pack()
+    # a node runs in inference mode, and Train Embedding leaves it
+    with torch.inference_mode(), torch.inference_mode(False):
+        print("\n" + json.dumps(CHECKS[check](checkpoint, lora, Path(folder))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

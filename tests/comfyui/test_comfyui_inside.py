@@ -1,0 +1,73 @@
+"""The adapter inside of ComfyUI's process: gradients, what is put back, and a full memory. See inside.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from ti_train.hosts.base import Slot
+from ti_train.objective import add_noise, denoising_loss, target
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def look(comfyui, comfyui_python, tiny, tmp_path):
+    def look(check: str, checkpoint: Path = tiny / "tiny.safetensors") -> dict:
+        command = [comfyui_python, str(HERE / "inside.py"), check, str(checkpoint), str(tiny / "tiny-lora.safetensors")]
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([*command, str(tmp_path)], cwd=comfyui, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return look
+
+
+def test_the_gradient_is_that_of_the_function(look):
+    found = look("gradient")
+    assert found["norm"] > 0
+    assert found["finite_differences"] < 0.01
+    assert found["checkpointed"] < 1e-5
+
+
+def test_the_gradient_is_that_of_the_diffusers_host(look, world, tmp_path):
+    pytest.importorskip("diffusers")
+    from ti_train.hosts.diffusers import DiffusersHost
+
+    found = look("gradient", world / "comfyui" / "checkpoints" / "world.safetensors")
+    assert found["finite_differences"] < 0.01
+    data = torch.load(tmp_path / "gradient.pt")
+    host = DiffusersHost.load(world / "diffusers", "cpu", "float32")
+    sigma = host.sigmas[[150, 700]]
+    prompts = [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")]
+    vectors = data["vectors"].clone().requires_grad_()
+    with host.training():
+        noisy = add_noise(data["x0"], data["noise"], sigma, host.prediction)
+        predicted = host.predict(noisy, sigma, host.encode(prompts, {"*": {"clip_l": vectors}}))
+        denoising_loss(predicted, target(data["x0"], data["noise"], sigma, host.prediction)).mean().backward()
+    assert (data["gradient"] - vectors.grad).norm() <= 1e-4 * vectors.grad.norm()
+
+
+def test_everything_is_put_back(look):
+    found = look("restored")
+    assert found["step"], "a weight is not the object that it was before a step"
+    assert found["interrupt"], "a weight is not the object that it was before an interrupted step"
+    assert found["patched differs"]
+    assert found["gradient differs"], "the LoRA has no effect on the gradient"
+    assert found["unloaded"], "weights of the LoRA stayed behind"
+    assert found["normal"] == [], "aliases stayed behind"
+    assert found["again"] == 0
+
+
+def test_a_full_memory_is_met_with_smaller_batches_and_then_told(look):
+    found = look("out_of_memory")
+    assert found["steps"] == [0, 1, 2, 3, 4]
+    assert found["difference"] < 1e-3
+    assert "even with gradient checkpointing and 1 picture(s) of 64 pixels" in found["message"]
+    assert found["kept"] == ["word.resume", "word.safetensors"]

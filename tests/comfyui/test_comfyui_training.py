@@ -1,0 +1,163 @@
+"""Train Embedding in a running ComfyUI."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import workflows as w
+from comfyui_server import Server, failure
+from PIL import Image
+from safetensors import safe_open
+
+from ti_train.formats import load_embedding
+
+pytestmark = pytest.mark.slow
+
+
+def word(server: Server, name: str) -> Path:
+    return server.base / "models" / "embeddings" / f"{name}.safetensors"
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def last_step(state: Path) -> int:
+    try:
+        with safe_open(state, framework="pt") as file:
+            return int(file.metadata()["step"])
+    except OSError:
+        return -1
+
+
+def cancelled(server: Server, workflow: w.Workflow, state: Path, step: int) -> dict:
+    """Queues a training and presses Cancel once it has got to a step."""
+    prompt = server.queue(workflow)
+    deadline = time.monotonic() + 300
+    while last_step(state) < step:
+        assert time.monotonic() < deadline, server.said()[-2000:]
+        assert prompt not in server.get(f"/history/{prompt}"), server.said()[-2000:]
+        time.sleep(0.05)
+    server.interrupt()
+    return server.wait(prompt)
+
+
+def test_quick_start(server):
+    """Nothing but stock nodes and Train Embedding; the picture before is the picture after, bit for bit."""
+    stock = {"model": w.training()["model"]} | w.sampling("a photo of a toy", ["model", 1], "before")
+    weights = {"probe": w.node("ProbeWeights", model=["model", 0], clip=["model", 1], file="before.txt")}
+    before = server.files(server.run(stock | weights), "save")[0]
+    workflow = w.training(name="quick", preview_every=2) | w.sampling("a photo of a *", ["train", 1], "learnt")
+    outputs = server.run(workflow)
+    assert len(outputs["train"]["images"]) == 3, "previews at steps 0, 2 and 3"
+    assert word(server, "quick").is_file()
+    assert not word(server, "quick").with_suffix(".resume").exists()
+    vectors = load_embedding(word(server, "quick"))
+    assert vectors.vectors["emb_params"].shape == (1, 768)
+    assert vectors.provenance["step"] == "3"
+
+    # a blank at the end changes no token, and makes ComfyUI sample anew
+    stock = {"model": w.training()["model"]} | w.sampling("a photo of a toy ", ["model", 1], "after")
+    weights = {"probe": w.node("ProbeWeights", model=["model", 0], clip=["model", 1], file="after.txt")}
+    after = server.files(server.run(stock | weights), "save")[0]
+    assert np.array_equal(pixels(before), pixels(after))
+    output = server.base / "output"
+    assert (output / "before.txt").read_text() == (output / "after.txt").read_text()
+    learnt = server.files(outputs, "save")[0]
+    by_name = {"model": w.training()["model"]} | w.sampling("a photo of a embedding:quick", ["model", 1], "name")
+    assert np.array_equal(pixels(learnt), pixels(server.files(server.run(by_name), "save")[0]))
+
+
+def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(server):
+    whole = word(server, "whole")
+    server.run(w.training(name="whole", steps=8))
+    state = word(server, "broken").with_suffix(".resume")
+    history = cancelled(server, w.training(name="broken", steps=8), state, 2)
+    assert failure(history) == "interrupted"
+    assert 2 <= last_step(state) < 8
+    assert word(server, "broken").is_file()
+    assert "if_exists = continue" in server.said()
+
+    with pytest.raises(AssertionError, match=r"num_vectors was 1, now 2"):
+        server.run(w.training(name="broken", steps=8, if_exists="continue", num_vectors=2))
+    server.run(w.training(name="broken", steps=8, if_exists="continue"))
+    ours, theirs = (load_embedding(file).vectors["emb_params"] for file in (word(server, "broken"), whole))
+    assert ours.equal(theirs)
+    assert not state.exists()
+
+
+def test_a_taken_name_gets_a_number_unless_told_otherwise(server):
+    server.run(w.training(name="twice", steps=1))
+    first = word(server, "twice").read_bytes()
+    server.run(w.training(name="twice", steps=1, seed=1))
+    assert word(server, "twice-2").is_file()
+    assert word(server, "twice").read_bytes() == first
+    server.run(w.training(name="twice", steps=1, seed=2, if_exists="replace"))
+    assert word(server, "twice").read_bytes() != first
+    assert not word(server, "twice-3").exists()
+    server.run(w.training(name="twice", steps=1, seed=2, if_exists="replace"))  # cached: nothing has changed
+
+
+def test_a_lora_is_trained_with_and_stays_as_it_is(server):
+    """Another embedding than without it; and the patched model samples the same picture after as before."""
+    lora = {
+        "lora": w.node(
+            "LoraLoader", model=["model", 0], clip=["model", 1], lora_name="tiny-lora.safetensors",
+            strength_model=1.0, strength_clip=1.0,
+        )
+    }  # fmt: skip
+    patched = {"model": ["lora", 0], "clip": ["lora", 1]}
+    stock = {"model": w.training()["model"]} | lora
+
+    def picture(text: str, prefix: str) -> np.ndarray:
+        workflow = stock | w.sampling(text, ["lora", 1], prefix, model=["lora", 0])
+        return pixels(server.files(server.run(workflow), "save")[0])
+
+    before = picture("a toy", "lora-before")
+    server.run(w.training(name="without", steps=2))
+    # previews load the VAE and sample between the steps
+    server.run(w.training(name="patched", steps=2, preview_every=1, **patched) | lora)
+    assert np.array_equal(before, picture("a toy ", "lora-after"))
+    with_lora, without = (load_embedding(word(server, name)).vectors["emb_params"] for name in ("patched", "without"))
+    assert not with_lora.equal(without)
+
+
+def test_clip_skip_is_respected(server):
+    skip = {"skip": w.node("CLIPSetLastLayer", clip=["model", 1], stop_at_clip_layer=-2)}
+    server.run(w.training(name="skipped", steps=2, clip=["skip", 0]) | skip)
+    server.run(w.training(name="not-skipped", steps=2))
+    skipped, plain = (load_embedding(word(server, n)).vectors["emb_params"] for n in ("skipped", "not-skipped"))
+    assert not skipped.equal(plain)
+
+
+def test_captions_and_their_number(server):
+    server.run(w.training(name="captioned", steps=1, captions=["pictures", 1]))
+    three = {
+        f"batch{i}": w.node("ImageBatch", image1=["one", 0], image2=["one", 0] if i == 0 else ["batch0", 0])
+        for i in range(2)
+    }
+    one = {"one": w.node("EmptyImage", width=64, height=64, batch_size=1, color=255)}
+    workflow = w.training(name="x", steps=1, images=["batch1", 0], captions=["pictures", 1]) | one | three
+    with pytest.raises(AssertionError, match="3 pictures and 2 captions"):
+        server.run(workflow)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "a/b"}, "has a character that file names cannot have"),
+        ({"initial_text": " "}, "init is empty"),
+        ({"name": "con"}, "reserved on Windows"),
+    ],
+)
+def test_mistakes_are_told(server, settings, message):
+    with pytest.raises(AssertionError, match=message):
+        server.run(w.training(**settings))
+
+
+def test_pictures_outside_of_the_input_folder_are_refused(server):
+    with pytest.raises(AssertionError, match="outside of ComfyUI's input directory"):
+        server.run(w.training(folder="../.."))
