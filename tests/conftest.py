@@ -14,11 +14,11 @@ import hypothesis
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tiny_host import TinyHost
+from tiny_host import TinyHost, dataset_of
 from tiny_pipeline import write_pipeline
 
 from ti_train.config import TrainConfig
-from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ti_train.dataset import Dataset
 
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("any-machine")
@@ -51,10 +51,6 @@ def host() -> TinyHost:
 @pytest.fixture
 def dataset(host, pictures) -> Dataset:
     return dataset_of(host, pictures)
-
-
-def dataset_of(host, pictures: Path, flip: bool = False, captions: bool = False) -> Dataset:
-    return encode_pictures(host, read_pictures(find_pictures(pictures), host.resolution, [], captions), flip)
 
 
 @pytest.fixture

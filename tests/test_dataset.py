@@ -9,11 +9,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import dataset_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
-from tiny_host import TinyHost
+from tiny_host import TinyHost, dataset_of
 
 from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures, seed_from, square
 from ti_train.errors import UserError

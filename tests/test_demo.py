@@ -1,4 +1,4 @@
-"""The main job on the embedded model: a concept that no caption names is learnt, and a trainer that learns nothing fails.
+"""The main job on the embedded model: a concept that no caption names is learnt, and a trainer at rest fails the test.
 
 How much of a concept a picture shows is read from its pixels (demo/measure.py), not from another network.
 """

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import dataset_of
-from tiny_host import ENCODER
+from tiny_host import ENCODER, dataset_of
 
 from ti_train.fixed_batch import SIZE, FixedBatch
 from ti_train.hosts.base import Slot

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import dataset_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_host import ENCODER, WIDTH, TinyHost, at_forward, not_a_number, raising
+from tiny_host import ENCODER, WIDTH, TinyHost, at_forward, dataset_of, not_a_number, raising
 
 from ti_train.dataset import seed_from
 from ti_train.errors import UserError

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
-from ti_train.hosts.base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words
+from ti_train.hosts.base import Host, Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 ENCODER = "tiny"
@@ -159,6 +161,11 @@ class TinyHost:
             x = x + (following - level) * (without + request.guidance * (slope - without)).float()
         pixels = self.decoder(x.to(self.dtype)).sigmoid().mul(255).byte().permute(0, 2, 3, 1).numpy()
         return [Image.fromarray(picture) for picture in pixels]
+
+
+def dataset_of(host: Host, pictures: Path, flip: bool = False, captions: bool = False) -> Dataset:
+    """All usable pictures of a folder, encoded by the host."""
+    return encode_pictures(host, read_pictures(find_pictures(pictures), host.resolution, [], captions), flip)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = {"train": run_train, "generate": run_generate, "inspect": run_inspect, "demo": run_demo}
     try:
         return run[arguments.command](arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"ti_train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -128,9 +128,17 @@ def learn(host: Host, pictures: Sequence[Path], config: TrainConfig, out: Path, 
         bar.end()
         if log:
             log.close()
-            loss_plot(log.steps, config.name).save(out / f"{config.name}-loss.png")
+            leave_plot(log, out / f"{config.name}-loss.png", config.name)
     print(f"Learnt '{config.name}' in {finished.seconds:.0f} s: {finished.path}")
     return finished
+
+
+def leave_plot(log: StepLog, path: Path, title: str) -> None:
+    """Draws the loss; a disk that is full by now must not hide why the run ended."""
+    try:
+        loss_plot(log.steps, title).save(path)
+    except OSError as error:
+        print(f"Warning: {path} could not be written ({error.strerror or error}).", file=sys.stderr)
 
 
 def run_generate(a: argparse.Namespace) -> int:

@@ -70,7 +70,13 @@ class RunFiles:
             self.save(state, embedding)
         except OSError as error:
             refuge = RunFiles(Path(tempfile.mkdtemp(prefix="ti-train-")), self.name, self.identity)
-            refuge.save(state, embedding)
+            try:
+                refuge.save(state, embedding)
+            except OSError as second:
+                raise UserError(
+                    f"'{self.folder}' cannot be written to ({error.strerror or error}), and neither can "
+                    f"'{refuge.folder}' ({second.strerror or second}). What was saved last is still there."
+                ) from error
             raise UserError(
                 f"'{self.folder}' cannot be written to ({error.strerror or error}). Step {state.step} is saved in "
                 f"'{refuge.folder}' instead: make room, copy both files back, and resume."

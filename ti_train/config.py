@@ -152,5 +152,7 @@ def check_name(name: str) -> None:
         )
     if RESERVED_ON_WINDOWS.fullmatch(name):
         raise UserError(f"The name '{name}' is reserved on Windows. Choose another, such as my-{name}.")
-    if len(name) > 120:
-        raise UserError(f"The name has {len(name)} characters; file systems take 120 beside the ending. Shorten it.")
+    if len(name.encode()) > 120:
+        raise UserError(
+            f"The name has {len(name.encode())} bytes; file systems take 120 beside the ending. Shorten it."
+        )

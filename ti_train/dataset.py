@@ -37,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Latents of all pictures, [N, C, h, w] fp32 on the CPU, with names, captions and a hash of the pixels."""
+    """Latents of all pictures, [N, C, h, w] fp32 on the CPU, with names, captions and a hash of it all."""
 
     mean: Tensor
     log_variance: Tensor | None
@@ -117,6 +117,8 @@ def _open(path: Path, resolution: int) -> Image.Image:
 
 def on_white(picture: Image.Image) -> Image.Image:
     """RGB; what is transparent becomes white, where dropping the alpha would show what lies hidden there."""
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -150,6 +152,7 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
             chunk += [replace(p, pixels=p.pixels[:, ::-1]) for p in chunk]
         stacked = np.stack([p.pixels for p in chunk])
         digest.update(stacked.tobytes())
+        digest.update(repr([p.caption for p in chunk]).encode())
         latents = host.latents(torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(host.device))
         means.append(latents.mean.float().cpu())
         if latents.log_variance is not None:

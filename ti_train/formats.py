@@ -23,7 +23,7 @@ LARGEST = 2**28  # bytes; a word of 75 vectors takes less than one megabyte
 def save_embedding(embedding: Embedding, path: Path) -> None:
     """Writes `emb_params` [n, width] fp32 and the provenance, all or nothing. Raises OSError."""
     (vectors,) = embedding.vectors.values()
-    header = {"name": embedding.name, **embedding.provenance}
+    header = {**embedding.provenance, "name": embedding.name}
     write_atomically(path, save({SINGLE: vectors.detach().float().cpu().contiguous()}, header))
 
 

@@ -33,6 +33,10 @@ from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
 from .prompts import WORD, Templates, latest_word, slots
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
+NO_GRADIENT = (
+    "No gradient reached the word's vectors, so nothing can be learnt. The likely cause: the model ignores its prompt "
+    "(an untrained or damaged U-Net), or another extension runs the text encoder without gradients."
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ def train(
                 for part in (slice(i, i + config.batch_size) for i in range(0, size, config.batch_size)):
                     predicted = host.predict(noisy[part], sigma[part], host.encode(prompts[part], words))
                     part_of_loss = denoising_loss(predicted, wanted[part]).sum() / size
+                    if not part_of_loss.requires_grad:
+                        raise UserError(NO_GRADIENT)
                     (part_of_loss * loss_scale).backward()
                     losses.append(part_of_loss.detach())
             for leaf in leaves:
@@ -154,11 +160,7 @@ def train(
                     leaf.grad /= loss_scale
             norm = torch.nn.utils.clip_grad_norm_(leaves, config.gradient_clip or math.inf)
             if norm == 0:
-                raise UserError(
-                    "No gradient reached the word's vectors, so nothing can be learnt. The likely cause: the model "
-                    "ignores its prompt (an untrained or damaged U-Net), or another extension runs the text encoder "
-                    "without gradients."
-                )
+                raise UserError(NO_GRADIENT)
 
             loss, gradient_norm = torch.stack([torch.stack(losses).sum(), norm]).tolist()
             finite = math.isfinite(loss) and math.isfinite(gradient_norm)
@@ -172,6 +174,7 @@ def train(
             completed = report(step, loss, rate, length, cosine, seconds)
             done = State(step, seconds, now, state_tensors(optimizer))  # only now: what is kept is always told too
 
+            yield completed
             if not finite:
                 yield Warning(
                     f"Step {step} was skipped: its loss or gradient is not a finite number ({skipped} in a row)."
@@ -181,7 +184,6 @@ def train(
                     f"The loss was not a finite number in {skipped} steps in a row; the vectors from before are kept. "
                     "Try dtype float32, a lower learning rate, or another VAE."
                 )
-            yield completed
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
                 yield from previews(host, config, dataset.resolution, vectors, step)
             if step % config.checkpoint_every == 0 and step < config.steps:

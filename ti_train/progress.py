@@ -15,9 +15,9 @@ REDRAW = 0.1  # seconds
 class ProgressBar:
     """One line that is redrawn on a terminal; a line every tenth of the run where the output is a file."""
 
-    def __init__(self, steps: int, stream: TextIO = sys.stderr) -> None:
-        self.steps, self.stream = steps, stream
-        self.terminal = stream.isatty()
+    def __init__(self, steps: int, stream: TextIO | None = None) -> None:
+        self.steps, self.stream = steps, stream or sys.stderr
+        self.terminal = self.stream.isatty()
         self.first: tuple[int, float] | None = None  # step and seconds at which this part of the run began
         self.evaluation: float | None = None
         self.drawn = 0.0

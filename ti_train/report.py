@@ -77,7 +77,8 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
     measured = [(s.step, s.evaluation) for s in steps if s.evaluation is not None and math.isfinite(s.evaluation)]
     values = [value for _, value in noisy + measured] or [0.0, 1.0]
     low, high = min(values), max(values)
-    low, high = low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    low, high = low - margin, high + margin
     last = max([step for step, _ in noisy + measured] or [1])
     left, top, right, bottom = 78, 44, width - 20, height - 48
 

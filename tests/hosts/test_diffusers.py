@@ -11,9 +11,8 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from conftest import dataset_of
 from safetensors.torch import load_file
-from tiny_host import at_forward, not_a_number, raising
+from tiny_host import at_forward, dataset_of, not_a_number, raising
 
 pytest.importorskip("diffusers")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -21,6 +22,7 @@ from .base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, 
 
 ENCODER = "clip_l"
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
+PARTS = ("unet", "text_encoder", "tokenizer", "vae", "scheduler")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -68,19 +70,19 @@ class DiffusersHost:
         self.fingerprint = fingerprint(self.unet, self.text_encoder)
         self.widths = {ENCODER: int(self.text_encoder.get_input_embeddings().weight.shape[1])}
         self.prediction: Prediction = PREDICTIONS[pipeline.scheduler.config.prediction_type]
-        alphas = pipeline.scheduler.alphas_cumprod.double()
+        # 2^-24: a schedule that ends in pure noise (Lin et al. 2023) would have an infinite last level
+        alphas = pipeline.scheduler.alphas_cumprod.double().clamp_min(2**-24)
         self.sigmas = ((1 - alphas) / alphas).sqrt().float().to(device)
         self.resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         self.vocabularies = {ENCODER: self._vocabulary()}
         pipeline.set_progress_bar_config(disable=True)
-        for module in (self.text_encoder, self.unet, self.vae):
-            module.eval().requires_grad_(False).to(device, torch.float32)
-        if dtype != torch.float32:
-            with quiet_libraries():
-                self.unet.to(dtype)
-            for module in self.text_encoder.modules():
-                if isinstance(module, nn.Linear):
-                    module.to(dtype)
+        with quiet_libraries():
+            for module in (self.text_encoder, self.unet, self.vae):
+                module.eval().requires_grad_(False).to(device, torch.float32)
+            self.unet.to(dtype)
+        for module in self.text_encoder.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
         if device.type != "mps":  # convolutions there are slower in this layout
             self.unet.to(memory_format=torch.channels_last)
 
@@ -88,16 +90,14 @@ class DiffusersHost:
     def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> DiffusersHost:
         """Loads a pipeline folder. Raises UserError for a folder that is none, or of another kind."""
         check_folder(folder)
-        from diffusers import (
-            StableDiffusionPipeline,
-        )  # takes seconds: not before the folder is known to be right
-
         try:
             with quiet_libraries():
+                from diffusers import StableDiffusionPipeline  # takes seconds: only for a folder that is right
+
                 pipeline = StableDiffusionPipeline.from_pretrained(
                     folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
                 )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise UserError(f"The model folder '{folder}' cannot be loaded: {error}") from error
         if pipeline.scheduler.config.prediction_type not in PREDICTIONS:
             raise UserError(
@@ -109,18 +109,16 @@ class DiffusersHost:
 
     @contextmanager
     def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
-        modules = (self.unet, self.text_encoder) if gradient_checkpointing else ()
-        modes = [module.training for module in modules]
-        for module in modules:
-            module.enable_gradient_checkpointing()
-            module.train()  # both libraries checkpoint in training mode only; their dropout is 0 here
+        if gradient_checkpointing:  # of the U-Net: the text encoder's activations are small
+            self.unet.enable_gradient_checkpointing()
+            self.unet.train()  # diffusers checkpoints in training mode only; the dropout is 0
         try:
             with torch.enable_grad():
                 yield
         finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.disable_gradient_checkpointing()
-                module.train(mode)
+            if gradient_checkpointing:
+                self.unet.disable_gradient_checkpointing()
+                self.unet.eval()
 
     def vocabulary(self, encoder: str) -> Vocabulary:
         return self.vocabularies[encoder]
@@ -264,5 +262,8 @@ def check_folder(folder: Path) -> None:
         kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (ValueError, AttributeError, OSError) as error:
         raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if kind == "StableDiffusionPipeline" and missing:
+        raise UserError(f"The model folder '{folder}' lacks {', '.join(missing)}. Copy the model folder again.")
     if kind != "StableDiffusionPipeline":
         raise UserError(f"'{folder}' is a {kind}; supported is StableDiffusionPipeline (Stable Diffusion 1 and 2).")
