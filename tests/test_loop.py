@@ -198,6 +198,16 @@ def test_another_seed_learns_another_word(host, dataset, settings, tmp_path):
     assert not torch.equal(first, second)
 
 
+def test_every_step_draws_noise_levels_of_its_own(host, dataset, settings, tmp_path):
+    levels = []
+    hook = host.denoiser.register_forward_hook(
+        lambda _module, inputs, _output: levels.append(tuple(inputs[1].tolist())) if torch.is_grad_enabled() else None
+    )
+    learnt(host, dataset, settings(steps=8), tmp_path)
+    hook.remove()
+    assert len(set(levels)) == len(levels) == 8
+
+
 def test_captions_reach_the_prompts(host, pictures, settings, tmp_path):
     with_captions = dataset_of(host, pictures, captions=True)
     plain = learnt(host, dataset_of(host, pictures), settings(templates="captions"), tmp_path / "a")

@@ -236,15 +236,22 @@ def test_a_training_step_is_the_same_with_gradient_checkpointing(host, pictures,
 # --- Runs -----------------------------------------------------------------------
 
 
-def test_a_run_leaves_the_model_as_it_was_to_the_last_bit(any_host, pictures, settings, tmp_path):
-    weights, flags = weights_of(any_host), flags_of(any_host)
-    list(train(any_host, dataset_of(any_host, pictures), settings(preview_every=6), tmp_path))
-    assert (weights_of(any_host), flags_of(any_host)) == (weights, flags)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+def test_a_run_leaves_the_model_as_it_was_to_the_last_bit(pipelines, pictures, settings, tmp_path, kind, checkpointing):
+    host = DiffusersHost.load(pipelines(**KINDS[kind]), "cpu", "float32")
+    weights, flags = weights_of(host), flags_of(host)
+    config = settings(preview_every=6, gradient_checkpointing=checkpointing)
+    list(train(host, dataset_of(host, pictures), config, tmp_path))
+    assert (weights_of(host), flags_of(host)) == (weights, flags)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
-def test_an_error_within_a_step_leaves_the_model_as_it_was(host, pictures, settings, tmp_path, part, checkpointing):
+def test_an_error_within_a_step_leaves_the_model_as_it_was(
+    pipeline_folder, pictures, settings, tmp_path, part, checkpointing
+):
+    host = DiffusersHost.load(pipeline_folder, "cpu", "float32")  # its own: no other test has touched it
     weights, flags, dataset = weights_of(host), flags_of(host), dataset_of(host, pictures)
     config = settings(gradient_checkpointing=checkpointing)
     with at_forward(getattr(host, part), [2], raising(RuntimeError("out of memory"))), pytest.raises(RuntimeError):
