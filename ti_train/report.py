@@ -87,7 +87,10 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
 
     plot = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(plot)
-    pen.text((left, 12), title, "black", font(17))
+    try:
+        pen.text((left, 12), title, "black", font(17))
+    except UnicodeEncodeError:  # Pillow before 10.1 draws Latin letters only
+        pen.text((left, 12), title.encode("latin-1", "replace").decode("latin-1"), "black", font(17))
     for i in range(6):
         value, step = low + (high - low) * i / 5, round(last * i / 5)
         y, x = point(0, value)[1], point(step, low)[0]
