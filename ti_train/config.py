@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "evaluate_every": 50,
     },
-    # What measured best on the models of benchmarks/README.md.
+    # Batches of four and a falling rate; its length has not been compared on a full-sized model yet.
     "Balanced": {},
 }
 
@@ -47,7 +47,7 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
     device: str = "auto"  # auto, cuda, mps, xpu, cpu
     gradient_checkpointing: bool = False  # a third slower, for cards that do not hold the activations
-    evaluate_every: int = 10  # steps between two measures of the noise-free loss: under 5 % of a run's time at batch 4
+    evaluate_every: int = 10  # steps between two measures of the noise-free loss: see benchmarks/README.md for the cost
     checkpoint_every: int = 100  # steps between two saves: minutes at most are lost even to a power cut
     preview_every: int = 0  # steps; 0: none
     preview_prompts: tuple[str, ...] = ("a photo of *",)

@@ -19,7 +19,7 @@ from .hosts.base import Host, Prompt, Words
 from .objective import add_noise, denoising_loss, draw_timesteps, target
 from .prompts import Templates
 
-SIZE = 4  # samples: with the intervals of the presets, under 5 % of a run's time
+SIZE = 4  # samples, one from each quarter of the noise levels; benchmarks/README.md has the cost
 
 
 @dataclass(frozen=True)
