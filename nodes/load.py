@@ -11,9 +11,9 @@ import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import io
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..ti_train.dataset import find_pictures, on_white
+from ..ti_train.dataset import DAMAGED, find_pictures, on_white, upright
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
@@ -154,8 +154,8 @@ def read_picture(path: Path) -> torch.Tensor:
     """[1, H, W, 3] in 0..1, upright. Raises UserError for a damaged file."""
     try:
         with Image.open(path) as file:
-            picture = on_white(ImageOps.exif_transpose(file) or file)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            picture = on_white(upright(file))
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise UserError(f"'{path}' is no picture that can be read, or it is damaged ({error}). Remove it.") from None
     return torch.from_numpy(np.asarray(picture).copy()).float().div(255)[None]
 

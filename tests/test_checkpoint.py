@@ -17,7 +17,9 @@ from ti_train.files import write_atomically
 from ti_train.formats import load_embedding
 
 VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
-STATE = State(7, 1.5, {"clip_l": VECTORS}, {"0.exp_avg": VECTORS / 3, "0.step": torch.tensor(7.0)})
+STATE = State(
+    7, 1.5, {"clip_l": VECTORS}, {"clip_l": VECTORS * 2}, {"0.exp_avg": VECTORS / 3, "0.step": torch.tensor(7.0)}
+)
 WORD = Embedding("cat", {"clip_l": VECTORS})
 IDENTITY = {"seed": 0, "learning_rate": 5e-3, "model": "abc", "pictures": "xyz"}
 

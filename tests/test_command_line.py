@@ -66,7 +66,7 @@ def test_every_option_reaches_the_run(train, tmp_path):
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
         "--flip --preview-every 2"
     )
-    assert train(*options.split(), "--preview-prompt", "a *", "--preview-prompt", "the *") == 0
+    assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
     expected = {
         "learning_rate": "1e-3:2,1e-4", "accumulation": 2, "num_vectors": 2, "resolution": 32, "seed": 7,
@@ -85,6 +85,13 @@ def test_every_option_reaches_the_run(train, tmp_path):
 def test_templates_by_option(train, tmp_path, options, templates):
     assert train(*options.split()) == 0
     assert config_of(load_embedding(tmp_path / "my-toy.safetensors"))["templates"] == templates
+
+
+@pytest.mark.parametrize(("line", "warned"), [("a photo of a [name]", 0), ("a photo of a [name], [filewords]", 1)])
+def test_missing_captions_are_told_where_the_templates_use_them(train, tmp_path, capsys, line, warned):
+    (tmp_path / "lines.txt").write_text(line, encoding="utf-8")
+    assert train("--templates", str(tmp_path / "lines.txt")) == 0
+    assert capsys.readouterr().err.count("green.png has no caption") == warned
 
 
 def test_gradient_checkpointing_learns_the_same_word(train, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw, ImageOps
 from tiny_host import TinyHost, dataset_of
 
 from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures, seed_from, square
@@ -177,7 +177,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("pillows_limit", "why"),
     [
-        (Image.MAX_IMAGE_PIXELS, "3000000000 pixels"),  # Pillow's own words
+        (Image.MAX_IMAGE_PIXELS, "it is too large (Image size (3000000000 pixels)"),  # Pillow's own words
         (None, "60000 x 50000 pixels, more than the limit of 200 megapixels"),  # A1111 takes Pillow's limit away
     ],
 )
@@ -187,6 +187,20 @@ def test_a_gigantic_picture_is_skipped_without_being_decoded(tmp_path, monkeypat
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the pixels were decoded"))
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("the pixels were decoded"))
     assert why in why_skipped(tmp_path / "bomb.png")
+
+
+def test_a_picture_is_turned_upright_also_where_its_exif_cannot_be_written_again(tmp_path):
+    """Its date is given as a fraction; Pillow reads that, and cannot write it."""
+    turned = struct.pack("<HHIHH", ExifTags.Base.Orientation, 3, 1, 6, 0)
+    date = struct.pack("<HHII", ExifTags.Base.DateTime, 5, 1, 38)
+    block = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + turned + date + struct.pack("<III", 0, 72, 1)
+    sideways = Image.new("RGB", (64, 64))
+    sideways.paste("white", (0, 0, 32, 64))
+    sideways.save(tmp_path / "turned.png", exif=block)
+    with Image.open(tmp_path / "turned.png") as file, pytest.raises(AttributeError):
+        ImageOps.exif_transpose(file)
+    pixels = read_one(tmp_path / "turned.png", 64)
+    assert (pixels[:32].min(), pixels[32:].max()) == (255, 0)
 
 
 def test_a_picture_far_smaller_than_the_training_size_is_skipped(tmp_path):

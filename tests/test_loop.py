@@ -399,6 +399,18 @@ def test_resuming_may_change_what_does_not_shape_the_word(host, dataset, setting
     assert torch.allclose(learnt(host, dataset, other, tmp_path / "parts", resume=True), expected, atol=1e-4)
 
 
+def test_a_run_that_writes_over_the_file_it_started_from_still_knows_its_start(host, dataset, settings, tmp_path):
+    learnt(host, dataset, settings(), tmp_path)
+    config = settings(init=str(tmp_path / "my-toy.safetensors"), seed=1, learning_rate=0.1)
+    first = load_embedding(tmp_path / "my-toy.safetensors").vectors["emb_params"]
+    stopped_after(3, host, dataset, config, tmp_path)
+    learnt(host, dataset, config, tmp_path, resume=True)
+    word = load_embedding(tmp_path / "my-toy.safetensors")
+    cosine = float(torch.cosine_similarity(first, word.vectors["emb_params"]).mean())
+    assert word.provenance["cosine_to_init"] == f"{cosine:.4f}"
+    assert cosine < 0.99
+
+
 def test_resuming_without_a_state_is_refused(host, dataset, settings, tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         learnt(host, dataset, settings(), tmp_path, resume=True)
@@ -409,9 +421,12 @@ def test_resuming_another_run_is_refused_and_leaves_its_files(host, dataset, set
     stopped_after(3, host, dataset, settings(), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     flipped = dataset_of(host, pictures, flip=True)
+    (tmp_path.parent / "lines.txt").write_text("a photo of a [name]", encoding="utf-8")
     for other, message in [
         ((host, dataset, settings(seed=1)), "seed was 0, now 1"),
         ((host, dataset, settings(steps=7)), "steps was 6, now 7"),
+        ((host, dataset, settings(templates=str(tmp_path.parent / "lines.txt"))), "templates was"),
+        ((TinyHost("v"), dataset, settings()), "prediction was 'eps', now 'v'"),
         ((TinyHost(seed=1), dataset, settings()), "model was 'tiny-0', now 'tiny-1'"),
         ((host, flipped, settings()), "pictures was"),
     ]:

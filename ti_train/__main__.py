@@ -18,7 +18,7 @@ from .formats import config_of, layout_of, load_embedding
 from .hosts.base import Host, SampleRequest, Vectors, Words
 from .loop import Checkpoint, Done, Preview, Step, Warning, starting_vectors, train
 from .progress import ProgressBar
-from .prompts import parse
+from .prompts import Templates, parse
 from .report import StepLog, loss_plot
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -64,7 +64,7 @@ def run_train(a: argparse.Namespace) -> int:
         templates=templates,
         flip=a.flip,
         gradient_checkpointing=a.gradient_checkpointing,
-        preview_prompts=tuple(a.preview_prompt) if a.preview_prompt else None,
+        preview_prompts=tuple(dict.fromkeys(a.preview_prompt or ())) or None,
         preview_every=a.preview_every if a.preview_every is not None else (100 if a.preview_prompt else None),
     )
     target = a.out / f"{config.name}.safetensors"
@@ -87,8 +87,8 @@ def learning_rate(text: str | None) -> float | str | None:
 def learn(host: Host, pictures: Sequence[Path], config: TrainConfig, out: Path, resume: bool = False) -> Done:
     """Trains with a progress bar, a CSV, a loss plot and preview files; says what is kept when interrupted."""
     skipped: list[str] = []
-    wants_captions = config.templates not in ("object", "style")
-    read = read_pictures(pictures, config.resolution or host.resolution, skipped, wants_captions)
+    captions = Templates.load(config.templates).use_captions
+    read = read_pictures(pictures, config.resolution or host.resolution, skipped, captions)
     dataset = encode_pictures(host, read, config.flip)
     for message in skipped:
         print(f"Warning: {message}", file=sys.stderr)
@@ -233,9 +233,10 @@ def run_demo(a: argparse.Namespace) -> int:
         f"How well: {result.after:.0%} of it is seen in new pictures, where its initial word '{concept.init}' shows "
         f"{result.before:.0%}; {result.edited:.0%} of the edits show (read from the pixels)."
     )
+    example = "a sketch of a *" if concept.kind == "object" else "a heart in the style of *"
     print(
         f"How to use it: {sys.executable} -m ti_train generate --demo --embedding {done.path} "
-        '--prompt "a sketch of a *"; in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/.'
+        f'--prompt "{example}"; in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/.'
     )
     return 0
 

@@ -22,7 +22,7 @@ from .errors import UserError
 from .files import write_atomically
 from .formats import save_embedding
 
-VECTORS, OPTIMIZER = "vectors.", "optimizer."
+VECTORS, START, OPTIMIZER = "vectors.", "start.", "optimizer."
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class State:
     step: int
     seconds: float  # spent in steps so far
     vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
+    start: dict[str, Tensor]  # the same before the first step: their file may be gone, or be the run's own by now
     optimizer: dict[str, Tensor]
 
 
@@ -54,6 +55,7 @@ class RunFiles:
     def save(self, state: State, embedding: Embedding) -> None:
         """Writes both files. Raises OSError."""
         tensors = {VECTORS + key: value for key, value in state.vectors.items()}
+        tensors |= {START + key: value for key, value in state.start.items()}
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
         header = {
             "step": str(state.step),
@@ -100,7 +102,7 @@ class RunFiles:
                 f"'{self.state}' is no state of a run, or is damaged ({error!r}). Delete it and start anew."
             ) from None
         self._check(identity)
-        return State(step, seconds, _part(tensors, VECTORS), _part(tensors, OPTIMIZER))
+        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, START, OPTIMIZER)))
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))

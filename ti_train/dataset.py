@@ -7,6 +7,7 @@ comes when follows from the seed and the position alone: nothing needs to be rem
 from __future__ import annotations
 
 import hashlib
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from .errors import UserError
@@ -23,6 +24,16 @@ from .hosts.base import Host
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 MAX_PIXELS = 200_000_000
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF's orientation
 ENCODED_AT_ONCE = 4  # pictures through the VAE: one batch's memory, however many there are
 
 
@@ -90,8 +101,10 @@ def read_pictures(paths: Iterable[Path], resolution: int, warn: list[str], capti
         except UserError as error:
             warn.append(f"Skipped {path.name}: {error}")
             continue
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            # Pillow's decoders raise any of these on a damaged file
+        except Image.DecompressionBombError as error:  # Pillow's own limit, which a program may have set lower
+            warn.append(f"Skipped {path.name}: it is too large ({error}).")
+            continue
+        except DAMAGED as error:
             warn.append(f"Skipped {path.name}: it is no picture that can be read, or it is damaged ({error}).")
             continue
         yield Picture(path.name, square(picture, resolution), _caption(path, warn) if captions else "")
@@ -111,8 +124,13 @@ def _open(path: Path, resolution: int) -> Image.Image:
                     f"it has {width} x {height} pixels; enlarging it to {resolution} would teach blur "
                     f"(the limit is {resolution // 8} pixels)."
                 )
-            upright = ImageOps.exif_transpose(file)
-            return on_white(upright if upright is not None else file)
+            return on_white(upright(file))
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. (Pillow's exif_transpose fails where it cannot write the whole block anew.)"""
+    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def on_white(picture: Image.Image) -> Image.Image:

@@ -90,21 +90,25 @@ def train(
     On close(), on any exception and every `checkpoint_every` steps both files hold the last completed step.
     Raises UserError for whatever the user can mend.
     """
+    templates = Templates.load(config.templates)
     files = RunFiles(
-        folder, config.name, config.shaping() | {"model": host.fingerprint, "pictures": dataset.fingerprint}
+        folder,
+        config.name,
+        config.shaping()
+        | {"templates": templates.lines, "prediction": host.prediction}
+        | {"model": host.fingerprint, "pictures": dataset.fingerprint},
     )
-    start, remarks = starting_vectors(host, config)
-    vectors = {encoder: v.to(host.device, torch.float32, copy=True).requires_grad_() for encoder, v in start.items()}
+    if resume:
+        done, remarks = files.load(), []
+    else:
+        start, remarks = starting_vectors(host, config)
+        done = State(0, 0.0, snapshot(start), start, {})
+    start = {encoder: v.to(host.device, torch.float32) for encoder, v in done.start.items()}
+    vectors = {e: v.to(host.device, torch.float32, copy=True).requires_grad_() for e, v in done.vectors.items()}
     words, leaves = {WORD: vectors}, list(vectors.values())
     optimizer = adamw(leaves)
-    done = State(0, 0.0, snapshot(vectors), state_tensors(optimizer))
-    if resume:
-        done = files.load()
-        for encoder, saved in done.vectors.items():
-            vectors[encoder].data.copy_(saved)
-        load_state_tensors(optimizer, done.optimizer)
+    load_state_tensors(optimizer, done.optimizer)
 
-    templates = Templates.load(config.templates)
     every_prompt = [prompt for caption in set(dataset.captions) for prompt in templates.prompts(caption)]
     with torch.no_grad():
         host.encode([latest_word(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
@@ -120,7 +124,7 @@ def train(
         return Step(step, loss, fixed_batch.loss(host, words) if due else None, rate, norm, cosine, seconds)
 
     try:
-        files.save(done, as_embedding(done, start, config, host))  # a folder that cannot be written to is told now
+        files.save(done, as_embedding(done, config, host))  # a folder that cannot be written to is told now
     except OSError as error:
         raise UserError(
             f"'{folder}' cannot be written to ({error.strerror or error}). Choose another folder, or make room."
@@ -172,7 +176,7 @@ def train(
             now, seconds = snapshot(vectors), done.seconds + perf_counter() - began
             length, cosine = torch.stack([mean_norm(now), mean_cosine(now, start)]).tolist()
             completed = report(step, loss, rate, length, cosine, seconds)
-            done = State(step, seconds, now, state_tensors(optimizer))  # only now: what is kept is always told too
+            done = State(step, seconds, now, start, state_tensors(optimizer))  # now: whatever is kept was told
 
             yield completed
             if not finite:
@@ -187,12 +191,12 @@ def train(
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
                 yield from previews(host, config, dataset.resolution, vectors, step)
             if step % config.checkpoint_every == 0 and step < config.steps:
-                files.save(done, as_embedding(done, start, config, host))
+                files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
     except BaseException:  # an interrupt and close() too: whatever ends the run, what was learnt is kept
-        files.rescue(done, as_embedding(done, start, config, host))
+        files.rescue(done, as_embedding(done, config, host))
         raise
-    learnt = as_embedding(done, start, config, host)
+    learnt = as_embedding(done, config, host)
     files.rescue(done, learnt)
     files.finish()
     yield Done(learnt, files.embedding, done.seconds)
@@ -219,7 +223,7 @@ def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor]
         if encoder not in start:
             start[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
             remarks += [remark] if remark else []
-    return {encoder: v.to(host.device) for encoder, v in start.items()}, list(dict.fromkeys(remarks))
+    return start, list(dict.fromkeys(remarks))
 
 
 def snapshot(vectors: Vectors) -> dict[str, Tensor]:
@@ -236,7 +240,7 @@ def previews(host: Host, config: TrainConfig, side: int, vectors: Vectors, step:
         yield Preview(step, text, host.sample(request, {WORD: vectors})[0])
 
 
-def as_embedding(state: State, start: Vectors, config: TrainConfig, host: Host) -> Embedding:
+def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
     """The word after a step, with all that is worth knowing about it in its header."""
     vectors = {encoder: v.float().cpu() for encoder, v in state.vectors.items()}
     provenance = {
@@ -247,7 +251,7 @@ def as_embedding(state: State, start: Vectors, config: TrainConfig, host: Host) 
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
         ),
-        "cosine_to_init": f"{float(mean_cosine(vectors, {e: v.cpu() for e, v in start.items()})):.4f}",
+        "cosine_to_init": f"{float(mean_cosine(vectors, {e: v.float().cpu() for e, v in state.start.items()})):.4f}",
         "software": f"ti-train {__version__}",
     }
     return Embedding(config.name, vectors, provenance)

@@ -107,6 +107,10 @@ class Templates:
             )
         return cls(lines)
 
+    @property
+    def use_captions(self) -> bool:
+        return any(FILEWORDS in line for line in self.lines)
+
     def prompts(self, caption: str) -> tuple[Prompt, ...]:
         """Every prompt that a picture with this caption can be shown with."""
         lines = (caption,) if NAME in caption else self.lines

@@ -39,7 +39,8 @@ class ComfyHost:
         self.prediction = prediction_of(self.sampling)
         self.sigmas: Tensor = self.sampling.sigmas.detach().float().clone()
         self.resolution = RESOLUTIONS.get(self.model.model.model_config.unet_config.get("context_dim"), 1024)
-        self.fingerprint = fingerprint(self.model.model.diffusion_model, self.clip.cond_stage_model)
+        network = self.model.model.diffusion_model
+        self.fingerprint = fingerprint(network, self.clip.cond_stage_model, vae.first_stage_model)
 
     def _load(self) -> None:
         load_whole(self.model, self.clip.patcher)

@@ -67,7 +67,7 @@ class DiffusersHost:
         self.pipeline = pipeline
         self.tokenizer, self.text_encoder = pipeline.tokenizer, pipeline.text_encoder
         self.unet, self.vae = pipeline.unet, pipeline.vae
-        self.fingerprint = fingerprint(self.unet, self.text_encoder)
+        self.fingerprint = fingerprint(self.unet, self.text_encoder, self.vae)
         self.widths = {ENCODER: int(self.text_encoder.get_input_embeddings().weight.shape[1])}
         self.prediction: Prediction = PREDICTIONS[pipeline.scheduler.config.prediction_type]
         # 2^-24: a schedule that ends in pure noise (Lin et al. 2023) would have an infinite last level
@@ -214,16 +214,17 @@ def quiet_libraries() -> Iterator[None]:
     import transformers
 
     logs = [library.utils.logging for library in (diffusers, transformers)]
-    levels = [log.get_verbosity() for log in logs]
+    were = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:
         log.set_verbosity_error()
         log.disable_progress_bar()
     try:
         yield
     finally:
-        for log, level in zip(logs, levels, strict=True):
+        for log, (level, bars) in zip(logs, were, strict=True):
             log.set_verbosity(level)
-            log.enable_progress_bar()
+            if bars:
+                log.enable_progress_bar()
 
 
 @contextmanager
