@@ -21,7 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "evaluate_every": 50,
     },
-    # Batches of four and a falling rate; its length has not been compared on a full-sized model yet.
+    # Short and steep, in batches of four, with a rate that falls to 0: benchmarks/README.md has what it was measured
+    # on. It has not been compared on a full-sized model yet.
     "Balanced": {},
 }
 
@@ -33,10 +34,10 @@ class TrainConfig:
     name: str
     init: str  # a word or phrase, or an embedding file to go on from
     num_vectors: int = 1  # the paper: one word is as faithful as several and easier to edit
-    steps: int = 500  # optimizer updates
+    steps: int = 120  # optimizer updates
     batch_size: int = 4  # pictures a forward pass; four even out the noise levels within a step
     accumulation: int = 1  # forward passes an update, where the memory does not hold the batch at once
-    learning_rate: float | str = 5e-3  # a third of a coordinate's spread in CLIP's table; or A1111's "5e-3:100, 1e-3"
+    learning_rate: float | str = 1e-2  # most of a coordinate's spread in CLIP's table; or A1111's "5e-3:100, 1e-3"
     schedule: Literal["linear", "constant"] = "linear"  # linear to 0: the last steps average the noise away
     warmup: int = 0  # steps; Adam's first step has the size of the rate whatever the gradient, so there is no need
     gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off

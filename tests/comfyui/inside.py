@@ -110,9 +110,11 @@ def same(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
     )
 
 
-def gradient(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
+def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
     """The gradient by itself, by finite differences and with checkpointing; for the world, for diffusers to repeat."""
-    host = make_host(*load(checkpoint))
+    model, clip, _ = load(checkpoint)
+    _, _, vae = load(str(Path(lora).with_name("tiny.safetensors")))  # the world's file has none
+    host = make_host(model, clip, vae)
     data = batch(host)
     found = gradient_of(host, data)
     direction = found / found.norm()
@@ -150,9 +152,13 @@ def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
     """Whether every weight is the object that it was: after a step, an exception, a LoRA unloaded in a step."""
     import comfy.model_management as management
 
+    from pack.ti_train.hosts import comfy_weights
+
     model, clip, vae = load(checkpoint)
     host = make_host(model, clip, vae)
     data, before, results = batch(host), state_of(model, clip), {}
+    aliases, make_alias = [], comfy_weights._alias
+    comfy_weights._alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
     gradient_of(host, data)
     results["step"] = same(before, state_of(model, clip))
 
@@ -174,7 +180,8 @@ def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
         gradient_of(patched, data)
     management.unload_all_models()
     results["unloaded"] = values_equal(original, state_of(model, clip))
-    results["normal"] = sorted(name for name, t in state_of(model, clip).items() if original[name][3] and not t[3])
+    ours = {id(alias) for alias in aliases}
+    results["aliases"] = sorted(name for name, t in state_of(model, clip).items() if t[0] in ours)
     results["again"] = difference(gradient_of(host, data), plain)
     return results
 

@@ -61,7 +61,7 @@ def test_everything_is_put_back(look):
     assert found["patched differs"]
     assert found["gradient differs"], "the LoRA has no effect on the gradient"
     assert found["unloaded"], "weights of the LoRA stayed behind"
-    assert found["normal"] == [], "aliases stayed behind"
+    assert found["aliases"] == [], "aliases stayed behind"
     assert found["again"] == 0
 
 

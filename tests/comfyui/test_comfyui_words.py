@@ -85,10 +85,10 @@ def test_a_trained_word_needs_no_file(words):
 
 def test_strength(words):
     workflow = {
-        "full": load("three.safetensors", "*", ["model", 1]),
-        "half": load("three.safetensors", "*", ["model", 1], strength=0.5),
+        "as learnt": load("three.safetensors", "*", ["model", 1]),
+        "weaker": load("three.safetensors", "*", ["model", 1], strength=0.5),
     }
-    got = encoded(words, workflow, {"full": (["full", 0], "a *"), "half": (["half", 0], "a *")})
+    got = encoded(words, workflow, {"full": (["as learnt", 0], "a *"), "half": (["weaker", 0], "a *")})
     assert not got["full"].equal(got["half"])
 
 
