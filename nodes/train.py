@@ -71,7 +71,8 @@ class TrainEmbedding(io.ComfyNode):
                     default=0,
                     min=0,
                     max=100000,
-                    tooltip="Updates of the vectors. 0: the preset's (Balanced 120, Paper 5000). More where the word shows too little.",
+                    tooltip="Updates of the vectors. 0: the preset's (Balanced 120, Paper 5000). More where the word "
+                    "shows too little of its pictures.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -80,7 +81,8 @@ class TrainEmbedding(io.ComfyNode):
                     max=1.0,
                     step=0.0001,
                     round=0.000001,
-                    tooltip="Size of an update. 0: the preset's (Balanced 0.01, Paper 0.005), which suits the lengths of CLIP's vectors.",
+                    tooltip="Size of an update. 0: the preset's (Balanced 0.01, Paper 0.005), which suits the "
+                    "lengths of CLIP's vectors.",
                 ),
                 io.Int.Input(
                     "seed",

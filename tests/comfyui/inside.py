@@ -151,7 +151,6 @@ def at_forward(module: torch.nn.Module, number: int, action: Any) -> Iterator[No
 def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
     """Whether every weight is the object that it was: after a step, an exception, a LoRA unloaded in a step."""
     import comfy.model_management as management
-
     from pack.ti_train.hosts import comfy_weights
 
     model, clip, vae = load(checkpoint)
