@@ -27,6 +27,8 @@ def enter_comfyui() -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    import utils.extra_config  # noqa: F401  before nodes.py puts comfy/, which has a utils.py too, on the path
+
     logging.getLogger().setLevel(logging.WARNING)
     torch.set_num_threads(1)
 
