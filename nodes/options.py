@@ -27,14 +27,14 @@ class TrainingOptions(io.ComfyNode):
                     default=PRESETS_OWN,
                     tooltip="The sentences around the word while it is learnt. object: 'a photo of a ...'; style: 'a "
                     "painting in the style of ...'; captions and style-captions add each picture's caption. "
-                    "The preset's: object, or captions where captions are connected.",
+                    "The preset's: object or style, with captions where they are connected.",
                 ),
                 io.Int.Input(
                     "batch_size",
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="Pictures a pass. 0: the preset's (Balanced 4, Paper 1). Fewer need less memory.",
+                    tooltip="Pictures a pass. 0: the preset's (Balanced and Style 4, Paper 1). Fewer need less memory.",
                 ),
                 io.Int.Input(
                     "accumulation",

@@ -63,7 +63,8 @@ class TrainEmbedding(io.ComfyNode):
                     "preset",
                     options=list(reversed(PRESETS)),
                     default="Balanced",
-                    tooltip="Balanced: 120 steps of 4 pictures, falling rate. Paper: 5000 steps of 1, constant rate, "
+                    tooltip="Balanced: 120 steps of 4 pictures, falling rate. Style: 500 steps of 4 in a style's "
+                    "sentences. Paper: 5000 steps of 1, constant rate, "
                     "as published (Gal et al. 2022).",
                 ),
                 io.Int.Input(
@@ -71,8 +72,8 @@ class TrainEmbedding(io.ComfyNode):
                     default=0,
                     min=0,
                     max=100000,
-                    tooltip="Updates of the vectors. 0: the preset's (Balanced 120, Paper 5000). More where the word "
-                    "shows too little of its pictures.",
+                    tooltip="Updates of the vectors. 0: the preset's (Balanced 120, Style 500, Paper 5000). More where "
+                    "the word shows too little of its pictures.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -81,7 +82,7 @@ class TrainEmbedding(io.ComfyNode):
                     max=1.0,
                     step=0.0001,
                     round=0.000001,
-                    tooltip="Size of an update. 0: the preset's (Balanced 0.01, Paper 0.005), which suits the "
+                    tooltip="Size of an update. 0: the preset's (Balanced 0.01, the others 0.005), which suits the "
                     "lengths of CLIP's vectors.",
                 ),
                 io.Int.Input(
@@ -164,6 +165,7 @@ class TrainEmbedding(io.ComfyNode):
         **numbers: int,
     ) -> Any:
         folder, file, resume = place(name, if_exists, save)
+        with_captions = "style-captions" if preset == "Style" else "captions"
         config = TrainConfig.from_preset(
             preset,
             **{
@@ -172,7 +174,7 @@ class TrainEmbedding(io.ComfyNode):
                 "steps": steps or None,
                 "learning_rate": learning_rate or None,
                 "preview_prompts": tuple(line for line in preview_prompts.splitlines() if line.strip()),
-                "templates": "captions" if any(map(str.strip, captions)) else None,
+                "templates": with_captions if any(map(str.strip, captions)) else None,
                 **numbers,
                 **(options or {}),
             },

@@ -101,7 +101,7 @@ def test_given_values_stand_over_the_presets_and_none_means_not_given():
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match=r"no preset 'Fast'.*Paper, Balanced"):
+    with pytest.raises(UserError, match=r"no preset 'Fast'.*Paper, Style, Balanced"):
         TrainConfig.from_preset("Fast", name="my-cat", init="cat")
 
 

@@ -49,7 +49,7 @@ def run_train(a: argparse.Namespace) -> int:
         (False, True): "style",
     }.get((a.captions, a.style))
     config = TrainConfig.from_preset(
-        a.preset,
+        a.preset or ("Style" if a.style else "Balanced"),
         name=a.name,
         init=a.init,
         steps=a.steps,
@@ -217,7 +217,8 @@ def run_demo(a: argparse.Namespace) -> int:
         raise UserError(f"There is no demo concept '{a.concept}'. There are: {there}.")
     concept = load(folder / "concept.json")
     host = DiffusersHost.load(DEMO / "model")
-    config = TrainConfig(name=concept.name, init=concept.init, templates=concept.kind)
+    preset = "Style" if concept.kind == "style" else "Balanced"
+    config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
     done = learn(host, find_pictures(folder), config, a.out)
     words = {
         file.stem: on_device(load_embedding(file), host) for file in sorted((DEMO / "words").glob("*.safetensors"))

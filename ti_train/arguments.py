@@ -43,9 +43,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add(
         "--preset",
-        default="Balanced",
         choices=PRESETS,
-        help="values of all settings that are not given (default: %(default)s)",
+        help="values of all settings that are not given (default: Balanced, with --style Style)",
     )
     add("--steps", type=int, help=f"updates of the word (Balanced: {balanced.steps})")
     add(

@@ -21,6 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "evaluate_every": 50,
     },
+    # A style is spread over the whole picture, and on the embedded model takes four times as long (see demo/README.md).
+    "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
     # Short and steep, in batches of four, with a rate that falls to 0: benchmarks/README.md has what it was measured
     # on. It has not been compared on a full-sized model yet.
     "Balanced": {},
