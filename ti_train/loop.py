@@ -98,8 +98,9 @@ def train(
         | {"templates": templates.lines, "prediction": host.prediction}
         | {"model": host.fingerprint, "pictures": dataset.fingerprint},
     )
+    remarks: list[str] = []
     if resume:
-        done, remarks = files.load(), []
+        done = files.load()
     else:
         start, remarks = starting_vectors(host, config)
         done = State(0, 0.0, snapshot(start), start, {})
