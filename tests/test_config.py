@@ -135,7 +135,7 @@ def test_warmup_rises_evenly_and_reaches_the_rate_in_the_step_after_it():
     ],
 )
 def test_a1111_schedule_strings(text, rates):
-    made = config(learning_rate=text)
+    made = config(steps=500, learning_rate=text)
     assert {step: made.learning_rate_at(step) for step in rates} == rates
 
 
@@ -158,7 +158,7 @@ def test_a1111_schedule_strings(text, rates):
 )
 def test_rates_that_cannot_be_read_are_refused_with_the_place(rate, why):
     with pytest.raises(UserError, match=why):
-        config(learning_rate=rate)
+        config(steps=500, learning_rate=rate)
 
 
 RATES = st.floats(0, 1e6, allow_nan=False)
