@@ -129,7 +129,8 @@ def main() -> None:
         vectors = {encoder: host.vocabulary(encoder).rows("photo")[:1]}
         words = {WORD: vectors}
         fixed = FixedBatch.draw(host, dataset, Templates.load("object"), config)
-        files, state = RunFiles(Path(folder), "word", {}), State(0, 0.0, vectors, vectors, {})
+        start = {encoder: v.clone() for encoder, v in vectors.items()}
+        files, state = RunFiles(Path(folder), "word", {}), State(0, 0.0, vectors, start, {})
         embedding = Embedding("word", vectors)
         request = SampleRequest((("a photo of a ", Slot(WORD)),), (0,), side, side, steps=10)
         apart: dict[str, Callable[[], object]] = {

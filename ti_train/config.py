@@ -50,7 +50,7 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
     device: str = "auto"  # auto, cuda, mps, xpu, cpu
     gradient_checkpointing: bool = False  # a third slower, for cards that do not hold the activations
-    evaluate_every: int = 10  # steps between two measures of the noise-free loss: see benchmarks/README.md for the cost
+    evaluate_every: int = 12  # steps between two measures of the noise-free loss: see benchmarks/README.md for the cost
     checkpoint_every: int = 100  # steps between two saves: minutes at most are lost even to a power cut
     preview_every: int = 0  # steps; 0: none
     preview_prompts: tuple[str, ...] = ("a photo of *",)
