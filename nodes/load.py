@@ -13,7 +13,7 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..ti_train.dataset import DAMAGED, find_pictures, on_white, upright
+from ..ti_train.dataset import DAMAGED, caption_file, find_pictures, on_white, read_caption, upright
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
@@ -130,7 +130,7 @@ class LoadTrainingImages(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, subfolders: bool) -> io.NodeOutput:
         pictures = pictures_of(folder, subfolders)
-        return io.NodeOutput([read_picture(p) for p in pictures], [read_caption(p) for p in pictures])
+        return io.NodeOutput([read_picture(p) for p in pictures], [caption_of(p) for p in pictures])
 
 
 def pictures_of(folder: str, subfolders: bool) -> list[Path]:
@@ -160,16 +160,12 @@ def read_picture(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.asarray(picture).copy()).float().div(255)[None]
 
 
-def caption_file(picture: Path) -> Path:
-    return picture.with_suffix(".txt")
-
-
-def read_caption(picture: Path) -> str:
+def caption_of(picture: Path) -> str:
     file = caption_file(picture)
     if not file.is_file():
         return ""
     try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split())
+        return read_caption(file)
     except UnicodeDecodeError as error:
         raise UserError(f"The caption '{file}' is no UTF-8 text ({error}). Save it as UTF-8.") from None
 

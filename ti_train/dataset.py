@@ -148,10 +148,19 @@ def square(picture: Image.Image, side: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
 
 
+def caption_file(picture: Path) -> Path:
+    return picture.with_suffix(".txt")
+
+
+def read_caption(file: Path) -> str:
+    """One line of text. Raises OSError and UnicodeDecodeError."""
+    return " ".join(file.read_text(encoding="utf-8-sig").split())
+
+
 def _caption(path: Path, warn: list[str]) -> str:
-    sidecar = path.with_suffix(".txt")
+    sidecar = caption_file(path)
     try:
-        return " ".join(sidecar.read_text(encoding="utf-8-sig").split())
+        return read_caption(sidecar)
     except FileNotFoundError:
         warn.append(f"{path.name} has no caption ({sidecar.name} is missing): the template is used without one.")
     except (OSError, UnicodeDecodeError) as error:

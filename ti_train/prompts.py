@@ -109,6 +109,7 @@ class Templates:
 
     @property
     def use_captions(self) -> bool:
+        """Whether any line has a place for a picture's caption."""
         return any(FILEWORDS in line for line in self.lines)
 
     def prompts(self, caption: str) -> tuple[Prompt, ...]:
