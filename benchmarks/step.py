@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from ti_train.checkpoint import RunFiles, State  # noqa: E402
 from ti_train.config import TrainConfig  # noqa: E402
-from ti_train.dataset import Dataset, Picture, encode_pictures  # noqa: E402
+from ti_train.dataset import Dataset, Picture, encode_pictures, square  # noqa: E402
 from ti_train.embedding import Embedding  # noqa: E402
 from ti_train.fixed_batch import FixedBatch  # noqa: E402
 from ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
@@ -104,7 +105,8 @@ def main() -> None:
     host = DiffusersHost.load(a.model, a.device, a.dtype) if a.model else sd15(a.device, a.dtype)
     side, batch = a.pixels or (host.resolution if a.model else 256), a.batch or (4 if a.model else 1)
     draw = np.random.default_rng(0)
-    pictures = [Picture(str(i), draw.integers(0, 256, (side, side, 3), np.uint8)) for i in range(5)]
+    noise = [Image.fromarray(draw.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(5)]
+    pictures = [Picture(str(i), *square(image, side)) for i, image in enumerate(noise)]
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(
         name="word", init="photo", batch_size=batch, steps=10**6, evaluate_every=10**6, checkpoint_every=10**6

@@ -42,4 +42,4 @@ def to_pictures(images: Sequence[Image.Image], side: int, captions: Sequence[str
     texts = list(captions) or [""]
     texts *= len(images) // len(texts)
     for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
-        yield Picture(f"picture {number}", square(image, side), " ".join(text.split()))
+        yield Picture(f"picture {number}", *square(image, side), " ".join(text.split()))

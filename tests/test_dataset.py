@@ -16,6 +16,7 @@ from tiny_host import TinyHost, dataset_of
 
 from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures, seed_from, square
 from ti_train.errors import UserError
+from ti_train.hosts.base import Size
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -249,7 +250,7 @@ def test_latents_are_the_vaes_own_for_every_picture(pictures, has_variance):
     host = TinyHost(has_variance=has_variance)
     dataset = dataset_of(host, pictures)
     for i, path in enumerate(find_pictures(pictures)):
-        pixels = torch.from_numpy(square(Image.open(path).convert("RGB"), 32).copy()).permute(2, 0, 1)
+        pixels = torch.from_numpy(square(Image.open(path).convert("RGB"), 32)[0].copy()).permute(2, 0, 1)
         expected = host.latents(pixels[None].float() / 127.5 - 1)
         assert torch.allclose(dataset.mean[i], expected.mean[0], atol=1e-6)
         if has_variance:
@@ -308,7 +309,8 @@ def test_the_fingerprint_tells_pictures_flips_and_captions_apart(host, pictures,
 def dataset_of_size(count: int, log_variance: float | None = None) -> Dataset:
     mean = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 4, 2, 2)
     variance = None if log_variance is None else torch.full(mean.shape, log_variance)
-    return Dataset(mean, variance, tuple(map(str, range(count))), ("",) * count, "", 16)
+    size = Size((16, 16), (0, 0), (16, 16))
+    return Dataset(mean, variance, tuple(map(str, range(count))), (size,) * count, ("",) * count, "", 16)
 
 
 @given(count=st.integers(1, 12), seed=st.integers(0, 2**32), first=st.integers(0, 100))
@@ -356,4 +358,4 @@ def test_pictures_may_come_from_anywhere(host):
     from ti_train.dataset import Picture
 
     pixels = np.zeros((32, 32, 3), np.uint8)
-    assert len(encode_pictures(host, (Picture(f"{i}", pixels) for i in range(6)))) == 6
+    assert len(encode_pictures(host, (Picture(f"{i}", *square(Image.fromarray(pixels), 32)) for i in range(6)))) == 6

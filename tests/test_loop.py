@@ -491,8 +491,8 @@ class Detached(TinyHost):
     """Another extension runs the text encoder without gradients."""
 
     @torch.no_grad()
-    def encode(self, prompts, words):
-        return super().encode(prompts, words)
+    def encode(self, prompts, words, sizes=()):
+        return super().encode(prompts, words, sizes)
 
 
 @pytest.mark.parametrize("kind", [Deaf, Detached])
@@ -619,7 +619,7 @@ def test_pictures_are_drawn_anew_from_the_posterior_where_there_is_one(pictures,
 def test_every_prompt_of_a_step_has_the_word(host, dataset, settings, tmp_path, monkeypatch):
     asked = []
     encode = host.encode
-    monkeypatch.setattr(host, "encode", lambda prompts, words: asked.extend(prompts) or encode(prompts, words))
+    monkeypatch.setattr(host, "encode", lambda prompts, *rest: asked.extend(prompts) or encode(prompts, *rest))
     learnt(host, dataset, settings(), tmp_path)
     assert len(asked) > 12
     assert all(Slot("*") in prompt for prompt in asked)

@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
-from ti_train.hosts.base import Host, Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words
+from ti_train.hosts.base import Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 ENCODER = "tiny"
@@ -109,7 +109,7 @@ class TinyHost:
         mean, log_variance = self.vae(pictures.to(self.dtype)).float().chunk(2, dim=1)
         return Latents(mean, log_variance - 4 if self.has_variance else None)
 
-    def encode(self, prompts: Sequence[Prompt], words: Words) -> Tensor:
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Tensor:
         ids = torch.full((len(prompts), CONTEXT), END)
         patches: list[tuple[int, int, Tensor]] = []
         for row, prompt in enumerate(prompts):

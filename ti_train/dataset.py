@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from .errors import UserError
-from .hosts.base import Host
+from .hosts.base import Host, Size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 MAX_PIXELS = 200_000_000
@@ -39,20 +39,22 @@ ENCODED_AT_ONCE = 4  # pictures through the VAE: one batch's memory, however man
 
 @dataclass(frozen=True)
 class Picture:
-    """A square picture, uint8 [R, R, 3], with its file's name and caption."""
+    """A square picture, uint8 [R, R, 3], with its file's name, its size before cropping and its caption."""
 
     name: str
     pixels: np.ndarray
+    size: Size
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Latents of all pictures, [N, C, h, w] fp32 on the CPU, with names, captions and a hash of it all."""
+    """Latents of all pictures, [N, C, h, w] fp32 on the CPU, with names, sizes, captions and a hash of it all."""
 
     mean: Tensor
     log_variance: Tensor | None
     names: tuple[str, ...]
+    sizes: tuple[Size, ...]
     captions: tuple[str, ...]
     fingerprint: str
     resolution: int
@@ -107,7 +109,7 @@ def read_pictures(paths: Iterable[Path], resolution: int, warn: list[str], capti
         except DAMAGED as error:
             warn.append(f"Skipped {path.name}: it is no picture that can be read, or it is damaged ({error}).")
             continue
-        yield Picture(path.name, square(picture, resolution), _caption(path, warn) if captions else "")
+        yield Picture(path.name, *square(picture, resolution), _caption(path, warn) if captions else "")
 
 
 def _open(path: Path, resolution: int) -> Image.Image:
@@ -143,9 +145,12 @@ def on_white(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def square(picture: Image.Image, side: int) -> np.ndarray:
+def square(picture: Image.Image, side: int) -> tuple[np.ndarray, Size]:
     """The largest centred square of a picture, uint8 [side, side, 3]."""
-    return np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
+    pixels = np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
+    scaled = side / min(picture.size)
+    top, left = (round((scaled * length - side) / 2) for length in (picture.height, picture.width))
+    return pixels, Size((picture.height, picture.width), (top, left), (side, side))
 
 
 def caption_file(picture: Path) -> Path:
@@ -173,7 +178,7 @@ def _caption(path: Path, warn: list[str]) -> str:
 def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
     """Runs the host's VAE over all pictures once. Raises UserError when no picture is left."""
     source, digest = iter(pictures), hashlib.sha256()
-    means, variances, names, captions, side = [], [], [], [], 0
+    means, variances, names, sizes, captions, side = [], [], [], [], [], 0
     while chunk := list(islice(source, ENCODED_AT_ONCE)):
         if flip:
             chunk += [replace(p, pixels=p.pixels[:, ::-1]) for p in chunk]
@@ -185,6 +190,7 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
         if latents.log_variance is not None:
             variances.append(latents.log_variance.float().cpu())
         names += [p.name for p in chunk]
+        sizes += [p.size for p in chunk]
         captions += [p.caption for p in chunk]
         side = stacked.shape[1]
     if not names:
@@ -195,6 +201,7 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
         torch.cat(means),
         torch.cat(variances) if variances else None,
         tuple(names),
+        tuple(sizes),
         tuple(captions),
         digest.hexdigest(),
         side,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
-from .hosts.base import Host, Prompt, Words
+from .hosts.base import Host, Prompt, Size, Words
 from .objective import add_noise, denoising_loss, draw_timesteps, target
 from .prompts import Templates
 
@@ -28,6 +28,7 @@ class FixedBatch:
     noise: Tensor
     sigma: Tensor  # [SIZE], one from each quarter of the model's noise levels
     prompts: Sequence[Prompt]
+    sizes: Sequence[Size]
     at_once: int  # samples a forward pass
 
     @classmethod
@@ -38,14 +39,16 @@ class FixedBatch:
         noise = torch.randn(x0.shape, generator=generator)
         sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, len(host.sigmas), generator)]
         prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
-        return cls(x0.to(host.device), noise.to(host.device), sigma.to(host.device), prompts, config.batch_size)
+        sizes = [dataset.sizes[i] for i in indices]
+        x0, noise, sigma = (t.to(host.device) for t in (x0, noise, sigma))
+        return cls(x0, noise, sigma, prompts, sizes, config.batch_size)
 
     @torch.no_grad()
     def loss(self, host: Host, words: Words) -> float:
         losses = []
-        for part in range(0, SIZE, self.at_once):
-            x0, noise, sigma = (t[part : part + self.at_once] for t in (self.x0, self.noise, self.sigma))
-            cond = host.encode(self.prompts[part : part + self.at_once], words)
+        for part in (slice(i, i + self.at_once) for i in range(0, SIZE, self.at_once)):
+            x0, noise, sigma = (t[part] for t in (self.x0, self.noise, self.sigma))
+            cond = host.encode(self.prompts[part], words, self.sizes[part])
             predicted = host.predict(add_noise(x0, noise, sigma, host.prediction), sigma, cond)
             losses.append(denoising_loss(predicted, target(x0, noise, sigma, host.prediction)))
         return float(torch.cat(losses).mean())

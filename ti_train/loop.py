@@ -146,6 +146,7 @@ def train(
             noise = torch.randn(x0.shape, generator=generator).to(host.device)
             sigma = sigmas[draw_timesteps(size, len(sigmas), generator).to(host.device)]
             prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
+            sizes = [dataset.sizes[i] for i in indices]
             x0 = x0.to(host.device)
             noisy = add_noise(x0, noise, sigma, host.prediction)
             wanted = target(x0, noise, sigma, host.prediction)
@@ -154,7 +155,8 @@ def train(
             losses = []
             with host.training(config.gradient_checkpointing):
                 for part in (slice(i, i + config.batch_size) for i in range(0, size, config.batch_size)):
-                    predicted = host.predict(noisy[part], sigma[part], host.encode(prompts[part], words))
+                    cond = host.encode(prompts[part], words, sizes[part])
+                    predicted = host.predict(noisy[part], sigma[part], cond)
                     part_of_loss = denoising_loss(predicted, wanted[part]).sum() / size
                     if not part_of_loss.requires_grad:
                         raise UserError(NO_GRADIENT)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"name": "word", "init": "toy", "steps": 4, "batch_size": 2, "evaluate_every": 2, "checkpoint_every": 1}
@@ -195,12 +196,13 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """A card that is full in step 2, and one that stays so."""
     from pack.nodes.run import learn
     from pack.ti_train.config import TrainConfig
-    from pack.ti_train.dataset import Picture, encode_pictures
+    from pack.ti_train.dataset import Picture, encode_pictures, square
     from pack.ti_train.errors import UserError
 
     host = make_host(*load(checkpoint))
     noise = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    dataset = encode_pictures(host, [Picture(str(i), p.numpy()) for i, p in enumerate(noise)])
+    pictures = [Picture(str(i), *square(Image.fromarray(p.numpy()), 64)) for i, p in enumerate(noise)]
+    dataset = encode_pictures(host, pictures)
     config = TrainConfig(**SETTINGS)
 
     def full() -> None:

@@ -36,6 +36,19 @@ Prompt = tuple[str | Slot, ...]  # ("a photo of ", Slot("*"), " on the moon")
 
 
 @dataclass(frozen=True)
+class Size:
+    """Where a training picture comes from, (height, width) in pixels: Stable Diffusion XL is conditioned on it.
+
+    (Podell et al. 2023, section 2.2: the size before scaling, the scaled picture's rows and columns cut off at the top
+    left, and what is left.)
+    """
+
+    original: tuple[int, int]
+    crop: tuple[int, int]  # (top, left)
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Latents:
     """A VAE's answer for pictures, in the denoiser's scale; log_variance is None where the VAE has none."""
 
@@ -100,9 +113,10 @@ class Host(Protocol):
     def latents(self, pictures: Tensor) -> Latents:
         """Encodes pictures [B, 3, H, W] in [-1, 1]."""
 
-    def encode(self, prompts: Sequence[Prompt], words: Words) -> Cond:
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
         """Conditions for a batch of prompts, by the host's own inference rules; differentiable in the vectors.
 
+        sizes: one for each prompt, of the picture that it describes; none: what the host samples with by itself.
         Raises UserError when a slot does not fit into the encoder's context.
         """
 

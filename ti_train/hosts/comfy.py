@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from .base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words, fingerprint
+from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
 from .comfy_weights import checkpointed, differentiable, load_whole, trainable_clip, trainable_model
 from .comfy_words import vocabulary, widths, with_words
 
@@ -69,7 +69,7 @@ class ComfyHost:
             latents = self.model.model.process_latent_in(encoded.float())
         return Latents(latents.to(self.device).clone(), None)
 
-    def encode(self, prompts: Sequence[Prompt], words: Words) -> list[dict[str, Any]]:
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
         clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
         clip.patcher = self.clip.patcher  # a clone's would be loaded anew
@@ -81,7 +81,8 @@ class ComfyHost:
         if len(prompts) > 1 and len(tokens[0]) == 1 and not pooled:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
-        return [{"cross_attn": e.pop("cond"), **e} for e in encoded]
+        conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]
+        return [cond | size_conds(size) for cond, size in zip(conds, sizes, strict=True)] if sizes else conds
 
     def predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
         if not torch.is_grad_enabled():
@@ -133,6 +134,13 @@ def mark(word: str) -> str:
 
 def text_with_marks(prompt: Prompt) -> str:
     return "".join(mark(piece.word) if isinstance(piece, Slot) else piece for piece in prompt)
+
+
+def size_conds(size: Size) -> dict[str, int]:
+    """A picture's size as ComfyUI's CLIPTextEncodeSDXL writes it into a conditioning."""
+    (height, width), (top, left), (target_height, target_width) = size.original, size.crop, size.target
+    target = {"target_width": target_width, "target_height": target_height}
+    return {"width": width, "height": height, "crop_w": left, "crop_h": top, **target}
 
 
 def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Latents, Prediction, Prompt, SampleRequest, Slot, Vocabulary, Words, fingerprint
+from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
 
 ENCODER = "clip_l"
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
@@ -145,7 +145,7 @@ class DiffusersHost:
         config = self.vae.config
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
-    def encode(self, prompts: Sequence[Prompt], words: Words) -> Tensor:
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Tensor:  # noqa: ARG002
         """[B, context length, width]: the last hidden state after the final norm, as the pipeline's own prompts."""
         ids, places, vectors = [], [], []
         for row, prompt in enumerate(prompts):
