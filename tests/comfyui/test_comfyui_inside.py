@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_diffusers_host(look, world, tmp_path):
     assert found["finite_differences"] < 0.01
     data = torch.load(tmp_path / "gradient.pt")
     host = DiffusersHost.load(world / "diffusers", "cpu", "float32")
-    host.text_encoder.half().float()  # as the checkpoint stores it; the folder has more digits
+    host.pipeline.text_encoder.half().float()  # as the checkpoint stores it; the folder has more digits
     sigma = host.sigmas[[150, 700]]
     prompts = [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")]
     vectors = data["vectors"].clone().requires_grad_()
