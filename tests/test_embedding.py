@@ -53,9 +53,22 @@ def test_a_single_encoders_file_fits_any_name_of_the_same_width():
     assert fitted == {"clip_l": vectors}
 
 
+def test_the_two_encoders_of_sdxl_come_in_the_models_order():
+    vectors = {"clip_g": torch.ones(2, 1280), "clip_l": torch.ones(2, 768)}
+    fitted = Embedding("cat", vectors).fitted_to({"clip_l": 768, "clip_g": 1280})
+    assert list(fitted) == ["clip_l", "clip_g"]
+    assert all(fitted[encoder] is vectors[encoder] for encoder in vectors)
+
+
+def test_hosts_call_the_only_clip_by_names_of_their_own():
+    vectors = torch.ones(2, 1024)
+    assert Embedding("cat", {"clip_h": vectors}).fitted_to({"clip_l": 1024}) == {"clip_l": vectors}
+
+
 @pytest.mark.parametrize(
     ("vectors", "widths", "sentence"),
     [
+        ({"t5base": 768}, {"clip_l": 768}, r"width 768 \(t5base\), but the model's text encoder wants 768"),
         ({SINGLE: 768}, {"clip_l": 1024}, "width 768, but the model's text encoder wants 1024"),
         ({SINGLE: 768}, {"clip_l": 768, "clip_g": 1280}, "wants 768 \\(clip_l\\) \\+ 1280 \\(clip_g\\)"),
         ({"clip_l": 768, "clip_g": 1280}, {"clip_l": 768}, "768 \\(clip_l\\) \\+ 1280 \\(clip_g\\), but"),

@@ -30,6 +30,24 @@ def test_a_file_has_one_tensor_of_fp32_and_its_provenance(tmp_path):
         assert file.metadata() == {"name": "cat", "step": "7"}
 
 
+def test_sdxl_has_one_tensor_for_each_encoder_and_comes_back(tmp_path):
+    path = tmp_path / "cat.safetensors"
+    word = Embedding("cat", {"clip_l": torch.randn(3, 768), "clip_g": torch.randn(3, 1280)}, {"step": "7"})
+    save_embedding(word, path)
+    assert {key: tensor.dtype for key, tensor in load_file(path).items()} == dict.fromkeys(word.vectors, torch.float32)
+    read = load_embedding(path)
+    assert set(read.vectors) == set(word.vectors)
+    assert all(torch.equal(read.vectors[encoder], word.vectors[encoder]) for encoder in word.vectors)
+    assert (read.name, read.provenance["step"]) == ("cat", "7")
+    assert layout_of(path) == "safetensors, tensors 'clip_l' and 'clip_g'"
+
+
+def test_a_word_has_as_many_vectors_for_each_encoder(tmp_path):
+    save_file({"clip_l": torch.ones(2, 768), "clip_g": torch.ones(3, 1280)}, tmp_path / "cat.safetensors")
+    with pytest.raises(UserError, match=r"'cat.safetensors' holds (2 for clip_l|3 for clip_g) and"):
+        load_embedding(tmp_path / "cat.safetensors")
+
+
 def test_a_file_of_one_tensor_under_any_name_is_read(tmp_path):
     save_file({"<my-cat>": torch.ones(16, dtype=torch.float16)}, tmp_path / "cat.safetensors")
     read = load_embedding(tmp_path / "cat.safetensors")
@@ -75,7 +93,7 @@ def with_value(value: float) -> torch.Tensor:
     ("tensors", "why"),
     [
         ({}, "holds 0 tensors"),
-        ({"clip_l": torch.ones(1, 4), "clip_g": torch.ones(1, 4)}, r"holds 2 tensors \(clip_g, clip_l\)"),
+        ({"clip_l": torch.ones(1, 4), "other": torch.ones(1, 4)}, r"holds 2 tensors \(clip_l, other\)"),
         ({"emb": torch.ones(1, 4, dtype=torch.int64)}, r"shape \[1, 4\] and type int64"),
         ({"emb": torch.ones(1, 2, 4)}, r"shape \[1, 2, 4\]"),
         ({"emb": torch.tensor(1.0)}, r"shape \[\]"),

@@ -12,6 +12,7 @@ from .errors import UserError
 from .hosts.base import Vectors, Vocabulary
 
 SINGLE = "emb_params"  # the encoder's name in files that do not name it: theirs is the only encoder
+ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # what the only encoder of Stable Diffusion 1 and 2 is called, by host
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,20 @@ class Embedding:
     def fitted_to(self, widths: Mapping[str, int]) -> dict[str, Tensor]:
         """The vectors under a model's own encoder names. Raises UserError naming both widths where they differ."""
         vectors = self.vectors
-        if set(vectors) == {SINGLE} and len(widths) == 1:
-            vectors = {next(iter(widths)): vectors[SINGLE]}
+        if len(vectors) == len(widths) == 1 and (SINGLE in vectors or {*vectors, *widths} <= ONE_CLIP):
+            vectors = dict(zip(widths, vectors.values(), strict=True))
         have = {encoder: v.shape[-1] for encoder, v in vectors.items()}
         if have != dict(widths):
             raise UserError(
                 f"The embedding '{self.name}' has vectors of width {_widths(have)}, but the model's text encoder wants "
                 f"{_widths(widths)}. Use an embedding that was learnt on the same family of models."
             )
-        return vectors
+        return {encoder: vectors[encoder] for encoder in widths}
 
 
 def _widths(widths: Mapping[str, int]) -> str:
-    return " + ".join(f"{width} ({encoder})" if len(widths) > 1 else str(width) for encoder, width in widths.items())
+    named = len(widths) > 1 or not set(widths) <= ONE_CLIP
+    return " + ".join(f"{width} ({encoder})" if named else str(width) for encoder, width in widths.items())
 
 
 def from_text(vocabulary: Vocabulary, text: str, num_vectors: int) -> tuple[Tensor, str | None]:
