@@ -13,11 +13,13 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..ti_train.dataset import DAMAGED, caption_file, find_pictures, on_white, read_caption, upright
+from ..ti_train.captions import caption_file, read_caption
+from ..ti_train.dataset import find_pictures
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy_words import widths, with_words
+from ..ti_train.image_files import DAMAGED, on_white, upright
 from .files import embedding_files
 from .sockets import CATEGORY, EmbeddingSocket
 

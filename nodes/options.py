@@ -49,8 +49,8 @@ class TrainingOptions(io.ComfyNode):
                     min=0,
                     max=2048,
                     step=8,
-                    tooltip="Side in pixels of the squares that the pictures are cropped to. 0: the model's own (512 "
-                    "for Stable Diffusion 1), or less where the pictures are smaller.",
+                    tooltip="Side in pixels of a square picture; others keep their proportions, with as many pixels. "
+                    "0: the model's own (512 for Stable Diffusion 1), or less where the pictures are smaller.",
                 ),
                 io.Boolean.Input(
                     "flip",

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..ti_train.dataset import Picture
 from ..ti_train.errors import UserError
+from ..ti_train.picture import Picture, bucket
 
 
 def to_images(batches: Sequence[torch.Tensor]) -> list[Image.Image]:
@@ -32,8 +32,13 @@ def shorter_side(images: Sequence[Image.Image], most: int) -> int:
     return max(8, min(most, max(min(image.size) for image in images)) // 8 * 8)
 
 
-def to_pictures(images: Sequence[Image.Image], side: int, captions: Sequence[str]) -> Iterator[Picture]:
-    """Square training pictures; one caption stands for all. Raises UserError where the numbers differ."""
+def to_pictures(
+    images: Sequence[Image.Image], side: int, captions: Sequence[str], square: bool = False
+) -> Iterator[Picture]:
+    """Training pictures in their buckets, or square; one caption stands for all.
+
+    Raises UserError where the numbers differ.
+    """
     if len(captions) not in (0, 1, len(images)):
         raise UserError(
             f"There are {len(images)} pictures and {len(captions)} captions. Connect one caption for each picture, "
@@ -42,4 +47,5 @@ def to_pictures(images: Sequence[Image.Image], side: int, captions: Sequence[str
     texts = list(captions) or [""]
     texts *= len(images) // len(texts)
     for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
-        yield Picture.cropped(f"picture {number}", image, (side, side), " ".join(text.split()))
+        shape = (side, side) if square else bucket(image.size, side)
+        yield Picture.cropped(f"picture {number}", image, shape, " ".join(text.split()))

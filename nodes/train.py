@@ -182,7 +182,7 @@ class TrainEmbedding(io.ComfyNode):
         host = ComfyHost(model, clip, vae)
         pictures = to_images(images)
         side = config.resolution or shorter_side(pictures, host.resolution)
-        dataset = encode_pictures(host, to_pictures(pictures, side, captions), config.flip)
+        dataset = encode_pictures(host, to_pictures(pictures, side, captions, config.square), config.flip)
         run = learn(host, dataset, config, folder, resume, cls.hidden.unique_id)
 
         plot = to_batch([loss_plot(run.steps, file)])

@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 1,
         "learning_rate": 5e-3,
         "schedule": "constant",
+        "square": True,
         "evaluate_every": 50,
     },
     # A style is spread over the whole picture, and on the embedded model takes four times as long (see demo/README.md).
@@ -46,8 +47,9 @@ class TrainConfig:
     gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off
     templates: str = "object"  # object, style, captions, style-captions, or a text file
     flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
+    square: bool = False  # cut the middle square out, as the paper did, instead of keeping about the whole picture
     mask: Source = "files"  # what says which part of a picture is learnt: see masks.py
-    resolution: int = 0  # side in pixels; 0: the model's own
+    resolution: int = 0  # side in pixels of a square picture, others have as many pixels; 0: the model's own
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
     device: str = "auto"  # auto, cuda, mps, xpu, cpu

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
+from .batch import draw_latents, draw_noise, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
@@ -28,7 +29,7 @@ from .errors import UserError
 from .fixed_batch import FixedBatch
 from .formats import load_embedding
 from .hosts.base import Host, SampleRequest, Vectors
-from .objective import add_noise, denoising_loss, draw_timesteps, target
+from .objective import draw_timesteps
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
 from .prompts import WORD, Templates, latest_word, slots
 
@@ -110,14 +111,17 @@ def train(
     optimizer = adamw(leaves)
     load_state_tensors(optimizer, done.optimizer)
 
-    every_prompt = [prompt for caption in set(dataset.captions) for prompt in templates.prompts(caption)]
+    every_prompt = [
+        prompt for caption in {p.caption for p in dataset.pictures} for prompt in templates.prompts(caption)
+    ]
     with torch.no_grad():
         host.encode([latest_word(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
-    sigmas = host.sigmas.to(host.device, torch.float32)
+    sigmas = host.sigmas.float().cpu()
     # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
     # would vanish in fp16. A power of two changes no digit in fp32.
-    loss_scale = 2.0 ** round(math.log2(dataset.mean[0].numel()))
+    loss_scale = 2.0 ** round(math.log2(dataset.pictures[0].mean.numel()))
+    side = config.resolution or dataset.resolution
     skipped = 0
 
     def report(step: int, loss: float | None, rate: float, norm: float, cosine: float, seconds: float) -> Step:
@@ -135,30 +139,23 @@ def train(
             yield Warning(remark)
         if done.step == 0:
             yield report(0, None, 0.0, float(mean_norm(start)), 1.0, 0.0)
-            yield from previews(host, config, dataset.resolution, vectors, 0)
+            yield from previews(host, config, side, vectors, 0)
 
         for step in range(done.step + 1, config.steps + 1):
             began = perf_counter()
             generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
             size = config.effective_batch
-            indices = dataset.order((step - 1) * size, size, config.seed)
-            x0 = dataset.draw(indices, generator)
-            noise = torch.randn(x0.shape, generator=generator).to(host.device)
-            sigma = sigmas[draw_timesteps(size, len(sigmas), generator).to(host.device)]
-            prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
-            sizes = [dataset.sizes[i] for i in indices]
-            weights = dataset.weights[indices].to(host.device)
-            x0 = x0.to(host.device)
-            noisy = add_noise(x0, noise, sigma, host.prediction)
-            wanted = target(x0, noise, sigma, host.prediction)
+            pictures = dataset.shown((step - 1) * size, size, config.seed)
+            x0 = draw_latents(pictures, generator)
+            noise = draw_noise(x0, generator)
+            sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
+            prompts = [templates.draw(picture.caption, generator) for picture in pictures]
 
             optimizer.zero_grad()
             losses = []
             with host.training(config.gradient_checkpointing):
-                for part in (slice(i, i + config.batch_size) for i in range(0, size, config.batch_size)):
-                    cond = host.encode(prompts[part], words, sizes[part])
-                    predicted = host.predict(noisy[part], sigma[part], cond)
-                    part_of_loss = denoising_loss(predicted, wanted[part], weights[part]).sum() / size
+                for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
+                    part_of_loss = part.losses(host, words).sum() / size
                     if not part_of_loss.requires_grad:
                         raise UserError(NO_GRADIENT)
                     (part_of_loss * loss_scale).backward()
@@ -193,7 +190,7 @@ def train(
                     "Try dtype float32, a lower learning rate, or another VAE."
                 )
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
-                yield from previews(host, config, dataset.resolution, vectors, step)
+                yield from previews(host, config, side, vectors, step)
             if step % config.checkpoint_every == 0 and step < config.steps:
                 files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
