@@ -82,7 +82,14 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="(default: what is fastest here)",
     )
     add("--templates", help=f"{', '.join(BUILT_IN)}, or a text file with a template a line (default: object)")
-    add("--captions", action="store_true", help="use the .txt file beside each picture in its prompts")
+    add(
+        "--captions",
+        action="store_true",
+        help="use each picture's caption in its prompts: the .txt file beside it, or metadata.jsonl or .csv",
+    )
+    add("--shuffle-tags", action="store_true", default=None, help="a caption's comma-separated tags in changing order")
+    add("--drop-tags", type=float, metavar="P", help="leave each tag out with probability P (default: 0)")
+    add("--keep-tags", type=int, metavar="N", help="tags at the beginning that always stay there (default: 0)")
     add("--style", action="store_true", help="learn a style instead of an object")
     add(
         "--flip",

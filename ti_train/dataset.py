@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .captions import caption_of
+from .captions import CaptionReader
 from .errors import UserError
 from .hosts.base import Host, Size
 from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
@@ -105,13 +105,14 @@ def read_pictures(
 
     repeats: by folder, how often its pictures come in a round, where that is not once.
     """
+    reader = CaptionReader(warn)
     for path in paths:
         mask_path = mask_file(path) if masks != "none" else None
         try:
             image, alpha = read_image(path, resolution)
             mask = read_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
             shape = (resolution, resolution) if square else bucket(image.size, resolution)
-            caption = caption_of(path, warn) if captions else ""
+            caption = reader.caption(path) if captions else ""
             picture = Picture.cropped(path.name, image, shape, caption, mask, repeats.get(path.parent, 1))
         except UserError as error:
             which = f"{path.name} (mask {mask_path.name})" if mask_path else path.name

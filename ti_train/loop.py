@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .batch import draw_latents, draw_noise, in_passes
+from .batch import draw_latents, draw_noise, draw_prompt, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
@@ -31,7 +31,7 @@ from .formats import load_embedding
 from .hosts.base import Host, SampleRequest, Vectors
 from .objective import draw_timesteps
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
-from .prompts import WORD, Templates, latest_word, slots
+from .prompts import NAME, WORD, Templates, latest_word, says, slots, with_name_last
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 NO_GRADIENT = (
@@ -99,11 +99,12 @@ def train(
         | {"templates": templates.lines, "prediction": host.prediction}
         | {"model": host.fingerprint, "pictures": dataset.fingerprint},
     )
-    remarks: list[str] = []
+    dataset, remarks = with_the_word(dataset, templates, config)
     if resume:
         done = files.load()
     else:
-        start, remarks = starting_vectors(host, config)
+        start, more = starting_vectors(host, config)
+        remarks += more
         done = State(0, 0.0, snapshot(start), start, {})
     start = {encoder: v.to(host.device, torch.float32) for encoder, v in done.start.items()}
     vectors = {e: v.to(host.device, torch.float32, copy=True).requires_grad_() for e, v in done.vectors.items()}
@@ -111,9 +112,10 @@ def train(
     optimizer = adamw(leaves)
     load_state_tensors(optimizer, done.optimizer)
 
-    every_prompt = [
-        prompt for caption in {p.caption for p in dataset.pictures} for prompt in templates.prompts(caption)
-    ]
+    captions = {picture.caption for picture in dataset.pictures}
+    if config.shuffle_tags:
+        captions |= {with_name_last(caption, config.keep_tags) for caption in captions}
+    every_prompt = [prompt for caption in captions for prompt in templates.prompts(caption)]
     with torch.no_grad():
         host.encode([latest_word(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
@@ -149,7 +151,7 @@ def train(
             x0 = draw_latents(pictures, generator)
             noise = draw_noise(x0, generator)
             sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
-            prompts = [templates.draw(picture.caption, generator) for picture in pictures]
+            prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
 
             optimizer.zero_grad()
             losses = []
@@ -225,6 +227,23 @@ def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor]
             start[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
             remarks += [remark] if remark else []
     return start, list(dict.fromkeys(remarks))
+
+
+def with_the_word(dataset: Dataset, templates: Templates, config: TrainConfig) -> tuple[Dataset, list[str]]:
+    """The pictures whose prompts have the word, and what the user should know about captions. Raises UserError."""
+    kept = tuple(picture for picture in dataset.pictures if templates.prompts(picture.caption))
+    left_out = sorted({picture.name for picture in dataset.pictures} - {picture.name for picture in kept})
+    why = f"{NAME} stands neither in the caption nor in a template, and without it the word learns nothing"
+    if not kept:
+        raise UserError(f"No picture can be used: {why}. Write {NAME} into the captions where the word belongs.")
+    remarks = [f"Left out: {', '.join(left_out)}. {why[0].upper()}{why[1:]}."] if left_out else []
+    calling = sorted({picture.name for picture in kept if says(picture.caption, config.name)})
+    if calling:
+        remarks.append(
+            f"The caption of {', '.join(calling)} says '{config.name}', which the model reads as any text. "
+            f"Where the new word is meant, write {NAME}."
+        )
+    return replace(dataset, pictures=kept), remarks
 
 
 def snapshot(vectors: Vectors) -> dict[str, Tensor]:
