@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 
 from ti_train.dataset import find_pictures, read_pictures
 
@@ -79,11 +80,92 @@ def test_what_is_transparent_becomes_white(tmp_path, make):
         ("RGB", RED, "bmp", list(RED)),
         ("RGB", (255, 255, 255), "gif", [255] * 3),
         ("RGB", (255, 255, 255), "webp", [255] * 3),
+        ("CMYK", (0, 255, 255, 0), "jpg", [255, 0, 0]),
+        ("CMYK", (0, 255, 255, 0), "tiff", [255, 0, 0]),
+        ("I;16B", 100 * 257, "tiff", [100] * 3),
+        ("YCbCr", (100, 128, 128), "jpg", [100] * 3),
+        ("P", 0, "png", [0] * 3),
     ],
 )
 def test_every_kind_of_picture_has_the_colour_that_a_viewer_shows(tmp_path, mode, colour, ending, seen):
     Image.new(mode, (40, 40), colour).save(tmp_path / f"flat.{ending}")
     assert colour_at(read_one(tmp_path / f"flat.{ending}"), 16, 16) == seen
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read_where_pillow_reads_it(tmp_path):
+    Image.new("RGB", (40, 40), RED).save(tmp_path / "flat.avif", quality=100)
+    assert np.abs(read_one(tmp_path / "flat.avif")[16, 16].astype(int) - RED).max() <= 4
+
+
+@pytest.mark.parametrize("ending", ["heic", "avif", "heif"])
+def test_a_kind_that_pillow_has_no_decoder_for_is_told_by_its_name(tmp_path, ending):
+    (tmp_path / f"phone.{ending}").write_bytes(b"\0\0\0\x18ftypabcd\0\0\0\0")
+    assert f"reads no {ending.upper()} here. Save it as PNG or JPEG." in why_skipped(tmp_path / f"phone.{ending}")
+
+
+def test_floating_point_pixels_are_refused_rather_than_guessed(tmp_path):
+    Image.new("F", (40, 40), 0.5).save(tmp_path / "a.tiff")
+    assert "floating-point numbers, which do not say what is white" in why_skipped(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
+def test_of_a_moving_picture_the_first_frame_is_used_and_told_once(tmp_path, ending):
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("white", "black", "black")]
+    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
+    warnings: list[str] = []
+    (picture,) = read_pictures([tmp_path / f"a.{ending}"], 32, warnings)
+    assert colour_at(picture.pixels, 16, 16) == [255] * 3
+    assert warnings == [f"a.{ending} has several frames: the first one is used."]
+
+
+def test_a_phones_picture_with_its_depth_is_no_moving_picture(tmp_path):
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("white", "black")]
+    frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])
+    warnings: list[str] = []
+    (picture,) = read_pictures([tmp_path / "a.jpg"], 32, warnings)
+    assert (colour_at(picture.pixels, 16, 16), warnings) == ([255] * 3, [])
+
+
+def test_the_same_picture_twice_is_told_also_across_folders(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40), RED).save(tmp_path / name / "x.png")
+    Image.new("RGB", (40, 40), RED).save(tmp_path / "a" / "y.bmp")
+    Image.new("RGB", (40, 40), BLUE).save(tmp_path / "a" / "z.png")
+    warnings: list[str] = []
+    paths = [path for name in ("a", "b") for path in find_pictures(tmp_path / name)]
+    assert len(list(read_pictures(paths, 32, warnings))) == 4
+    assert warnings == [
+        "y.bmp is the same picture as x.png: it counts twice.",
+        f"x.png is the same picture as {tmp_path / 'a' / 'x.png'}: it counts twice.",
+    ]
+
+
+def test_a_folder_of_links_is_a_folder_of_pictures_and_a_broken_one_is_told(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (40, 40), RED).save(tmp_path / "elsewhere" / "x.png")
+    (tmp_path / "links").mkdir()
+    try:
+        (tmp_path / "links" / "good.png").symlink_to(tmp_path / "elsewhere" / "x.png")
+    except OSError:
+        pytest.skip("this system lets nobody make links")
+    (tmp_path / "links" / "broken.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "links" / "folder.png").symlink_to(tmp_path / "elsewhere")
+    warnings: list[str] = []
+    read = list(read_pictures(find_pictures(tmp_path / "links"), 32, warnings))
+    assert [picture.name for picture in read] == ["good.png"]
+    assert warnings == ["Skipped broken.png: it cannot be opened (No such file or directory)."]
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "a.png")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    assert why_skipped(tmp_path / "a.png") == "Skipped a.png: it cannot be opened (Permission denied)."
 
 
 # --- Skipping -------------------------------------------------------------------

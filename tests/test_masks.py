@@ -71,8 +71,8 @@ def test_a_picture_that_is_only_called_so_is_a_picture(tmp_path):
 
 
 def test_masks_are_no_pictures_where_they_are_not_used_either(tmp_path):
-    for name in ("a.png", "b.png", "b-mask.png"):
-        left_of().save(tmp_path / name)
+    for name, colour in (("a.png", 1), ("b.png", 2), ("b-mask.png", 3)):
+        left_of(colour=colour).save(tmp_path / name)
     pictures, warnings = read(tmp_path, "none")
     assert [(p.name, p.mask) for p in pictures] == [("a.png", None), ("b.png", None)]
     assert warnings == []

@@ -84,7 +84,7 @@ def find_pictures(folder: Path) -> list[Path]:
     """The picture files of a folder, by name, without the masks of others. Raises UserError when there are none."""
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}'. Give the folder that holds your 3 to 5 training pictures.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
     if not found:
         raise UserError(
             f"The folder '{folder}' has no pictures (looked for {' '.join(SUFFIXES)}). Put 3 to 5 of them there."
@@ -106,22 +106,32 @@ def read_pictures(
     repeats: by folder, how often its pictures come in a round, where that is not once.
     """
     reader = CaptionReader(warn)
+    seen: dict[bytes, Path] = {}
     for path in paths:
         mask_path = mask_file(path) if masks != "none" else None
         try:
-            image, alpha = read_image(path, resolution)
+            image, alpha = read_image(path, resolution, warn)
             mask = read_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
             shape = (resolution, resolution) if square else bucket(image.size, resolution)
             caption = reader.caption(path) if captions else ""
             picture = Picture.cropped(path.name, image, shape, caption, mask, repeats.get(path.parent, 1))
-        except UserError as error:
+        except (UserError, *DAMAGED) as error:
             which = f"{path.name} (mask {mask_path.name})" if mask_path else path.name
-            warn.append(f"Skipped {which}: {error}")
+            warn.append(f"Skipped {which}: {_why(error)}")
             continue
-        except DAMAGED as error:
-            warn.append(f"Skipped {path.name}: it is no picture that can be read, or it is damaged ({error}).")
-            continue
+        first = seen.setdefault(hashlib.sha256(picture.pixels.tobytes()).digest(), path)
+        if first != path:
+            name = first.name if first.parent == path.parent else first
+            warn.append(f"{path.name} is the same picture as {name}: it counts twice.")
         yield picture
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
+        return f"it cannot be opened ({error.strerror})."
+    return f"it is no picture that can be read, or it is damaged ({error})."
 
 
 def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
