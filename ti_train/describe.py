@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from .embedding import Embedding
 from .formats import config_of
 from .hosts.base import Vectors, Vocabulary
-from .report import font, wrapped
+from .lettering import font, wrapped
 
 SHOWN = ("init", "steps", "learning_rate", "templates", "seed")  # of the settings, those that tell words apart
 
