@@ -11,7 +11,7 @@ import json
 from ..embedding import Embedding
 from .layouts import Reading
 from .reading import READABLE, layout_of, load_embedding, read_word, read_words
-from .writing import ENDINGS, PRECISIONS, layout_for, rounding_error, save_embedding, write_embedding
+from .writing import ENDINGS, PRECISIONS, files_of, layout_for, rounding_error, save_embedding, write_embedding
 
 __all__ = [
     "ENDINGS",
@@ -19,6 +19,7 @@ __all__ = [
     "READABLE",
     "Reading",
     "config_of",
+    "files_of",
     "layout_for",
     "layout_of",
     "load_embedding",

@@ -47,6 +47,12 @@ def layout_for(path: Path, layout: str | None = None) -> str:
     return layout or fitting[0]
 
 
+def files_of(embedding: Embedding, path: Path, layout: str) -> list[Path]:
+    """The files that write_embedding writes: diffusers has one for each encoder, as its training scripts leave them."""
+    second = path.with_name(f"{path.stem}_2{path.suffix}")
+    return [path, second] if layout == "diffusers" and len(embedding.vectors) > 1 else [path]
+
+
 def write_embedding(
     embedding: Embedding,
     path: Path,
@@ -54,7 +60,7 @@ def write_embedding(
     dtype: torch.dtype = torch.float32,
     outputs: Mapping[str, Tensor] | None = None,
 ) -> list[Path]:
-    """Writes a word in one of the layouts of ENDINGS; diffusers' needs a second file for Stable Diffusion XL.
+    """Writes a word in one of the layouts of ENDINGS, to the files of files_of, which it returns.
 
     outputs: OneTrainer's vectors for the encoders' output, which only its own layout keeps.
     Raises UserError for a word that the layout has no place for, and OSError.
@@ -67,7 +73,11 @@ def write_embedding(
         )
     header = {**embedding.provenance, "name": embedding.name}
     if layout == "diffusers":
-        return _write_diffusers(embedding.name, vectors, header, path)
+        paths = files_of(embedding, path, layout)
+        ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
+        for part, rows in zip(paths, ordered, strict=True):
+            write_atomically(part, save({f"<{embedding.name}>": rows}, header))
+        return paths
     match layout:
         case "safetensors":
             data = save({SINGLE: _only(vectors)} if len(vectors) == 1 else vectors, header)
@@ -88,8 +98,9 @@ def write_embedding(
 def _cast(vectors: Tensor, dtype: torch.dtype) -> Tensor:
     cast = vectors.detach().cpu().to(dtype).contiguous()
     if not cast.isfinite().all():
-        largest = float(vectors.abs().max())
-        raise UserError(f"The largest value of the vectors, {largest:.3g}, is beyond fp16. Write it as bf16 or fp32.")
+        raise UserError(
+            f"Values of up to {float(vectors.abs().max()):.3g} do not fit into {str(dtype)[6:]}. Write bf16 or fp32."
+        )
     return cast
 
 
@@ -104,15 +115,6 @@ def rounding_error(embedding: Embedding, dtype: torch.dtype) -> tuple[float, flo
 def _only(vectors: dict[str, Tensor]) -> Tensor:
     (rows,) = vectors.values()
     return rows
-
-
-def _write_diffusers(name: str, vectors: dict[str, Tensor], header: dict[str, str], path: Path) -> list[Path]:
-    """A file for each encoder, as diffusers' training scripts leave them: name.safetensors and name_2.safetensors."""
-    paths = [path, path.with_name(f"{path.stem}_2{path.suffix}")][: len(vectors)]
-    ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else list(vectors.values())
-    for part, rows in zip(paths, ordered, strict=True):
-        write_atomically(part, save({f"<{name}>": rows}, header))
-    return paths
 
 
 def _onetrainer(vectors: dict[str, Tensor], outputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
