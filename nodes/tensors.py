@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..ti_train.dataset import Picture, square
+from ..ti_train.dataset import Picture
 from ..ti_train.errors import UserError
 
 
@@ -42,4 +42,4 @@ def to_pictures(images: Sequence[Image.Image], side: int, captions: Sequence[str
     texts = list(captions) or [""]
     texts *= len(images) // len(texts)
     for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
-        yield Picture(f"picture {number}", *square(image, side), " ".join(text.split()))
+        yield Picture.cropped(f"picture {number}", image, (side, side), " ".join(text.split()))

@@ -64,14 +64,14 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
 def test_every_option_reaches_the_run(train, tmp_path):
     options = (
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
-        "--flip --preview-every 2"
+        "--flip --mask alpha --preview-every 2"
     )
     assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
     expected = {
         "learning_rate": "1e-3:2,1e-4", "accumulation": 2, "num_vectors": 2, "resolution": 32, "seed": 7,
-        "templates": "style-captions", "flip": True, "schedule": "constant", "steps": 3, "batch_size": 2,
-        "preview_every": 2, "preview_prompts": ["a *", "the *"],
+        "templates": "style-captions", "flip": True, "mask": "alpha", "schedule": "constant", "steps": 3,
+        "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))
@@ -274,23 +274,28 @@ def test_pictures_are_named_by_their_prompt(prompt, name):
 def test_inspecting_needs_no_model(words, capsys):
     assert main(["inspect", str(words[1])]) == 0
     said = capsys.readouterr().out
-    assert "vectors: 2\n" in said
-    assert "width: 32\n" in said
+    assert "  emb_params:\n    vectors: 2\n    dim: 32\n    dtype: float32\n" in said
 
 
 def test_inspecting_as_json_with_a_model(pipeline_folder, words, capsys):
     assert main(["inspect", str(words[1]), "--model", str(pipeline_folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["name"], facts["vectors"], facts["width"], len(facts["norms"])) == ("my-dog", 2, 32, 2)
-    assert [len(nearest) for nearest in facts["nearest words"]] == [5, 5]
-    assert facts["layout"] == "safetensors, one tensor 'emb_params'"
+    assert {key: facts[key] for key in ("name", "layout", "step", "base_model")} == {
+        "name": "my-dog",
+        "layout": "safetensors, one tensor 'emb_params'",
+        "step": None,
+        "base_model": None,
+    }
+    (encoder,) = facts["encoders"].values()
+    assert (encoder["vectors"], encoder["dim"], encoder["dtype"], len(encoder["norms"])) == (2, 32, "float32", 2)
+    assert [len(nearest) for nearest in encoder["nearest words"]] == [5, 5]
     assert facts["provenance"]["config"] == {}
 
 
 def test_inspecting_garbage(tmp_path, capsys):
     (tmp_path / "cat.safetensors").write_bytes(b"garbage")
     assert main(["inspect", str(tmp_path / "cat.safetensors")]) == 1
-    assert "is not a readable safetensors file" in the_sentence(capsys)
+    assert "is no embedding that can be read, or is damaged" in the_sentence(capsys)
 
 
 # --- As people start it ---------------------------------------------------------

@@ -310,7 +310,8 @@ def dataset_of_size(count: int, log_variance: float | None = None) -> Dataset:
     mean = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 4, 2, 2)
     variance = None if log_variance is None else torch.full(mean.shape, log_variance)
     size = Size((16, 16), (0, 0), (16, 16))
-    return Dataset(mean, variance, tuple(map(str, range(count))), (size,) * count, ("",) * count, "", 16)
+    weights = torch.ones(count, 1, 2, 2)
+    return Dataset(mean, variance, weights, tuple(map(str, range(count))), (size,) * count, ("",) * count, "", 16)
 
 
 @given(count=st.integers(1, 12), seed=st.integers(0, 2**32), first=st.integers(0, 100))
@@ -358,4 +359,6 @@ def test_pictures_may_come_from_anywhere(host):
     from ti_train.dataset import Picture
 
     pixels = np.zeros((32, 32, 3), np.uint8)
-    assert len(encode_pictures(host, (Picture(f"{i}", *square(Image.fromarray(pixels), 32)) for i in range(6)))) == 6
+    assert (
+        len(encode_pictures(host, (Picture.cropped(f"{i}", Image.fromarray(pixels), (32, 32)) for i in range(6)))) == 6
+    )

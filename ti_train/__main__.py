@@ -76,6 +76,7 @@ def run_train(a: argparse.Namespace) -> int:
         dtype=a.dtype,
         templates=templates,
         flip=a.flip,
+        mask=a.mask,
         gradient_checkpointing=a.gradient_checkpointing,
         preview_prompts=tuple(dict.fromkeys(a.preview_prompt or ())) or None,
         preview_every=a.preview_every if a.preview_every is not None else (100 if a.preview_prompt else None),
@@ -101,7 +102,7 @@ def learn(host: Host, pictures: Sequence[Path], config: TrainConfig, out: Path, 
     """Trains with a progress bar, a CSV, a loss plot and preview files; says what is kept when interrupted."""
     skipped: list[str] = []
     captions = Templates.load(config.templates).use_captions
-    read = read_pictures(pictures, config.resolution or host.resolution, skipped, captions)
+    read = read_pictures(pictures, config.resolution or host.resolution, skipped, captions, config.mask)
     dataset = encode_pictures(host, read, config.flip)
     for message in skipped:
         print(f"Warning: {message}", file=sys.stderr)

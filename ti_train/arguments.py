@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from . import __version__
 from .config import PRESETS, TrainConfig
 from .embedding import MERGES
 from .formats import ENDINGS, PRECISIONS
+from .masks import Source
 from .prompts import BUILT_IN
 
 SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
@@ -82,6 +84,12 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         default=None,
         help="train on mirrored copies too; not for what has a left and a right",
+    )
+    add(
+        "--mask",
+        choices=get_args(Source),
+        help="what is learnt of a picture: the white of NAME-mask.png beside it or of masks/NAME.png (files, the "
+        "default), else of its alpha channel (alpha), or all of it (none)",
     )
     add(
         "--gradient-checkpointing",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from .errors import UserError
+from .masks import Source
 
 RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 UNSAFE_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
@@ -45,6 +46,7 @@ class TrainConfig:
     gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off
     templates: str = "object"  # object, style, captions, style-captions, or a text file
     flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
+    mask: Source = "files"  # what says which part of a picture is learnt: see masks.py
     resolution: int = 0  # side in pixels; 0: the model's own
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest

@@ -27,6 +27,7 @@ class FixedBatch:
     x0: Tensor  # [SIZE, C, h, w]
     noise: Tensor
     sigma: Tensor  # [SIZE], one from each quarter of the model's noise levels
+    weights: Tensor  # [SIZE, 1, h, w]
     prompts: Sequence[Prompt]
     sizes: Sequence[Size]
     at_once: int  # samples a forward pass
@@ -40,15 +41,15 @@ class FixedBatch:
         sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, len(host.sigmas), generator)]
         prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
         sizes = [dataset.sizes[i] for i in indices]
-        x0, noise, sigma = (t.to(host.device) for t in (x0, noise, sigma))
-        return cls(x0, noise, sigma, prompts, sizes, config.batch_size)
+        x0, noise, sigma, weights = (t.to(host.device) for t in (x0, noise, sigma, dataset.weights[indices]))
+        return cls(x0, noise, sigma, weights, prompts, sizes, config.batch_size)
 
     @torch.no_grad()
     def loss(self, host: Host, words: Words) -> float:
         losses = []
         for part in (slice(i, i + self.at_once) for i in range(0, SIZE, self.at_once)):
-            x0, noise, sigma = (t[part] for t in (self.x0, self.noise, self.sigma))
+            x0, noise, sigma, weights = (t[part] for t in (self.x0, self.noise, self.sigma, self.weights))
             cond = host.encode(self.prompts[part], words, self.sizes[part])
             predicted = host.predict(add_noise(x0, noise, sigma, host.prediction), sigma, cond)
-            losses.append(denoising_loss(predicted, target(x0, noise, sigma, host.prediction)))
+            losses.append(denoising_loss(predicted, target(x0, noise, sigma, host.prediction), weights))
         return float(torch.cat(losses).mean())

@@ -147,6 +147,7 @@ def train(
             sigma = sigmas[draw_timesteps(size, len(sigmas), generator).to(host.device)]
             prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
             sizes = [dataset.sizes[i] for i in indices]
+            weights = dataset.weights[indices].to(host.device)
             x0 = x0.to(host.device)
             noisy = add_noise(x0, noise, sigma, host.prediction)
             wanted = target(x0, noise, sigma, host.prediction)
@@ -157,7 +158,7 @@ def train(
                 for part in (slice(i, i + config.batch_size) for i in range(0, size, config.batch_size)):
                     cond = host.encode(prompts[part], words, sizes[part])
                     predicted = host.predict(noisy[part], sigma[part], cond)
-                    part_of_loss = denoising_loss(predicted, wanted[part]).sum() / size
+                    part_of_loss = denoising_loss(predicted, wanted[part], weights[part]).sum() / size
                     if not part_of_loss.requires_grad:
                         raise UserError(NO_GRADIENT)
                     (part_of_loss * loss_scale).backward()

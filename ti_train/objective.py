@@ -38,6 +38,9 @@ def target(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> 
     return (noise - sigma * x0) / (1 + sigma**2).sqrt()
 
 
-def denoising_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of each sample, [B] fp32, unreduced. (Gal et al. 2022, eq. 2)"""
-    return (predicted.float() - wanted.float()).pow(2).flatten(1).mean(1)
+def denoising_loss(predicted: Tensor, wanted: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Mean squared error of each sample, [B] fp32, unreduced. (Gal et al. 2022, eq. 2)
+
+    weights: [B, 1, h, w] of mean 1 in every sample, so that the sum of weighted errors is a weighted mean.
+    """
+    return ((predicted.float() - wanted.float()).pow(2) * weights).flatten(1).mean(1)

@@ -14,6 +14,7 @@ from comfyui_server import Server
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
+FAMILIES = ("sd1", "sd2-v", "sdxl")
 CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
 
 
@@ -41,24 +42,25 @@ def world() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(comfyui, comfyui_python) -> Path:
-    """A folder with tiny.safetensors and tiny-lora.safetensors."""
-    folder = CACHE / "tiny-sd1"
-    if not (folder / "tiny-lora.safetensors").is_file():
-        drawing = [comfyui_python, str(HERE / "draw_checkpoint.py"), str(folder)]
-        subprocess.run(drawing, cwd=comfyui, check=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
-    return folder
+def drawn(comfyui, comfyui_python) -> Path:
+    """A folder with FAMILY.safetensors and FAMILY-lora.safetensors for each of FAMILIES: 3.5 GB in all."""
+    for family in FAMILIES:
+        if not (CACHE / f"{family}-lora.safetensors").is_file():
+            drawing = [comfyui_python, str(HERE / "draw_checkpoint.py"), family, str(CACHE)]
+            subprocess.run(drawing, cwd=comfyui, check=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    return CACHE
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, tiny, tmp_path_factory) -> Iterator[Server]:
+def server(comfyui, drawn, tmp_path_factory) -> Iterator[Server]:
     base = tmp_path_factory.mktemp("comfyui")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "probe").symlink_to(HERE / "probe", target_is_directory=True)
     (base / "models" / "checkpoints").mkdir(parents=True)
     (base / "models" / "loras").mkdir()
-    (base / "models" / "checkpoints" / "tiny.safetensors").symlink_to(tiny / "tiny.safetensors")
-    (base / "models" / "loras" / "tiny-lora.safetensors").symlink_to(tiny / "tiny-lora.safetensors")
+    for family in FAMILIES:
+        (base / "models" / "checkpoints" / f"{family}.safetensors").symlink_to(drawn / f"{family}.safetensors")
+        (base / "models" / "loras" / f"{family}-lora.safetensors").symlink_to(drawn / f"{family}-lora.safetensors")
     world = os.environ.get("TI_TRAIN_WORLD")
     if world:
         (base / "models" / "checkpoints" / "world.safetensors").symlink_to(

@@ -18,9 +18,10 @@ HERE = Path(__file__).resolve().parent
 
 
 @pytest.fixture
-def look(comfyui, comfyui_python, tiny, tmp_path):
-    def look(check: str, checkpoint: Path = tiny / "tiny.safetensors") -> dict:
-        command = [comfyui_python, str(HERE / "inside.py"), check, str(checkpoint), str(tiny / "tiny-lora.safetensors")]
+def look(comfyui, comfyui_python, drawn, tmp_path):
+    def look(check: str, family: str = "sd1", checkpoint: Path | None = None) -> dict:
+        files = [checkpoint or drawn / f"{family}.safetensors", drawn / f"{family}-lora.safetensors"]
+        command = [comfyui_python, str(HERE / "inside.py"), check, *map(str, files)]
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run([*command, str(tmp_path)], cwd=comfyui, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-4000:]
@@ -29,10 +30,16 @@ def look(comfyui, comfyui_python, tiny, tmp_path):
     return look
 
 
-def test_the_gradient_is_that_of_the_function(look):
-    found = look("gradient")
-    assert found["norm"] > 0
-    assert found["finite_differences"] < 0.01
+ENCODERS = {"sd1": {"clip_l": 768}, "sd2-v": {"clip_h": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}
+
+
+@pytest.mark.parametrize(("family", "encoders"), ENCODERS.items(), ids=ENCODERS)
+def test_the_gradient_is_that_of_the_function(look, family, encoders):
+    found = look("gradient", family)
+    assert found["prediction"] == ("v" if family == "sd2-v" else "eps")
+    assert found["encoders"] == encoders
+    assert min(found["norms"].values()) > 0
+    assert max(found["finite_differences"].values()) < 0.01
     assert found["checkpointed"] < 1e-5
 
 
@@ -40,19 +47,19 @@ def test_the_gradient_is_that_of_the_diffusers_host(look, world, tmp_path):
     pytest.importorskip("diffusers")
     from ti_train.hosts.diffusers import DiffusersHost
 
-    found = look("gradient", world / "comfyui" / "checkpoints" / "world.safetensors")
-    assert found["finite_differences"] < 0.01
+    found = look("gradient", checkpoint=world / "comfyui" / "checkpoints" / "world.safetensors")
+    assert found["finite_differences"]["clip_l"] < 0.01
     data = torch.load(tmp_path / "gradient.pt")
     host = DiffusersHost.load(world / "diffusers", "cpu", "float32")
     host.text_encoder.half().float()  # as the checkpoint stores it; the folder has more digits
     sigma = host.sigmas[[150, 700]]
     prompts = [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")]
-    vectors = data["vectors"].clone().requires_grad_()
+    vectors = data["vectors"]["clip_l"].clone().requires_grad_()
     with host.training():
         noisy = add_noise(data["x0"], data["noise"], sigma, host.prediction)
         predicted = host.predict(noisy, sigma, host.encode(prompts, {"*": {"clip_l": vectors}}))
         denoising_loss(predicted, target(data["x0"], data["noise"], sigma, host.prediction)).mean().backward()
-    assert (data["gradient"] - vectors.grad).norm() <= 1e-4 * vectors.grad.norm()
+    assert (data["gradient"]["clip_l"] - vectors.grad).norm() <= 1e-4 * vectors.grad.norm()
 
 
 def test_everything_is_put_back(look):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -101,11 +102,45 @@ def test_a_taken_name_gets_a_number_unless_told_otherwise(server):
     server.run(w.training(name="twice", steps=1, seed=2, if_exists="replace"))  # cached: nothing has changed
 
 
+def trained(server: Server) -> list[str]:
+    """The words whose training has run to its end, by what the log says."""
+    return re.findall(r"Learnt '(.+?)' in", server.said())
+
+
+def test_what_is_queued_behind_a_training_waits_and_what_has_not_changed_is_not_learnt_again(server):
+    prompts = [server.queue(w.training(name=name, steps=2)) for name in ("first", "first", "second")]
+    assert [failure(server.wait(prompt)) for prompt in prompts] == ["", "", ""]
+    learnt = trained(server)
+    assert learnt[-2:] == ["first", "second"], "the second prompt is the first one again"
+    assert not word(server, "first-2").exists()
+    server.run(w.training(name="second", steps=2))
+    assert trained(server) == learnt
+
+
+def test_two_trainings_of_one_name_in_a_graph_get_two_files(server):
+    workflow = w.training(name="double", steps=1)
+    workflow["other"] = w.training(name="double", steps=1, seed=5)["train"]
+    workflow |= w.sampling("a photo of a *", ["train", 1], "one")
+    other = w.sampling("a photo of a *", ["other", 1], "two")
+    links = {name: f"other-{name}" for name in other}
+    for name, node in other.items():
+        node["inputs"] = {
+            key: [links.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+            for key, value in node["inputs"].items()
+        }
+        workflow[links[name]] = node
+    outputs = server.run(workflow)
+    one, two = (load_embedding(word(server, name)).vectors["emb_params"] for name in ("double", "double-2"))
+    assert not one.equal(two)
+    pictures = [pixels(server.files(outputs, name)[0]) for name in ("save", "other-save")]
+    assert not np.array_equal(*pictures), "each branch has the word of its own training"
+
+
 def test_a_lora_is_trained_with_and_stays_as_it_is(server):
     """Another embedding than without it; and the patched model samples the same picture after as before."""
     lora = {
         "lora": w.node(
-            "LoraLoader", model=["model", 0], clip=["model", 1], lora_name="tiny-lora.safetensors",
+            "LoraLoader", model=["model", 0], clip=["model", 1], lora_name="sd1-lora.safetensors",
             strength_model=1.0, strength_clip=1.0,
         )
     }  # fmt: skip

@@ -29,7 +29,7 @@ def load(file: str, placeholder: str, clip: list, **more) -> dict:
 
 def encoded(server: Server, workflow: dict, texts: dict[str, tuple[list, str]]) -> dict[str, torch.Tensor]:
     """The conditioning of each text, by name: (clip, text)."""
-    workflow = {"model": w.node("CheckpointLoaderSimple", ckpt_name="tiny.safetensors")} | workflow
+    workflow = {"model": w.node("CheckpointLoaderSimple", ckpt_name="sd1.safetensors")} | workflow
     for name, (clip, text) in texts.items():
         workflow[name] = w.node("CLIPTextEncode", clip=clip, text=text)
         workflow[f"{name}-probe"] = w.node("ProbeConditioning", conditioning=[name, 0], file=f"{name}.pt")

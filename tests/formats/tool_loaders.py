@@ -2,8 +2,8 @@
 
 usage: tool_loaders.py TOOL FOLDER JOBS.json RESULTS.pt
 
-JOBS: a list of {"do": "load" or "save", "file": path, "encoders": [names]}, for "save" also {"vectors": file of a dict}.
-RESULTS: for each job the encoder's vectors as the tool has them, None after a save, or the text of its error.
+JOBS: a list of {"do": "load", "file", "encoders": [names]} or {"do": "save", "file", "vectors": the file of a dict}.
+RESULTS: for each job the encoders' vectors as the tool has them, None after a save, or the text of its error.
 
 The tool's modules that hold these functions are the real ones; what they import beside torch, numpy, Pillow and
 safetensors is replaced by empty classes, so that no model, page or GPU is needed.
@@ -94,7 +94,7 @@ class WebUI:
         devices.device = torch.device("cpu")
         hashes.sha256 = lambda *_: ""
         cache.cache = lambda _: {}
-        errors.report = lambda message, **_: print(message, sys.exc_info()[1], file=sys.stderr)
+        errors.report = lambda message, **_: sys.stderr.write(f"{message} {sys.exc_info()[1]}\n")
         import modules.safe  # noqa: F401
         from modules.textual_inversion import image_embedding, textual_inversion
 

@@ -49,7 +49,7 @@ class Reading:
 def readings(content: Any, container: str, name: str, header: Mapping[str, str]) -> list[Reading]:
     """Every word that a file's content may be read as. Raises UserError whose text goes on from the file's name."""
     layout, words = _words(content)
-    if not words:
+    if not any(words.values()):
         raise UserError("holds no tensor: it is no embedding.")
     facts = _facts(content)
     origin = {key: facts[key] for key in FACTS if key in facts} | dict(header)
@@ -93,11 +93,11 @@ def _words(content: Any) -> tuple[str, dict[str, Keys]]:
     bundled = [match for key in tensors if (match := BUNDLE.fullmatch(key))]
     if bundled:
         return "bundled in a LoRA", _bundles(bundled, tensors)
-    words: dict[str, Keys] = {}
-    for key, tensor in tensors.items():
-        base = key.removesuffix(OUT)
-        word = "its encoders" if base != EMP and _encoder(base) else base if base == EMP else key
-        words.setdefault(word, {})[key] = tensor
+    named = {key: tensor for key, tensor in tensors.items() if _encoder(key.removesuffix(OUT))}
+    onetrainers = {key: tensor for key, tensor in named.items() if key.removesuffix(OUT) == EMP}
+    several = {key: tensor for key, tensor in named.items() if key not in onetrainers}
+    words = {key: {key: tensor} for key, tensor in tensors.items() if key not in named}
+    words |= {_names(keys): keys for keys in (onetrainers, several) if keys}
     return "", _nameless(words)
 
 
@@ -146,7 +146,7 @@ def _by_width(content: list[Any]) -> Keys:
         return {SINGLE: next(iter(joined.values()))}
     if not set(joined) <= set(BY_WIDTH):
         raise UserError(
-            f"holds a list of tensors of the widths {', '.join(map(str, joined)) or '(none)'} and does not say which "
+            f"holds a list of tensors of the widths {', '.join(map(str, joined))} and does not say which "
             "text encoder each is for; told apart are 768 and 1280, those of Stable Diffusion XL."
         )
     return {BY_WIDTH[width]: tensor for width, tensor in joined.items()}
