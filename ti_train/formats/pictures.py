@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import struct
 import zlib
 from typing import Any
 
@@ -27,16 +26,12 @@ CHUNK = "sd-ti-embedding"
 Pixels = np.ndarray[Any, Any]  # uint8
 MOST_PIXELS = 2**23
 LONGEST_DATA = 2**25  # characters of JSON
-DAMAGE = (
-    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, KeyError, IndexError, TypeError),
-    *(OverflowError, RecursionError, AttributeError, RuntimeError, Image.DecompressionBombError),
-)
 
 
 def read_picture(data: bytes) -> tuple[str, Any, dict[str, str]]:
     """Where in the picture it is, the object, and our provenance, {} where another program wrote it.
 
-    Raises UserError whose text goes on from the file's name, or one of DAMAGE.
+    Raises UserError whose text goes on from the file's name, or one of reading.DAMAGE.
     """
     with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as picture:
         if picture.width * picture.height > MOST_PIXELS:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import pickle
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import DecompressionBombError
 from safetensors import SafetensorError, safe_open
 
 from ..embedding import Embedding
@@ -16,7 +21,11 @@ from .layouts import Reading, joined, provenance_in, readings
 READABLE = (".safetensors", ".pt", ".bin", ".png", ".webp")
 LARGEST = 2**24  # bytes of vectors or of a file; 75 vectors for three encoders take less than two megabytes
 MOST_KEYS, MOST_LISTED = 64, 10
-DAMAGE = (SafetensorError, *torch_files.DAMAGE)
+DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON raise on bytes that are not theirs
+    *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, DecompressionBombError),
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(RuntimeError, SyntaxError, MemoryError),
+)
 
 
 def load_embedding(path: Path) -> Embedding:
@@ -38,7 +47,7 @@ def read_word(path: Path, second: Path | None = None, word: str | None = None) -
     chosen = [reading for reading in found if reading.embedding.name == word] if word else found
     if len(chosen) != 1:
         listed = "; ".join(f"'{r.embedding.name}' ({_size(r)})" for r in found[:MOST_LISTED])
-        listed += " ..." if len(found) > MOST_LISTED else ""
+        listed = _printable(listed + (" ..." if len(found) > MOST_LISTED else ""))
         asked = f"no word '{word}'" if word else f"{len(found)} words, or one word in parts that it does not name"
         raise UserError(f"'{path.name}' holds {asked}. It can be read as: {listed}. Choose one of them by its name.")
     if second is None:
@@ -61,15 +70,15 @@ def read_words(path: Path) -> list[Reading]:
         container, content, header = _open(path, start)
         return readings(content, container, path.stem, header)
     except UserError as error:
-        raise UserError(f"'{path.name}' {error}") from None
+        raise UserError(f"'{path.name}' {_printable(str(error))}") from None
     except DAMAGE as error:
-        raise UserError(
-            f"'{path.name}' is no embedding that can be read, or is damaged ({_one_line(error)})."
-        ) from None
+        said = _printable(f"{type(error).__name__} {error}")[:200]
+        raise UserError(f"'{path.name}' is no embedding that can be read, or is damaged ({said}).") from None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__} {error}".split())[:200]
+def _printable(text: str) -> str:
+    """On one line: what a file calls its tensors is the file's choice."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _open(path: Path, start: bytes) -> tuple[str, Any, dict[str, str]]:

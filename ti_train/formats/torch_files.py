@@ -13,7 +13,6 @@ import math
 import pickle
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -28,11 +27,6 @@ LARGEST_PICKLE = 2**20  # bytes; that of an embedding has a few hundred
 MOST_VALUES = 10_000  # in one file: lists that hold each other may stand for more than memory holds
 MOST_TENSORS, MOST_NUMBERS = 1_000, 2**24  # in one file: the tensors may share one storage
 LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
-DAMAGE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError),
-    *(IndexError, AttributeError, EOFError, OverflowError, RecursionError, MemoryError, NotImplementedError),
-    *(RuntimeError, UnicodeError, OSError),
-)
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class Unpickler(pickle._Unpickler):
 def read_torch(data: bytes) -> Any:
     """The object in a file of torch.save, of either of its formats: dicts, lists, tensors, texts and numbers.
 
-    Raises UserError whose text goes on from the file's name, or one of DAMAGE.
+    Raises UserError whose text goes on from the file's name, or one of reading.DAMAGE.
     """
     if data.startswith(b"PK"):
         return _read_zip(data)
