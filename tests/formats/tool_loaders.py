@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+torch_load = torch.load  # A1111 puts its own there
+
 
 class AnyAttribute(ABCMeta):
     def __getattr__(cls, name: str) -> Any:
@@ -224,7 +226,7 @@ TOOLS = {"webui": WebUI, "forge": Forge, "comfyui": ComfyUI, "kohya": Kohya, "on
 def done(tool: Any, job: dict[str, Any]) -> Any:
     try:
         if job["do"] == "save":
-            return tool.save(job["file"], torch.load(job["vectors"]))
+            return tool.save(job["file"], torch_load(job["vectors"]))
         return {encoder: rows.detach().clone() for encoder, rows in tool.load(job["file"], job["encoders"]).items()}
     except Exception as error:
         return f"{type(error).__name__}: {error}"
@@ -232,11 +234,9 @@ def done(tool: Any, job: dict[str, Any]) -> Any:
 
 def main(name: str, folder: str, jobs: str, results: str) -> None:
     work = json.loads(Path(jobs).read_text(encoding="utf-8"))
-    torch_save, torch_load = torch.save, torch.load
     tool = TOOLS[name](str(Path(folder).resolve()))
     found = [done(tool, job) for job in work]
-    torch.load = torch_load
-    torch_save(found, results)
+    torch.save(found, results)
 
 
 if __name__ == "__main__":

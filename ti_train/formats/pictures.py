@@ -103,7 +103,7 @@ def draw_card(name: str, lines: list[str], vectors: list[Tensor], side: int = 51
     card = Image.new("RGB", (side, side), "white")
     height = side // 2 // len(vectors)
     for number, rows in enumerate(vectors):
-        grey = (128 + 48 * rows / rows.std().clamp_min(1e-9)).clamp(0, 255).to(torch.uint8)
+        grey = (128 + 48 * rows / rows.square().mean().sqrt().clamp_min(1e-9)).clamp(0, 255).to(torch.uint8)
         card.paste(Image.fromarray(grey.numpy()).resize((side, height), Image.Resampling.BOX), (0, number * height))
     pen, top = ImageDraw.Draw(card), side // 2 + margin
     for text, size in ((name, 36), *((line, 18) for line in lines)):
