@@ -14,7 +14,7 @@ from typing import Any
 from .arguments import parser
 from .config import TrainConfig, check_name
 from .dataset import encode_pictures, find_pictures, read_pictures
-from .describe import facts, neighbours
+from .describe import facts, neighbours, rounding
 from .embedding import Embedding, merge
 from .errors import UserError
 from .formats import (
@@ -24,7 +24,6 @@ from .formats import (
     layout_for,
     load_embedding,
     read_word,
-    rounding_error,
     write_embedding,
 )
 from .hosts.base import Host, SampleRequest, Vectors, Words
@@ -237,15 +236,11 @@ def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
             raise UserError(f"'{path}' exists. Choose another name, or give --overwrite.")
         if not path.parent.is_dir():
             raise UserError(f"There is no folder '{path.parent}'. Make it, or write into another.")
-    dtype = PRECISIONS[a.dtype]
-    paths = write_embedding(word, out, layout, dtype, reading.outputs)
+    paths = write_embedding(word, out, layout, PRECISIONS[a.dtype], reading.outputs)
     sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
     print(f"Wrote {' and '.join(map(str, paths))}: {sizes}, {a.dtype}, as {layout}.")
     if a.dtype != "fp32":
-        largest, relative = rounding_error(word, dtype)
-        print(
-            f"Rounding to {a.dtype} changes a value by {largest:.1e} at most, a vector by {relative:.1e} of its length."
-        )
+        print(rounding(word, a.dtype))
     if reading.outputs and layout != "onetrainer":
         print("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .embedding import Embedding
-from .formats import Reading, config_of
+from .formats import PRECISIONS, Reading, config_of, rounding_error
 from .hosts.base import Vectors, Vocabulary
 from .lettering import font, wrapped
 
@@ -64,6 +64,14 @@ def neighbours(vocabulary: Vocabulary, rows: Tensor) -> dict[str, Any]:
         "vocabulary norm (median)": round(float(vocabulary.norms.median()), 4),
         "nearest words": [[[near, round(s, 3)] for near, s in vocabulary.nearest(vector)] for vector in rows],
     }
+
+
+def rounding(word: Embedding, precision: str) -> str:
+    """What writing a word as fp16 or bf16 costs, in a sentence."""
+    largest, relative = rounding_error(word, PRECISIONS[precision])
+    return (
+        f"Rounding to {precision} changes a value by {largest:.1e} at most, a vector by {relative:.1e} of its length."
+    )
 
 
 def card(text: str, side: int = 640, margin: int = 16) -> Image.Image:

@@ -10,11 +10,12 @@ import json
 
 from ..embedding import Embedding
 from .layouts import Reading
-from .reading import READABLE, layout_of, load_embedding, read_word, read_words
+from .reading import PICTURES, READABLE, layout_of, load_embedding, read_word, read_words
 from .writing import ENDINGS, PRECISIONS, files_of, layout_for, rounding_error, save_embedding, write_embedding
 
 __all__ = [
     "ENDINGS",
+    "PICTURES",
     "PRECISIONS",
     "READABLE",
     "Reading",

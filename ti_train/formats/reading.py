@@ -18,7 +18,8 @@ from ..errors import UserError
 from . import pictures, torch_files
 from .layouts import Reading, joined, provenance_in, readings
 
-READABLE = (".safetensors", ".pt", ".bin", ".png", ".webp")
+PICTURES = (".png", ".webp")
+READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
 LARGEST = 2**24  # bytes of vectors or of a file; 75 vectors for three encoders take less than two megabytes
 MOST_KEYS, MOST_LISTED = 64, 10
 DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON raise on bytes that are not theirs
