@@ -8,18 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-import numpy as np
 import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..ti_train.dataset import DAMAGED, caption_file, find_pictures, on_white, read_caption, upright
+from ..ti_train.dataset import (
+    DAMAGED,
+    caption_file,
+    eight_bits,
+    find_pictures,
+    has_alpha,
+    on_white,
+    read_caption,
+    upright,
+)
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy_words import widths, with_words
+from ..ti_train.masks import mask_file
 from .files import embedding_files
 from .sockets import CATEGORY, EmbeddingSocket
+from .tensors import to_batch, to_mask
 
 NONE = "none"
 
@@ -110,6 +120,12 @@ class LoadTrainingImages(io.ComfyNode):
                 io.Boolean.Input(
                     "subfolders", default=False, tooltip="Also take the pictures of the folders inside the folder."
                 ),
+                io.Boolean.Input(
+                    "alpha_as_mask",
+                    default=False,
+                    optional=True,  # workflows of before the masks do not have it
+                    tooltip="Where a picture has no mask file, leave its transparent parts out of the learning.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -121,21 +137,30 @@ class LoadTrainingImages(io.ComfyNode):
                     is_output_list=True,
                     tooltip="The text of each picture's caption file; empty where there is none.",
                 ),
+                io.Mask.Output(
+                    "masks",
+                    display_name="masks",
+                    is_output_list=True,
+                    tooltip="Of each picture its mask file (NAME-mask.png beside it, or masks/NAME.png): white is "
+                    "learnt. All white where there is none.",
+                ),
             ],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False) -> str:
+    def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False, **_: Any) -> str:
         try:
             pictures = pictures_of(folder, subfolders)
         except UserError:
             return ""
-        return digest([*pictures, *(p for p in map(caption_file, pictures) if p.is_file())])
+        beside = [file for p in pictures for file in (caption_file(p), mask_file(p)) if file and file.is_file()]
+        return digest([*pictures, *beside])
 
     @classmethod
-    def execute(cls, folder: str, subfolders: bool) -> io.NodeOutput:
+    def execute(cls, folder: str, subfolders: bool, alpha_as_mask: bool = False) -> io.NodeOutput:
         pictures = pictures_of(folder, subfolders)
-        return io.NodeOutput([read_picture(p) for p in pictures], [caption_of(p) for p in pictures])
+        images, masks = zip(*(read_picture(p, alpha_as_mask) for p in pictures), strict=True)
+        return io.NodeOutput(list(images), [caption_of(p) for p in pictures], list(masks))
 
 
 def pictures_of(folder: str, subfolders: bool) -> list[Path]:
@@ -155,14 +180,24 @@ def pictures_of(folder: str, subfolders: bool) -> list[Path]:
     return found or find_pictures(path)
 
 
-def read_picture(path: Path) -> torch.Tensor:
-    """[1, H, W, 3] in 0..1, upright. Raises UserError for a damaged file."""
+def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
+    file = mask_file(path)
+    picture, alpha = opened(path)
+    mask = opened(file)[0].convert("L") if file else alpha if alpha_as_mask else None
+    if mask is not None and not mask.getbbox():
+        raise UserError(f"The mask of '{path}' is black all over, which leaves nothing to learn of it. Remove either.")
+    return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
+
+
+def opened(path: Path) -> tuple[Image.Image, Image.Image | None]:
+    """A picture on white, and its alpha channel where it has one."""
     try:
         with Image.open(path) as file:
-            picture = on_white(upright(file))
+            picture = eight_bits(upright(file))
+            return on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise UserError(f"'{path}' is no picture that can be read, or it is damaged ({error}). Remove it.") from None
-    return torch.from_numpy(np.asarray(picture).copy()).float().div(255)[None]
 
 
 def caption_of(picture: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,11 +12,19 @@ from PIL import Image
 from ..ti_train.dataset import Picture
 from ..ti_train.errors import UserError
 
+T = TypeVar("T")
+
 
 def to_images(batches: Sequence[torch.Tensor]) -> list[Image.Image]:
     """Batches of IMAGE, of any sizes, as pictures; transparency is dropped as the host's nodes do."""
     pixels = (frame[..., :3] for batch in batches for frame in batch)
     return [Image.fromarray(to_bytes(frame)) for frame in pixels]
+
+
+def to_masks(batches: Sequence[torch.Tensor]) -> list[Image.Image | None]:
+    """Batches of MASK, [B, H, W] or [H, W], as grey pictures; an empty one is ComfyUI's word for no mask."""
+    frames = (frame for batch in batches for frame in batch.reshape(-1, *batch.shape[-2:]))
+    return [Image.fromarray(to_bytes(frame)) if frame.any() else None for frame in frames]
 
 
 def to_bytes(frame: torch.Tensor) -> np.ndarray:
@@ -27,19 +36,35 @@ def to_batch(images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images])).float() / 255
 
 
+def to_mask(grey: Image.Image) -> torch.Tensor:
+    """A grey picture as MASK, [1, H, W]."""
+    return torch.from_numpy(np.asarray(grey).copy()).float().div(255)[None]
+
+
 def shorter_side(images: Sequence[Image.Image], most: int) -> int:
     """The side in pixels to train at: the largest picture's shorter side, at most the model's; a multiple of 8."""
     return max(8, min(most, max(min(image.size) for image in images)) // 8 * 8)
 
 
-def to_pictures(images: Sequence[Image.Image], side: int, captions: Sequence[str]) -> Iterator[Picture]:
-    """Square training pictures; one caption stands for all. Raises UserError where the numbers differ."""
-    if len(captions) not in (0, 1, len(images)):
+def to_pictures(
+    images: Sequence[Image.Image], side: int, captions: Sequence[str], masks: Sequence[Image.Image | None] = ()
+) -> Iterator[Picture]:
+    """Square training pictures. Raises UserError for captions or masks of another number, and for a wrong mask."""
+    texts = one_each(captions or [""], "captions", images)
+    shades = one_each(masks or [None], "masks", images)
+    for number, (image, text, mask) in enumerate(zip(images, texts, shades, strict=True), 1):
+        name = f"picture {number}"
+        try:
+            yield Picture.cropped(name, image, (side, side), " ".join(text.split()), mask)
+        except UserError as error:
+            raise UserError(f"{name.capitalize()}: {error}") from None
+
+
+def one_each(values: Sequence[T], kind: str, images: Sequence[Image.Image]) -> list[T]:
+    """One value for each picture; a single one stands for all."""
+    if len(values) not in (1, len(images)):
         raise UserError(
-            f"There are {len(images)} pictures and {len(captions)} captions. Connect one caption for each picture, "
-            "in their order, or a single one for all."
+            f"There are {len(images)} pictures and {len(values)} {kind}. Connect one for each picture, in their "
+            "order, or a single one for all."
         )
-    texts = list(captions) or [""]
-    texts *= len(images) // len(texts)
-    for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
-        yield Picture.cropped(f"picture {number}", image, (side, side), " ".join(text.split()))
+    return list(values) * (len(images) // len(values))

@@ -31,6 +31,11 @@ UNETS = {
         "num_res_blocks": [1], "channel_mult": [1], "context_dim": 768, "num_heads": 8, "num_head_channels": -1,
         "transformer_depth": [1], "transformer_depth_output": [1, 1], "transformer_depth_middle": 1,
     },
+    "sd1-whole": {  # its true shape, to measure time and memory
+        "num_res_blocks": [2] * 4, "channel_mult": [1, 2, 4, 4], "context_dim": 768, "num_heads": 8,
+        "num_head_channels": -1, "transformer_depth": [1] * 6 + [0] * 2,
+        "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1,
+    },
     "sd2": SD2,
     "sd2-v": SD2,
     "sdxl": {
@@ -75,7 +80,7 @@ def text_encoders(family: str) -> dict[str, torch.Tensor]:
     import comfy.supported_models
     import comfy.text_encoders.sd2_clip
 
-    if family == "sd1":
+    if family.startswith("sd1"):
         text = comfy.sd1_clip.SD1ClipModel(dtype=torch.float16).clip_l.transformer.state_dict()
         return drawn(text, "cond_stage_model.transformer.")
     if family == "sdxl":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import workflows as w
 from comfyui_server import Server, failure
 from PIL import Image
@@ -178,6 +180,50 @@ def test_captions_and_their_number(server):
     workflow = w.training(name="x", steps=1, images=["batch1", 0], captions=["pictures", 1]) | one | three
     with pytest.raises(AssertionError, match="3 pictures and 2 captions"):
         server.run(workflow)
+
+
+def test_masks(server):
+    """White all over is no mask; a half one learns something else; and what cannot be a mask is told."""
+
+    shutil.copytree(server.base / "input" / "toys", server.base / "input" / "square")
+    (server.base / "input" / "square" / "red.png").unlink()
+
+    def vectors(name: str, **nodes: dict) -> torch.Tensor:
+        server.run(w.training(folder="square", name=name, steps=2, masks=["mask", 0]) | nodes)
+        return load_embedding(word(server, name)).vectors["emb_params"]
+
+    server.run(w.training(folder="square", name="unmasked", steps=2))
+    unmasked = load_embedding(word(server, "unmasked")).vectors["emb_params"]
+    assert vectors("white", mask=w.node("SolidMask", value=1.0, width=64, height=64)).equal(unmasked)
+    assert vectors("empty", mask=w.node("SolidMask", value=0.0, width=8, height=8)).equal(unmasked)
+    half = {
+        "white": w.node("SolidMask", value=1.0, width=32, height=64),
+        "black": w.node("SolidMask", value=0.0, width=64, height=64),
+        "mask": w.node("MaskComposite", destination=["black", 0], source=["white", 0], x=0, y=0, operation="add"),
+    }
+    assert not vectors("half", **half).equal(unmasked)
+    with pytest.raises(AssertionError, match="Picture 1: the mask has 64 x 16 pixels and the picture 64 x 64"):
+        vectors("askew", mask=w.node("SolidMask", value=1.0, width=64, height=16))
+
+
+def test_mask_files_and_transparency(server):
+    """A picture's mask file comes with it; so does its transparency where asked for."""
+    folder = server.base / "input" / "masked"
+    folder.mkdir()
+    picture = Image.new("RGBA", (64, 64), (200, 40, 40, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    picture.save(folder / "a.png")
+    picture.convert("RGB").save(folder / "b.png")
+    Image.new("L", (64, 64), 64).save(folder / "b-mask.png")
+    means = {}
+    for alpha in (False, True):
+        loading = {"pictures": w.node("TITrain_LoadTrainingImages", folder="masked", subfolders=False,
+                                      alpha_as_mask=alpha)}  # fmt: skip
+        loading["show"] = w.node("MaskToImage", mask=["pictures", 2])
+        loading["save"] = w.node("SaveImage", images=["show", 0], filename_prefix=f"mask-{alpha}")
+        means[alpha] = [pixels(file).mean() for file in server.files(server.run(loading), "save")]
+    assert means[False] == [255, 64]
+    assert means[True] == [pytest.approx(127.5), 64]
 
 
 @pytest.mark.parametrize(
