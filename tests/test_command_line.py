@@ -298,6 +298,20 @@ def test_inspecting_garbage(tmp_path, capsys):
     assert "is no embedding that can be read, or is damaged" in the_sentence(capsys)
 
 
+def test_inspecting_two_encoders_compares_each_with_its_own(pipelines, tmp_path, capsys):
+    from ti_train.hosts.diffusers import DiffusersHost
+
+    folder = pipelines(family="sdxl")
+    host = DiffusersHost.load(folder, "cpu", "float32")
+    save_file({e: host.vocabulary(e).rows("cat").contiguous() for e in host.widths}, tmp_path / "cat.safetensors")
+    assert main(["inspect", str(tmp_path / "cat.safetensors"), "--model", str(folder), "--json"]) == 0
+    encoders = json.loads(capsys.readouterr().out)["encoders"]
+    assert list(encoders) == ["clip_l", "clip_g"]
+    assert [encoder["dim"] for encoder in encoders.values()] == list(host.widths.values())
+    for encoder in encoders.values():
+        assert encoder["nearest words"][0][0] == ["cat", 1.0]
+
+
 def test_inspecting_a_file_of_several_words_asks_which(tmp_path, capsys):
     bundle = {"bundle_emb.cat.clip_l": torch.ones(1, 8), "bundle_emb.dog.clip_l": torch.ones(2, 8)}
     save_file(bundle, tmp_path / "lora.safetensors")

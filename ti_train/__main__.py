@@ -192,8 +192,9 @@ def run_inspect(a: argparse.Namespace) -> int:
 
         host = DiffusersHost.load(a.model, "cpu", "float32")
         fitted = reading.embedding.fitted_to(host.widths)
-        for encoder, own in zip(fitted, found["encoders"], strict=True):
-            found["encoders"][own] |= neighbours(host.vocabulary(encoder), fitted[encoder])
+        for encoder, rows in fitted.items():
+            own = encoder if encoder in found["encoders"] else next(iter(found["encoders"]))
+            found["encoders"][own] |= neighbours(host.vocabulary(encoder), rows)
     if a.json:
         print(json.dumps(found, indent=2))
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,14 +117,19 @@ def _encoder(key: str) -> str:
     return ONETRAINER.get(key, key if key in ENCODERS else "")
 
 
-def _names(keys: Mapping[str, Any]) -> str:
-    return " + ".join(sorted(keys, key=lambda key: (key != "clip_l", key)))
+def _names(keys: Iterable[str]) -> str:
+    return " + ".join(_ordered(keys))
+
+
+def _ordered(keys: Iterable[str]) -> list[str]:
+    """Stable Diffusion XL's in the order of its encoders; a file has them in any."""
+    return sorted(keys, key=lambda key: (key != "clip_l", key))
 
 
 def _listed(keys: Keys) -> str:
     if len(keys) == 1:
         return f"one tensor '{next(iter(keys))}'"
-    return "tensors " + " and ".join(f"'{key}'" for key in _names(keys).split(" + "))
+    return "tensors " + " and ".join(f"'{key}'" for key in _ordered(keys))
 
 
 def _bundles(matches: list[re.Match[str]], tensors: dict[str, Tensor]) -> dict[str, Keys]:
@@ -163,7 +168,7 @@ def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> 
     vectors: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     dtypes = {}
-    for key, tensor in keys.items():
+    for key, tensor in ((key, keys[key]) for key in _ordered(keys)):
         encoder = _encoder(key.removesuffix(OUT)) or SINGLE
         part = outputs if key.endswith(OUT) and _encoder(key.removesuffix(OUT)) else vectors
         if encoder in part:
