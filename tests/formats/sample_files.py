@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,16 @@ class Sample:
 def torch_saved(content: object, legacy: bool = False) -> bytes:
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+def old_torch_saved(content: object) -> bytes:
+    """As torch up to 2.0 wrote its zip: without the entries that A1111's safe loader does not know."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(torch_saved(content))) as new, zipfile.ZipFile(file, "w") as old:
+        for name in new.namelist():
+            if name.endswith(("/data.pkl", "/version")) or "/data/" in name:
+                old.writestr(name, new.read(name))
     return file.getvalue()
 
 
@@ -88,14 +99,16 @@ def samples() -> dict[str, Sample]:
         "kohya": Sample(
             save(single, title), "safetensors", single, "one tensor 'emb_params'", title
         ),
-        "kohya-pt": Sample(torch_saved(single), "pt", single, "one tensor 'emb_params'", {}),
+        "kohya-pt": Sample(old_torch_saved(single), "pt", single, "one tensor 'emb_params'", {}),
         "kohya-sdxl": Sample(save(sdxl), "safetensors", sdxl, "tensors 'clip_l' and 'clip_g'", {}),
-        "kohya-sdxl-pt": Sample(torch_saved(sdxl), "pt", sdxl, "tensors 'clip_l' and 'clip_g'", {}),
+        "kohya-sdxl-pt": Sample(old_torch_saved(sdxl), "pt", sdxl, "tensors 'clip_l' and 'clip_g'", {}),
         "diffusers": Sample(save({"<cat>": one[0]}), "safetensors", {"emb_params": one}, "one tensor '<cat>'", {}),
-        "diffusers-bin": Sample(torch_saved({"<cat>": one[0]}), "bin", {"emb_params": one}, "one tensor '<cat>'", {}),
-        "a1111": Sample(torch_saved(a1111), "pt", single, terms, facts, "their-word"),
+        "diffusers-bin": Sample(
+            old_torch_saved({"<cat>": one[0]}), "bin", {"emb_params": one}, "one tensor '<cat>'", {}
+        ),
+        "a1111": Sample(old_torch_saved(a1111), "pt", single, terms, facts, "their-word"),
         "a1111-legacy": Sample(torch_saved(a1111, legacy=True), "pt", single, terms, facts, "their-word"),
-        "rinongal": Sample(torch_saved(old), "pt", single, terms, {}),
+        "rinongal": Sample(old_torch_saved(old), "pt", single, terms, {}),
         "rinongal-legacy": Sample(torch_saved(old, legacy=True), "pt", single, terms, {}),
         "onetrainer": Sample(
             save({"emp_params": v, "emp_params_out": v + 1}), "safetensors", single,
@@ -105,8 +118,8 @@ def samples() -> dict[str, Sample]:
             save({"clip_l": l, "t5": draw(2, 64)}), "safetensors", {"clip_l": l}, "tensors 'clip_l' and 't5'", {}
         ),
         "comfyui": Sample(save({"clip_h": v}), "safetensors", {"clip_h": v}, "one tensor 'clip_h'", {}),
-        "list": Sample(torch_saved([{"a": l}, {"b": g}]), "pt", sdxl, "a list of tensors", {}),
-        "bare": Sample(torch_saved(one[0].half()), "bin", {"emb_params": one.half().float()}, "a bare tensor", {}),
+        "list": Sample(old_torch_saved([{"a": l}, {"b": g}]), "pt", sdxl, "a list of tensors", {}),
+        "bare": Sample(old_torch_saved(one[0].half()), "bin", {"emb_params": one.half().float()}, "a bare tensor", {}),
         "lora": Sample(
             save(lora | {"bundle_emb.their-word.string_to_param.*": v}), "safetensors", single, words, {}, "their-word"
         ),
