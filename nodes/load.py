@@ -43,7 +43,7 @@ class LoadEmbedding(io.ComfyNode):
                     "embedding_name",
                     options=[NONE, *embedding_files()],
                     default=NONE,
-                    tooltip="A safetensors file of the embeddings folder; none where a learnt word is connected.",
+                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
                 ),
                 io.String.Input(
                     "placeholder",
@@ -84,12 +84,17 @@ class LoadEmbedding(io.ComfyNode):
 
 def read_embedding(name: str) -> Embedding:
     """A file of the embeddings folders. Raises UserError."""
+    return load_embedding(embedding_path(name))
+
+
+def embedding_path(name: str) -> Path:
+    """Raises UserError."""
     if name == NONE:
         raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
         raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Refresh the page and choose one.")
-    return load_embedding(Path(path))
+    return Path(path)
 
 
 class LoadTrainingImages(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""The command line: python -m ti_train {train,generate,inspect,demo}."""
+"""The command line: python -m ti_train {train,generate,inspect,convert,merge,demo}."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .arguments import parser
-from .config import TrainConfig
+from .config import TrainConfig, check_name
 from .dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures
-from .embedding import Embedding
+from .describe import facts, neighbours, rounding
+from .embedding import Embedding, merge
 from .errors import UserError
-from .formats import config_of, layout_of, load_embedding
+from .formats import (
+    PRECISIONS,
+    Reading,
+    files_of,
+    layout_for,
+    load_embedding,
+    read_word,
+    write_embedding,
+)
 from .hosts.base import Host, SampleRequest, Vectors, Words
 from .loop import Checkpoint, Done, Preview, Step, Warning, starting_vectors, train
 from .progress import ProgressBar
@@ -29,6 +40,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     run = {"train": run_train, "generate": run_generate, "inspect": run_inspect, "demo": run_demo}
+    run |= {"convert": run_convert, "merge": run_merge}
     try:
         return run[arguments.command](arguments)
     except (UserError, OSError) as error:
@@ -206,37 +218,65 @@ def file_name(prompt: str) -> str:
 
 
 def run_inspect(a: argparse.Namespace) -> int:
-    embedding = load_embedding(a.file)
-    ((_, vectors),) = embedding.vectors.items()
-    facts: dict[str, object] = {
-        "name": embedding.name,
-        "layout": layout_of(a.file),
-        "vectors": embedding.num_vectors,
-        "width": vectors.shape[1],
-        "norms": [round(n, 4) for n in vectors.norm(dim=-1).tolist()],
-    }
+    reading = read_word(a.file, a.second, a.word)
+    found = facts(reading)
     if a.model:
         from .hosts.diffusers import DiffusersHost
 
         host = DiffusersHost.load(a.model, "cpu", "float32")
-        for encoder, fitted in embedding.fitted_to(host.widths).items():
-            vocabulary = host.vocabulary(encoder)
-            facts["vocabulary norm (median)"] = round(float(vocabulary.norms.median()), 4)
-            facts["nearest words"] = [[[w, round(s, 3)] for w, s in vocabulary.nearest(vector)] for vector in fitted]
-    facts["provenance"] = {k: v for k, v in embedding.provenance.items() if k != "config"} | {
-        "config": config_of(embedding)
-    }
+        fitted = reading.embedding.fitted_to(host.widths)
+        for encoder, rows in fitted.items():
+            own = encoder if encoder in found["encoders"] else next(iter(found["encoders"]))
+            found["encoders"][own] |= neighbours(host.vocabulary(encoder), rows)
     if a.json:
-        print(json.dumps(facts, indent=2))
-        return 0
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, detail in value.items():
-                print(f"  {inner}: {detail}")
-        else:
-            print(f"{key}: {value}")
+        print(json.dumps(found, indent=2))
+    else:
+        print_indented(found)
     return 0
+
+
+def print_indented(values: dict[str, Any], depth: int = 0) -> None:
+    for key, value in values.items():
+        print("  " * depth + f"{key}:" + ("" if isinstance(value, dict) else f" {value}"))
+        if isinstance(value, dict):
+            print_indented(value, depth + 1)
+
+
+def run_convert(a: argparse.Namespace) -> int:
+    *sources, out = a.files
+    if not 1 <= len(sources) <= 2:
+        raise UserError(
+            "Give the file to read (two for Stable Diffusion XL in diffusers' layout) and the one to write."
+        )
+    export(read_word(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)
+    return 0
+
+
+def run_merge(a: argparse.Namespace) -> int:
+    *sources, out = a.files
+    words = [load_embedding(source) for source in sources]
+    export(Reading(merge(words, a.how, a.weights or [1.0] * len(words), out.stem), "merged", {}), out, a)
+    return 0
+
+
+def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
+    """Writes a word as `convert` and `merge` were asked to, and says what was written and what it cost."""
+    layout = layout_for(out, a.to)
+    name = a.name or out.stem
+    check_name(name)
+    word = replace(reading.embedding.scaled(a.strength, a.norm), name=name)
+    for path in files_of(word, out, layout):
+        if path.exists() and not a.overwrite:
+            raise UserError(f"'{path}' exists. Choose another name, or give --overwrite.")
+        if not path.parent.is_dir():
+            raise UserError(f"There is no folder '{path.parent}'. Make it, or write into another.")
+    paths = write_embedding(word, out, layout, PRECISIONS[a.dtype], reading.outputs)
+    sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
+    print(f"Wrote {' and '.join(map(str, paths))}: {sizes}, {a.dtype}, as {layout}.")
+    if a.dtype != "fp32":
+        print(rounding(word, a.dtype))
+    if reading.outputs and layout != "onetrainer":
+        print("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
 
 
 def run_demo(a: argparse.Namespace) -> int:

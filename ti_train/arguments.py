@@ -8,8 +8,13 @@ from typing import get_args
 
 from . import __version__
 from .config import PRESETS, TrainConfig
+from .embedding import MERGES
+from .formats import ENDINGS, PRECISIONS
 from .masks import Source
 from .prompts import BUILT_IN
+
+SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
+WORD = "which word, where a file holds several"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,10 +24,12 @@ def parser() -> argparse.ArgumentParser:
         "The model itself stays as it is.",
     )
     top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(dest="command", required=True, metavar="{train,generate,inspect,demo}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{train,generate,inspect,convert,merge,demo}")
     _add_train(commands)
     _add_generate(commands)
     _add_inspect(commands)
+    _add_convert(commands)
+    _add_merge(commands)
     demo = commands.add_parser("demo", help="learn a word on the model that comes along, in about a minute")
     demo.add_argument(
         "--out", type=Path, default=Path("demo-output"), help="folder for the results (default: %(default)s)"
@@ -140,6 +147,54 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("inspect", help="say what an embedding file holds")
-    command.add_argument("file", type=Path, help="a .safetensors embedding")
+    command.add_argument("file", type=Path, help="an embedding of any layout: .safetensors, .pt, .bin, .png, .webp")
+    command.add_argument("second", type=Path, nargs="?", help=SECOND)
+    command.add_argument("--word", help=WORD)
     command.add_argument("--model", type=Path, help="also compare it with this model's vocabulary")
     command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="write an embedding in the layout of another tool",
+        usage="python -m ti_train convert IN [IN2] OUT [options]",
+    )
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help=f"IN: any embedding. IN2: {SECOND}")
+    command.add_argument("--word", help=WORD)
+    _add_export(command)
+
+
+def _add_merge(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "merge", help="make one word of several", usage="python -m ti_train merge IN IN [IN ...] OUT [options]"
+    )
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="embeddings, and the file to write")
+    command.add_argument(
+        "--how",
+        choices=MERGES,
+        default=MERGES[0],
+        help="concatenate the vectors, add them up, or go along the arc from one word to the other "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--weights",
+        type=numbers,
+        metavar="W,W",
+        help="a factor for each word; of interpolate only their ratio counts (default: all 1)",
+    )
+    _add_export(command)
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--to", choices=ENDINGS, help="layout (default: what OUT's ending says: .safetensors, .pt a1111, .png)")
+    add("--dtype", choices=PRECISIONS, default="fp32", help="of the values written (default: %(default)s)")
+    add("--norm", type=float, default=0.0, help="length that every vector is brought to (default: 0, as they are)")
+    add("--strength", type=float, default=1.0, help="factor of the vectors (default: %(default)s)")
+    add("--name", help="the word's name inside the file (default: OUT's own)")
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
