@@ -124,7 +124,7 @@ def dataset_of_size(count: int, log_variance: float | None = None, repeats: tupl
     variance = None if log_variance is None else torch.full((4, 2, 2), log_variance)
     size, weights = Size((16, 16), (0, 0), (16, 16)), torch.ones(1, 2, 2)
     pictures = (
-        Encoded(str(i), torch.full((4, 2, 2), float(i)), variance, weights, size, "", times)
+        Encoded(str(i), i, torch.full((4, 2, 2), float(i)), variance, weights, size, "", times)
         for i, times in enumerate(repeats or (1,) * count)
     )
     return Dataset(tuple(pictures), "")
