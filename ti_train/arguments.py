@@ -71,7 +71,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--square",
         action="store_true",
         default=None,
-        help="cut the middle square out of every picture; by default about all of it is kept, in its own proportions",
+        help="cut the middle square out of every picture; by default about all of it is kept, in its own proportions "
+        "(a step takes a pass for each of its pictures' shapes)",
     )
     add("--seed", type=int, help="another seed gives another, equally good word (default: 0)")
     add("--device", default="auto", help="auto, cuda, mps, xpu or cpu (default: %(default)s)")

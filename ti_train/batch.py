@@ -88,18 +88,23 @@ def words_of(pictures: Sequence[Encoded], vectors: Vectors, own: Vectors) -> Wor
 def with_the_word(dataset: Dataset, templates: Templates, name: str) -> tuple[Dataset, list[str]]:
     """The pictures whose prompts have the word, and what the user should know about captions. Raises UserError."""
     kept = tuple(picture for picture in dataset.pictures if templates.prompts(picture.caption))
-    left_out = sorted({picture.name for picture in dataset.pictures} - {picture.name for picture in kept})
+    left_out = {picture.name for picture in dataset.pictures if not templates.prompts(picture.caption)}
+    calling = {picture.name for picture in kept if says(picture.caption, name)}
     why = f"{NAME} stands neither in the caption nor in a template, and without it the word learns nothing"
     if not kept:
         raise UserError(f"No picture can be used: {why}. Write {NAME} into the captions where the word belongs.")
-    remarks = [f"Left out: {', '.join(left_out)}. {why[0].upper()}{why[1:]}."] if left_out else []
-    calling = sorted({picture.name for picture in kept if says(picture.caption, name)})
+    remarks = [f"Left out: {listed(left_out)}. {why[0].upper()}{why[1:]}."] if left_out else []
     if calling:
         remarks.append(
-            f"The caption of {', '.join(calling)} says '{name}', which the model reads as any text. "
+            f"The caption of {listed(calling)} says '{name}', which the model reads as any text. "
             f"Where the new word is meant, write {NAME}."
         )
     return replace(dataset, pictures=kept), remarks
+
+
+def listed(names: set[str], most: int = 5) -> str:
+    first = sorted(names)[:most]
+    return ", ".join(first) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def in_passes(
