@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_host import ENCODER, WIDTH, dataset_of
 
-from ti_train.batch import longest_prompt, own_word, words_of
 from ti_train.config import TrainConfig
 from ti_train.embedding import squared_distance
 from ti_train.errors import UserError
@@ -19,6 +18,7 @@ from ti_train.formats import load_embedding
 from ti_train.hosts.base import Slot
 from ti_train.loop import Checkpoint, Step, train
 from ti_train.prompts import Templates, beside, text_of
+from ti_train.wording import longest_prompt, own_word, words_of
 
 PROGRESSIVE = {"num_vectors": 3, "progressive_every": 2}
 PER_IMAGE = {"per_image_words": 0.5}

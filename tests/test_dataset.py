@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
 from ti_train.batch import draw_latents
-from ti_train.dataset import Dataset, Encoded, encode_pictures, find_pictures, seed_from
+from ti_train.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, seed_from
 from ti_train.errors import UserError
 from ti_train.hosts.base import Size
 from ti_train.picture import Picture
@@ -111,6 +111,8 @@ def test_the_fingerprint_tells_pictures_flips_and_captions_apart(host, pictures,
         dataset_of(host, pictures, flip=True),
         dataset_of(host, pictures, captions=True),
         dataset_of(host, tmp_path),
+        encode_pictures(host, read_pictures(find_pictures(pictures), 32, [], repeats={pictures: 2})),
+        encode_pictures(host, read_pictures(find_pictures(pictures), 40, [])),
     ]
     assert len({dataset.fingerprint for dataset in kinds}) == len(kinds)
     assert dataset_of(host, pictures).fingerprint == kinds[0].fingerprint

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .batch import draw_latents, draw_noise, draw_prompt, in_passes, longest_prompt, with_the_word, words_of
+from .batch import draw_latents, draw_noise, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
@@ -32,6 +32,7 @@ from .objective import draw_timesteps
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
 from .prompts import WORD, Templates, slots
 from .start import starting_own, starting_vectors
+from .wording import draw_prompt, longest_prompt, with_the_word, words_of
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 NO_GRADIENT = (

@@ -1,4 +1,4 @@
-"""Runs with captions: what reaches the prompts, what is told, and what is checked before the first step."""
+"""Captions in a run: what reaches the prompts, what is told, and what is checked before the first step."""
 
 from __future__ import annotations
 
