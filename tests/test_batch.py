@@ -27,7 +27,7 @@ def encoded(i: int, shape: tuple[int, int]) -> Encoded:
     height, width = shape
     latent = (height // 8, width // 8)
     size = Size(shape, (0, 0), shape)
-    return Encoded(str(i), torch.full((4, *latent), float(i)), None, torch.ones(1, *latent), size, str(i), 1)
+    return Encoded(str(i), i, torch.full((4, *latent), float(i)), None, torch.ones(1, *latent), size, str(i), 1)
 
 
 @pytest.fixture

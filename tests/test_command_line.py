@@ -64,14 +64,16 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
 def test_every_option_reaches_the_run(train, tmp_path):
     options = (
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
-        "--flip --mask alpha --square --preview-every 2"
+        "--flip --mask alpha --square --shuffle-tags --drop-tags 0.1 --keep-tags 1 --progressive 2 "
+        "--per-image-words 0.25 --coarse-weight 0.5 --preview-every 2"
     )
     assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
     expected = {
         "learning_rate": "1e-3:2,1e-4", "accumulation": 2, "num_vectors": 2, "resolution": 32, "seed": 7,
         "templates": "style-captions", "flip": True, "mask": "alpha", "square": True, "schedule": "constant",
-        "steps": 3, "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
+        "shuffle_tags": True, "drop_tags": 0.1, "keep_tags": 1, "progressive_every": 2, "per_image_words": 0.25,
+        "coarse_weight": 0.5, "steps": 3, "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
 from ti_train.batch import draw_latents
-from ti_train.dataset import Dataset, Encoded, encode_pictures, find_pictures, seed_from
+from ti_train.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, seed_from
 from ti_train.errors import UserError
 from ti_train.hosts.base import Size
 from ti_train.picture import Picture
@@ -111,6 +111,8 @@ def test_the_fingerprint_tells_pictures_flips_and_captions_apart(host, pictures,
         dataset_of(host, pictures, flip=True),
         dataset_of(host, pictures, captions=True),
         dataset_of(host, tmp_path),
+        encode_pictures(host, read_pictures(find_pictures(pictures), 32, [], repeats={pictures: 2})),
+        encode_pictures(host, read_pictures(find_pictures(pictures), 40, [])),
     ]
     assert len({dataset.fingerprint for dataset in kinds}) == len(kinds)
     assert dataset_of(host, pictures).fingerprint == kinds[0].fingerprint
@@ -124,7 +126,7 @@ def dataset_of_size(count: int, log_variance: float | None = None, repeats: tupl
     variance = None if log_variance is None else torch.full((4, 2, 2), log_variance)
     size, weights = Size((16, 16), (0, 0), (16, 16)), torch.ones(1, 2, 2)
     pictures = (
-        Encoded(str(i), torch.full((4, 2, 2), float(i)), variance, weights, size, "", times)
+        Encoded(str(i), i, torch.full((4, 2, 2), float(i)), variance, weights, size, "", times)
         for i, times in enumerate(repeats or (1,) * count)
     )
     return Dataset(tuple(pictures), "")

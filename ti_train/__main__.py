@@ -28,10 +28,11 @@ from .formats import (
     write_embedding,
 )
 from .hosts.base import Host, SampleRequest, Vectors, Words
-from .loop import Checkpoint, Done, Preview, Step, Warning, starting_vectors, train
+from .loop import Checkpoint, Done, Preview, Step, Warning, train
 from .progress import ProgressBar
 from .prompts import Templates, parse
 from .report import StepLog, loss_plot
+from .start import starting_vectors
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 INTERRUPTED = 130
@@ -70,6 +71,9 @@ def run_train(a: argparse.Namespace) -> int:
         batch_size=a.batch_size,
         accumulation=a.accumulation,
         num_vectors=a.num_vectors,
+        progressive_every=a.progressive,
+        per_image_words=a.per_image_words,
+        coarse_weight=a.coarse_weight,
         resolution=a.resolution,
         seed=a.seed,
         device=a.device,

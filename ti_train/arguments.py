@@ -78,7 +78,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--square",
         action="store_true",
         default=None,
-        help="cut the middle square out of every picture; by default about all of it is kept, in its own proportions",
+        help="cut the middle square out of every picture; by default about all of it is kept, in its own proportions "
+        "(a step takes a pass for each of its pictures' shapes)",
     )
     add("--seed", type=int, help="another seed gives another, equally good word (default: 0)")
     add("--device", default="auto", help="auto, cuda, mps, xpu or cpu (default: %(default)s)")
@@ -123,6 +124,19 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="sampled while training; * is the word (repeatable)",
     )
     add("--preview-every", type=int, metavar="N", help="steps between previews (default: 0, none)")
+    paper = command.add_argument_group("the paper's ablations (Gal et al. 2022, section 5), all off by default")
+    paper.add_argument(
+        "--progressive", type=int, metavar="N", help="another of the word's vectors joins in every N steps"
+    )
+    paper.add_argument(
+        "--per-image-words",
+        type=float,
+        metavar="P",
+        help="with probability P a prompt also names a word of its picture alone, which is not kept (the paper: 0.25)",
+    )
+    paper.add_argument(
+        "--coarse-weight", type=float, metavar="W", help="weight of the squared distance to the start in the loss"
+    )
     add("--resume", action="store_true", help="go on with the interrupted run of this name")
     add("--overwrite", action="store_true", help="replace a finished word of this name")
     add("--out", type=Path, default=Path("."), help="folder for the results (default: this one)")

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import TrainConfig
 from .dataset import Encoded
 from .hosts.base import Host, Prompt, Size, Words
 from .objective import add_noise, denoising_loss, target
-from .prompts import Templates, vary_tags
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,6 @@ def draw_noise(latents: Sequence[Tensor], generator: torch.Generator) -> list[Te
     counts = [latent.numel() for latent in latents]
     drawn = torch.randn(sum(counts), generator=generator).split(counts)
     return [noise.view_as(latent) for noise, latent in zip(drawn, latents, strict=True)]
-
-
-def draw_prompt(picture: Encoded, templates: Templates, config: TrainConfig, generator: torch.Generator) -> Prompt:
-    """One of the templates, with the picture's caption in it."""
-    caption = vary_tags(picture.caption, generator, config.shuffle_tags, config.drop_tags, config.keep_tags)
-    return templates.draw(caption, generator)
 
 
 def in_passes(

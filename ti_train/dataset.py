@@ -36,6 +36,7 @@ class Encoded:
     """A picture as the loop knows it. Tensors are fp32 on the CPU."""
 
     name: str
+    number: int  # of the picture that was given, from 0: a mirrored copy has its original's
     mean: Tensor  # of the VAE's posterior, [C, h, w]
     log_variance: Tensor | None  # the same; None where the VAE has none
     weights: Tensor  # how much each place counts in the loss, [1, h, w] of mean 1
@@ -136,17 +137,17 @@ def _why(error: Exception) -> str:
 
 def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
     """Runs the host's VAE over all pictures once. Raises UserError when no picture is left."""
-    source, digest = iter(pictures), hashlib.sha256()
+    source, digest = enumerate(pictures), hashlib.sha256()
     encoded: list[Encoded] = []
     while chunk := list(islice(source, ENCODED_AT_ONCE)):
         if flip:
-            chunk += [picture.mirrored() for picture in chunk]
-        for picture in chunk:
+            chunk += [(number, picture.mirrored()) for number, picture in chunk]
+        for _, picture in chunk:
             digest.update(repr((picture.size, picture.caption, picture.mask is not None, picture.repeats)).encode())
             digest.update(picture.pixels.tobytes())
             digest.update(b"" if picture.mask is None else picture.mask.tobytes())
-        for _, same_shape in groupby(chunk, lambda picture: picture.pixels.shape):
-            encoded += _encode(host, list(same_shape))
+        for _, same_shape in groupby(chunk, lambda numbered: numbered[1].pixels.shape):
+            encoded += _encode(host, *zip(*same_shape, strict=True))
     if not encoded:
         raise UserError(
             "None of the pictures can be used. Put 3 to 5 readable pictures (PNG, JPEG or WebP) into the folder."
@@ -154,13 +155,13 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
     return Dataset(tuple(encoded), digest.hexdigest())
 
 
-def _encode(host: Host, pictures: Sequence[Picture]) -> Iterator[Encoded]:
+def _encode(host: Host, numbers: Sequence[int], pictures: Sequence[Picture]) -> Iterator[Encoded]:
     pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures])).permute(0, 3, 1, 2)
     latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
     means = latents.mean.float().cpu()
     variances = [None] * len(pictures) if latents.log_variance is None else latents.log_variance.float().cpu()
-    for p, mean, variance in zip(pictures, means, variances, strict=True):
-        yield Encoded(p.name, mean, variance, weights_of(p.mask, mean.shape[-2:]), p.size, p.caption, p.repeats)
+    for n, p, mean, variance in zip(numbers, pictures, means, variances, strict=True):
+        yield Encoded(p.name, n, mean, variance, weights_of(p.mask, mean.shape[-2:]), p.size, p.caption, p.repeats)
 
 
 def weights_of(mask: np.ndarray | None, shape: Sequence[int]) -> Tensor:

@@ -87,6 +87,16 @@ def from_text(vocabulary: Vocabulary, text: str, num_vectors: int) -> tuple[Tens
     )
 
 
+def first_of(vectors: Vectors, count: int) -> dict[str, Tensor]:
+    """The first `count` vectors of a word."""
+    return {encoder: v[:count] for encoder, v in vectors.items()}
+
+
+def squared_distance(vectors: Vectors, others: Vectors) -> Tensor:
+    """Squared L2 distance between two words' vectors, the mean over vectors and encoders: a scalar tensor."""
+    return torch.stack([(v - others[encoder]).pow(2).sum(dim=-1).mean() for encoder, v in vectors.items()]).mean()
+
+
 def mean_norm(vectors: Vectors) -> Tensor:
     """Mean L2 norm over a word's vectors and encoders: a scalar tensor."""
     return torch.stack([v.norm(dim=-1).mean() for v in vectors.values()]).mean()

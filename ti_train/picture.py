@@ -17,7 +17,7 @@ from .hosts.base import Size
 class Picture:
     """A picture as it is trained on, uint8 [h, w, 3], with its file's name, where it was cut from and its caption.
 
-    mask: how much each pixel counts, uint8 [h, w]; None: all alike. repeats: how often it comes in a round.
+    mask: how much each pixel counts, uint8 or float [h, w] from 0 up; None: all alike. repeats: times in a round.
     """
 
     name: str

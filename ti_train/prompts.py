@@ -122,6 +122,12 @@ class Templates:
         return prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
 
 
+def beside(prompt: Prompt, word: str) -> Prompt:
+    """The prompt with " with <word>" behind its last word: "a photo of a * with <word>, on a table"."""
+    last = max(i for i, piece in enumerate(prompt) if isinstance(piece, Slot))
+    return (*prompt[: last + 1], " with ", Slot(word), *prompt[last + 1 :])
+
+
 def vary_tags(caption: str, generator: torch.Generator, shuffle: bool, drop: float, keep: int) -> str:
     """A caption's comma-separated tags in another order, each left out with probability `drop`.
 

@@ -1,4 +1,4 @@
-"""Runs with captions: what reaches the prompts, what is told, and what is checked before the first step."""
+"""Captions in a run: what reaches the prompts, what is told, and what is checked before the first step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def captioned(host, tmp_path):
         folder = tmp_path / "pictures"
         folder.mkdir()
         for i, caption in enumerate(captions):
-            Image.new("RGB", (32, 32), (60 * i, 0, 0)).save(folder / f"{i}.png")
+            Image.new("RGB", (32, 32), (30 * i, 0, 0)).save(folder / f"{i}.png")
             (folder / f"{i}.txt").write_text(caption, encoding="utf-8")
         return dataset_of(host, folder, captions=True)
 
@@ -96,6 +96,12 @@ def test_a_picture_without_the_word_is_named_and_left_out(host, captioned, setti
         "and without it the word learns nothing."
     ]
     assert set(asked[True] + asked[False]) == {"a blue *"}
+
+
+def test_of_many_pictures_only_the_first_are_named(host, captioned, settings, captions_alone, tmp_path):
+    dataset = captioned(*(f"toy {i}" for i in range(7)), "[name]")
+    (warning,) = told(train(host, dataset, settings(templates=captions_alone, steps=1), tmp_path))
+    assert warning.startswith("Left out: 0.png, 1.png, 2.png, 3.png, 4.png and 2 more.")
 
 
 def test_captions_of_which_none_has_the_word_are_refused(host, captioned, settings, captions_alone, tmp_path):
