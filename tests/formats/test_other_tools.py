@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ti_train.embedding import SINGLE, Embedding
 from ti_train.formats import ENDINGS, PRECISIONS, read_word, write_embedding
+from ti_train.formats.layouts import ENCODERS
 
 SD1 = Embedding("my-cat", {SINGLE: torch.randn(2, 768)}, {"step": "7", "init": "cat"})
 SDXL = Embedding("my-cat", {"clip_l": torch.randn(2, 768), "clip_g": torch.randn(2, 1280)}, {"step": "7"})
@@ -172,6 +174,16 @@ def test_our_samples_are_what_the_tools_read(run, tmp_path, name):
         and equal({e: v.reshape(-1, v.shape[-1]) for e, v in result.items()}, samples()[sample_name].vectors)
     }
     assert read == READ[name], {key: results[key] for key in read ^ READ[name]}
+
+
+def test_every_encoder_of_comfyui_has_its_name_here():
+    """The keys of a file of several encoders are told by these names."""
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
+        pytest.skip("COMFYUI_PATH is not set: give the folder of a ComfyUI to read its encoders' names")
+    sources = [file.read_text(encoding="utf-8") for file in (Path(path) / "comfy").rglob("*.py")]
+    keys = {key for text in sources for key in re.findall(r"embedding_key *= *['\"](\w+)['\"]", text)}
+    assert {"clip_l", "clip_g", "clip_h", "t5xxl"} <= keys <= set(ENCODERS)
 
 
 # --- diffusers ------------------------------------------------------------------

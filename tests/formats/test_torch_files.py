@@ -202,8 +202,21 @@ def tensor_program(offset: int, shape: tuple[int, ...], stride: tuple[int, ...],
         (0, (2**13, 2**10), (0, 0), 3),
         (0, (1,), (1,), 1001),
         (2**70, (1,), (1,), 1),
+        (0, (2**60,) * 50_000, (0,) * 50_000, 1),
     ],
-    ids=["too long", "over the end", "before", "negative", "backwards", "2^40", "ragged", "24 Mi", "1001", "far"],
+    ids=[
+        "too long",
+        "over the end",
+        "before",
+        "negative",
+        "backwards",
+        "2^40",
+        "ragged",
+        "24 Mi",
+        "1001",
+        "far",
+        "50000-D",
+    ],
 )
 def test_a_tensor_that_its_storage_does_not_hold_is_refused(here, offset, shape, stride, copies):
     (here / "x.pt").write_bytes(with_pickle(tensor_program(offset, shape, stride, copies), _0=bytes(24)))
