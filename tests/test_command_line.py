@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_host import at_forward, raising
 
-from ti_train.__main__ import file_name, learning_rate, main
+from ti_train.__main__ import file_name, folders, learning_rate, main
 from ti_train.formats import config_of, load_embedding
 from ti_train.report import read_steps
 
@@ -56,7 +56,7 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3]
     assert np.asarray(Image.open(tmp_path / "my-toy-loss.png")).std() > 0
     said = capsys.readouterr()
-    assert "Learning 'my-toy' from 3 pictures of 16 pixels: 3 steps of 2." in said.out
+    assert "Learning 'my-toy' from 3 pictures of 16 x 16 pixels: 3 steps of 2." in said.out
     assert f"Learnt 'my-toy' in 0 s: {tmp_path / 'my-toy.safetensors'}" in said.out
     assert "3/3" in said.err
 
@@ -64,14 +64,14 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
 def test_every_option_reaches_the_run(train, tmp_path):
     options = (
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
-        "--flip --mask alpha --preview-every 2"
+        "--flip --mask alpha --square --preview-every 2"
     )
     assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
     expected = {
         "learning_rate": "1e-3:2,1e-4", "accumulation": 2, "num_vectors": 2, "resolution": 32, "seed": 7,
-        "templates": "style-captions", "flip": True, "mask": "alpha", "schedule": "constant", "steps": 3,
-        "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
+        "templates": "style-captions", "flip": True, "mask": "alpha", "square": True, "schedule": "constant",
+        "steps": 3, "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))
@@ -110,6 +110,25 @@ def test_pictures_that_cannot_be_used_are_named(train, pictures, tmp_path, capsy
     (folder / "bad.png").write_bytes(b"")
     assert train(images=folder) == 0
     assert "Warning: Skipped bad.png" in capsys.readouterr().err
+
+
+def test_pictures_of_several_folders_keep_their_shapes_and_come_as_often_as_is_said(train, pictures, tmp_path, capsys):
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (120, 40)).save(tmp_path / "wide" / "a.png")
+    assert train("--images", f"{tmp_path / 'wide'}:3") == 0
+    assert "from 4 pictures of 16 x 16, 24 x 8 pixels" in capsys.readouterr().out
+    assert train("--images", str(tmp_path / "wide"), "--square", "--overwrite") == 0
+    assert "from 4 pictures of 16 x 16 pixels" in capsys.readouterr().out
+
+
+def test_a_folder_is_weighed_by_a_number_behind_it_and_never_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024_holiday", "odd:2"):
+        (tmp_path / name).mkdir()
+    given = ["2024_holiday", "odd:2", "odd:2:4", "cats:3", "C:\\cats:3", "dogs:0", ":5"]
+    paths = ["2024_holiday", "odd:2", "odd:2", "cats", "C:\\cats", "dogs:0", ":5"]
+    repeats = [1, 4, 4, 3, 3, 1, 1]
+    assert folders(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
 def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, capsys):

@@ -62,6 +62,7 @@ def test_names_that_files_cannot_have_are_refused(name, why):
         ("gradient_clip", -0.1, 0),
         ("preview_every", -1, 0),
         ("resolution", -8, 0),
+        ("keep_tags", -1, 0),
     ],
 )
 def test_a_number_below_its_least_is_refused_by_name(field, value, least):
@@ -74,6 +75,13 @@ def test_a_number_below_its_least_is_refused_by_name(field, value, least):
 def test_a_resolution_that_the_vae_cannot_take_is_answered_with_the_nearest(resolution, near):
     with pytest.raises(UserError, match=f"Give {near}, or 0"):
         config(resolution=resolution)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1, 2])
+def test_a_probability_that_is_none_is_refused(probability):
+    config(drop_tags=0.99)
+    with pytest.raises(UserError, match=f"drop_tags is {probability}; it is a probability"):
+        config(drop_tags=probability)
 
 
 @pytest.mark.parametrize("init", ["", "  "])

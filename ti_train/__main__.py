@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from .arguments import parser
 from .config import TrainConfig, check_name
-from .dataset import encode_pictures, find_pictures, read_pictures
+from .dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures
 from .describe import facts, neighbours, rounding
 from .embedding import Embedding, merge
 from .errors import UserError
@@ -74,8 +75,12 @@ def run_train(a: argparse.Namespace) -> int:
         device=a.device,
         dtype=a.dtype,
         templates=templates,
+        shuffle_tags=a.shuffle_tags,
+        drop_tags=a.drop_tags,
+        keep_tags=a.keep_tags,
         flip=a.flip,
         mask=a.mask,
+        square=a.square,
         gradient_checkpointing=a.gradient_checkpointing,
         preview_prompts=tuple(dict.fromkeys(a.preview_prompt or ())) or None,
         preview_every=a.preview_every if a.preview_every is not None else (100 if a.preview_prompt else None),
@@ -83,10 +88,24 @@ def run_train(a: argparse.Namespace) -> int:
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
-    pictures = find_pictures(a.images)
+    repeats = folders(a.images)
+    pictures = [picture for folder in repeats for picture in find_pictures(folder)]
     host = DiffusersHost.load(a.model, config.device, config.dtype)
-    learn(host, pictures, config, a.out, a.resume)
+    learn(host, pictures, config, a.out, a.resume, repeats)
     return 0
+
+
+def folders(given: Sequence[str]) -> dict[Path, int]:
+    """FOLDER or FOLDER:3, three times as often as the others.
+
+    A folder's own name never says so: by kohya's 3_name a "2024_holiday" would come two thousand times.
+    """
+    repeats = {}
+    for text in given:
+        folder, _, times = text.rpartition(":")
+        weighed = folder and times.isdecimal() and int(times) > 0 and not Path(text).is_dir()
+        repeats[Path(folder if weighed else text)] = int(times) if weighed else 1
+    return repeats
 
 
 def learning_rate(text: str | None) -> float | str | None:
@@ -97,16 +116,24 @@ def learning_rate(text: str | None) -> float | str | None:
         return text
 
 
-def learn(host: Host, pictures: Sequence[Path], config: TrainConfig, out: Path, resume: bool = False) -> Done:
+def learn(
+    host: Host,
+    pictures: Sequence[Path],
+    config: TrainConfig,
+    out: Path,
+    resume: bool = False,
+    repeats: Mapping[Path, int] = NO_REPEATS,
+) -> Done:
     """Trains with a progress bar, a CSV, a loss plot and preview files; says what is kept when interrupted."""
     skipped: list[str] = []
     captions = Templates.load(config.templates).use_captions
-    read = read_pictures(pictures, config.resolution or host.resolution, skipped, captions, config.mask)
+    side = config.resolution or host.resolution
+    read = read_pictures(pictures, side, skipped, captions, config.mask, config.square, repeats)
     dataset = encode_pictures(host, read, config.flip)
     for message in skipped:
         print(f"Warning: {message}", file=sys.stderr)
     print(
-        f"Learning '{config.name}' from {len(dataset)} pictures of {dataset.resolution} pixels: "
+        f"Learning '{config.name}' from {len(dataset)} pictures of {shapes(dataset)} pixels: "
         f"{config.steps} steps of {config.effective_batch}."
     )
     log: StepLog | None = None
@@ -144,6 +171,12 @@ def learn(host: Host, pictures: Sequence[Path], config: TrainConfig, out: Path, 
             leave_plot(log, out / f"{config.name}-loss.png", config.name)
     print(f"Learnt '{config.name}' in {finished.seconds:.0f} s: {finished.path}")
     return finished
+
+
+def shapes(dataset: Dataset) -> str:
+    """The pictures' sizes as people write them, width first, the commonest first."""
+    counted = Counter(picture.size.target for picture in dataset.pictures)
+    return ", ".join(f"{width} x {height}" for (height, width), _ in counted.most_common())
 
 
 def leave_plot(log: StepLog, path: Path, title: str) -> None:

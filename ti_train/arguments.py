@@ -43,7 +43,13 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = commands.add_parser("train", help="learn a word from a folder of pictures")
     add = command.add_argument
     add("--model", type=Path, required=True, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
-    add("--images", type=Path, required=True, help="folder with the training pictures; 3 to 5 are best")
+    add(
+        "--images",
+        action="append",
+        required=True,
+        metavar="FOLDER",
+        help="folder with the training pictures; 3 to 5 are best (repeatable; FOLDER:3 comes three times as often)",
+    )
     add("--name", required=True, help="the word's name, which is its file's name too, such as my-cat")
     add(
         "--init",
@@ -66,7 +72,13 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add(
         "--resolution",
         type=int,
-        help="side in pixels that pictures are cropped and scaled to (default: the model's own)",
+        help="side in pixels that a square picture is scaled to; others get as many pixels (default: the model's own)",
+    )
+    add(
+        "--square",
+        action="store_true",
+        default=None,
+        help="cut the middle square out of every picture; by default about all of it is kept, in its own proportions",
     )
     add("--seed", type=int, help="another seed gives another, equally good word (default: 0)")
     add("--device", default="auto", help="auto, cuda, mps, xpu or cpu (default: %(default)s)")
@@ -77,7 +89,14 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="(default: what is fastest here)",
     )
     add("--templates", help=f"{', '.join(BUILT_IN)}, or a text file with a template a line (default: object)")
-    add("--captions", action="store_true", help="use the .txt file beside each picture in its prompts")
+    add(
+        "--captions",
+        action="store_true",
+        help="use each picture's caption in its prompts: the .txt file beside it, or metadata.jsonl or .csv",
+    )
+    add("--shuffle-tags", action="store_true", default=None, help="a caption's comma-separated tags in changing order")
+    add("--drop-tags", type=float, metavar="P", help="leave each tag out with probability P (default: 0)")
+    add("--keep-tags", type=int, metavar="N", help="tags at the beginning that always stay there (default: 0)")
     add("--style", action="store_true", help="learn a style instead of an object")
     add(
         "--flip",

@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 1,
         "learning_rate": 5e-3,
         "schedule": "constant",
+        "square": True,
         "evaluate_every": 50,
     },
     # A style is spread over the whole picture, and on the embedded model takes four times as long (see demo/README.md).
@@ -45,9 +46,15 @@ class TrainConfig:
     warmup: int = 0  # steps; Adam's first step has the size of the rate whatever the gradient, so there is no need
     gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off
     templates: str = "object"  # object, style, captions, style-captions, or a text file
+    shuffle_tags: bool = False  # comma-separated tags of a caption in a new order each time
+    drop_tags: float = (
+        0.0  # probability with which each tag of a caption is left out: what is always said is not learnt
+    )
+    keep_tags: int = 0  # tags at a caption's beginning that are neither shuffled nor left out
     flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
+    square: bool = False  # cut the middle square out, as the paper did, instead of keeping about the whole picture
     mask: Source = "files"  # what says which part of a picture is learnt: see masks.py
-    resolution: int = 0  # side in pixels; 0: the model's own
+    resolution: int = 0  # side in pixels of a square picture, others have as many pixels; 0: the model's own
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
     device: str = "auto"  # auto, cuda, mps, xpu, cpu
@@ -73,10 +80,13 @@ class TrainConfig:
             "gradient_clip": 0,
             "preview_every": 0,
             "resolution": 0,
+            "keep_tags": 0,
         }
         for field, least in at_least.items():
             if getattr(self, field) < least:
                 raise UserError(f"{field} is {getattr(self, field)}; it must be at least {least}.")
+        if not 0 <= self.drop_tags < 1:
+            raise UserError(f"drop_tags is {self.drop_tags}; it is a probability, from 0 to below 1.")
         if self.resolution % 8:
             near = max(8, round(self.resolution / 8) * 8)
             raise UserError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
+from .batch import draw_latents, draw_noise, draw_prompt, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
@@ -28,9 +29,9 @@ from .errors import UserError
 from .fixed_batch import FixedBatch
 from .formats import load_embedding
 from .hosts.base import Host, SampleRequest, Vectors
-from .objective import add_noise, denoising_loss, draw_timesteps, target
+from .objective import draw_timesteps
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
-from .prompts import WORD, Templates, latest_word, slots
+from .prompts import NAME, WORD, Templates, latest_word, says, slots, with_name_last
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 NO_GRADIENT = (
@@ -98,11 +99,12 @@ def train(
         | {"templates": templates.lines, "prediction": host.prediction}
         | {"model": host.fingerprint, "pictures": dataset.fingerprint},
     )
-    remarks: list[str] = []
+    dataset, remarks = with_the_word(dataset, templates, config)
     if resume:
         done = files.load()
     else:
-        start, remarks = starting_vectors(host, config)
+        start, more = starting_vectors(host, config)
+        remarks += more
         done = State(0, 0.0, snapshot(start), start, {})
     start = {encoder: v.to(host.device, torch.float32) for encoder, v in done.start.items()}
     vectors = {e: v.to(host.device, torch.float32, copy=True).requires_grad_() for e, v in done.vectors.items()}
@@ -110,14 +112,18 @@ def train(
     optimizer = adamw(leaves)
     load_state_tensors(optimizer, done.optimizer)
 
-    every_prompt = [prompt for caption in set(dataset.captions) for prompt in templates.prompts(caption)]
+    captions = {picture.caption for picture in dataset.pictures}
+    if config.shuffle_tags:
+        captions |= {with_name_last(caption, config.keep_tags) for caption in captions}
+    every_prompt = [prompt for caption in captions for prompt in templates.prompts(caption)]
     with torch.no_grad():
         host.encode([latest_word(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
-    sigmas = host.sigmas.to(host.device, torch.float32)
+    sigmas = host.sigmas.float().cpu()
     # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
     # would vanish in fp16. A power of two changes no digit in fp32.
-    loss_scale = 2.0 ** round(math.log2(dataset.mean[0].numel()))
+    loss_scale = 2.0 ** round(math.log2(dataset.pictures[0].mean.numel()))
+    side = config.resolution or dataset.resolution
     skipped = 0
 
     def report(step: int, loss: float | None, rate: float, norm: float, cosine: float, seconds: float) -> Step:
@@ -135,30 +141,23 @@ def train(
             yield Warning(remark)
         if done.step == 0:
             yield report(0, None, 0.0, float(mean_norm(start)), 1.0, 0.0)
-            yield from previews(host, config, dataset.resolution, vectors, 0)
+            yield from previews(host, config, side, vectors, 0)
 
         for step in range(done.step + 1, config.steps + 1):
             began = perf_counter()
             generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
             size = config.effective_batch
-            indices = dataset.order((step - 1) * size, size, config.seed)
-            x0 = dataset.draw(indices, generator)
-            noise = torch.randn(x0.shape, generator=generator).to(host.device)
-            sigma = sigmas[draw_timesteps(size, len(sigmas), generator).to(host.device)]
-            prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
-            sizes = [dataset.sizes[i] for i in indices]
-            weights = dataset.weights[indices].to(host.device)
-            x0 = x0.to(host.device)
-            noisy = add_noise(x0, noise, sigma, host.prediction)
-            wanted = target(x0, noise, sigma, host.prediction)
+            pictures = dataset.shown((step - 1) * size, size, config.seed)
+            x0 = draw_latents(pictures, generator)
+            noise = draw_noise(x0, generator)
+            sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
+            prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
 
             optimizer.zero_grad()
             losses = []
             with host.training(config.gradient_checkpointing):
-                for part in (slice(i, i + config.batch_size) for i in range(0, size, config.batch_size)):
-                    cond = host.encode(prompts[part], words, sizes[part])
-                    predicted = host.predict(noisy[part], sigma[part], cond)
-                    part_of_loss = denoising_loss(predicted, wanted[part], weights[part]).sum() / size
+                for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
+                    part_of_loss = part.losses(host, words).sum() / size
                     if not part_of_loss.requires_grad:
                         raise UserError(NO_GRADIENT)
                     (part_of_loss * loss_scale).backward()
@@ -193,7 +192,7 @@ def train(
                     "Try dtype float32, a lower learning rate, or another VAE."
                 )
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
-                yield from previews(host, config, dataset.resolution, vectors, step)
+                yield from previews(host, config, side, vectors, step)
             if step % config.checkpoint_every == 0 and step < config.steps:
                 files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
@@ -228,6 +227,23 @@ def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor]
             start[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
             remarks += [remark] if remark else []
     return start, list(dict.fromkeys(remarks))
+
+
+def with_the_word(dataset: Dataset, templates: Templates, config: TrainConfig) -> tuple[Dataset, list[str]]:
+    """The pictures whose prompts have the word, and what the user should know about captions. Raises UserError."""
+    kept = tuple(picture for picture in dataset.pictures if templates.prompts(picture.caption))
+    left_out = sorted({picture.name for picture in dataset.pictures} - {picture.name for picture in kept})
+    why = f"{NAME} stands neither in the caption nor in a template, and without it the word learns nothing"
+    if not kept:
+        raise UserError(f"No picture can be used: {why}. Write {NAME} into the captions where the word belongs.")
+    remarks = [f"Left out: {', '.join(left_out)}. {why[0].upper()}{why[1:]}."] if left_out else []
+    calling = sorted({picture.name for picture in kept if says(picture.caption, config.name)})
+    if calling:
+        remarks.append(
+            f"The caption of {', '.join(calling)} says '{config.name}', which the model reads as any text. "
+            f"Where the new word is meant, write {NAME}."
+        )
+    return replace(dataset, pictures=kept), remarks
 
 
 def snapshot(vectors: Vectors) -> dict[str, Tensor]:
