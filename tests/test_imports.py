@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ti_train"
-CORE = sorted(PACKAGE.glob("*.py"))
+CORE = sorted([*PACKAGE.glob("*.py"), *(PACKAGE / "formats").glob("*.py")])
 HOSTS = sorted((PACKAGE / "hosts").glob("*.py"))
 HOST_PACKAGES = {
     "backend", "comfy", "comfy_api", "comfy_execution", "diffusers", "folder_paths", "gradio", "ldm_patched",

@@ -13,20 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import parser
-from .config import TrainConfig, check_name
+from .config import TrainConfig
 from .dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures
-from .describe import facts, neighbours, rounding
+from .describe import facts, neighbours
 from .embedding import Embedding, merge
 from .errors import UserError
-from .formats import (
-    PRECISIONS,
-    Reading,
-    files_of,
-    layout_for,
-    load_embedding,
-    read_word,
-    write_embedding,
-)
+from .export import export
+from .formats import Reading, load_embedding, read_word
 from .hosts.base import Host, SampleRequest, Vectors, Words
 from .loop import Checkpoint, Done, Preview, Step, Warning, train
 from .progress import ProgressBar
@@ -252,35 +245,19 @@ def run_convert(a: argparse.Namespace) -> int:
         raise UserError(
             "Give the file to read (two for Stable Diffusion XL in diffusers' layout) and the one to write."
         )
-    export(read_word(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)
-    return 0
+    return run_export(read_word(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)
 
 
 def run_merge(a: argparse.Namespace) -> int:
     *sources, out = a.files
     words = [load_embedding(source) for source in sources]
-    export(Reading(merge(words, a.how, a.weights or [1.0] * len(words), out.stem), "merged", {}), out, a)
+    return run_export(Reading(merge(words, a.how, a.weights or [1.0] * len(words), out.stem), "merged", {}), out, a)
+
+
+def run_export(reading: Reading, out: Path, a: argparse.Namespace) -> int:
+    scaled = replace(reading, embedding=reading.embedding.scaled(a.strength, a.norm))
+    print("\n".join(export(scaled, out, a.to, a.dtype, a.name, a.overwrite)))
     return 0
-
-
-def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
-    """Writes a word as `convert` and `merge` were asked to, and says what was written and what it cost."""
-    layout = layout_for(out, a.to)
-    name = a.name or out.stem
-    check_name(name)
-    word = replace(reading.embedding.scaled(a.strength, a.norm), name=name)
-    for path in files_of(word, out, layout):
-        if path.exists() and not a.overwrite:
-            raise UserError(f"'{path}' exists. Choose another name, or give --overwrite.")
-        if not path.parent.is_dir():
-            raise UserError(f"There is no folder '{path.parent}'. Make it, or write into another.")
-    paths = write_embedding(word, out, layout, PRECISIONS[a.dtype], reading.outputs)
-    sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
-    print(f"Wrote {' and '.join(map(str, paths))}: {sizes}, {a.dtype}, as {layout}.")
-    if a.dtype != "fp32":
-        print(rounding(word, a.dtype))
-    if reading.outputs and layout != "onetrainer":
-        print("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
 
 
 def run_demo(a: argparse.Namespace) -> int:

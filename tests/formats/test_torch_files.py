@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +84,12 @@ def test_a_parameter_dict_is_read_as_a_dict(legacy):
     with pytest.raises(pickle.UnpicklingError):
         torch.load(io.BytesIO(data), weights_only=True)
     assert torch.equal(read_torch(data)["*"], VECTORS)
+
+
+def test_a_file_of_torch_1_11_is_read():
+    """Written by torch 1.11.0 itself, as rinongal's script does."""
+    read = load_embedding(Path(__file__).with_name("torch-1.11.pt"))
+    assert torch.equal(read.vectors["emb_params"], torch.arange(8.0).reshape(2, 4) / 8)
 
 
 def test_what_is_written_has_only_the_entries_that_a1111s_safe_loader_knows():
@@ -195,8 +202,21 @@ def tensor_program(offset: int, shape: tuple[int, ...], stride: tuple[int, ...],
         (0, (2**13, 2**10), (0, 0), 3),
         (0, (1,), (1,), 1001),
         (2**70, (1,), (1,), 1),
+        (0, (2**60,) * 50_000, (0,) * 50_000, 1),
     ],
-    ids=["too long", "over the end", "before", "negative", "backwards", "2^40", "ragged", "24 Mi", "1001", "far"],
+    ids=[
+        "too long",
+        "over the end",
+        "before",
+        "negative",
+        "backwards",
+        "2^40",
+        "ragged",
+        "24 Mi",
+        "1001",
+        "far",
+        "50000-D",
+    ],
 )
 def test_a_tensor_that_its_storage_does_not_hold_is_refused(here, offset, shape, stride, copies):
     (here / "x.pt").write_bytes(with_pickle(tensor_program(offset, shape, stride, copies), _0=bytes(24)))

@@ -20,8 +20,9 @@ from ..errors import UserError
 
 ENCODERS = (
     *("clip_l", "clip_g", "clip_h", "t5xxl", "umt5xxl", "t5base", "umt5base", "mt5xl", "pile_t5xl", "byt5_small"),
-    *("llama", "gemma2_2b", "gemma3_4b", "gemma3_12b", "qwen25_3b", "qwen25_7b", "qwen3_06b", "qwen3_2b", "qwen3_4b"),
-    *("qwen3_8b", "mistral3_24b", "jina_clip_2", "chinese_roberta", "lyrics"),
+    *("t5gemma", "llama", "gemma2_2b", "gemma3_4b", "gemma3_12b", "gemma4", "qwen25_3b", "qwen25_7b", "qwen3_06b"),
+    *("qwen3_2b", "qwen3_4b", "qwen3_8b", "qwen35_2b", "qwen3vl_8b", "qwen3vl_32b", "mistral3_24b", "ministral3_3b"),
+    *("jina_clip_2", "chinese_roberta", "lyrics", "gpt_oss", "hidream_o1", "sam3_clip"),
 )
 ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # where OneTrainer's name of an encoder is another
 EMP, OUT = "emp_params", "_out"  # OneTrainer's own key (sic), and its vectors for an encoder's output

@@ -26,6 +26,7 @@ from ..errors import UserError
 LARGEST_PICKLE = 2**20  # bytes; that of an embedding has a few hundred
 MOST_VALUES = 10_000  # in one file: lists that hold each other may stand for more than memory holds
 MOST_TENSORS, MOST_NUMBERS = 1_000, 2**24  # in one file: the tensors may share one storage
+MOST_DIMENSIONS = 8
 LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
 
 
@@ -61,6 +62,8 @@ class ParameterDict(dict[str, Any]):
 
 
 def _strided(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Strided:
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError("a tensor has more dimensions than an embedding")
     return Strided(storage, offset, tuple(shape), tuple(stride))
 
 

@@ -72,27 +72,26 @@ def write_embedding(
             "encoder, or clip_l + clip_g of Stable Diffusion XL; 'safetensors' takes any."
         )
     header = {**embedding.provenance, "name": embedding.name}
-    if layout == "diffusers":
-        paths = files_of(embedding, path, layout)
-        ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
-        for part, rows in zip(paths, ordered, strict=True):
-            write_atomically(part, save({f"<{embedding.name}>": rows}, header))
-        return paths
     match layout:
         case "safetensors":
-            data = save({SINGLE: _only(vectors)} if len(vectors) == 1 else vectors, header)
+            contents = [save({SINGLE: _only(vectors)} if len(vectors) == 1 else vectors, header)]
+        case "diffusers":
+            ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
+            contents = [save({f"<{embedding.name}>": rows}, header) for rows in ordered]
         case "onetrainer":
-            data = save(_onetrainer(vectors, outputs or {}, dtype), header)
+            contents = [save(_onetrainer(vectors, outputs or {}, dtype), header)]
         case "a1111":
             further = {PROVENANCE: json.dumps(header)} if len(vectors) == 1 else {}
-            data = torch_bytes(_a1111(embedding, vectors) | further)
+            contents = [torch_bytes(_a1111(embedding, vectors) | further)]
         case "png":
             widened = {encoder: v.float() for encoder, v in vectors.items()}  # JSON has one kind of number
-            data = card_bytes(_a1111(embedding, widened), header, _card(embedding))
+            contents = [card_bytes(_a1111(embedding, widened), header, _card(embedding))]
         case _:
             raise UserError(f"There is no layout '{layout}'. The layouts are {', '.join(ENDINGS)}.")
-    write_atomically(path, data)
-    return [path]
+    paths = files_of(embedding, path, layout)
+    for file, content in zip(paths, contents, strict=True):
+        write_atomically(file, content)
+    return paths
 
 
 def _cast(vectors: Tensor, dtype: torch.dtype) -> Tensor:
