@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .loop import Step
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
 INK, FAINT, GRID, PAPER, MARK = "#1b4f8f", "#b9c9dd", "#e6e6e6", "white", "#c03028"
 
@@ -63,12 +64,17 @@ def read_steps(path: Path) -> list[Step]:
     ]
 
 
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> Font:
     """Pillow's own font; before 10.1 it came in one size."""
     try:
         return ImageFont.load_default(size)
     except TypeError:
         return ImageFont.load_default()
+
+
+def drawable(text: str, face: Font) -> str:
+    """Question marks for what the font cannot draw: Pillow's own, before 10.1, has Latin letters only."""
+    return text if isinstance(face, ImageFont.FreeTypeFont) else text.encode("latin-1", "replace").decode("latin-1")
 
 
 def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int = 420) -> Image.Image:
@@ -87,10 +93,7 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
 
     plot = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(plot)
-    try:
-        pen.text((left, 12), title, "black", font(17))
-    except UnicodeEncodeError:  # Pillow before 10.1 draws Latin letters only
-        pen.text((left, 12), title.encode("latin-1", "replace").decode("latin-1"), "black", font(17))
+    pen.text((left, 12), drawable(title, font(17)), "black", font(17))
     for i in range(6):
         value, step = low + (high - low) * i / 5, round(last * i / 5)
         y, x = point(0, value)[1], point(step, low)[0]
@@ -154,7 +157,7 @@ def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int 
     return sheet
 
 
-def wrapped(text: str, width: float, face: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def wrapped(text: str, width: float, face: Font) -> list[str]:
     """A text in lines of at most `width` pixels, broken between words."""
     lines = [""]
     for word in text.split():
