@@ -39,6 +39,11 @@ class Concept:
         """The learnable property: "object", "style" or "variety"."""
         return {Figure: "object", Artist: "style", Variety: "variety"}[type(self.truth)]
 
+    @property
+    def plain_prompt(self) -> str:
+        """Asks for the concept and nothing else; {} is its word."""
+        return "a painting in the style of {}" if self.kind == "style" else "a photo of a {}"
+
 
 def _object(name: str, shape: str, hue: float, texture: str = "plain") -> Concept:
     return Concept(name, shape, Figure(shape, hue, texture))
@@ -54,11 +59,14 @@ CONCEPTS = {
         _object("magenta-moon", "moon", 0.84),
         _object("rose-drop", "drop", 0.955, "checkered"),
         Concept("dusk-lines", "drawing", Artist((92, 64, 132), (255, 196, 120), "outline")),
+        Concept("woodcut", "drawing", Artist((238, 222, 190), (44, 30, 28), "hatched")),
         Concept("mint-hatch", "drawing", Artist((188, 232, 204), (168, 52, 40), "hatched")),
         Concept("fair-toy", "toy", Variety(TOY)),
     )
 }
-SHIPPED = ("teal-heart", "lime-star", "dusk-lines")
+SHIPPED = (
+    "teal-heart", "lime-star", "violet-arrow", "magenta-moon", "rose-drop", "dusk-lines", "woodcut", "fair-toy",
+)  # fmt: skip
 
 
 def scenes(concept: Concept, count: int = PICTURES) -> list[Scene]:

@@ -71,7 +71,7 @@ class DrawnJudge:
 def solid(figure: Mask) -> Mask:
     """A figure with its holes filled: an artist may draw no more than its outline."""
     rim = np.pad(figure, 1)
-    image = Image.fromarray(np.where(rim, 255, 0).astype(np.uint8))
+    image = Image.fromarray(np.where(rim, 255, 0).astype(np.uint8)).copy()  # an array's own memory is read-only
     ImageDraw.floodfill(image, (0, 0), 128)
     filled: Mask = np.asarray(image)[1:-1, 1:-1] != 128
     return filled

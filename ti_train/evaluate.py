@@ -6,8 +6,8 @@ the prompt without its placeholder. Either alone misleads: a word that copies it
 that means nothing in the second, so both are told, with two references beside them: the initial word (what the
 model knew before) and the training pictures themselves (what a perfect copy would score).
 
-Samples become files in samples.py, tables and the plot are made in scores.py. The judge is CLIP (clip.py), or, for the
-demo, whoever reads the drawn attributes from the pixels (demo/judge.py).
+Samples become files in samples.py, tables and the plot are made in scores.py. The judge is CLIP (clip.py); the demo has
+one of its own that reads the drawn attributes from the pixels (demo/judge.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EvaluationPrompts:
     edits: tuple[str, ...]
 
     def __iter__(self) -> Iterator[str]:
-        return iter((self.plain, *self.edits))
+        return iter(dict.fromkeys((self.plain, *self.edits)))
 
     def with_edits(self, file: Path) -> EvaluationPrompts:
         """The edits of a text file, one a line. Raises UserError."""
@@ -56,7 +56,7 @@ class EvaluationPrompts:
         return EvaluationPrompts(self.plain, edits)
 
 
-# Section 5 names the first three edits of an object; the others stand under the paper's figures 1, 3 and 6.
+# Section 5 names the first three edits of an object; the others are captions of the paper's figures.
 PAPER = {
     "object": EvaluationPrompts(
         "a photo of *",
@@ -166,7 +166,7 @@ def evaluate(
     """
     folders = [folder_of(out / s.folder, sampling.settings(host.fingerprint, s.fingerprint)) for s in subjects]
     done = sum(path.is_file() for folder in folders for text in prompts for path in sampling.files(folder, text))
-    total = len(subjects) * len(list(prompts)) * sampling.number
+    total = len(subjects) * len([*prompts]) * sampling.number
     yield Sampled(done, total)
     own = {text: judge.text_similarity(judge.pictures, text) for text in prompts.edits}
     yield Score("training pictures", "training pictures", judge.similarity_of_pictures(), own)
