@@ -46,7 +46,7 @@ def packages_of(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", CORE, ids=lambda file: file.stem)
 def test_the_core_imports_no_host(file):
-    assert not packages_of(file) & HOST_PACKAGES
+    assert packages_of(file) & HOST_PACKAGES <= ({"open_clip"} if file.stem == "clip" else set())
 
 
 @pytest.mark.parametrize("file", [file for file in CORE if file.stem != "__main__"], ids=lambda file: file.stem)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from . import __version__
+from .clip import PAPERS_MODEL
 from .config import PRESETS, TrainConfig
 from .embedding import MERGES
 from .formats import ENDINGS, PRECISIONS
@@ -24,9 +25,12 @@ def parser() -> argparse.ArgumentParser:
         "The model itself stays as it is.",
     )
     top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(dest="command", required=True, metavar="{train,generate,inspect,convert,merge,demo}")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="{train,generate,evaluate,inspect,convert,merge,demo}"
+    )
     _add_train(commands)
     _add_generate(commands)
+    _add_evaluate(commands)
     _add_inspect(commands)
     _add_convert(commands)
     _add_merge(commands)
@@ -157,6 +161,28 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
     add("--device", default="auto", help="auto, cuda, mps, xpu or cpu (default: %(default)s)")
     add("--out", type=Path, default=Path("."), help="folder for the pictures (default: this one)")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("evaluate", help="measure likeness and editability as the paper does")
+    add = command.add_argument
+    add("--model", type=Path, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
+    add("--demo", action="store_true", help="the model that comes along; its drawn attributes measure in place of CLIP")
+    add("--embedding", type=Path, action="append", required=True, help="a learnt word (repeatable, to compare)")
+    add("--images", type=Path, required=True, help="folder with the training pictures")
+    add("--init", default="", help="the initial word, a reference (default: what the embedding files say)")
+    add("--style", action="store_true", help="the word is a style")
+    add("--prompts", type=Path, help="text file with an edit prompt a line, * being the word (default: the paper's)")
+    add("--number", type=int, default=64, help="samples a prompt (default: %(default)s)")
+    add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
+    add("--guidance", type=float, default=5.0, help="classifier-free guidance (default: %(default)s)")
+    add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
+    add("--seed", type=int, default=0, help="of the first sample (default: %(default)s)")
+    add("--batch-size", type=int, default=4, help="samples made at once (default: %(default)s)")
+    add("--device", default="auto", help="auto, cuda, mps, xpu or cpu (default: %(default)s)")
+    add("--clip-model", default=PAPERS_MODEL, help="a model of open_clip (default: %(default)s, the paper's)")
+    add("--clip-weights", default="", help="file with its weights, or the name that open_clip has for them")
+    add("--out", type=Path, default=Path("evaluation"), help="folder for samples and results (default: %(default)s)")
 
 
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
