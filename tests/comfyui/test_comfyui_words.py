@@ -11,7 +11,7 @@ from comfyui_server import Server
 from PIL import Image
 from safetensors.torch import save_file
 
-from ti_train.formats import load_embedding, write_embedding
+from ti_train.formats import load_embedding, read_word, write_embedding
 
 pytestmark = pytest.mark.slow
 
@@ -169,24 +169,45 @@ def test_a_concatenation_reads_as_one_word_after_the_other(layouts):
 
 
 @pytest.mark.parametrize(
-    ("format", "names"), [("a1111", ["sum.pt"]), ("png", ["sum.png"]), ("diffusers", ["sum.safetensors"])]
+    ("format", "precision", "ending"),
+    [("a1111", "bf16", ".pt"), ("png", "fp32", ".png"), ("diffusers", "fp32", ".safetensors")],
 )
-def test_a_merged_word_is_saved_in_the_layout_asked_for(layouts, format, names):
-    more = {"format": format, "precision": "bf16" if format == "a1111" else "fp32", "strength": 2.0, "norm": 1.0}
-    name = f"{format}-sum"
+def test_a_merged_word_is_saved_in_the_layout_asked_for(layouts, format, precision, ending):
+    more = {"format": format, "precision": precision, "strength": 2.0, "norm": 1.0}
     workflow = {
         "merge": merged("sum", "three.safetensors", "as-pt.pt", 0.25, 0.5),
-        "save": w.node("TITrain_SaveEmbedding", embedding=["merge", 0], name=name, if_exists="replace", **more),
+        "save": w.node("TITrain_SaveEmbedding", embedding=["merge", 0], name=format, if_exists="replace", **more),
     }
     (text,) = layouts.run(workflow)["save"]["text"]
     folder = layouts.base / "models" / "embeddings"
-    (path,) = folder.glob(f"{name}.*")
-    assert path.name == f"{format}-{names[0]}"
+    (path,) = folder.glob(f"{format}.*")
+    assert path.name == f"{format}{ending}"
     assert path.name in text
-    assert ("Rounding to bf16" in text) == (format == "a1111")
+    assert ("Rounding to bf16" in text) == (precision == "bf16")
     saved = load_embedding(path).vectors["emb_params"]
     three = load_embedding(folder / "three.safetensors").vectors["emb_params"]
-    assert torch.allclose(saved, 2 * three / three.norm(dim=1, keepdim=True), rtol=1e-2 if format == "a1111" else 1e-6)
+    assert torch.allclose(
+        saved, 2 * three / three.norm(dim=1, keepdim=True), rtol=1e-2 if precision == "bf16" else 1e-6
+    )
+
+
+def test_diffusers_two_files_do_not_overwrite_others(layouts):
+    """The second one's name is taken: both move on to the next number."""
+    folder = layouts.base / "models" / "embeddings"
+    both = {"clip_l": torch.randn(1, 768), "clip_g": torch.randn(1, 1280)}
+    save_file(both, folder / "xl-a.safetensors")
+    save_file({"emb_params": torch.ones(1, 4)}, folder / "two_2.safetensors")
+    workflow = {
+        "merge": merged("concatenate", "xl-a.safetensors", "xl-a.safetensors"),
+        "save": w.node(
+            "TITrain_SaveEmbedding", embedding=["merge", 0], name="two", if_exists="new number", format="diffusers"
+        ),
+    }
+    (text,) = layouts.run(workflow)["save"]["text"]
+    assert text == "two-2.safetensors\ntwo-2_2.safetensors"
+    assert load_embedding(folder / "two_2.safetensors").vectors["emb_params"].shape == (1, 4)
+    read = read_word(folder / "two-2.safetensors", folder / "two-2_2.safetensors").embedding.vectors
+    assert all(torch.equal(read[encoder], torch.cat([v, v])) for encoder, v in both.items())
 
 
 def test_words_of_different_families_are_not_merged(layouts):

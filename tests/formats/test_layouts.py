@@ -65,6 +65,17 @@ def test_two_files_that_are_no_pair_are_refused(tmp_path, count, width):
         read_word(tmp_path / "1.safetensors", tmp_path / "2.safetensors")
 
 
+def test_of_a_lora_only_the_words_are_read(tmp_path):
+    weights = {f"lora_unet_{i}.lora_down.weight": torch.zeros(32, 1024) for i in range(200)}
+    weights["lora_unet_0.alpha"] = torch.tensor(float("nan"))
+    save_file(weights | {"bundle_emb.cat.clip_l": torch.ones(1, 768)}, tmp_path / "lora.safetensors")
+    (read,) = read_words(tmp_path / "lora.safetensors")
+    assert (read.embedding.name, list(read.embedding.vectors)) == ("cat", ["clip_l"])
+    save_file(weights, tmp_path / "lora.safetensors")
+    with pytest.raises(UserError, match=r"holds 201 tensors \(lora_unet_0.alpha, .* Is it a model"):
+        read_words(tmp_path / "lora.safetensors")
+
+
 def two_placeholders(path):
     torch.save({"string_to_param": parameter_dict(star=torch.ones(1, 8), at=torch.zeros(1, 8))}, path)
 
