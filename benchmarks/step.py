@@ -32,7 +32,8 @@ from ti_train.dataset import Dataset, encode_pictures  # noqa: E402
 from ti_train.embedding import Embedding  # noqa: E402
 from ti_train.fixed_batch import FixedBatch  # noqa: E402
 from ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
-from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype, place_vectors  # noqa: E402
+from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype  # noqa: E402
+from ti_train.hosts.diffusers_text import place_vectors  # noqa: E402
 from ti_train.loop import Step, train  # noqa: E402
 from ti_train.picture import Picture  # noqa: E402
 from ti_train.prompts import WORD, Templates  # noqa: E402
@@ -63,7 +64,8 @@ def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[],
     """The work that no trainer can leave out: encode, denoise, and the gradient of a vector."""
     (encoder,) = host.widths
     vector = host.vocabulary(encoder).rows("photo")[:1].clone().requires_grad_()
-    ids = torch.tensor([host._token_ids(("a photo of a ", Slot(WORD)), {WORD: {encoder: vector}})[0]] * batch)
+    text = host.family.encoders[encoder]
+    ids = torch.tensor([text.token_ids(("a photo of a ", Slot(WORD)), {WORD: {encoder: vector}})[0]] * batch)
     places = [(row, 5) for row in range(batch)]
     latents = torch.stack([dataset.pictures[0].mean] * batch).to(host.device, host.dtype)
     timesteps = torch.full((batch,), 500, device=host.device)
@@ -71,8 +73,8 @@ def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[],
 
     def once() -> None:
         vector.grad = None
-        with host._autocast(), place_vectors(host.text_encoder.get_input_embeddings(), places, [vector] * batch):
-            cond: Tensor = host.text_encoder(ids)[0]
+        with host._autocast(), place_vectors(text.table, places, [vector] * batch):
+            cond: Tensor = text.model(ids)[0]
         predicted = host.unet(latents, timesteps, cond.to(host.dtype), return_dict=False)[0]
         (predicted.float() - latents.float()).pow(2).mean().backward()
 

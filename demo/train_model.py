@@ -2,7 +2,7 @@
 
 It can be stopped and resumed: whatever is done is kept in the state folder.
 
-usage: python -m demo.train_model --state DIR [--minutes 51] [--out demo/model]
+usage: python -m demo.train_model --state DIR [--steps 3800] [--out demo/model]
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Training:
         torch.save({**state, "step": self.step, "spent": self.spent}, self.kept)
 
     def advance(self, loss: Tensor, left: float) -> None:
-        """One optimiser step at the rate for the share of the time that is left."""
+        """One optimiser step at the rate for the share of the steps that is left."""
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * min(1, (self.step + 1) / WARMUP_STEPS, left / 0.6 + 0.005)
         loss.backward()
@@ -138,8 +138,8 @@ class Training:
         self.step += 1
 
 
-def train(state: Path, out: Path, minutes: float) -> None:
-    """Trains all parts, the learner for so many minutes, and writes the model now and then."""
+def train(state: Path, out: Path, steps: int) -> None:
+    """Trains all parts, the learner for so many steps, and writes the model now and then."""
     words = tokenizer.build(state / "tokenizer", vocabulary())
     codec = trained_autoencoder(state)
     captions, latents = encoded_examples(codec, state)
@@ -148,15 +148,15 @@ def train(state: Path, out: Path, minutes: float) -> None:
     if run.step == 0 and not run.kept.exists():
         pretrain(run.learner, ids, state / "text.pt", TEXT_STEPS)
         run.average.load_state_dict(run.learner.state_dict())
-    began, last_save, average, limit = time.monotonic() - run.spent, run.spent, 0.0, 60 * minutes
-    while run.spent < limit:
+    began, last_save, average = time.monotonic() - run.spent, run.spent, 0.0
+    while run.step < steps:
         loss = batch_loss(run.learner, latents, ids, empty, alphas)
-        run.advance(loss, 1 - run.spent / limit)
+        run.advance(loss, 1 - run.step / steps)
         run.spent = time.monotonic() - began
         average = loss.item() if average == 0 else 0.98 * average + 0.02 * loss.item()
         if run.step % 100 == 0:
             print(f"step {run.step} loss {average:.4f} {run.spent:.0f}s", flush=True)
-        if run.spent - last_save > SAVE_EVERY or run.spent >= limit:
+        if run.spent - last_save > SAVE_EVERY or run.step == steps:
             last_save = run.spent
             run.keep()
             save(out, codec, words, run.average)
@@ -167,12 +167,12 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="what is needed to resume")
-    parser.add_argument("--minutes", type=float, default=51, help="of training the denoiser")
+    parser.add_argument("--steps", type=int, default=3800, help="of training the denoiser")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
     args = parser.parse_args()
     args.state.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    train(args.state, args.out, args.minutes)
+    train(args.state, args.out, args.steps)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import folder_paths
-import numpy as np
 import torch
 from comfy_api.latest import io
 from PIL import Image
@@ -19,10 +19,13 @@ from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy_words import widths, with_words
-from ..ti_train.image_files import DAMAGED, on_white, upright
+from ..ti_train.image_files import DAMAGED, read_image, read_mask
+from ..ti_train.masks import mask_file
 from .files import embedding_files
 from .sockets import CATEGORY, EmbeddingSocket
+from .tensors import to_batch, to_mask
 
+log = logging.getLogger("ti_train")
 NONE = "none"
 
 
@@ -40,7 +43,7 @@ class LoadEmbedding(io.ComfyNode):
                     "embedding_name",
                     options=[NONE, *embedding_files()],
                     default=NONE,
-                    tooltip="A safetensors file of the embeddings folder; none where a learnt word is connected.",
+                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
                 ),
                 io.String.Input(
                     "placeholder",
@@ -81,12 +84,17 @@ class LoadEmbedding(io.ComfyNode):
 
 def read_embedding(name: str) -> Embedding:
     """A file of the embeddings folders. Raises UserError."""
+    return load_embedding(embedding_path(name))
+
+
+def embedding_path(name: str) -> Path:
+    """Raises UserError."""
     if name == NONE:
         raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
         raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Refresh the page and choose one.")
-    return load_embedding(Path(path))
+    return Path(path)
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -107,6 +115,12 @@ class LoadTrainingImages(io.ComfyNode):
                 io.Boolean.Input(
                     "subfolders", default=False, tooltip="Also take the pictures of the folders inside the folder."
                 ),
+                io.Boolean.Input(
+                    "alpha_as_mask",
+                    default=False,
+                    optional=True,  # workflows of before the masks do not have it
+                    tooltip="Where a picture has no mask file, leave its transparent parts out of the learning.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -118,21 +132,30 @@ class LoadTrainingImages(io.ComfyNode):
                     is_output_list=True,
                     tooltip="The text of each picture's caption file; empty where there is none.",
                 ),
+                io.Mask.Output(
+                    "masks",
+                    display_name="masks",
+                    is_output_list=True,
+                    tooltip="Of each picture its mask file (NAME-mask.png beside it, or masks/NAME.png): white is "
+                    "learnt. All white where there is none.",
+                ),
             ],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False) -> str:
+    def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False, **_: Any) -> str:
         try:
             pictures = pictures_of(folder, subfolders)
         except UserError:
             return ""
-        return digest([*pictures, *(p for p in map(caption_file, pictures) if p.is_file())])
+        beside = [file for p in pictures for file in (caption_file(p), mask_file(p)) if file and file.is_file()]
+        return digest([*pictures, *beside])
 
     @classmethod
-    def execute(cls, folder: str, subfolders: bool) -> io.NodeOutput:
+    def execute(cls, folder: str, subfolders: bool, alpha_as_mask: bool = False) -> io.NodeOutput:
         pictures = pictures_of(folder, subfolders)
-        return io.NodeOutput([read_picture(p) for p in pictures], [caption_of(p) for p in pictures])
+        images, masks = zip(*(read_picture(p, alpha_as_mask) for p in pictures), strict=True)
+        return io.NodeOutput(list(images), [caption_of(p) for p in pictures], list(masks))
 
 
 def pictures_of(folder: str, subfolders: bool) -> list[Path]:
@@ -152,14 +175,19 @@ def pictures_of(folder: str, subfolders: bool) -> list[Path]:
     return found or find_pictures(path)
 
 
-def read_picture(path: Path) -> torch.Tensor:
-    """[1, H, W, 3] in 0..1, upright. Raises UserError for a damaged file."""
+def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
+    file, remarks = mask_file(path), []
     try:
-        with Image.open(path) as file:
-            picture = on_white(upright(file))
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' is no picture that can be read, or it is damaged ({error}). Remove it.") from None
-    return torch.from_numpy(np.asarray(picture).copy()).float().div(255)[None]
+        picture, alpha = read_image(path, 0, remarks)
+        mask = read_mask(file) if file else alpha if alpha_as_mask else None
+    except (UserError, *DAMAGED) as error:
+        raise UserError(f"'{path}' cannot be used: {error} Mend it, or remove it from the folder.") from None
+    for remark in remarks:
+        log.warning(remark)
+    if mask is not None and not mask.getbbox():
+        raise UserError(f"The mask of '{path}' is black all over, which leaves nothing to learn of it. Remove either.")
+    return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
 
 
 def caption_of(picture: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,11 +13,19 @@ from PIL import Image
 from ..ti_train.errors import UserError
 from ..ti_train.picture import Picture, bucket
 
+T = TypeVar("T")
+
 
 def to_images(batches: Sequence[torch.Tensor]) -> list[Image.Image]:
     """Batches of IMAGE, of any sizes, as pictures; transparency is dropped as the host's nodes do."""
     pixels = (frame[..., :3] for batch in batches for frame in batch)
     return [Image.fromarray(to_bytes(frame)) for frame in pixels]
+
+
+def to_masks(batches: Sequence[torch.Tensor]) -> list[Image.Image | None]:
+    """Batches of MASK, [B, H, W] or [H, W], as grey pictures; an empty one is ComfyUI's word for no mask."""
+    frames = (frame for batch in batches for frame in batch.reshape(-1, *batch.shape[-2:]))
+    return [Image.fromarray(to_bytes(frame)) if frame.any() else None for frame in frames]
 
 
 def to_bytes(frame: torch.Tensor) -> np.ndarray:
@@ -27,25 +37,43 @@ def to_batch(images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images])).float() / 255
 
 
-def shorter_side(images: Sequence[Image.Image], most: int) -> int:
-    """The side in pixels to train at: the largest picture's shorter side, at most the model's; a multiple of 8."""
-    return max(8, min(most, max(min(image.size) for image in images)) // 8 * 8)
+def to_mask(grey: Image.Image) -> torch.Tensor:
+    """A grey picture as MASK, [1, H, W]."""
+    return torch.from_numpy(np.asarray(grey).copy()).float().div(255)[None]
+
+
+def side_to_train_at(images: Sequence[Image.Image], most: int, square: bool) -> int:
+    """In pixels: the model's own, or less where no picture has as many; a multiple of 8."""
+    sides = (min(image.size) if square else math.sqrt(image.width * image.height) for image in images)
+    return max(8, int(min(most, max(sides))) // 8 * 8)
 
 
 def to_pictures(
-    images: Sequence[Image.Image], side: int, captions: Sequence[str], square: bool = False
+    images: Sequence[Image.Image],
+    side: int,
+    square: bool,
+    captions: Sequence[str],
+    masks: Sequence[Image.Image | None] = (),
 ) -> Iterator[Picture]:
-    """Training pictures in their buckets, or square; one caption stands for all.
+    """Training pictures in their buckets, or square.
 
-    Raises UserError where the numbers differ.
+    Raises UserError for captions or masks of another number than pictures, and for a mask that cannot be one.
     """
-    if len(captions) not in (0, 1, len(images)):
+    texts = one_each(captions or [""], "captions", images)
+    shades = one_each(masks or [None], "masks", images)
+    for number, (image, text, mask) in enumerate(zip(images, texts, shades, strict=True), 1):
+        name, shape = f"picture {number}", (side, side) if square else bucket(image.size, side)
+        try:
+            yield Picture.cropped(name, image, shape, " ".join(text.split()), mask)
+        except UserError as error:
+            raise UserError(f"{name.capitalize()}: {error}") from None
+
+
+def one_each(values: Sequence[T], kind: str, images: Sequence[Image.Image]) -> list[T]:
+    """One value for each picture; a single one stands for all."""
+    if len(values) not in (1, len(images)):
         raise UserError(
-            f"There are {len(images)} pictures and {len(captions)} captions. Connect one caption for each picture, "
-            "in their order, or a single one for all."
+            f"There are {len(images)} pictures and {len(values)} {kind}. Connect one for each picture, in their "
+            "order, or a single one for all."
         )
-    texts = list(captions) or [""]
-    texts *= len(images) // len(texts)
-    for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
-        shape = (side, side) if square else bucket(image.size, side)
-        yield Picture.cropped(f"picture {number}", image, shape, " ".join(text.split()))
+    return list(values) * (len(images) // len(values))

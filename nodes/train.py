@@ -19,7 +19,7 @@ from ..ti_train.report import loss_plot
 from .files import EXISTING, place
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
-from .tensors import shorter_side, to_batch, to_images, to_pictures
+from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
 
 
 class TrainEmbedding(io.ComfyNode):
@@ -126,6 +126,12 @@ class TrainEmbedding(io.ComfyNode):
                     tooltip="What each picture shows besides the word, one text a picture or one for all.",
                 ),
                 OptionsSocket.Input("options", optional=True, tooltip="The rest of the settings: Training Options."),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="White is what is learnt of a picture, black is left out; one mask a picture or one for "
+                    "all. An empty mask, as Load Image gives, means the whole picture.",
+                ),
             ],
             outputs=[
                 EmbeddingSocket.Output("embedding", display_name="embedding", tooltip="The learnt word."),
@@ -140,16 +146,23 @@ class TrainEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: list[torch.Tensor], captions: list[str] | None = None, **lists: list[Any]) -> Any:
+    def execute(
+        cls,
+        images: list[torch.Tensor],
+        captions: list[str] | None = None,
+        masks: list[torch.Tensor] | None = None,
+        **lists: list[Any],
+    ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
         with torch.inference_mode(False):
-            return cls.train(images, captions or [], **given)
+            return cls.train(images, captions or [], masks or [], **given)
 
     @classmethod
     def train(
         cls,
         images: list[torch.Tensor],
         captions: list[str],
+        masks: list[torch.Tensor],
         model: Any,
         clip: Any,
         vae: Any,
@@ -181,8 +194,9 @@ class TrainEmbedding(io.ComfyNode):
         )
         host = ComfyHost(model, clip, vae)
         pictures = to_images(images)
-        side = config.resolution or shorter_side(pictures, host.resolution)
-        dataset = encode_pictures(host, to_pictures(pictures, side, captions, config.square), config.flip)
+        side = config.resolution or side_to_train_at(pictures, host.resolution, config.square)
+        used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
+        dataset = encode_pictures(host, used, config.flip)
         run = learn(host, dataset, config, folder, resume, cls.hidden.unique_id)
 
         plot = to_batch([loss_plot(run.steps, file)])

@@ -21,10 +21,11 @@ def test_the_nodes_fit_their_interface(path):
     for node in ours:
         frozen = NODES[node["type"]]
         widgets = [i for i in frozen["inputs"] if i[1] in WIDGETS and i[0] != "captions"]
-        assert len(node["widgets_values"]) == len(widgets)
+        assert len(node["widgets_values"]) <= len(widgets), "a workflow of before may lack what was appended"
         known = [i[0] for i in frozen["inputs"]]
         assert all(socket["name"] in known for socket in node["inputs"])
-        assert [[s["type"], s["name"]] for s in node["outputs"]] == frozen["outputs"]
+        outputs = [[s["type"], s["name"]] for s in node["outputs"]]
+        assert outputs == frozen["outputs"][: len(outputs)], "a workflow of before may lack what was appended"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

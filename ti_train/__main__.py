@@ -1,26 +1,36 @@
-"""The command line: python -m ti_train {train,generate,inspect,demo}."""
+"""The command line: python -m ti_train {train,generate,evaluate,inspect,convert,merge,demo}."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from .arguments import parser
+from .clip import Clip, ClipJudge
 from .config import TrainConfig
 from .dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures
-from .embedding import Embedding
+from .describe import facts, neighbours
+from .embedding import Embedding, merge
 from .errors import UserError
-from .formats import config_of, layout_of, load_embedding
+from .evaluate import PAPER, Judge, Sampled, Subject, evaluate, initial_words, training_pictures
+from .export import export
+from .files import file_name
+from .formats import Reading, load_embedding, read_word
 from .hosts.base import Host, SampleRequest, Vectors, Words
 from .loop import Checkpoint, Done, Preview, Step, Warning, train
-from .progress import ProgressBar
+from .progress import Bar, ProgressBar
 from .prompts import Templates, parse
 from .report import StepLog, loss_plot
+from .samples import Sampling
+from .scores import Score, table, write_scores
 from .start import starting_vectors
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -29,7 +39,8 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    run = {"train": run_train, "generate": run_generate, "inspect": run_inspect, "demo": run_demo}
+    run = {"train": run_train, "generate": run_generate, "evaluate": run_evaluate, "inspect": run_inspect}
+    run |= {"convert": run_convert, "merge": run_merge, "demo": run_demo}
     try:
         return run[arguments.command](arguments)
     except (UserError, OSError) as error:
@@ -183,10 +194,7 @@ def run_generate(a: argparse.Namespace) -> int:
     from .hosts.diffusers import DiffusersHost
 
     files = sorted((DEMO / "words").glob("*.safetensors")) if a.demo and not a.embedding else a.embedding
-    model = DEMO / "model" if a.demo and a.model is None else a.model
-    if model is None:
-        raise UserError("No model is given. Give --model FOLDER, or --demo for the one that comes along.")
-    host = DiffusersHost.load(model, a.device)
+    host = DiffusersHost.load(model_folder(a), a.device)
     words: Words = {file.stem: on_device(load_embedding(file), host) for file in files}
     prompt = parse(a.prompt, words)
     side = a.resolution or host.resolution
@@ -199,47 +207,117 @@ def run_generate(a: argparse.Namespace) -> int:
     return 0
 
 
+def model_folder(a: argparse.Namespace) -> Path:
+    if a.model is None and not a.demo:
+        raise UserError("No model is given. Give --model FOLDER, or --demo for the one that comes along.")
+    return Path(a.model or DEMO / "model")
+
+
+def run_evaluate(a: argparse.Namespace) -> int:
+    from .hosts.diffusers import DiffusersHost
+    from .hosts.diffusers_ddim import sample_with_ddim
+
+    embeddings = {file.stem: load_embedding(file) for file in a.embedding}
+    if len(embeddings) < len(a.embedding):
+        raise UserError(
+            "Two of the embedding files have the same name. Rename one, so that a table can tell them apart."
+        )
+    clip = None if a.demo else Clip.load(a.clip_model, a.clip_weights)
+    files = find_pictures(a.images)
+    host = DiffusersHost.load(model_folder(a), a.device)
+    sample_with_ddim(host)
+    sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
+    warnings: list[str] = []
+    pictures = training_pictures(files, sampling.side, warnings)
+    judge: Judge
+    if clip is None:
+        from demo.judge import DrawnJudge
+
+        judge = DrawnJudge.load(a.images, pictures)
+        prompts = judge.prompts
+    else:
+        judge = ClipJudge(clip.to(host.device), pictures)
+        prompts = PAPER["style" if a.style else "object"]
+    prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
+    references = initial_words(embeddings.values(), a.init)
+    if not references:
+        warnings.append("No initial word is known for a reference; --init gives one.")
+    for message in warnings:
+        print(f"Warning: {message}", file=sys.stderr)
+    samples = a.out / "samples"
+    print(f"Sampling into {samples}. Stop when you like: the same command goes on where it was stopped.")
+    subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
+    scores = measure(evaluate(host, subjects, judge, prompts, sampling, samples))
+    settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
+    print(table(scores))
+    print(*write_scores(scores, settings, a.out), sep="\n")
+    return 0
+
+
+def measure(events: Iterable[Sampled | Score]) -> list[Score]:
+    """The scores of all subjects, behind a progress bar."""
+    scores: list[Score] = []
+    bar: Bar | None = None
+    try:
+        for event in events:
+            if isinstance(event, Sampled):
+                bar = bar or Bar(event.total, "samples")
+                bar.draw(event.done, time.monotonic())
+            else:
+                scores.append(event)
+    finally:
+        if bar:
+            bar.end()
+    return scores
+
+
 def on_device(embedding: Embedding, host: Host) -> Vectors:
     return {encoder: v.to(host.device) for encoder, v in embedding.fitted_to(host.widths).items()}
 
 
-def file_name(prompt: str) -> str:
-    """A prompt as a file name: its letters and digits, at most 60 of them."""
-    words = "".join(c if c.isalnum() else " " for c in prompt).split()
-    return "-".join(words)[:60] or "picture"
-
-
 def run_inspect(a: argparse.Namespace) -> int:
-    embedding = load_embedding(a.file)
-    ((_, vectors),) = embedding.vectors.items()
-    facts: dict[str, object] = {
-        "name": embedding.name,
-        "layout": layout_of(a.file),
-        "vectors": embedding.num_vectors,
-        "width": vectors.shape[1],
-        "norms": [round(n, 4) for n in vectors.norm(dim=-1).tolist()],
-    }
+    reading = read_word(a.file, a.second, a.word)
+    found = facts(reading)
     if a.model:
         from .hosts.diffusers import DiffusersHost
 
         host = DiffusersHost.load(a.model, "cpu", "float32")
-        for encoder, fitted in embedding.fitted_to(host.widths).items():
-            vocabulary = host.vocabulary(encoder)
-            facts["vocabulary norm (median)"] = round(float(vocabulary.norms.median()), 4)
-            facts["nearest words"] = [[[w, round(s, 3)] for w, s in vocabulary.nearest(vector)] for vector in fitted]
-    facts["provenance"] = {k: v for k, v in embedding.provenance.items() if k != "config"} | {
-        "config": config_of(embedding)
-    }
+        fitted = reading.embedding.fitted_to(host.widths)
+        for encoder, rows in fitted.items():
+            own = encoder if encoder in found["encoders"] else next(iter(found["encoders"]))
+            found["encoders"][own] |= neighbours(host.vocabulary(encoder), rows)
     if a.json:
-        print(json.dumps(facts, indent=2))
-        return 0
-    for key, value in facts.items():
+        print(json.dumps(found, indent=2))
+    else:
+        print_indented(found)
+    return 0
+
+
+def print_indented(values: dict[str, Any], depth: int = 0) -> None:
+    for key, value in values.items():
+        print("  " * depth + f"{key}:" + ("" if isinstance(value, dict) else f" {value}"))
         if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, detail in value.items():
-                print(f"  {inner}: {detail}")
-        else:
-            print(f"{key}: {value}")
+            print_indented(value, depth + 1)
+
+
+def run_convert(a: argparse.Namespace) -> int:
+    *sources, out = a.files
+    if not 1 <= len(sources) <= 2:
+        raise UserError(
+            "Give the file to read (two for Stable Diffusion XL in diffusers' layout) and the one to write."
+        )
+    return run_export(read_word(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)
+
+
+def run_merge(a: argparse.Namespace) -> int:
+    *sources, out = a.files
+    words = [load_embedding(source) for source in sources]
+    return run_export(Reading(merge(words, a.how, a.weights or [1.0] * len(words), out.stem), "merged", {}), out, a)
+
+
+def run_export(reading: Reading, out: Path, a: argparse.Namespace) -> int:
+    scaled = replace(reading, embedding=reading.embedding.scaled(a.strength, a.norm))
+    print("\n".join(export(scaled, out, a.to, a.dtype, a.name, a.overwrite)))
     return 0
 
 

@@ -181,9 +181,8 @@ def train(
             skipped = 0 if finite else skipped + 1
             now, seconds = snapshot(vectors), done.seconds + perf_counter() - began
             completed = report(step, loss, rate, now, seconds)
-            done = State(
-                step, seconds, now, start, state_tensors(optimizer), snapshot(own)
-            )  # now: what is kept was told
+            # only now: whatever is kept was told
+            done = State(step, seconds, now, start, state_tensors(optimizer), snapshot(own))
 
             yield completed
             if not finite:

@@ -14,6 +14,7 @@ from comfyui_server import Server
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
+FAMILIES = ("sd1", "sd2-v", "sdxl")
 CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
 
 
@@ -41,24 +42,40 @@ def world() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(comfyui, comfyui_python) -> Path:
-    """A folder with tiny.safetensors and tiny-lora.safetensors."""
-    folder = CACHE / "tiny-sd1"
-    if not (folder / "tiny-lora.safetensors").is_file():
-        drawing = [comfyui_python, str(HERE / "draw_checkpoint.py"), str(folder)]
-        subprocess.run(drawing, cwd=comfyui, check=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
-    return folder
+def drawn(comfyui, comfyui_python) -> Path:
+    """A folder with FAMILY.safetensors and FAMILY-lora.safetensors for each of FAMILIES: 3.5 GB in all."""
+    for family in FAMILIES:
+        if not (CACHE / f"{family}-lora.safetensors").is_file():
+            drawing = [comfyui_python, str(HERE / "draw_checkpoint.py"), family, str(CACHE)]
+            subprocess.run(drawing, cwd=comfyui, check=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    return CACHE
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, tiny, tmp_path_factory) -> Iterator[Server]:
+def front_end(comfyui_python) -> Path:
+    """COMFYUI_FRONTEND: the page's folder (`static` of comfyui-frontend-package), if it is not the one installed."""
+    path = os.environ.get("COMFYUI_FRONTEND")
+    if not path:
+        ask = "import comfyui_frontend_package as package; print(package.__path__[0])"
+        found = subprocess.run([comfyui_python, "-c", ask], capture_output=True, text=True, check=False)
+        if found.returncode:
+            pytest.skip("COMFYUI_FRONTEND is not set, and ComfyUI's Python has no comfyui-frontend-package")
+        path = f"{found.stdout.strip()}/static"
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, drawn, tmp_path_factory, request) -> Iterator[Server]:
     base = tmp_path_factory.mktemp("comfyui")
+    with_page = any("front_end" in item.fixturenames for item in request.session.items)
+    page = request.getfixturevalue("front_end") if with_page else None
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "probe").symlink_to(HERE / "probe", target_is_directory=True)
     (base / "models" / "checkpoints").mkdir(parents=True)
     (base / "models" / "loras").mkdir()
-    (base / "models" / "checkpoints" / "tiny.safetensors").symlink_to(tiny / "tiny.safetensors")
-    (base / "models" / "loras" / "tiny-lora.safetensors").symlink_to(tiny / "tiny-lora.safetensors")
+    for family in FAMILIES:
+        (base / "models" / "checkpoints" / f"{family}.safetensors").symlink_to(drawn / f"{family}.safetensors")
+        (base / "models" / "loras" / f"{family}-lora.safetensors").symlink_to(drawn / f"{family}-lora.safetensors")
     world = os.environ.get("TI_TRAIN_WORLD")
     if world:
         (base / "models" / "checkpoints" / "world.safetensors").symlink_to(
@@ -66,7 +83,7 @@ def server(comfyui, tiny, tmp_path_factory) -> Iterator[Server]:
         )
         (base / "models" / "vae_approx").symlink_to(Path(world).resolve() / "comfyui" / "vae_approx")
     draw_pictures(base / "input" / "toys")
-    running = Server(comfyui, base)
+    running = Server(comfyui, base, page)
     yield running
     running.stop()
 

@@ -65,8 +65,8 @@ def make_host(model: Any, clip: Any, vae: Any) -> Any:
 
 
 def batch(host: Any) -> dict[str, Any]:
-    """Two pictures' worth of fixed latents, noise and prompts, and a word's vectors."""
-    from pack.ti_train.hosts.base import Slot
+    """Two pictures' worth of fixed latents, noise, prompts and sizes, and a word's vectors."""
+    from pack.ti_train.hosts.base import Size, Slot
 
     generator = torch.Generator().manual_seed(3)
     return {
@@ -74,28 +74,30 @@ def batch(host: Any) -> dict[str, Any]:
         "noise": torch.randn(2, 4, 8, 8, generator=generator),
         "sigma": host.sigmas[[150, 700]],
         "prompts": [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")],
-        "vectors": torch.randn(2, 768, generator=generator) * 0.02,
+        "sizes": [Size((96, 64), (16, 0), (64, 64)), Size((64, 64), (0, 0), (64, 64))],
+        "vectors": {e: torch.randn(2, width, generator=generator) * 0.02 for e, width in host.widths.items()},
     }
 
 
-def loss_of(host: Any, data: dict[str, Any], vectors: torch.Tensor) -> torch.Tensor:
+def loss_of(host: Any, data: dict[str, Any], vectors: dict[str, torch.Tensor]) -> torch.Tensor:
     from pack.ti_train.objective import add_noise, denoising_loss, target
 
     noisy = add_noise(data["x0"], data["noise"], data["sigma"], host.prediction)
     wanted = target(data["x0"], data["noise"], data["sigma"], host.prediction)
-    cond = host.encode(data["prompts"], {"*": {"clip_l": vectors}})
+    cond = host.encode(data["prompts"], {"*": vectors}, data["sizes"])
     return denoising_loss(host.predict(noisy, data["sigma"], cond), wanted).mean()
 
 
-def gradient_of(host: Any, data: dict[str, Any], **training: bool) -> torch.Tensor:
-    vectors = data["vectors"].clone().requires_grad_()
+def gradient_of(host: Any, data: dict[str, Any], **training: bool) -> dict[str, torch.Tensor]:
+    vectors = {encoder: v.clone().requires_grad_() for encoder, v in data["vectors"].items()}
     with host.training(**training):
         loss_of(host, data, vectors).backward()
-    return vectors.grad
+    return {encoder: v.grad for encoder, v in vectors.items()}
 
 
-def difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).norm() / other.norm())
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Relative, of the encoder where it is largest."""
+    return max(float((one[encoder] - v).norm() / v.norm()) for encoder, v in other.items())
 
 
 def state_of(model: Any, clip: Any) -> dict[str, tuple]:
@@ -114,23 +116,33 @@ def same(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
 
 
 def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
-    """The gradient by itself, by finite differences and with checkpointing; for the world, for diffusers to repeat."""
-    model, clip, _ = load(checkpoint)
-    _, _, vae = load(str(Path(lora).with_name("tiny.safetensors")))  # the world's file has none
+    """The gradient by itself, by finite differences and with checkpointing; and all of it for diffusers to repeat."""
+    model, clip, vae = load(checkpoint)
+    if vae is None or vae.first_stage_model is None:  # the world's file has none
+        vae = load(str(Path(lora).with_name("sd1.safetensors")))[2]
     host = make_host(model, clip, vae)
     data = batch(host)
     found = gradient_of(host, data)
-    direction = found / found.norm()
-    step = 0.02
-    with torch.no_grad():
-        up, down = (loss_of(host, data, data["vectors"] + s * direction).double() for s in (step, -step))
     checkpointed = gradient_of(host, data, gradient_checkpointing=True)
     torch.save({"gradient": found} | {k: data[k] for k in ("x0", "noise", "vectors")}, folder / "gradient.pt")
     return {
-        "finite_differences": abs(float((up - down) / (2 * step) / found.norm()) - 1),
+        "prediction": host.prediction,
+        "encoders": host.widths,
+        "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in found.items()},
         "checkpointed": difference(checkpointed, found),
-        "norm": float(found.norm()),
+        "norms": {encoder: float(g.norm()) for encoder, g in found.items()},
     }
+
+
+def slope(host: Any, data: dict[str, Any], encoder: str, gradient: torch.Tensor, step: float = 0.02) -> float:
+    """How far the loss's slope along one encoder's gradient, by finite differences, is from the gradient's length."""
+    direction = gradient / gradient.norm()
+    with torch.no_grad():
+        up, down = (
+            loss_of(host, data, data["vectors"] | {encoder: data["vectors"][encoder] + s * direction}).double()
+            for s in (step, -step)
+        )
+    return abs(float((up - down) / (2 * step) / gradient.norm()) - 1)
 
 
 @contextlib.contextmanager
@@ -213,7 +225,6 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     with at_forward(network, 2, full):
         run = learn(host, dataset, config, folder / "once", False, "1")
     calm = learn(host, dataset, config, folder / "calm", False, "1")
-    one, other = (r.embedding.vectors["clip_l"] for r in (run, calm))
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
         learn(host, dataset, config, folder / "always", False, "1")
@@ -223,7 +234,7 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     handle.remove()
     return {
         "steps": [step.step for step in run.steps],
-        "difference": difference(one, other),
+        "difference": difference(run.embedding.vectors, calm.embedding.vectors),
         "message": message,
         "kept": sorted(file.name for file in (folder / "always").iterdir()),
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import workflows as w
 from comfyui_server import Server, failure
 from PIL import Image
@@ -101,11 +104,45 @@ def test_a_taken_name_gets_a_number_unless_told_otherwise(server):
     server.run(w.training(name="twice", steps=1, seed=2, if_exists="replace"))  # cached: nothing has changed
 
 
+def trained(server: Server) -> list[str]:
+    """The words whose training has run to its end, by what the log says."""
+    return re.findall(r"Learnt '(.+?)' in", server.said())
+
+
+def test_what_is_queued_behind_a_training_waits_and_what_has_not_changed_is_not_learnt_again(server):
+    prompts = [server.queue(w.training(name=name, steps=2)) for name in ("first", "first", "second")]
+    assert [failure(server.wait(prompt)) for prompt in prompts] == ["", "", ""]
+    learnt = trained(server)
+    assert learnt[-2:] == ["first", "second"], "the second prompt is the first one again"
+    assert not word(server, "first-2").exists()
+    server.run(w.training(name="second", steps=2))
+    assert trained(server) == learnt
+
+
+def test_two_trainings_of_one_name_in_a_graph_get_two_files(server):
+    workflow = w.training(name="double", steps=1)
+    workflow["other"] = w.training(name="double", steps=1, seed=5)["train"]
+    workflow |= w.sampling("a photo of a *", ["train", 1], "one")
+    other = w.sampling("a photo of a *", ["other", 1], "two")
+    links = {name: f"other-{name}" for name in other}
+    for name, node in other.items():
+        node["inputs"] = {
+            key: [links.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+            for key, value in node["inputs"].items()
+        }
+        workflow[links[name]] = node
+    outputs = server.run(workflow)
+    one, two = (load_embedding(word(server, name)).vectors["emb_params"] for name in ("double", "double-2"))
+    assert not one.equal(two)
+    pictures = [pixels(server.files(outputs, name)[0]) for name in ("save", "other-save")]
+    assert not np.array_equal(*pictures), "each branch has the word of its own training"
+
+
 def test_a_lora_is_trained_with_and_stays_as_it_is(server):
     """Another embedding than without it; and the patched model samples the same picture after as before."""
     lora = {
         "lora": w.node(
-            "LoraLoader", model=["model", 0], clip=["model", 1], lora_name="tiny-lora.safetensors",
+            "LoraLoader", model=["model", 0], clip=["model", 1], lora_name="sd1-lora.safetensors",
             strength_model=1.0, strength_clip=1.0,
         )
     }  # fmt: skip
@@ -143,6 +180,50 @@ def test_captions_and_their_number(server):
     workflow = w.training(name="x", steps=1, images=["batch1", 0], captions=["pictures", 1]) | one | three
     with pytest.raises(AssertionError, match="3 pictures and 2 captions"):
         server.run(workflow)
+
+
+def test_masks(server):
+    """White all over is no mask; a half one learns something else; and what cannot be a mask is told."""
+
+    shutil.copytree(server.base / "input" / "toys", server.base / "input" / "square")
+    (server.base / "input" / "square" / "red.png").unlink()
+
+    def vectors(name: str, **nodes: dict) -> torch.Tensor:
+        server.run(w.training(folder="square", name=name, steps=2, masks=["mask", 0]) | nodes)
+        return load_embedding(word(server, name)).vectors["emb_params"]
+
+    server.run(w.training(folder="square", name="unmasked", steps=2))
+    unmasked = load_embedding(word(server, "unmasked")).vectors["emb_params"]
+    assert vectors("white", mask=w.node("SolidMask", value=1.0, width=64, height=64)).equal(unmasked)
+    assert vectors("empty", mask=w.node("SolidMask", value=0.0, width=8, height=8)).equal(unmasked)
+    half = {
+        "white": w.node("SolidMask", value=1.0, width=32, height=64),
+        "black": w.node("SolidMask", value=0.0, width=64, height=64),
+        "mask": w.node("MaskComposite", destination=["black", 0], source=["white", 0], x=0, y=0, operation="add"),
+    }
+    assert not vectors("half", **half).equal(unmasked)
+    with pytest.raises(AssertionError, match="Picture 1: the mask has 64 x 16 pixels and the picture 64 x 64"):
+        vectors("askew", mask=w.node("SolidMask", value=1.0, width=64, height=16))
+
+
+def test_mask_files_and_transparency(server):
+    """A picture's mask file comes with it; so does its transparency where asked for."""
+    folder = server.base / "input" / "masked"
+    folder.mkdir()
+    picture = Image.new("RGBA", (64, 64), (200, 40, 40, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    picture.save(folder / "a.png")
+    picture.convert("RGB").save(folder / "b.png")
+    Image.new("L", (64, 64), 64).save(folder / "b-mask.png")
+    means = {}
+    for alpha in (False, True):
+        loading = {"pictures": w.node("TITrain_LoadTrainingImages", folder="masked", subfolders=False,
+                                      alpha_as_mask=alpha)}  # fmt: skip
+        loading["show"] = w.node("MaskToImage", mask=["pictures", 2])
+        loading["save"] = w.node("SaveImage", images=["show", 0], filename_prefix=f"mask-{alpha}")
+        means[alpha] = [pixels(file).mean() for file in server.files(server.run(loading), "save")]
+    assert means[False] == [255, 64]
+    assert means[True] == [pytest.approx(127.5), 64]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
-def training(checkpoint: str = "tiny.safetensors", folder: str = "toys", **settings: Any) -> Workflow:
+def training(checkpoint: str = "sd1.safetensors", folder: str = "toys", **settings: Any) -> Workflow:
     """Load Checkpoint and Load Training Images into Train Embedding (node "train")."""
     given: dict[str, Any] = {
         "name": "my-toy", "initial_text": "toy", "num_vectors": 1, "preset": "Balanced", "steps": 3,

@@ -24,7 +24,6 @@ from .comfy_weights import checkpointed, differentiable, load_whole, trainable_c
 from .comfy_words import vocabulary, widths, with_words
 
 SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
-RESOLUTIONS = {768: 512, 1024: 768, 2048: 1024}  # by the width of the text: Stable Diffusion 1, 2 and XL
 
 
 class ComfyHost:
@@ -38,7 +37,7 @@ class ComfyHost:
         self.sampling = self.model.get_model_object("model_sampling")
         self.prediction = prediction_of(self.sampling)
         self.sigmas: Tensor = self.sampling.sigmas.detach().float().clone()
-        self.resolution = RESOLUTIONS.get(self.model.model.model_config.unet_config.get("context_dim"), 1024)
+        self.resolution = resolution_of(self.model.model.model_config.unet_config, self.prediction)
         network = self.model.model.diffusion_model
         self.fingerprint = fingerprint(network, self.clip.cond_stage_model, vae.first_stage_model)
 
@@ -161,6 +160,15 @@ def prediction_of(sampling: Any) -> Prediction:
         return "v" if isinstance(sampling, kinds.V_PREDICTION) else "eps"
     names = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-1])
     raise UserError(f"The model's sampling ({names}) is not supported; eps, v and flow prediction are.")
+
+
+def resolution_of(unet_config: dict[str, Any], prediction: Prediction) -> int:
+    """Side in pixels of the pictures that a family was trained on, told by the width of its text.
+
+    512 for Stable Diffusion 1 and 2's base model, 768 for 2 with v-prediction, 1024 for XL and what came after.
+    """
+    width = unet_config.get("context_dim")
+    return 512 if width == 768 or (width == 1024 and prediction == "eps") else 768 if width == 1024 else 1024
 
 
 def from_x0(x0: Tensor, noisy: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:

@@ -30,7 +30,7 @@ def encoders(clip: Any) -> dict[str, Any]:
     if not found:
         raise UserError(
             f"This CLIP ({type(clip.cond_stage_model).__name__}) has no text encoder that takes embeddings. "
-            "Supported are the CLIPs of Stable Diffusion 1."
+            "Supported are the CLIPs of Stable Diffusion 1, 2 and XL."
         )
     return found
 

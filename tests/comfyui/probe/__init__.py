@@ -12,7 +12,9 @@ class ProbeConditioning:
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "write", "tests", True
 
     def write(self, conditioning, file):
-        torch.save([entry[0].clone() for entry in conditioning], Path(folder_paths.get_output_directory()) / file)
+        pooled = [entry[1].get("pooled_output") for entry in conditioning]
+        tensors = [t.clone() for t in [*(entry[0] for entry in conditioning), *pooled] if t is not None]
+        torch.save(tensors, Path(folder_paths.get_output_directory()) / file)
         return {}
 
 

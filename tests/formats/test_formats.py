@@ -30,6 +30,24 @@ def test_a_file_has_one_tensor_of_fp32_and_its_provenance(tmp_path):
         assert file.metadata() == {"name": "cat", "step": "7"}
 
 
+def test_sdxl_has_one_tensor_for_each_encoder_and_comes_back(tmp_path):
+    path = tmp_path / "cat.safetensors"
+    word = Embedding("cat", {"clip_l": torch.randn(3, 768), "clip_g": torch.randn(3, 1280)}, {"step": "7"})
+    save_embedding(word, path)
+    assert {key: tensor.dtype for key, tensor in load_file(path).items()} == dict.fromkeys(word.vectors, torch.float32)
+    read = load_embedding(path)
+    assert set(read.vectors) == set(word.vectors)
+    assert all(torch.equal(read.vectors[encoder], word.vectors[encoder]) for encoder in word.vectors)
+    assert (read.name, read.provenance["step"]) == ("cat", "7")
+    assert layout_of(path) == "safetensors, tensors 'clip_l' and 'clip_g'"
+
+
+def test_a_word_has_as_many_vectors_for_each_encoder(tmp_path):
+    save_file({"clip_l": torch.ones(2, 768), "clip_g": torch.ones(3, 1280)}, tmp_path / "cat.safetensors")
+    with pytest.raises(UserError, match=r"'cat.safetensors' holds (2 for clip_l|3 for clip_g) and"):
+        load_embedding(tmp_path / "cat.safetensors")
+
+
 def test_a_file_of_one_tensor_under_any_name_is_read(tmp_path):
     save_file({"<my-cat>": torch.ones(16, dtype=torch.float16)}, tmp_path / "cat.safetensors")
     read = load_embedding(tmp_path / "cat.safetensors")
@@ -74,8 +92,11 @@ def with_value(value: float) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("tensors", "why"),
     [
-        ({}, "holds 0 tensors"),
-        ({"clip_l": torch.ones(1, 4), "clip_g": torch.ones(1, 4)}, r"holds 2 tensors \(clip_g, clip_l\)"),
+        ({}, "holds no tensor"),
+        (
+            {f"layer.{i}": torch.ones(1, 4) for i in range(65)},
+            r"65 tensors \(layer.0, layer.1, layer.10 ...\). Is it a",
+        ),
         ({"emb": torch.ones(1, 4, dtype=torch.int64)}, r"shape \[1, 4\] and type int64"),
         ({"emb": torch.ones(1, 2, 4)}, r"shape \[1, 2, 4\]"),
         ({"emb": torch.tensor(1.0)}, r"shape \[\]"),
@@ -93,7 +114,7 @@ def test_a_file_that_is_no_word_is_refused_by_name(tmp_path, tensors, why):
 @pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0notjson!"])
 def test_garbage_is_refused(tmp_path, content):
     (tmp_path / "cat.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"'cat.safetensors' is not a readable safetensors file"):
+    with pytest.raises(UserError, match=r"'cat.safetensors' is no embedding that can be read, or is damaged"):
         load_embedding(tmp_path / "cat.safetensors")
 
 
@@ -101,7 +122,7 @@ def test_half_a_file_is_refused(tmp_path):
     path = tmp_path / "cat.safetensors"
     save_embedding(Embedding("cat", {SINGLE: torch.ones(2, 4)}), path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="is no embedding that can be read, or is damaged"):
         load_embedding(path)
 
 
@@ -111,9 +132,13 @@ def test_no_file_is_refused(tmp_path):
 
 
 def test_a_file_as_large_as_a_model_is_not_read(tmp_path):
-    with (tmp_path / "model.safetensors").open("wb") as file:
+    with (tmp_path / "model.pt").open("wb") as file:
+        file.write(b"\x80\x02\x8a\n")
         file.truncate(2**28 + 1)  # a sparse file: takes no room
     with pytest.raises(UserError, match=r"has 256 MiB; .* Is it a model"):
+        load_embedding(tmp_path / "model.pt")
+    save_file({"table": torch.zeros(6000, 768)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds more than 16 MiB of tensors; .* Is it a model"):
         load_embedding(tmp_path / "model.safetensors")
 
 

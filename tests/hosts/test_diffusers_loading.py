@@ -1,0 +1,356 @@
+"""Loading folders and checkpoint files: the same model, nothing from the network, and errors for people."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_checkpoint import tensors_of, write_checkpoint, write_configs
+from tiny_host import dataset_of
+from tiny_pipeline import write_pipeline
+
+pytest.importorskip("diffusers")
+pytest.importorskip("open_clip")
+
+from diffusers import EulerDiscreteScheduler
+
+from ti_train.embedding import Embedding
+from ti_train.errors import UserError
+from ti_train.formats import save_embedding
+from ti_train.hosts import diffusers_checkpoint
+from ti_train.hosts.base import SampleRequest
+from ti_train.hosts.diffusers import DiffusersHost
+from ti_train.hosts.diffusers_checkpoint import CONFIGS
+from ti_train.hosts.diffusers_loading import check_folder, clip_tokenizer
+from ti_train.loop import train
+
+KINDS = {
+    "sd15": {"family": "sd1"},
+    "sd21": {"family": "sd2"},
+    "sd21-v": {"family": "sd2", "prediction": "v_prediction"},
+    "sdxl": {"family": "sdxl"},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A small folder of each kind, with CLIP's whole vocabulary."""
+
+    def folder(kind: str):
+        tokenizers = [clip_tokenizer(place) for place in sorted((CONFIGS / kind).glob("tokenizer*"))]
+        return write_pipeline(tmp_path_factory.mktemp(kind), tokenizers=tokenizers, **KINDS[kind])
+
+    return {kind: folder(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def files(folders, tmp_path_factory):
+    """The same weights as checkpoint files; that of v_prediction says so."""
+    place = tmp_path_factory.mktemp("files")
+    says = {"sd21-v": {"modelspec.prediction_type": "v"}}
+    return {
+        kind: write_checkpoint(place / f"{kind}.safetensors", folder, KINDS[kind]["family"], **says.get(kind, {}))
+        for kind, folder in folders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def small_configs(folders, tmp_path_factory):
+    root = tmp_path_factory.mktemp("configs")
+    for kind, folder in folders.items():
+        write_configs(root, kind, folder)
+    return root
+
+
+@pytest.fixture
+def _small(small_configs, monkeypatch):
+    """Files are told and loaded by the small models' shapes."""
+    monkeypatch.setattr(diffusers_checkpoint, "CONFIGS", small_configs)
+
+
+@pytest.fixture
+def attempts(monkeypatch):
+    """Tries to reach the network, each of them refused."""
+    from huggingface_hub import constants
+
+    made = []
+
+    def refuse(*address, **_):
+        made.append(address)
+        raise OSError("the network is refused")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return made
+
+
+# --- Files ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_trains_to_the_bit_as_the_folder_of_the_same_weights(
+    kind, files, folders, attempts, pictures, settings, tmp_path
+):
+    file, folder = (DiffusersHost.load(source[kind], "cpu", "float32") for source in (files, folders))
+    assert attempts == []
+    assert (file.fingerprint, file.prediction, file.widths) == (folder.fingerprint, folder.prediction, folder.widths)
+    for ours, theirs in zip(parts_of(file), parts_of(folder), strict=True):
+        assert equal(ours.state_dict(), theirs.state_dict())
+    for name, host in (("file", file), ("folder", folder)):
+        list(train(host, dataset_of(host, pictures), settings(init="cat", steps=3), tmp_path / name))
+    assert equal(*(load_file(tmp_path / name / "my-toy.safetensors") for name in ("file", "folder")))
+
+
+def parts_of(host) -> tuple:
+    return (host.unet, host.vae, *host.text_encoders)
+
+
+def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_file_samples_as_its_folder_with_the_schedule_of_the_shipped_configuration(files, folders):
+    file, folder = (DiffusersHost.load(source["sdxl"], "cpu", "float32") for source in (files, folders))
+    assert type(file.pipeline.scheduler) is EulerDiscreteScheduler
+    folder.pipeline.scheduler = EulerDiscreteScheduler.from_config(folder.pipeline.scheduler.config)
+    request = SampleRequest((("a photo of a cat",),), (3,), 16, 16, 2)
+    ours, theirs = (host.sample(request, {})[0] for host in (file, folder))
+    assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_a_file_in_half_precision_is_loaded_as_it_is(kind, folders, tmp_path):
+    halves = {key: tensor.half() for key, tensor in tensors_of(folders[kind], KINDS[kind]["family"]).items()}
+    save_file({key: tensor.contiguous() for key, tensor in halves.items()}, tmp_path / "half.safetensors")
+    half = DiffusersHost.load(tmp_path / "half.safetensors", "cpu", "float32")
+    whole = DiffusersHost.load(folders[kind], "cpu", "float32")
+    for ours, theirs in zip(parts_of(half), parts_of(whole), strict=True):
+        for (name, tensor), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(tensor, expected.half().float()), name
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("kind", "asked", "prediction"),
+    [
+        ("sd15", None, "eps"),
+        ("sd15", "v_prediction", "v"),
+        ("sd21", None, "eps"),
+        ("sd21-v", None, "v"),
+        ("sd21-v", "epsilon", "eps"),
+        ("sdxl", "v_prediction", "v"),
+    ],
+)
+def test_what_is_asked_for_overrules_what_the_model_says_of_its_prediction(kind, asked, prediction, files, folders):
+    for source in (files[kind], folders[kind]):
+        assert DiffusersHost.load(source, "cpu", "float32", asked).prediction == prediction
+
+
+@pytest.mark.usefixtures("_small")
+def test_marks_of_zero_terminal_snr_reach_the_noise_levels(folders, tmp_path):
+    marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
+    save_file(
+        {key: tensor.contiguous() for key, tensor in (tensors_of(folders["sdxl"], "sdxl") | marks).items()},
+        tmp_path / "noob.safetensors",
+    )
+    host = DiffusersHost.load(tmp_path / "noob.safetensors", "cpu", "float32")
+    assert host.prediction == "v"
+    assert host.sigmas[-1] == pytest.approx(2**12, rel=1e-3)  # pure noise, where 14.6 is usual
+    assert host.pipeline.scheduler.config.timestep_spacing == "trailing"
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda key: None if ".middle_block." in key else key, "relative of Stable Diffusion XL: its unet has"),
+        (lambda key: None if ".resblocks.1." in key else key, "XL: its text_encoder_2 has .* are wanted"),
+        (lambda key: None if ".decoder.mid." in key else key, "XL: its vae has"),
+    ],
+    ids=["U-Net", "text encoder", "VAE"],
+)
+def test_a_model_that_lacks_weights_is_not_filled_up_with_random_ones(change, why, folders, tmp_path):
+    tensors = tensors_of(folders["sdxl"], "sdxl")
+    kept = {change(key): tensor.contiguous() for key, tensor in tensors.items() if change(key)}
+    save_file(kept, tmp_path / "cut.safetensors")
+    with pytest.raises(UserError, match=why):
+        DiffusersHost.load(tmp_path / "cut.safetensors", "cpu", "float32")
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_u_net_with_more_weights_is_another_model(folders, tmp_path):
+    tensors = tensors_of(folders["sd15"], "sd1") | {"model.diffusion_model.motion.weight": torch.zeros(7)}
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "more.safetensors")
+    with pytest.raises(UserError, match="relative of Stable Diffusion 1: its unet has"):
+        DiffusersHost.load(tmp_path / "more.safetensors", "cpu", "float32")
+
+
+@pytest.mark.usefixtures("_small")
+def test_weights_of_another_shape_are_told(folders, tmp_path):
+    tensors = tensors_of(folders["sd15"], "sd1")
+    tensors["model.diffusion_model.out.2.weight"] = torch.zeros(8, 32, 3, 3)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match=r"odd.safetensors' cannot be loaded: .*size mismatch"):
+        DiffusersHost.load(tmp_path / "odd.safetensors", "cpu", "float32")
+
+
+# --- CLIP's vocabulary ----------------------------------------------------------
+
+
+def test_the_vocabulary_is_that_of_open_clips_own_tokenizer():
+    from open_clip.tokenizer import SimpleTokenizer
+
+    ours, theirs = clip_tokenizer(CONFIGS / "sd15" / "tokenizer"), SimpleTokenizer()
+    assert (len(ours), ours.bos_token_id, ours.eos_token_id) == (49408, 49406, 49407)
+    for text in ("a photo of a cat", "Katzenfüße 猫 🐈, isn't it?", "  MANY   words\n\there 1234 <|endoftext|"):
+        assert ours(text, add_special_tokens=False).input_ids == theirs.encode(text)
+
+
+def test_each_encoder_has_its_own_padding():
+    padding = {
+        (kind, place.name): clip_tokenizer(place).pad_token_id
+        for kind in KINDS
+        for place in (CONFIGS / kind).glob("tokenizer*")
+    }
+    assert padding == {
+        ("sd15", "tokenizer"): 49407, ("sd21", "tokenizer"): 0, ("sd21-v", "tokenizer"): 0,
+        ("sdxl", "tokenizer"): 49407, ("sdxl", "tokenizer_2"): 0,
+    }  # fmt: skip
+
+
+# --- The shipped configurations -------------------------------------------------
+
+PUBLISHED = {  # numbers of weights: the U-Net, the VAE, the text encoders
+    "sd15": (859_520_964, 83_653_863, 123_060_480),
+    "sd21": (865_910_724, 83_653_863, 340_387_840),
+    "sd21-v": (865_910_724, 83_653_863, 340_387_840),
+    "sdxl": (2_567_463_684, 83_653_863, 123_060_480, 694_659_840),
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_a_shipped_configuration_has_the_published_models_size(kind):
+    import diffusers
+    import transformers
+
+    index = json.loads((CONFIGS / kind / "model_index.json").read_text())
+    counts = []
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if part in index:
+            library, name = index[part]
+            module = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+            folder = CONFIGS / kind / part
+            with torch.device("meta"):
+                if library == "diffusers":
+                    made = module.from_config(module.load_config(folder))
+                else:
+                    made = module(module.config_class.from_pretrained(folder))
+            counts.append(sum(parameter.numel() for parameter in made.parameters()))
+    assert tuple(counts) == PUBLISHED[kind]
+
+
+# --- Folders --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (lambda folder: None, "is no model folder and no file: there is nothing"),
+        (lambda folder: folder.mkdir(), "is no model folder: it has no model_index.json"),
+    ],
+)
+def test_what_is_no_model_folder_is_refused(tmp_path, write, why):
+    write(tmp_path / "model")
+    with pytest.raises(UserError, match=f"{why}.*Stable Diffusion 1, 2 or XL model"):
+        DiffusersHost.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("index", "why"),
+    [
+        ("{", "model_index.json' cannot be read"),
+        ("[]", "model_index.json' cannot be read"),
+        ("\xff", "model_index.json' cannot be read"),
+        ("{}", "is a None; supported are StableDiffusionPipeline and StableDiffusionXLPipeline"),
+        (json.dumps({"_class_name": "FluxPipeline"}), "is a FluxPipeline; supported are"),
+    ],
+)
+def test_a_folder_of_another_kind_is_refused_before_anything_is_loaded(tmp_path, index, why):
+    (tmp_path / "model_index.json").write_bytes(index.encode("latin-1"))
+    with pytest.raises(UserError, match=why):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae", "tokenizer", "scheduler"])
+def test_a_folder_that_lacks_a_part_is_refused(own_pipeline, part):
+    shutil.rmtree(own_pipeline / part)
+    with pytest.raises(UserError, match=f"own-model.*{part}"):
+        DiffusersHost.load(own_pipeline, "cpu", "float32")
+
+
+@pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer_2"])
+def test_a_folder_of_xl_needs_both_encoders(pipelines, tmp_path, part):
+    folder = shutil.copytree(pipelines(family="sdxl"), tmp_path / "own-model")
+    shutil.rmtree(folder / part)
+    with pytest.raises(UserError, match=f"lacks {part}"):
+        DiffusersHost.load(folder, "cpu", "float32")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b""], ids=["half", "empty"])
+def test_damaged_weights_are_refused(own_pipeline, part, damage):
+    (file,) = (own_pipeline / part).glob("*.safetensors")
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=r"model folder '.*' cannot be loaded"):
+        DiffusersHost.load(own_pipeline, "cpu", "float32")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_pickled_weights_are_not_read(own_pipeline, part, tmp_path):
+    (file,) = (own_pipeline / part).glob("*.safetensors")
+    file.unlink()
+    name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    torch.save(Trap(tmp_path / "sprung"), own_pipeline / part / name)
+    with pytest.raises(UserError, match=r"model folder '.*' cannot be loaded: .*safetensors"):
+        DiffusersHost.load(own_pipeline, "cpu", "float32")
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (type(self.path).touch, (self.path,))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"epsilon"', '"sample"', "DDIMScheduler, predicts 'sample'; supported are epsilon, v_prediction"),
+        ("DDIMScheduler", "EDMEulerScheduler", "EDMEulerScheduler, predicts .*table of noise levels"),
+    ],
+)
+def test_a_scheduler_of_another_kind_is_refused(own_pipeline, old, new, why):
+    for config in (own_pipeline / "scheduler" / "scheduler_config.json", own_pipeline / "model_index.json"):
+        config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(UserError, match=why):
+        DiffusersHost.load(own_pipeline, "cpu", "float32")
+
+
+def test_a_word_of_stable_diffusion_1_is_no_start_on_xl(pipelines, pictures, settings, tmp_path):
+    save_embedding(Embedding("cat", {"clip_l": torch.ones(1, 32)}), tmp_path / "cat.safetensors")
+    host = DiffusersHost.load(pipelines(family="sdxl"), "cpu", "float32")
+    run = train(host, dataset_of(host, pictures), settings(init=str(tmp_path / "cat.safetensors")), tmp_path)
+    with pytest.raises(UserError, match=r"width 32, but the model's text encoder wants 32 \(clip_l\) \+ 48 \(clip_g\)"):
+        next(run)
