@@ -46,17 +46,14 @@ class TrainConfig:
     warmup: int = 0  # steps; Adam's first step has the size of the rate whatever the gradient, so there is no need
     gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off
     progressive_every: int = 0  # steps between two of its vectors that join in; 0: all from the start. The paper: 2000
-    per_image_words: float = 0.0  # how often a prompt also names a word of its picture alone, which takes the rest of
-    # the picture's looks and is thrown away. The paper's repository: 0.25
+    per_image_words: float = 0.0  # how often a prompt also names a word of its picture alone. The paper: 0.25
     coarse_weight: float = 0.0  # of the squared distance to the start in the loss: nearer is easier to edit
     templates: str = "object"  # object, style, captions, style-captions, or a text file
     shuffle_tags: bool = False  # comma-separated tags of a caption in a new order each time
-    drop_tags: float = (
-        0.0  # probability with which each tag of a caption is left out: what is always said is not learnt
-    )
+    drop_tags: float = 0.0  # how often each tag of a caption is left out, so that the word leans on none of them
     keep_tags: int = 0  # tags at a caption's beginning that are neither shuffled nor left out
     flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
-    square: bool = False  # cut the middle square out, as the paper did, instead of keeping about the whole picture
+    square: bool = False  # the middle square, as in the published runs, instead of about the whole picture
     mask: Source = "files"  # what says which part of a picture is learnt: see masks.py
     resolution: int = 0  # side in pixels of a square picture, others have as many pixels; 0: the model's own
     seed: int = 0
