@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,16 +16,16 @@ from .config import TrainConfig
 from .dataset import encode_pictures, find_pictures, read_pictures
 from .embedding import Embedding
 from .errors import UserError
-from .evaluate import PAPER, Judge, Sampled, Subject, evaluate, initial_words, training_pictures
+from .evaluate import PAPER, Judge, Subject, evaluate, initial_words, training_pictures
 from .files import file_name
 from .formats import config_of, layout_of, load_embedding
 from .hosts.base import Host, SampleRequest, Vectors, Words
 from .loop import Checkpoint, Done, Preview, Step, Warning, starting_vectors, train
-from .progress import Bar, ProgressBar
+from .progress import ProgressBar, scores_of
 from .prompts import Templates, parse
 from .report import StepLog, loss_plot
 from .samples import Sampling
-from .scores import Score, table, write_scores
+from .scores import table, write_scores
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 INTERRUPTED = 130
@@ -206,28 +205,11 @@ def run_evaluate(a: argparse.Namespace) -> int:
     samples = a.out / "samples"
     print(f"Sampling into {samples}. Stop when you like: the same command goes on where it was stopped.")
     subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
-    scores = measure(evaluate(host, subjects, judge, prompts, sampling, samples))
+    scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples))
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
     print(*write_scores(scores, settings, a.out), sep="\n")
     return 0
-
-
-def measure(events: Iterable[Sampled | Score]) -> list[Score]:
-    """The scores of all subjects, behind a progress bar."""
-    scores: list[Score] = []
-    bar: Bar | None = None
-    try:
-        for event in events:
-            if isinstance(event, Sampled):
-                bar = bar or Bar(event.total, "samples")
-                bar.draw(event.done, time.monotonic())
-            else:
-                scores.append(event)
-    finally:
-        if bar:
-            bar.end()
-    return scores
 
 
 def on_device(embedding: Embedding, host: Host) -> Vectors:
