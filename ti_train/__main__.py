@@ -279,7 +279,7 @@ def run_demo(a: argparse.Namespace) -> int:
         f"How well: {result.after:.0%} of it is seen in new pictures, where its initial word '{concept.init}' shows "
         f"{result.before:.0%}; {result.edited:.0%} of the edits show (read from the pixels)."
     )
-    example = "a sketch of a *" if concept.kind == "object" else "a heart in the style of *"
+    example = "a heart in the style of *" if concept.kind == "style" else "a sketch of a *"
     print(
         f"How to use it: {sys.executable} -m ti_train generate --demo --embedding {done.path} "
         f'--prompt "{example}"; in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/.'
