@@ -21,7 +21,7 @@ EDITS: dict[str, dict[str, str]] = {  # prompt -> what it asks for, in edit_show
     "a * in the style of mori": {"style": "mori"},
     "a * in the style of vega": {"style": "vega"},
 }
-SHAPES = {f"a {shape} in the style of *": shape for shape in ("star", "heart", "moon", "cross")}
+SHAPES = {f"a {shape} in the style of *": shape for shape in ("moon", "arrow", "triangle", "star")}
 PROMPTS = {
     "object": EvaluationPrompts("a photo of a *", tuple(EDITS)),
     "style": EvaluationPrompts("a painting in the style of *", tuple(SHAPES)),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,17 +19,17 @@ from .dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_p
 from .describe import facts, neighbours
 from .embedding import Embedding, merge
 from .errors import UserError
-from .evaluate import PAPER, Judge, Sampled, Subject, evaluate, initial_words, training_pictures
+from .evaluate import PAPER, Judge, Subject, evaluate, initial_words, training_pictures
 from .export import export
 from .files import file_name
 from .formats import Reading, load_embedding, read_word
 from .hosts.base import Host, SampleRequest, Vectors, Words
 from .loop import Checkpoint, Done, Preview, Step, Warning, train
-from .progress import Bar, ProgressBar
+from .progress import ProgressBar, scores_of
 from .prompts import Templates, parse
 from .report import StepLog, loss_plot
 from .samples import Sampling
-from .scores import Score, table, write_scores
+from .scores import table, write_scores
 from .start import starting_vectors
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -247,28 +246,11 @@ def run_evaluate(a: argparse.Namespace) -> int:
     samples = a.out / "samples"
     print(f"Sampling into {samples}. Stop when you like: the same command goes on where it was stopped.")
     subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
-    scores = measure(evaluate(host, subjects, judge, prompts, sampling, samples))
+    scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples))
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
     print(*write_scores(scores, settings, a.out), sep="\n")
     return 0
-
-
-def measure(events: Iterable[Sampled | Score]) -> list[Score]:
-    """The scores of all subjects, behind a progress bar."""
-    scores: list[Score] = []
-    bar: Bar | None = None
-    try:
-        for event in events:
-            if isinstance(event, Sampled):
-                bar = bar or Bar(event.total, "samples")
-                bar.draw(event.done, time.monotonic())
-            else:
-                scores.append(event)
-    finally:
-        if bar:
-            bar.end()
-    return scores
 
 
 def on_device(embedding: Embedding, host: Host) -> Vectors:
@@ -350,7 +332,7 @@ def run_demo(a: argparse.Namespace) -> int:
         f"How well: {result.after:.0%} of it is seen in new pictures, where its initial word '{concept.init}' shows "
         f"{result.before:.0%}; {result.edited:.0%} of the edits show (read from the pixels)."
     )
-    example = "a sketch of a *" if concept.kind == "object" else "a heart in the style of *"
+    example = "a heart in the style of *" if concept.kind == "style" else "a sketch of a *"
     print(
         f"How to use it: {sys.executable} -m ti_train generate --demo --embedding {done.path} "
         f'--prompt "{example}"; in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/.'

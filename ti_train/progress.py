@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from typing import TextIO
 
+from .evaluate import Sampled
 from .loop import Step
+from .scores import Score
 
 REDRAW = 0.1  # seconds
 
@@ -73,3 +76,20 @@ class ProgressBar(Bar):
     def note(self, step: Step) -> str:
         loss = f"loss {step.loss:.4f}" if step.loss is not None else "untrained"
         return loss + (f"  noise-free {self.evaluation:.4f}  " if self.evaluation is not None else "  ")
+
+
+def scores_of(events: Iterable[Sampled | Score]) -> list[Score]:
+    """Runs an evaluation behind a bar; the bar ends on its own line however the run ends."""
+    scores: list[Score] = []
+    bar: Bar | None = None
+    try:
+        for event in events:
+            if isinstance(event, Sampled):
+                bar = bar or Bar(event.total, "samples")
+                bar.draw(event.done, time.monotonic())
+            else:
+                scores.append(event)
+    finally:
+        if bar:
+            bar.end()
+    return scores
