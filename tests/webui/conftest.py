@@ -1,0 +1,58 @@
+"""A WebUI for the tests. WEBUI_PATH: the folder of an AUTOMATIC1111, reForge or Forge; WEBUI_PYTHON: its Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from webui_server import Server
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
+
+
+@pytest.fixture(scope="session")
+def webui() -> Path:
+    path = os.environ.get("WEBUI_PATH")
+    if not path:
+        pytest.skip("WEBUI_PATH is not set: give the folder of an AUTOMATIC1111, reForge or Forge to test in it")
+    if not (Path(path) / "webui.py").is_file():
+        pytest.skip(f"WEBUI_PATH '{path}' is no WebUI: it has no webui.py")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """Stable Diffusion 1.5's shapes, drawn from a seed."""
+    file = CACHE / "drawn-sd15.safetensors"
+    if not file.is_file():
+        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file)], check=True)
+    return file
+
+
+@pytest.fixture(scope="session")
+def clip_folder() -> Path:
+    clip_files = pytest.importorskip("clip_files", reason="open_clip brings CLIP's vocabulary")
+    folder = CACHE / "openai" / "clip-vit-large-patch14"
+    if not (folder / "config.json").is_file():
+        clip_files.write_clip(folder)
+    return folder
+
+
+def start(webui: Path, checkpoint: Path, clip_folder: Path, base: Path, flags: tuple[str, ...] = ()) -> Server:
+    (base / "models" / "Stable-diffusion").mkdir(parents=True)
+    (base / "models" / "Stable-diffusion" / "drawn.safetensors").symlink_to(checkpoint)
+    (base / "openai").mkdir()
+    (base / "openai" / "clip-vit-large-patch14").symlink_to(clip_folder, target_is_directory=True)
+    return Server(webui, base, flags)
+
+
+@pytest.fixture(scope="session")
+def server(webui, checkpoint, clip_folder, tmp_path_factory) -> Iterator[Server]:
+    running = start(webui, checkpoint, clip_folder, tmp_path_factory.mktemp("webui"))
+    yield running
+    running.stop()
