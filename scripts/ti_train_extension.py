@@ -1,4 +1,4 @@
-"""The WebUI runs this file: it loads the pack as a package, so that imports within it are relative, and registers it."""
+"""Run by the WebUI: loads the pack as a package, so that imports within it are relative, and registers it."""
 
 from __future__ import annotations
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from modules import sd_models
+
+from ..ti_train.hosts.webui import forget_conditions
+
+__all__ = ["connect", "forget_conditions"]
+
 
 def connect() -> Any:
     """The host of the loaded model; hold the WebUI's queue lock. Raises UserError for a model it cannot train."""
-    if find_spec("backend") and find_spec("modules_forge"):
+    if hasattr(sd_models, "forge_model_reload"):
         from ..ti_train.hosts.forge import ForgeHost
 
         return ForgeHost()

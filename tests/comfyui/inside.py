@@ -159,8 +159,8 @@ def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
     model, clip, vae = load(checkpoint)
     host = make_host(model, clip, vae)
     data, before, results = batch(host), state_of(model, clip), {}
-    aliases, make_alias = [], weights._alias
-    weights._alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
+    aliases, make_alias = [], weights.alias
+    weights.alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
     gradient_of(host, data)
     results["step"] = same(before, state_of(model, clip))
 

@@ -27,10 +27,10 @@ def webui() -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
-    """Stable Diffusion 1.5's shapes, drawn from a seed."""
-    file = CACHE / "drawn-sd15.safetensors"
+    """Stable Diffusion 1.5 with a U-Net of one level, or the one of WEBUI_CHECKPOINT."""
+    file = Path(os.environ.get("WEBUI_CHECKPOINT", CACHE / "drawn-small.safetensors"))
     if not file.is_file():
-        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file)], check=True)
+        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file), "small"], check=True)
     return file
 
 
@@ -45,7 +45,9 @@ def clip_folder() -> Path:
 
 def start(webui: Path, checkpoint: Path, clip_folder: Path, base: Path, flags: tuple[str, ...] = ()) -> Server:
     (base / "models" / "Stable-diffusion").mkdir(parents=True)
-    (base / "models" / "Stable-diffusion" / "drawn.safetensors").symlink_to(checkpoint)
+    for file in (checkpoint, checkpoint.with_suffix(".yaml")):
+        if file.exists():
+            (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
     (base / "openai").mkdir()
     (base / "openai" / "clip-vit-large-patch14").symlink_to(clip_folder, target_is_directory=True)
     return Server(webui, base, flags)

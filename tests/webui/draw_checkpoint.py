@@ -1,10 +1,11 @@
-"""Draws a checkpoint of Stable Diffusion 1.5's true shapes from a seed: the WebUIs take the shapes for granted.
+"""Draws a checkpoint of Stable Diffusion 1.5 from a seed.
 
-usage: draw_checkpoint.py FILE
+usage: draw_checkpoint.py FILE small     a U-Net of one level (28 M parameters), 0.4 GB, and FILE's .yaml for A1111
+       draw_checkpoint.py FILE full      all true shapes, 2.1 GB
 
-fp16, in the layout of the original release; 2.1 GB. Every layer is drawn, those too that training would begin at zero,
-since a U-Net whose attention adds nothing ignores its prompt. The norms get weights that differ: a plain LayerNorm's
-output has a mean of zero, by which the hosts' emphasis divides.
+fp16, in the layout of the original release. Every layer is drawn, those too that training would begin at zero, since a
+U-Net whose attention adds nothing ignores its prompt. The norms get weights that differ: a plain LayerNorm's output has
+a mean of zero, by which the hosts' emphasis divides.
 """
 
 from __future__ import annotations
@@ -19,7 +20,37 @@ from safetensors.torch import save_file
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 CHANNELS, CONTEXT, TIME = 320, 768, 1280
-LEVELS, BLOCKS, DEEPEST_WITH_ATTENTION = (1, 2, 4, 4), 2, 2
+DEEPEST_WITH_ATTENTION = 2
+SIZES = {"full": ((1, 2, 4, 4), 2), "small": ((1,), 1)}  # a level's channels by CHANNELS, blocks a level
+YAML = """model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    linear_start: 0.00085
+    linear_end: 0.0120
+    num_timesteps_cond: 1
+    timesteps: 1000
+    first_stage_key: jpg
+    cond_stage_key: txt
+    image_size: 64
+    channels: 4
+    cond_stage_trainable: false
+    conditioning_key: crossattn
+    scale_factor: 0.18215
+    use_ema: false
+    unet_config:
+      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
+      params: {image_size: 32, in_channels: 4, out_channels: 4, model_channels: 320, attention_resolutions: [1],
+        num_res_blocks: 1, channel_mult: [1], num_heads: 8, use_spatial_transformer: true, transformer_depth: 1,
+        context_dim: 768, use_checkpoint: true, legacy: false}
+    first_stage_config:
+      target: ldm.models.autoencoder.AutoencoderKL
+      params:
+        embed_dim: 4
+        ddconfig: {double_z: true, z_channels: 4, resolution: 256, in_channels: 3, out_ch: 3, ch: 128,
+          ch_mult: [1, 2, 4, 4], num_res_blocks: 2, attn_resolutions: [], dropout: 0.0}
+        lossconfig: {target: torch.nn.Identity}
+    cond_stage_config: {target: ldm.modules.encoders.modules.FrozenCLIPEmbedder}
+"""
 
 
 def linear(name: str, width_in: int, width_out: int, bias: bool = True) -> Shapes:
@@ -64,20 +95,20 @@ def transformer(name: str, width: int) -> Shapes:
     yield from conv(f"{name}.proj_out", width, width, 1)
 
 
-def unet() -> Shapes:
+def unet(levels: tuple[int, ...], blocks: int) -> Shapes:
     yield from linear("time_embed.0", CHANNELS, TIME)
     yield from linear("time_embed.2", TIME, TIME)
     yield from conv("input_blocks.0.0", 4, CHANNELS)
     width, skipped, index = CHANNELS, [CHANNELS], 1
-    for level, factor in enumerate(LEVELS):
-        for _ in range(BLOCKS):
+    for level, factor in enumerate(levels):
+        for _ in range(blocks):
             yield from residual(f"input_blocks.{index}.0", width, factor * CHANNELS)
             width = factor * CHANNELS
             if level <= DEEPEST_WITH_ATTENTION:
                 yield from transformer(f"input_blocks.{index}.1", width)
             skipped.append(width)
             index += 1
-        if level < len(LEVELS) - 1:
+        if level < len(levels) - 1:
             yield from conv(f"input_blocks.{index}.0.op", width, width)
             skipped.append(width)
             index += 1
@@ -85,14 +116,14 @@ def unet() -> Shapes:
     yield from transformer("middle_block.1", width)
     yield from residual("middle_block.2", width, width)
     index = 0
-    for level, factor in reversed(list(enumerate(LEVELS))):
-        for number in range(BLOCKS + 1):
+    for level, factor in reversed(list(enumerate(levels))):
+        for number in range(blocks + 1):
             yield from residual(f"output_blocks.{index}.0", width + skipped.pop(), factor * CHANNELS)
             width = factor * CHANNELS
             attends = level <= DEEPEST_WITH_ATTENTION
             if attends:
                 yield from transformer(f"output_blocks.{index}.1", width)
-            if level and number == BLOCKS:
+            if level and number == blocks:
                 yield from conv(f"output_blocks.{index}.{2 if attends else 1}.conv", width, width)
             index += 1
     yield from norm("out.0", width)
@@ -167,10 +198,10 @@ def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return value.half()
 
 
-def main(file: Path) -> None:
+def main(file: Path, size: str) -> None:
     torch.manual_seed(0)
     parts = (
-        ("model.diffusion_model.", unet()),
+        ("model.diffusion_model.", unet(*SIZES[size])),
         ("cond_stage_model.transformer.text_model.", text_encoder()),
         ("first_stage_model.", vae()),
     )
@@ -180,7 +211,9 @@ def main(file: Path) -> None:
     checkpoint["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(checkpoint, file)
+    if size == "small":
+        file.with_suffix(".yaml").write_text(YAML, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), sys.argv[2])

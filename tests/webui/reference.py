@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -14,17 +15,19 @@ from ti_train.hosts.base import Slot
 from ti_train.hosts.diffusers import DiffusersHost
 from ti_train.objective import add_noise, denoising_loss, target
 
+SMALL = {
+    "block_out_channels": (320,), "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+}  # fmt: skip
 PROMPTS = [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")]
 
 
 def diffusers_host(checkpoint: Path, clip_folder: Path) -> DiffusersHost:
     """In fp32, its configurations those that diffusers has for Stable Diffusion 1.5."""
     stored = {name: tensor.float() for name, tensor in load_file(checkpoint).items() if tensor.is_floating_point()}
-    levels = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
-    unet = UNet2DConditionModel(
-        sample_size=64, cross_attention_dim=768, attention_head_dim=8, down_block_types=levels,
-        up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    )  # fmt: skip
+    small = "model.diffusion_model.input_blocks.3.0.in_layers.0.weight" not in stored
+    shape: dict[str, Any] = SMALL if small else {}
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8, **shape)
     unet.load_state_dict(convert_ldm_unet_checkpoint(dict(stored), dict(unet.config)))
     widths = (128, 256, 512, 512)
     vae = AutoencoderKL(
@@ -40,7 +43,14 @@ def diffusers_host(checkpoint: Path, clip_folder: Path) -> DiffusersHost:
     text.load_state_dict(weights)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     pipeline = StableDiffusionPipeline(
-        vae, text, CLIPTokenizer.from_pretrained(clip_folder), unet, scheduler, None, None, requires_safety_checker=False
+        vae,
+        text,
+        CLIPTokenizer.from_pretrained(clip_folder),
+        unet,
+        scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
     )
     return DiffusersHost(pipeline, torch.device("cpu"), torch.float32)
 

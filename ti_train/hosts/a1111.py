@@ -53,6 +53,9 @@ class A1111Host(WebUIHost):
     def unregister(self, name: str) -> None:
         self.database.register_embedding_by_name(None, self.model, name)
 
+    def reread_words(self) -> None:
+        self.database.load_textual_inversion_embeddings(force_reload=True)
+
     @contextmanager
     def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
         """The U-Net's own checkpointing wants weights with gradients: it is off; ours may be on."""

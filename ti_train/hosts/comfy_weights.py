@@ -1,4 +1,4 @@
-"""Having ComfyUI load a model whole, and making it differentiable in place: nodes run under `torch.inference_mode()`."""
+"""Having ComfyUI load a model whole, and making it differentiable: nodes run under `torch.inference_mode()`."""
 
 from __future__ import annotations
 

@@ -48,10 +48,15 @@ class ReForgeHost(WebUIHost):
     def unregister(self, name: str) -> None:
         self.database.register_embedding_by_name(None, self.model, name)
 
+    def reread_words(self) -> None:
+        self.database.load_textual_inversion_embeddings(force_reload=True)
+
     @contextmanager
     def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
         """Both models are loaded for the step: making room for the text encoder within it could unload the U-Net."""
-        with super().training(gradient_checkpointing):
+        # the text encoder adds its residuals in place, to tensors that backward needs
+        mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
+        with super().training(gradient_checkpointing), mutable:
             move = forge_clip.move_clip_to_gpu
             forge_clip.move_clip_to_gpu = lambda: None
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
-from .weights import checkpointed, frozen
+from .weights import alias, checkpointed, frozen
 
 ENCODER = "clip_l"
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
@@ -40,9 +41,10 @@ class WebUIHost:
     encoder: the WebUI's text encoder, called with a list of prompts; database: its embeddings; network: the U-Net.
     """
 
+    Interrupted = Interrupted
     encoder: Any
     database: Any
-    transformer: nn.Module
+    transformer: Any  # CLIP's, in transformers' layout
     network: nn.Module
     autoencoder: nn.Module
 
@@ -50,29 +52,39 @@ class WebUIHost:
         self.model, self.device = model, device
         self.prediction = PREDICTIONS[prediction]
         self.sigmas = sigmas.detach().float().to(device).clone()
-        self.table: Tensor = self.transformer.text_model.embeddings.token_embedding.wrapped.weight
-        self.widths = {ENCODER: int(self.table.shape[1])}
+        self.widths = {ENCODER: int(self._table().shape[1])}
         self.resolution = 512
-        self.load()
-        with torch.no_grad():
-            self.settle()
-        self.fingerprint = fingerprint(self.network, self.transformer, self.autoencoder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the weights without LoRAs: A1111 takes one out of a layer when the layer is used."""
+        noisy = torch.zeros(1, 4, 8, 8, device=self.device)
+        with torch.inference_mode():
+            self.predict(noisy, self.sigmas[:1], self.encode([("",)], {}))
+            return fingerprint(self.network, self.transformer, self.autoencoder)
 
     def load(self) -> None:
         """Has the WebUI put the U-Net and the text encoder where they compute, without LoRAs."""
-
-    def settle(self) -> None:
-        """A pass of both networks: A1111 takes a LoRA out of a layer when the layer is used."""
-        noisy = torch.zeros(1, 4, 8, 8, device=self.device)
-        self.predict(noisy, self.sigmas[:1], self.encode([("",)], {}))
 
     def precision(self) -> AbstractContextManager[Any]:
         """The context in which the WebUI samples."""
         return nullcontext()
 
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        """Outside of a training step as the WebUI samples: Forge moves weights while it encodes, and moving inference
+        tensors outside of inference mode leaves weights that nobody can read any more."""
+        if not torch.is_grad_enabled():
+            self.load()
+        with torch.inference_mode(not torch.is_grad_enabled()), self.precision():
+            yield
+
     def register(self, embedding: Any) -> None: ...
 
     def unregister(self, name: str) -> None: ...
+
+    def reread_words(self) -> None:
+        """Has the WebUI read its embeddings folder anew, so that its prompts know the words there."""
 
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]."""
@@ -86,8 +98,6 @@ class WebUIHost:
             if gradient_checkpointing:
                 stack.enter_context(checkpointed(self.network))
             stack.enter_context(torch.enable_grad())
-            # Forge adds its residuals in place, to tensors that backward needs
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             yield
 
     def vocabulary(self, encoder: str) -> Vocabulary:  # noqa: ARG002
@@ -97,14 +107,20 @@ class WebUIHost:
         def spell(token: int) -> str:
             return str(self.encoder.tokenizer.convert_ids_to_tokens(token)).removesuffix("</w>")
 
-        return Vocabulary(self.table, tokenize, spell)
+        table = self._table()
+        return Vocabulary(alias(table) if table.is_inference() else table, tokenize, spell)
+
+    def _table(self) -> Tensor:
+        """Asked for anew each time: the WebUI may have moved it."""
+        table: Tensor = self.transformer.text_model.embeddings.token_embedding.wrapped.weight
+        return table
 
     def latents(self, pictures: Tensor) -> Latents:
         raise NotImplementedError
 
     def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Tensor]:  # noqa: ARG002
         """For each prompt [1, 77 for each chunk, width], by the WebUI's own encoder."""
-        with self._registered(words) as names, self.precision():
+        with self._registered(words) as names, self._mode():
             texts = [text_with_names(prompt, names) for prompt in prompts]
             if any(mark in text for text in texts for mark in "()[]"):
                 # emphasis keeps the mean over all prompts that are encoded at once, and a generation encodes one
@@ -142,9 +158,7 @@ class WebUIHost:
             return torch.cat([self.predict(n, s, [c]) for n, s, c in singles])
         timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
-        if not torch.is_grad_enabled():
-            self.load()
-        with self.precision():
+        with self._mode():
             return self.answer(scaled, timesteps, torch.cat(cond)).float()
 
     def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:

@@ -23,9 +23,8 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     aliases, flags = [], []
     for slots, name, tensor in list(_tensors(modules)):
         if type(tensor.data) is Tensor and tensor.is_inference():
-            alias = _alias(tensor)
-            slots[name] = alias
-            aliases.append((slots, name, tensor, alias))
+            slots[name] = normal = alias(tensor)
+            aliases.append((slots, name, tensor, normal))
         elif tensor.requires_grad:
             flags.append(tensor.requires_grad_(False))
     try:
@@ -33,9 +32,9 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for tensor in flags:
             tensor.requires_grad_(True)
-        for slots, name, tensor, alias in aliases:
+        for slots, name, tensor, normal in aliases:
             # The host may have moved or unpatched the model meanwhile; then what stands there now is right.
-            if slots.get(name) is alias:
+            if slots.get(name) is normal:
                 slots[name] = tensor
 
 
@@ -49,12 +48,12 @@ def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], s
                     yield slots, name, tensor
 
 
-def _alias(tensor: Tensor) -> Tensor:
+def alias(tensor: Tensor) -> Tensor:
     """A normal tensor over an inference tensor's memory."""
     with torch.inference_mode(False), torch.no_grad():
-        alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
-        return nn.Parameter(alias, requires_grad=False) if isinstance(tensor, nn.Parameter) else alias
+        normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        normal.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        return nn.Parameter(normal, requires_grad=False) if isinstance(tensor, nn.Parameter) else normal
 
 
 @contextmanager

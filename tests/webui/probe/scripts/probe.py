@@ -14,9 +14,9 @@ from modules import call_queue, script_callbacks, shared
 from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
-from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
-from ti_train_extension_pack.ti_train.objective import add_noise, denoising_loss, target  # noqa: E402
-from ti_train_extension_pack.webui_tab.hosts import connect  # noqa: E402
+from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Slot
+from ti_train_extension_pack.ti_train.objective import add_noise, denoising_loss, target
+from ti_train_extension_pack.webui_tab.hosts import connect
 
 WORD = Slot("*")
 PROMPTS = [("a photo of a ", WORD), ("a rendering of the ", WORD, ", in the rain")]
@@ -65,9 +65,10 @@ def state() -> dict[str, Any]:
         host = connect()
         modules = (host.network, host.transformer, host.autoencoder)
         weights = hashlib.sha256()
-        for module in modules:
-            for tensor in module.state_dict().values():
-                weights.update(tensor.detach().float().cpu().numpy().tobytes())
+        with torch.inference_mode():
+            for module in modules:
+                for tensor in module.state_dict().values():
+                    weights.update(tensor.float().cpu().numpy().tobytes())
         parameters = [p for module in modules for p in module.parameters()]
         switches = ("checkpoint", "use_checkpoint")
         everything = [m for module in modules for m in module.modules()]
