@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gradio as gr
 from modules import shared
 
 SECTION = ("ti_train", "TI Train")
@@ -22,8 +21,4 @@ def add_settings() -> None:
     add(
         "ti_train_records",
         shared.OptionInfo(True, "Keep a table of the loss and the previews of each run").info("in its runs/NAME/"),
-    )
-    add(
-        "ti_train_preview_steps",
-        shared.OptionInfo(20, "Sampling steps of a preview", gr.Slider, {"minimum": 1, "maximum": 100, "step": 1}),
     )

@@ -40,10 +40,10 @@ def build_train() -> None:
             fields |= picture_fields(fields["name"]) | preview_fields() | advanced_fields()
         with gr.Column():
             with gr.Row():
-                start = gr.Button("Train", variant="primary", elem_id="ti_train_start")
-                interrupt = gr.Button("Interrupt", elem_id="ti_train_interrupt")
-                resume = gr.Button("Resume", elem_id="ti_train_resume")
-                show = gr.Button("Show running", elem_id="ti_train_show")
+                start = gr.Button("Train", variant="primary", min_width=90, elem_id="ti_train_start")
+                interrupt = gr.Button("Interrupt", min_width=90, elem_id="ti_train_interrupt")
+                resume = gr.Button("Resume", min_width=90, elem_id="ti_train_resume")
+                show = gr.Button("Show running", min_width=90, elem_id="ti_train_show")
             progress = gr.HTML("<div></div>", elem_id="ti_train_progress")
             summary = gr.HTML("", elem_id="ti_train_summary")
             loss = gr.HTML(chart.WAITING, elem_id="ti_train_chart")
@@ -123,18 +123,21 @@ def word_fields() -> dict[str, Any]:
 
 def picture_fields(name: Any) -> dict[str, Any]:
     with gr.Row():
-        folder = gr.Dropdown(
-            folders.picture_folders(),
-            label="Pictures",
-            info="A folder below ti-train/pictures with 3 to 5 pictures; or drop files here on the right.",
-            elem_id="ti_train_folder",
-            allow_custom_value=True,
-        )
-        refresh = gr.Button("Refresh folders", elem_id="ti_train_refresh_folders", scale=0)
+        with gr.Column(min_width=200):
+            folder = gr.Dropdown(
+                folders.picture_folders(),
+                label="Pictures",
+                info="A folder below ti-train/pictures with 3 to 5 pictures; or drop them here beside.",
+                elem_id="ti_train_folder",
+                allow_custom_value=True,
+            )
+            refresh = gr.Button("Look for folders again", size="sm", elem_id="ti_train_refresh_folders")
         upload = gr.File(
-            label="Upload pictures", file_count="multiple", file_types=["image"], elem_id="ti_train_upload", height=110
+            label="Upload pictures", file_count="multiple", file_types=["image"], elem_id="ti_train_upload", height=150
         )
-    thumbnails = gr.Gallery(label="Pictures", elem_id="ti_train_thumbnails", columns=5, height=170)
+    thumbnails = gr.Gallery(
+        label="Pictures", elem_id="ti_train_thumbnails", columns=5, height=190, object_fit="contain", visible=False
+    )
     with gr.Accordion("Captions", open=False):
         captions = gr.Dataframe(
             headers=["picture", "caption"],
@@ -281,15 +284,15 @@ def show_folder(folder: str) -> tuple[Any, Any, str]:
     try:
         thumbnails, captions = pictures.shown(folder)
     except UserError as error:
-        return [], [], chart.mistake(str(error))
-    return thumbnails, captions, ""
+        return gr.update(visible=False), [], chart.mistake(str(error))
+    return gr.update(value=thumbnails, visible=bool(thumbnails)), captions, ""
 
 
 def upload_pictures(files: list[Any], name: str) -> tuple[Any, ...]:
     try:
         folder = pictures.uploaded(files, name)
     except UserError as error:
-        return gr.update(), [], [], chart.mistake(str(error))
+        return gr.update(), gr.update(), [], chart.mistake(str(error))
     return gr.update(choices=folders.picture_folders(), value=folder), *show_folder(folder)
 
 

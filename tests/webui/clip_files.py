@@ -11,6 +11,21 @@ import open_clip
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
+NAME = "openai/clip-vit-large-patch14"
+
+
+def clip_folder(hub: Path) -> Path:
+    return hub / f"models--{NAME.replace('/', '--')}" / "snapshots" / "0"
+
+
+def write_hub(hub: Path) -> None:
+    """Writes a cache of the Hugging Face hub that holds CLIP ViT-L/14 without its weights."""
+    write_clip(clip_folder(hub))
+    refs = clip_folder(hub).parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0", encoding="utf-8")
+
+
 def write_clip(folder: Path) -> None:
     """Writes vocab.json, merges.txt and the configurations of CLIP ViT-L/14; no weights."""
     source = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"

@@ -35,26 +35,24 @@ def checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
-def clip_folder() -> Path:
+def hub() -> Path:
+    """A cache of the Hugging Face hub with CLIP's tokenizer and configuration, which A1111 asks for."""
     clip_files = pytest.importorskip("clip_files", reason="open_clip brings CLIP's vocabulary")
-    folder = CACHE / "openai" / "clip-vit-large-patch14"
-    if not (folder / "config.json").is_file():
-        clip_files.write_clip(folder)
-    return folder
+    if not (CACHE / "hub").is_dir():
+        clip_files.write_hub(CACHE / "hub")
+    return CACHE / "hub"
 
 
-def start(webui: Path, checkpoint: Path, clip_folder: Path, base: Path, flags: tuple[str, ...] = ()) -> Server:
+def start(webui: Path, checkpoint: Path, hub: Path, base: Path, flags: tuple[str, ...] = ()) -> Server:
     (base / "models" / "Stable-diffusion").mkdir(parents=True)
     for file in (checkpoint, checkpoint.with_suffix(".yaml")):
         if file.exists():
             (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
-    (base / "openai").mkdir()
-    (base / "openai" / "clip-vit-large-patch14").symlink_to(clip_folder, target_is_directory=True)
-    return Server(webui, base, flags)
+    return Server(webui, base, hub, flags)
 
 
 @pytest.fixture(scope="session")
-def server(webui, checkpoint, clip_folder, tmp_path_factory) -> Iterator[Server]:
-    running = start(webui, checkpoint, clip_folder, tmp_path_factory.mktemp("webui"))
+def server(webui, checkpoint, hub, tmp_path_factory) -> Iterator[Server]:
+    running = start(webui, checkpoint, hub, tmp_path_factory.mktemp("webui"))
     yield running
     running.stop()

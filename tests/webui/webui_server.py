@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS_WITHIN, ANSWERS_WITHIN = 300, 600  # seconds
+NOT_RUN = shutil.ignore_patterns(".*", "__pycache__", "tests", "demo", "benchmarks")
 SETTINGS = {
     "show_progress_type": "Approx cheap",  # the default of reForge downloads a model
     "sd_text_encoder": "None",  # reForge would read a second one from the checkpoint's file
@@ -40,16 +42,19 @@ def kind_of(webui: Path) -> str:
 
 
 class Server:
-    """`base` holds everything that the WebUI writes: models, embeddings, extensions and settings."""
+    """`base` holds everything that the WebUI writes: models, embeddings, extensions and settings.
 
-    def __init__(self, webui: Path, base: Path, flags: tuple[str, ...] = ()) -> None:
+    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it.
+    """
+
+    def __init__(self, webui: Path, base: Path, hub: Path, flags: tuple[str, ...] = ()) -> None:
         self.base, self.kind = base, kind_of(webui)
         for folder in ("extensions", "embeddings", "models/Stable-diffusion", "models/Lora"):
             (base / folder).mkdir(parents=True, exist_ok=True)
+        # copies: the page gets no file that a link leads to. The probe comes last, since it looks into the pack
         for name, source in (("ti-train", ROOT), ("zz-probe", Path(__file__).parent / "probe")):
-            link = base / "extensions" / name
-            if not link.exists():
-                link.symlink_to(source, target_is_directory=True)
+            if not (base / "extensions" / name).exists():
+                shutil.copytree(source, base / "extensions" / name, ignore=NOT_RUN)
         (base / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -59,14 +64,14 @@ class Server:
             "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
             "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
-            "--do-not-download-clip", "--no-half", "--no-half-vae", "--no-hashing", "--api", "--port", str(port),
+            "--do-not-download-clip", "--gradio-allowed-path", str(base),
+            "--no-half", "--no-half-vae", "--no-hashing", "--api", "--port", str(port),
             *cpu, *flags,
         ]  # fmt: skip
         self.log = (base / "server.log").open("ab")
-        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
-        # A1111 names CLIP's folder relative to where it runs
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)}
         self.process = subprocess.Popen(
-            command, cwd=base, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command, cwd=webui, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         self._wait_until_started()
 
