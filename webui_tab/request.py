@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from ..ti_train.checkpoint import RunFiles
 from ..ti_train.config import PRESETS, TrainConfig
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import BUILT_IN
@@ -60,8 +61,10 @@ class TrainRequest(BaseModel):
         )
 
     def target(self) -> Path:
-        """The word's file. Raises UserError for one that is there and shall stay."""
+        """The word's file. Raises UserError for one that is there and shall stay, or for nothing to resume."""
         file = folders.word_file(self.name)
+        if self.resume and not RunFiles(file.parent, self.name, {}).state.is_file():
+            raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
         if file.exists() and not (self.overwrite or self.resume):
             raise UserError(
                 f"The word '{self.name}' exists. Choose another name, resume its training if that was interrupted, "

@@ -28,8 +28,9 @@ def build() -> list[tuple[gr.Blocks, str, str]]:
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="ti_train_tabs"):
         with gr.TabItem("Train", elem_id="ti_train_train"):
             build_train()
-        with gr.TabItem("Embeddings", elem_id="ti_train_embeddings"):
-            build_embeddings()
+        with gr.TabItem("Embeddings", elem_id="ti_train_embeddings") as embeddings:
+            table, chosen = build_embeddings()
+        embeddings.select(lambda: (chart.word_table(words.listed()), word_choices()), [], [table, chosen])
     return [(blocks, "TI Train", "ti_train")]
 
 
@@ -44,10 +45,13 @@ def build_train() -> None:
                 interrupt = gr.Button("Interrupt", min_width=90, elem_id="ti_train_interrupt")
                 resume = gr.Button("Resume", min_width=90, elem_id="ti_train_resume")
                 show = gr.Button("Show running", min_width=90, elem_id="ti_train_show")
-            progress = gr.HTML("<div></div>", elem_id="ti_train_progress")
+            with gr.Column(elem_id="ti_train_bar"):
+                progress = gr.HTML("", elem_id="ti_train_progress")
             summary = gr.HTML("", elem_id="ti_train_summary")
             loss = gr.HTML(chart.WAITING, elem_id="ti_train_chart")
-            gallery = gr.Gallery(label="Previews", elem_id="ti_train_previews", columns=4, object_fit="contain")
+            gallery = gr.Gallery(
+                label="Previews", elem_id="ti_train_previews", columns=4, height=320, object_fit="contain"
+            )
     task = gr.Textbox(visible=False)
     outputs = [summary, loss, gallery]
     names, inputs = list(fields), [task, *fields.values()]
@@ -213,18 +217,19 @@ def advanced_fields() -> dict[str, Any]:
     }
 
 
-def build_embeddings() -> None:
-    table = gr.HTML(elem_id="ti_train_word_table", value=lambda: chart.word_table(words.listed()))
+def build_embeddings() -> tuple[gr.HTML, gr.Dropdown]:
+    table = gr.HTML("", elem_id="ti_train_word_table")
     with gr.Row():
         chosen = gr.Dropdown(
-            word_names(),
+            [],
             label="Word",
             info="Of the embeddings folder.",
             elem_id="ti_train_word",
             allow_custom_value=True,
         )
-        tell = gr.Button("Tell about it", elem_id="ti_train_tell")
-        refresh = gr.Button("Read the folder anew", elem_id="ti_train_reread")
+        with gr.Column():
+            tell = gr.Button("Tell about it", elem_id="ti_train_tell")
+            refresh = gr.Button("Have prompts know every word of the folder", elem_id="ti_train_reread")
     text = gr.Textbox(
         label="About the word",
         lines=10,
@@ -234,6 +239,7 @@ def build_embeddings() -> None:
     )
     tell.click(tell_about, [chosen], [text])
     refresh.click(reread, [], [table, chosen, text])
+    return table, chosen
 
 
 def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
@@ -304,8 +310,8 @@ def save_captions(folder: str, rows: list[list[str]]) -> str:
     return f"<div class='ti-train-note'>{count} caption(s) written.</div>"
 
 
-def word_names() -> list[str]:
-    return [path.stem for path in folders.word_files()]
+def word_choices() -> Any:
+    return gr.update(choices=[path.stem for path in folders.word_files()])
 
 
 def tell_about(name: str) -> str:
@@ -319,5 +325,5 @@ def reread() -> tuple[Any, Any, str]:
     try:
         words.reread()
     except UserError as error:
-        return chart.word_table(words.listed()), gr.update(choices=word_names()), str(error)
-    return chart.word_table(words.listed()), gr.update(choices=word_names()), ""
+        return chart.word_table(words.listed()), word_choices(), str(error)
+    return chart.word_table(words.listed()), word_choices(), ""

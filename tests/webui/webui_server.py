@@ -64,7 +64,7 @@ class Server:
             "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
             "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
-            "--do-not-download-clip", "--gradio-allowed-path", str(base),
+            "--do-not-download-clip", "--gradio-allowed-path", str(base), "--gradio-allowed-path", str(webui),
             "--no-half", "--no-half-vae", "--no-hashing", "--api", "--port", str(port),
             *cpu, *flags,
         ]  # fmt: skip
