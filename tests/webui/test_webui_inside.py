@@ -43,6 +43,52 @@ def test_gradient_and_latents_are_those_of_the_diffusers_host(server, diffusers_
     assert server.get("/ti-train-test/state") == before
 
 
+def test_a_lora_of_the_last_generation_is_not_in_the_weights(server, diffusers_host, tmp_path):
+    """It stays in the model until another generation takes it out."""
+    import reference
+
+    save_file(drawn_lora(), server.base / "models" / "Lora" / "drawn-lora.safetensors")
+    server.post("/sdapi/v1/refresh-loras")
+    without = server.picture("a photo of a toy")
+    with_lora = server.picture("a photo of a toy <lora:drawn-lora:1>")
+    assert with_lora != without
+    data = reference.inputs()
+    save_file(data, tmp_path / "data.safetensors")
+    server.post("/ti-train-test/gradient", {"file": str(tmp_path / "data.safetensors")})
+    found = load_file(tmp_path / "data.out.safetensors")["gradient_False"]
+    _, gradient = reference.gradient(diffusers_host, data)
+    assert (found - gradient).norm() <= 1e-4 * gradient.norm()
+    assert server.picture("a photo of a toy <lora:drawn-lora:1>") == with_lora
+    assert server.picture("a photo of a toy") == without
+
+
+def drawn_lora() -> dict[str, torch.Tensor]:
+    """For the cross-attention of the small U-Net and a layer of the text encoder, in kohya's names."""
+    torch.manual_seed(0)
+    places = [f"{part}_attentions_0" for part in ("down_blocks_0", "mid_block", "up_blocks_0")]
+    shapes = {f"lora_unet_{p}_transformer_blocks_0_attn2_to_{x}": (320, 768) for p in places for x in "kv"}
+    shapes["lora_te_text_model_encoder_layers_0_mlp_fc1"] = (3072, 768)
+    lora = {}
+    for name, (rows, columns) in shapes.items():
+        lora |= {f"{name}.lora_up.weight": 0.1 * torch.randn(rows, 4), f"{name}.alpha": torch.tensor(4.0)}
+        lora[f"{name}.lora_down.weight"] = 0.1 * torch.randn(4, columns)
+    return lora
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [("is_sdxl", "is a Stable Diffusion XL"), ("is_sd2", "is a Stable Diffusion 2"), ("is_sd3", "Stable Diffusion 3")],
+)
+def test_other_families_are_refused_in_words(server, attribute, message):
+    assert message in server.post("/ti-train-test/refused", {"attribute": attribute})["message"]
+
+
+def test_moving_parts_are_refused_in_words(server):
+    if server.kind != "a1111":
+        pytest.skip("only A1111 moves the model's parts by hooks")
+    assert "--medvram" in server.post("/ti-train-test/refused", {"attribute": "lowvram"})["message"]
+
+
 def test_previews_follow_the_vectors_though_their_prompt_is_the_same(server):
     before = server.get("/ti-train-test/state")
     one, other, again = server.post("/ti-train-test/sample", {"side": 64, "steps": 2})["digests"]

@@ -24,6 +24,7 @@ from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabu
 from .weights import alias, checkpointed, frozen
 
 ENCODER = "clip_l"
+CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that it is one word for CLIP, and no word that a person types
 SAMPLER = "Euler"  # every WebUI has it, and it draws no noise of its own
@@ -45,7 +46,7 @@ class WebUIHost:
     encoder: Any
     database: Any
     transformer: Any  # CLIP's, in transformers' layout
-    network: nn.Module
+    network: Any  # of the original release's layout
     autoencoder: nn.Module
 
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
@@ -54,6 +55,12 @@ class WebUIHost:
         self.sigmas = sigmas.detach().float().to(device).clone()
         self.widths = {ENCODER: int(self._table().shape[1])}
         self.resolution = 512
+        channels = int(self.network.input_blocks[0][0].weight.shape[1])
+        if channels != CHANNELS:
+            raise UserError(
+                f"The loaded model's U-Net takes {channels} channels, so it is for inpainting or the like. A word is "
+                "learnt on a plain model; the inpainting model of the same family will know it too."
+            )
 
     @cached_property
     def fingerprint(self) -> str:

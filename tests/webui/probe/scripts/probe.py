@@ -14,6 +14,7 @@ from modules import call_queue, script_callbacks, shared
 from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
+from ti_train_extension_pack.ti_train.errors import UserError
 from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Slot
 from ti_train_extension_pack.ti_train.objective import add_noise, denoising_loss, target
 from ti_train_extension_pack.webui_tab.hosts import connect
@@ -100,8 +101,24 @@ def sample(body: dict[str, Any] = Body(...)) -> dict[str, Any]:
     return {"digests": digests}
 
 
+def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:
+    """What a user is told when the loaded model has a property that cannot be trained with."""
+    with call_queue.queue_lock:
+        model = connect().model
+        before = getattr(model, attribute, False)
+        setattr(model, attribute, True)
+        try:
+            connect()
+        except UserError as error:
+            return {"message": str(error)}
+        finally:
+            setattr(model, attribute, before)
+    return {"message": ""}
+
+
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
+    app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
     app.add_api_route("/ti-train-test/sample", sample, methods=["POST"])
 
