@@ -7,10 +7,6 @@ from typing import Any
 
 from modules import sd_models
 
-from ..ti_train.hosts.webui import forget_conditions
-
-__all__ = ["connect", "forget_conditions"]
-
 
 def connect() -> Any:
     """The host of the loaded model; hold the WebUI's queue lock. Raises UserError for a model it cannot train."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..ti_train.loop import Done, Preview, Step, Warning, train
 from ..ti_train.prompts import Templates
 from ..ti_train.report import StepLog
 from . import folders
-from .hosts import connect, forget_conditions
+from .hosts import connect
 from .request import TrainRequest
 
 log = logging.getLogger("ti_train")
@@ -174,9 +174,7 @@ def _train(job: Job) -> None:
         if record:
             record.close()
         if job.file.exists():
-            with suppress(OSError):
-                host.reread_words()
-        forget_conditions()
+            host.reread_words()
 
 
 def _interrupted() -> bool:

@@ -200,6 +200,12 @@ def test_unknown_jobs_are_404(server):
         server.get(f"{API}/status?id=nobody")
 
 
+@pytest.mark.parametrize("user", ["tester:wrong", "nobody:secret", ":"])
+def test_the_hosts_api_auth_holds(server, user):
+    with pytest.raises(RefusedError, match="401"):
+        server.get(f"{API}/list", user)
+
+
 def test_the_api_is_described_in_the_hosts_own_docs(server):
     described = server.get("/openapi.json")
     names = {"train", "status", "interrupt", "resume", "list", "info", "refresh"}

@@ -75,6 +75,16 @@ def drawn_lora() -> dict[str, torch.Tensor]:
     return lora
 
 
+def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server):
+    norms = []
+    for skip in (2, 1):
+        server.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": skip})
+        found = server.get("/ti-train-test/encoded")
+        assert max(found["differences"]) < 1e-4
+        norms.append(found["norm"])
+    assert norms[0] != norms[1], "the clip skip has no effect"
+
+
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [("is_sdxl", "is a Stable Diffusion XL"), ("is_sd2", "is a Stable Diffusion 2"), ("is_sd3", "Stable Diffusion 3")],

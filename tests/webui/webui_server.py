@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+USER = "tester:secret"
 STARTS_WITHIN, ANSWERS_WITHIN = 300, 600  # seconds
 NOT_RUN = shutil.ignore_patterns(".*", "__pycache__", "tests", "demo", "benchmarks")
 SETTINGS = {
@@ -65,7 +66,8 @@ class Server:
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
             "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
             "--do-not-download-clip", "--gradio-allowed-path", str(base), "--gradio-allowed-path", str(webui),
-            "--no-half", "--no-half-vae", "--no-hashing", "--api", "--port", str(port),
+            "--no-half", "--no-half-vae", "--no-hashing", "--api", "--api-auth", USER,
+            "--port", str(port),
             *cpu, *flags,
         ]  # fmt: skip
         self.log = (base / "server.log").open("ab")
@@ -94,14 +96,18 @@ class Server:
     def said(self) -> str:
         return (self.base / "server.log").read_text(encoding="utf-8", errors="replace")
 
-    def get(self, path: str) -> Any:
-        return self._ask(urllib.request.Request(self.url + path))
+    def get(self, path: str, user: str = USER) -> Any:
+        return self._ask(path, None, user)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = json.dumps(body or {}).encode()
-        return self._ask(urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}))
+        return self._ask(path, json.dumps(body or {}).encode(), USER)
 
-    def _ask(self, request: urllib.request.Request) -> Any:
+    def _ask(self, path: str, data: bytes | None, user: str) -> Any:
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": "Basic " + base64.b64encode(user.encode()).decode(),
+        }
+        request = urllib.request.Request(self.url + path, data, headers)
         try:
             with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN) as answer:
                 return json.loads(answer.read() or b"null")

@@ -71,7 +71,7 @@ class ForgeHost(WebUIHost):
     def unregister(self, name: str) -> None:
         self.database.register_embedding_by_name(None, name)
 
-    def reread_words(self) -> None:
+    def read_folder(self) -> None:
         self.database.load_textual_inversion_embeddings()
 
     def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Tensor]:

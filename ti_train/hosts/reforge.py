@@ -48,7 +48,7 @@ class ReForgeHost(WebUIHost):
     def unregister(self, name: str) -> None:
         self.database.register_embedding_by_name(None, self.model, name)
 
-    def reread_words(self) -> None:
+    def read_folder(self) -> None:
         self.database.load_textual_inversion_embeddings(force_reload=True)
 
     @contextmanager

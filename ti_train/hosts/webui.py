@@ -90,8 +90,13 @@ class WebUIHost:
 
     def unregister(self, name: str) -> None: ...
 
+    def read_folder(self) -> None:
+        """Has the database read the embeddings folder anew."""
+
     def reread_words(self) -> None:
-        """Has the WebUI read its embeddings folder anew, so that its prompts know the words there."""
+        """Makes the words of the embeddings folder known to the next prompt, one that was asked before too."""
+        self.read_folder()
+        forget_conditions()
 
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from fastapi import Body
-from modules import call_queue, script_callbacks, shared
+from modules import call_queue, prompt_parser, script_callbacks, shared
 from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
 from ti_train_extension_pack.ti_train.errors import UserError
 from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Slot
+from ti_train_extension_pack.ti_train.hosts.webui import text_with_names
 from ti_train_extension_pack.ti_train.objective import add_noise, denoising_loss, target
 from ti_train_extension_pack.webui_tab.hosts import connect
 
@@ -101,6 +102,22 @@ def sample(body: dict[str, Any] = Body(...)) -> dict[str, Any]:
     return {"digests": digests}
 
 
+def encoded() -> dict[str, Any]:
+    """How far the adapter's conditions are from those of the WebUI's own generation."""
+    prompts = [("a (photo:1.3) of [a] ", WORD, ", in the (rain:0.7)"), ("a photo of ", WORD)]
+    words = {"*": {"clip_l": 0.1 * torch.randn(2, 768, generator=torch.Generator().manual_seed(0))}}
+    with call_queue.queue_lock, torch.inference_mode():
+        host = connect()
+        together, alone = host.encode(prompts[1:] * 2, words), host.encode(prompts, words)
+        differences = [float((together[0] - alone[1]).abs().max())]
+        with host._registered(words) as names:
+            for prompt, condition in zip(prompts, alone, strict=True):
+                texts = prompt_parser.SdConditioning([text_with_names(prompt, names)], width=512, height=512)
+                theirs = prompt_parser.get_learned_conditioning(host.model, texts, 1)[0][0].cond
+                differences.append(float((condition[0] - theirs).abs().max()))
+        return {"differences": differences, "norm": float(alone[0].norm())}
+
+
 def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:
     """What a user is told when the loaded model has a property that cannot be trained with."""
     with call_queue.queue_lock:
@@ -118,6 +135,7 @@ def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:
 
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
+    app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
     app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
     app.add_api_route("/ti-train-test/sample", sample, methods=["POST"])
