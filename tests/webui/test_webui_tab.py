@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="the tab is driven with Playwright: pip install playwright"
 )
-RUNS_WITHIN = 900_000  # milliseconds
+RUNS_WITHIN = 300_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def page(server) -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1400, "height": 1250})
         page.set_default_timeout(120_000)
         page.goto(server.url + "/?__theme=light")
-        page.get_by_role("tab", name="TI Train").click()
+        page.locator("#tabs > .tab-nav > button", has_text="TI Train").click()
         page.locator("#ti_train_start").wait_for()
         yield page
         browser.close()
@@ -55,7 +55,7 @@ def fill(page: Any, field: str, value: str) -> None:
 
 
 def summary(page: Any) -> Any:
-    return page.locator("#ti_train_summary")
+    return page.locator("#ti_train_summary").first  # gradio gives a block and its content one id
 
 
 def says(page: Any, text: str) -> None:
@@ -113,11 +113,12 @@ def test_mistakes_are_told(page):
 
 
 def test_embeddings(page, server):
-    page.get_by_role("tab", name="Embeddings").click()
-    sync_api.expect(page.locator("#ti_train_word_table")).to_contain_text("tabtoy")
-    fill(page, "word", "tabtoy")
+    page.locator("#ti_train_tabs > .tab-nav > button", has_text="Embeddings").click()
+    sync_api.expect(page.locator("#ti_train_word_table").first).to_contain_text("tabtoy")
+    word = page.locator("#ti_train_word input").first
+    word.fill("tabtoy")
+    word.press("Enter")
     page.locator("#ti_train_tell").click()
     text = page.locator("#ti_train_word_text textarea")
     sync_api.expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
     shot(page, server, "words")
-    page.get_by_role("tab", name="Train", exact=True).last.click()
