@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
+from math import isfinite
 
-from ..ti_train.report import loss_plot
+from ..ti_train.report import smoothed
 from . import jobs
 
+WIDTH, HEIGHT = 760, 320
+LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
 WAITING = "<div class='ti-train-note'>The chart of the loss appears here when a training runs.</div>"
 IN_WORDS = {
     jobs.QUEUED: "waits for its turn",
@@ -44,13 +45,33 @@ def mistake(message: str) -> str:
 
 
 def chart(job: jobs.Job) -> str:
-    """The loss so far, drawn."""
-    if len(job.steps) < 2:
+    """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
+    noisy = smoothed([(s.step, s.loss) for s in job.steps if s.loss is not None and isfinite(s.loss)])
+    measured = [(s.step, s.evaluation) for s in job.steps if s.evaluation is not None and isfinite(s.evaluation)]
+    if len(noisy) < 2:
         return WAITING
-    file = io.BytesIO()
-    loss_plot(job.steps, job.request.name, 760, 340).save(file, "PNG")
-    picture = base64.b64encode(file.getvalue()).decode()
-    return f"<img class='ti-train-chart' alt='loss over the steps' src='data:image/png;base64,{picture}'>"
+    values = [value for _, value in noisy + measured]
+    low, high, last = min(values), max(values), job.steps[-1].step
+    span = high - low or 1.0
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        return LEFT + (RIGHT - LEFT) * step / last, BOTTOM - (BOTTOM - TOP) * (value - low) / span
+
+    def line(points: list[tuple[int, float]], kind: str) -> str:
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
+        return f"<polyline class='{kind}' points='{corners}'/>"
+
+    marks = []
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        x, y = place(part * last, low + part * span)
+        marks.append(f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
+        marks.append(f"<text x='{LEFT - 8}' y='{y + 4:.1f}' text-anchor='end'>{low + part * span:.4f}</text>")
+        marks.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{round(part * last)}</text>")
+    title = (
+        f"<text x='{RIGHT}' y='16' text-anchor='end'>dark: noise-free loss, faint: loss of the steps, smoothed</text>"
+    )
+    drawn = "".join([title, *marks, line(noisy, "noisy"), line(measured, "measured")])
+    return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{drawn}</svg>"
 
 
 def word_table(rows: list[dict[str, object]]) -> str:

@@ -34,7 +34,7 @@ class StopTraining(Exception):  # noqa: N818
 
 @dataclass
 class Job:
-    """A training from its request to its end; `changed` is set whenever there is something new to show."""
+    """A training from its request to its end."""
 
     id: str  # of the form that the WebUI's progress takes: task(...)
     request: TrainRequest
@@ -120,31 +120,35 @@ def _work(job: Job) -> None:
     with call_queue.queue_lock:
         shared.state.begin(job=job.id)
         progress.start_task(job.id)
+        job.state = RUNNING
         try:
-            job.state = RUNNING
-            _train(job)
-            job.state = DONE
-        except StopTraining:
-            job.state = INTERRUPTED
-        except UserError as error:
-            job.state, job.error = FAILED, str(error)
-        except torch.cuda.OutOfMemoryError:
-            job.state, job.error = (
-                FAILED,
-                (
-                    "The GPU's memory is full. Switch on gradient checkpointing, or lower the pictures a step or the "
-                    "resolution, and resume."
-                ),
-            )
-        except Exception as error:
-            log.exception("The training of '%s' failed", job.request.name)
-            job.state, job.error = FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
+            outcome, job.error = _outcome(job)
         finally:
             progress.finish_task(job.id)
             shared.state.end()
             shared.state.interrupted = shared.state.stopping_generation = False
-            job.ended.set()
             devices.torch_gc()
+        job.state = outcome
+        job.ended.set()
+
+
+def _outcome(job: Job) -> tuple[str, str]:
+    """How a training ended, and what to tell the user where it failed."""
+    try:
+        _train(job)
+    except StopTraining:
+        return INTERRUPTED, ""
+    except UserError as error:
+        return FAILED, str(error)
+    except torch.cuda.OutOfMemoryError:
+        return FAILED, (
+            "The GPU's memory is full. Switch on gradient checkpointing, or lower the pictures a step or the "
+            "resolution, and resume."
+        )
+    except Exception as error:
+        log.exception("The training of '%s' failed", job.request.name)
+        return FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
+    return DONE, ""
 
 
 def _train(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""The tab: settings on the left, the training on the right; below, the words of the embeddings folder."""
+"""The tab: settings on the left, the training on the right; the words of the embeddings folder in a tab beside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 from ..ti_train.config import PRESETS
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import BUILT_IN
-from . import chart, folders, jobs, pictures, words
+from . import chart, embeddings_tab, folders, jobs, pictures
 from .request import TrainRequest
 
 OF_THE_PRESET = "the preset's"
@@ -28,9 +28,8 @@ def build() -> list[tuple[gr.Blocks, str, str]]:
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="ti_train_tabs"):
         with gr.TabItem("Train", elem_id="ti_train_train"):
             build_train()
-        with gr.TabItem("Embeddings", elem_id="ti_train_embeddings") as embeddings:
-            table, chosen = build_embeddings()
-        embeddings.select(lambda: (chart.word_table(words.listed()), word_choices()), [], [table, chosen])
+        with gr.TabItem("Embeddings", elem_id="ti_train_embeddings") as item:
+            embeddings_tab.build(item)
     return [(blocks, "TI Train", "ti_train")]
 
 
@@ -217,31 +216,6 @@ def advanced_fields() -> dict[str, Any]:
     }
 
 
-def build_embeddings() -> tuple[gr.HTML, gr.Dropdown]:
-    table = gr.HTML("", elem_id="ti_train_word_table")
-    with gr.Row():
-        chosen = gr.Dropdown(
-            [],
-            label="Word",
-            info="Of the embeddings folder.",
-            elem_id="ti_train_word",
-            allow_custom_value=True,
-        )
-        with gr.Column():
-            tell = gr.Button("Tell about it", elem_id="ti_train_tell")
-            refresh = gr.Button("Have prompts know every word of the folder", elem_id="ti_train_reread")
-    text = gr.Textbox(
-        label="About the word",
-        lines=10,
-        interactive=False,
-        info="Lengths of its vectors, the nearest words of the loaded model, and the settings it was learnt with.",
-        elem_id="ti_train_word_text",
-    )
-    tell.click(tell_about, [chosen], [text])
-    refresh.click(reread, [], [table, chosen, text])
-    return table, chosen
-
-
 def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     """What the fields say; 0, empty and "the preset's" leave a value to the preset. Raises UserError."""
     if not values["pictures"]:
@@ -308,22 +282,3 @@ def save_captions(folder: str, rows: list[list[str]]) -> str:
     except (UserError, OSError) as error:
         return chart.mistake(str(error))
     return f"<div class='ti-train-note'>{count} caption(s) written.</div>"
-
-
-def word_choices() -> Any:
-    return gr.update(choices=[path.stem for path in folders.word_files()])
-
-
-def tell_about(name: str) -> str:
-    try:
-        return words.told(name)
-    except UserError as error:
-        return str(error)
-
-
-def reread() -> tuple[Any, Any, str]:
-    try:
-        words.reread()
-    except UserError as error:
-        return chart.word_table(words.listed()), word_choices(), str(error)
-    return chart.word_table(words.listed()), word_choices(), ""

@@ -125,6 +125,16 @@ def test_the_hosts_own_interrupt_ends_a_preview_and_keeps_the_word(server):
     assert (server.base / "embeddings" / "previewed.safetensors").is_file()
 
 
+def test_after_a_failure_within_a_step_everything_is_as_it_was(server):
+    learn(server, name="failing")  # the word's file is there before and after
+    untouched, before = server.picture("a photo of a toy"), server.get("/ti-train-test/state")
+    server.post("/ti-train-test/break")
+    failed = until(server, begin(server, name="failing", overwrite=True), "failed")
+    assert "RuntimeError: broken by the test" in failed["error"]
+    assert server.get("/ti-train-test/state") == before
+    assert server.picture("a photo of a toy") == untouched
+
+
 def test_a_generation_waits_its_turn_and_a_training_too(server):
     untouched = server.picture("a photo of a toy")
     pictures: list[bytes] = []

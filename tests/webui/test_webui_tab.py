@@ -88,7 +88,7 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     shot(page, server, "running")
     says(page, r"is learnt.*Step 6 of 6")
     sync_api.expect(page.locator("#ti_train_previews img")).to_have_count(3)
-    sync_api.expect(page.locator("#ti_train_chart img")).to_be_visible()
+    sync_api.expect(page.locator("#ti_train_chart svg .measured").first).to_be_visible()
     sync_api.expect(bar).to_have_count(0, timeout=30_000)
     shot(page, server, "learnt")
     assert server.picture("a photo of a tabtoy") != unknown

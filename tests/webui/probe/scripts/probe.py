@@ -118,6 +118,18 @@ def encoded() -> dict[str, Any]:
         return {"differences": differences, "norm": float(alone[0].norm())}
 
 
+def break_step() -> None:
+    """The U-Net will fail once, in the middle of a training step."""
+
+    def fail(_network: Any, _inputs: Any) -> None:
+        if torch.is_grad_enabled():
+            hook.remove()
+            raise RuntimeError("broken by the test")
+
+    with call_queue.queue_lock:
+        hook = connect().network.middle_block.register_forward_pre_hook(fail)
+
+
 def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:
     """What a user is told when the loaded model has a property that cannot be trained with."""
     with call_queue.queue_lock:
@@ -135,6 +147,7 @@ def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:
 
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
+    app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
     app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
