@@ -63,10 +63,11 @@ def chart(job: jobs.Job) -> str:
 
     marks = []
     for part in (0, 0.25, 0.5, 0.75, 1):
-        x, y = place(part * last, low + part * span)
+        step, value = round(part * last), low + part * span
+        x, y = place(step, value)
         marks.append(f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
-        marks.append(f"<text x='{LEFT - 8}' y='{y + 4:.1f}' text-anchor='end'>{low + part * span:.4f}</text>")
-        marks.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{round(part * last)}</text>")
+        marks.append(f"<text x='{LEFT - 8}' y='{y + 4:.1f}' text-anchor='end'>{value:.4f}</text>")
+        marks.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{step}</text>")
     title = (
         f"<text x='{RIGHT}' y='16' text-anchor='end'>dark: noise-free loss, faint: loss of the steps, smoothed</text>"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
-from modules import sd_models
+from modules import sd_models, shared
+
+from ..ti_train.errors import UserError
 
 
 def connect() -> Any:
@@ -14,7 +15,10 @@ def connect() -> Any:
         from ..ti_train.hosts.forge import ForgeHost
 
         return ForgeHost()
-    if find_spec("ldm_patched"):
+    model = shared.sd_model  # loads the chosen checkpoint where none is loaded yet
+    if model is None:
+        raise UserError("No checkpoint could be loaded. Choose one at the top left; the WebUI's console says more.")
+    if hasattr(model, "forge_objects"):
         from ..ti_train.hosts.reforge import ReForgeHost
 
         return ReForgeHost()
