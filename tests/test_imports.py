@@ -26,7 +26,13 @@ OWN = {  # what each adapter stands on
     "comfy": {"comfy"},
     "comfy_weights": {"comfy"},
     "comfy_words": set(),
+    "webui": {"modules"},
+    "a1111": {"modules"},
+    "reforge": {"ldm_patched", "modules", "modules_forge"},
+    "forge": {"backend", "modules"},
+    "weights": set(),
 }
+SHARED = {"base", "weights", "webui"}  # what adapters may take from one another
 
 
 def imported_by(file: Path) -> list[tuple[int, str]]:
@@ -58,7 +64,7 @@ def test_the_core_knows_of_the_hosts_only_their_boundary(file):
 def test_an_adapter_imports_its_own_host_and_no_other(file):
     assert packages_of(file) & HOST_PACKAGES <= OWN[file.stem]
     siblings = {name for level, name in imported_by(file) if level == 1}
-    assert {name for name in siblings if name.partition("_")[0] != file.stem} <= {"base"}
+    assert {name for name in siblings if name.partition("_")[0] != file.stem} <= SHARED
 
 
 @pytest.mark.parametrize("file", CORE + HOSTS, ids=lambda file: file.stem)

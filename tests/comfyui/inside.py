@@ -166,13 +166,13 @@ def at_forward(module: torch.nn.Module, number: int, action: Any) -> Iterator[No
 def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
     """Whether every weight is the object that it was: after a step, an exception, a LoRA unloaded in a step."""
     import comfy.model_management as management
-    from pack.ti_train.hosts import comfy_weights
+    from pack.ti_train.hosts import weights
 
     model, clip, vae = load(checkpoint)
     host = make_host(model, clip, vae)
     data, before, results = batch(host), state_of(model, clip), {}
-    aliases, make_alias = [], comfy_weights._alias
-    comfy_weights._alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
+    aliases, make_alias = [], weights.alias
+    weights.alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
     gradient_of(host, data)
     results["step"] = same(before, state_of(model, clip))
 
