@@ -25,8 +25,9 @@ class RefusedError(Exception):
 class Server:
     """`base` is ComfyUI's base directory: models, input, output and custom_nodes are below it."""
 
-    def __init__(self, comfyui: Path, base: Path) -> None:
-        self.base = base
+    def __init__(self, comfyui: Path, base: Path, front_end: Path | None = None) -> None:
+        """front_end: the folder of the page's index.html; without it there is no page, only the API."""
+        self.base, self.front_end = base, front_end
         for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/embeddings", "models/loras"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         link = base / "custom_nodes" / "ti-train"
@@ -37,7 +38,7 @@ class Server:
             os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base), "--disable-auto-launch",
             "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
-            "--front-end-root", str(base / "custom_nodes"),
+            "--front-end-root", str(front_end or base / "custom_nodes"),
         ]  # fmt: skip
         self.log = (base / "server.log").open("ab")
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}

@@ -4,13 +4,16 @@ TI_TRAIN_WORLD: the world, assembled (comfyui/, diffusers/), with its concepts a
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comfyui_server import Server
+from page import OFFLINE
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +54,32 @@ def tiny(comfyui, comfyui_python) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, tiny, tmp_path_factory) -> Iterator[Server]:
+def front_end(comfyui_python) -> Path | None:
+    """The page: COMFYUI_FRONT_END, or the package that ComfyUI's Python has."""
+    if "COMFYUI_FRONT_END" in os.environ:
+        return Path(os.environ["COMFYUI_FRONT_END"]).resolve()
+    where = "import comfyui_frontend_package as p; print(*p.__path__)"
+    found = subprocess.run([comfyui_python, "-c", where], capture_output=True, text=True, check=False)
+    return Path(found.stdout.strip()) / "static" if found.returncode == 0 else None
+
+
+@pytest.fixture(scope="session")
+def browser(front_end) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: no browser to drive")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = os.environ.get("TI_TRAIN_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip("There is no Chromium: set TI_TRAIN_CHROMIUM to one, or put one on the PATH")
+    if front_end is None or not (front_end / "index.html").is_file():
+        pytest.skip(f"ComfyUI's page is not in '{front_end}': set COMFYUI_FRONT_END to the folder of its index.html")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=chromium, args=list(OFFLINE))
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, front_end, tiny, tmp_path_factory) -> Iterator[Server]:
     base = tmp_path_factory.mktemp("comfyui")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "probe").symlink_to(HERE / "probe", target_is_directory=True)
@@ -66,7 +94,7 @@ def server(comfyui, tiny, tmp_path_factory) -> Iterator[Server]:
         )
         (base / "models" / "vae_approx").symlink_to(Path(world).resolve() / "comfyui" / "vae_approx")
     draw_pictures(base / "input" / "toys")
-    running = Server(comfyui, base)
+    running = Server(comfyui, base, front_end)
     yield running
     running.stop()
 
