@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .embeddings import EmbeddingInfo, SaveEmbedding
 from .load import LoadEmbedding, LoadTrainingImages
 from .options import TrainingOptions
+from .routes import register
 from .train import TrainEmbedding
 
 NODES = [TrainEmbedding, TrainingOptions, LoadTrainingImages, LoadEmbedding, SaveEmbedding, EmbeddingInfo]
@@ -18,4 +19,5 @@ class TextualInversion(ComfyExtension):
 
 
 async def comfy_entrypoint() -> TextualInversion:
+    register()
     return TextualInversion()
