@@ -134,7 +134,7 @@ class LiveRun:
             self.untold = {"loss": [], "evaluations": []}
 
     def _evaluated(self, step: Step, evaluation: float) -> None:
-        if self.best is None or evaluation < self.numbers["best"][1]:
+        if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing
             self.best = (step, self.host.vectors())
             self.numbers["best"] = [step.step, evaluation]
         if monotonic() - self.looked_up > LOOK_UP or step.step == self.facts["steps"]:

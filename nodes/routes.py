@@ -88,13 +88,13 @@ def describe_folder(folder: str, subfolders: bool, resolution: int) -> dict[str,
         described: dict[str, Any] = {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
         described |= {"caption": caption_of(path), "warnings": [], "crop": None}
         if size is None:
-            described["warnings"].append("This is no picture that can be read, or it is damaged: training will stop.")
+            described["warnings"].append("No readable picture: training will stop. Remove it.")
         else:
             described |= {"width": size[0], "height": size[1], "crop": centred_square(*size)}
             if min(size) < resolution:
-                described["warnings"].append(f"{size[0]} x {size[1]} is below {resolution} pixels: detail is missing.")
+                described["warnings"].append(f"{size[0]} x {size[1]}: below {resolution} pixels")
         if path in copies:
-            described["warnings"].append(f"The same picture as {copies[path].name}: it counts twice.")
+            described["warnings"].append(f"The same as {copies[path].name}: it counts twice")
         pictures.append(described)
     return {"pictures": pictures, "side": side, "error": ""}
 

@@ -117,7 +117,8 @@ function onRemoved(node, act) {
 }
 
 function addPanel(node) {
-  node.hideOutputImages = true; // the strip shows them
+  node.hideOutputImages = true; // the strip shows them; the classic renderer does not know this yet and looks at imgs
+  Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
   const panel = new Panel({
     stop: async (run) => {
       run.stopping = true;

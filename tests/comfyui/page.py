@@ -62,6 +62,10 @@ class Page:
             assert time.monotonic() < deadline, self.server.said()[-2000:]
             self.tab.wait_for_timeout(200)
 
+    def ids_of(self, kind: str) -> list[int]:
+        found = "(kind) => window.app.graph.nodes.filter((n) => n.type === kind).map((n) => n.id)"
+        return list(self.tab.evaluate(found, kind))
+
     def pictures_of(self, node: int) -> list[str]:
         """Addresses of what a node shows after a run."""
         images = self.tab.evaluate("(node) => window.app.nodeOutputs[node]?.images ?? []", str(node))

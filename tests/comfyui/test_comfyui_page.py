@@ -1,4 +1,4 @@
-"""The example workflows in ComfyUI's own page.
+"""The example workflows, the live panel and the pictures in ComfyUI's own page.
 
 Playwright and a Chromium: TI_TRAIN_CHROMIUM, or one on the PATH. COMFYUI_FRONT_END: the folder of the page's
 index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
@@ -6,12 +6,16 @@ index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
 
 from __future__ import annotations
 
+import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from comfyui_server import RefusedError
 from page import Page
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +34,13 @@ def page(browser, server) -> Iterator[Callable[..., Page]]:
         one.close()
 
 
+def wait_for(page: Page, condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, page.server.said()[-2000:]
+        page.tab.wait_for_timeout(200)
+
+
 def fill_in(page: Page, **settings: Any) -> None:
     """What a user chooses: model, pictures and name; and few steps of a small picture, for the sake of time."""
     page.set("CheckpointLoaderSimple", ckpt_name="tiny.safetensors")
@@ -40,13 +51,126 @@ def fill_in(page: Page, **settings: Any) -> None:
     page.set("KSampler", steps=2)
 
 
-@pytest.mark.parametrize(("example", "saved"), [("Quick start", [10]), ("Compare with and without the word", [10, 15])])
+EXAMPLES = {"Quick start": 1, "Compare with and without the word": 2, "Two words in one picture": 1, "Style": 1}
+
+
+@pytest.mark.parametrize(("example", "saved"), EXAMPLES.items())
 def test_an_example_runs_from_the_page(page, server, example, saved):
     opened = page()
     opened.load(example)
     fill_in(opened, name=example.split()[0].lower())
     opened.run()
     opened.wait_until_idle()
-    for node in saved:
+    nodes = opened.ids_of("SaveImage")
+    assert len(nodes) == saved
+    for node in nodes:
         assert opened.pictures_of(node), (server.said()[-2000:], opened.said)
     assert Path(server.base / "models" / "embeddings" / f"{example.split()[0].lower()}.safetensors").is_file()
+
+
+@pytest.fixture
+def photographs(tmp_path) -> list[Path]:
+    """Two pictures, a copy of one, and a caption."""
+    files = [tmp_path / name for name in ("one.png", "two.png", "copy.png", "two.txt")]
+    for file, colour in zip(files, ("navy", "teal", "navy"), strict=False):
+        Image.new("RGB", (96, 64), colour).save(file)
+    files[3].write_text("a teal toy", encoding="utf-8")
+    return files
+
+
+def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, photographs):
+    first = page()
+    first.load("Quick start")
+    fill_in(first, name="watched", preset="Paper", steps=400, preview_every=5)
+    first.set("TITrain_LoadTrainingImages", folder="")
+    first.tab.locator(".ti-train-picker input[type=file]").first.set_input_files(photographs)
+    cards = first.tab.locator(".ti-train-pictures [role=listitem]")
+    cards.nth(2).wait_for()
+    assert [field.input_value() for field in cards.locator("textarea").all()] == ["", "", "a teal toy"]
+    assert "The same as copy.png" in cards.nth(1).inner_text()
+    cards.nth(0).locator("textarea").fill("a navy toy")
+    cards.nth(0).locator("textarea").blur()
+    folder = first.tab.evaluate("window.app.graph.findNodesByType('TITrain_LoadTrainingImages')[0].widgets[0].value")
+    wait_for(first, lambda: (server.base / "input" / folder / "copy.txt").is_file())
+    assert (server.base / "input" / folder / "copy.txt").read_text(encoding="utf-8") == "a navy toy"
+
+    first.run()
+    previews = first.tab.locator(".ti-train-strip [role=listitem]")
+    previews.nth(1).wait_for(timeout=300_000)
+    assert previews.nth(0).inner_text() == "untrained"
+    earlier = first.tab.locator(".ti-train-chart .noisy").get_attribute("d")
+    wait_for(first, lambda: len(first.tab.locator(".ti-train-chart .noisy").get_attribute("d")) > len(earlier))
+    previews.nth(0).locator("button").click()
+    first.tab.locator("dialog.ti-train-enlarged img").wait_for()
+    first.tab.keyboard.press("Escape")
+
+    first.open()  # reloads the page
+    assert previews.nth(1).is_visible()
+    assert first.tab.locator(".ti-train-chart .noisy").get_attribute("d").count("L") > 3
+    first.tab.get_by_role("button", name="Stop and keep").click()
+    first.wait_until_idle()
+    status = first.tab.locator(".ti-train-panel:not(.ti-train-picker) .ti-train-status")
+    wait_for(first, lambda: "Stopped and kept" in status.inner_text())
+    assert (server.base / "models" / "embeddings" / "watched.safetensors").is_file()
+    offered = "window.app.graph.add(LiteGraph.createNode('TITrain_LoadEmbedding')).widgets[0].options.values"
+    assert "watched.safetensors" in first.tab.evaluate(offered)
+    assert first.pictures_of(first.ids_of("SaveImage")[0]), "the rest of the graph ran on with the word"
+
+    first.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    first.tab.get_by_role("button", name="Copy prompt").click()
+    copied = first.tab.evaluate("navigator.clipboard.readText()")
+    assert copied == "a photo of embedding:watched"
+    first.set("CLIPTextEncode", text=copied)
+    before = first.pictures_of(first.ids_of("SaveImage")[0])
+    first.run()
+    first.wait_until_idle()
+    assert first.pictures_of(first.ids_of("SaveImage")[0]) != before
+    assert not [said for said in first.said if "ti-train" in said or "ti_train" in said]
+
+
+def test_events_of_nodes_that_are_gone_and_names_with_html(page):
+    """A run whose node is on no page is left alone; whatever a run says is shown as text."""
+    opened = page()
+    opened.load("Quick start")
+    tab = opened.tab
+    run = {
+        "id": "x", "node": "3", "workflow": tab.evaluate("(window.app.rootGraph ?? window.app.graph).id"),
+        "name": "<img src=x onerror=window.parsed=1>", "steps": 10_000, "saved": True, "prompt": "", "step": 0,
+        "status": "running", "message": "", "previews": [], "warnings": ["<b>bold</b>"], "loss": [], "evaluations": [],
+    }  # fmt: skip
+    send = "([name, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('ti_train.' + name, {detail}))"
+    tab.evaluate(send, ["run", run | {"id": "y", "node": "99"}])
+    tab.evaluate(send, ["progress", {"run": "y", "step": 1, "loss": [[1, 0.5]], "evaluations": []}])
+    tab.evaluate(send, ["run", run])
+    panel = tab.locator(".ti-train-panel:not(.ti-train-picker)")
+    assert "<img src=x" in panel.inner_text()
+    assert "<b>bold</b>" in panel.inner_text()
+    assert panel.locator("img, b").count() == 0
+    for start in range(0, 10_000, 100):
+        loss = [[step, 0.5 + step % 7 / 100] for step in range(start, start + 100)]
+        tab.evaluate(send, ["progress", {"run": "x", "step": start, "loss": loss, "evaluations": [[start, 0.4]]}])
+    assert panel.locator(".noisy").get_attribute("d").count("L") < 400
+    assert not tab.evaluate("window.parsed")
+    tab.evaluate("window.app.graph.remove(window.app.graph.getNodeById(3))")
+    tab.evaluate(send, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
+    assert panel.count() == 0
+    assert not [said for said in opened.said if "ti-train" in said or "ti_train" in said]
+
+
+@pytest.mark.parametrize(
+    "path", ["/ti_train/thumbnail?file=../server.log", "/ti_train/thumbnail?file=/etc/passwd",
+             "/ti_train/runs/none/previews/0"],
+)  # fmt: skip
+def test_files_outside_of_the_input_directory_are_not_shown(server, path):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        server.get(path)
+
+
+def test_captions_are_written_beside_pictures_only(server):
+    outside = server.base / "models" / "embeddings" / "outside.png"
+    outside.write_bytes(b"")
+    for file in ("../models/embeddings/outside.png", "toys/missing.png", "toys/red.txt"):
+        with pytest.raises(RefusedError):
+            server.post("/ti_train/caption", {"file": file, "text": "a caption"})
+    assert not outside.with_suffix(".txt").exists()
+    assert "outside of ComfyUI's input directory" in server.get("/ti_train/pictures?folder=../models")["error"]
