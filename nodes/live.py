@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import comfy.model_management as management
 import torch
@@ -24,32 +24,11 @@ from ..ti_train.config import TrainConfig
 from ..ti_train.hosts.base import Host, Prompt, Size, Vectors, Words
 from ..ti_train.loop import Preview, Step
 from ..ti_train.prompts import WORD
+from .thinned import Thinned
 
 POINTS, PREVIEWS, RUNS = 400, 24, 4  # kept: of each curve, of each prompt, altogether
 PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words
 RECENT = 20  # steps that tell the speed
-Kept = TypeVar("Kept")
-
-
-class Thinned(Generic[Kept]):
-    """A sequence of at most `most` items (an even number), evenly spread over all that were added, and the latest."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.stride, self.seen = most, 1, 0
-        self.kept: list[Kept] = []
-        self.latest: list[Kept] = []
-
-    def add(self, item: Kept) -> None:
-        due = self.seen % self.stride == 0
-        self.seen += 1
-        self.kept += [item] if due else []
-        self.latest = [] if due else [item]
-        if len(self.kept) > self.most:
-            del self.kept[1::2]
-            self.stride *= 2
-
-    def __iter__(self) -> Iterator[Kept]:
-        return iter(self.kept + self.latest)
 
 
 class Watched:

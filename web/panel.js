@@ -3,7 +3,8 @@
 import { clock, extent, nearest, path, scale, smoothed, thinned, ticks } from "./chart.js";
 
 const MOST = 400; // points of a curve
-const WIDTH = 340, HEIGHT = 150, LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // of the chart, in its own units
+const CHART = 120, GAP = 4, MARGIN = 28; // pixels: the chart's least height, between parts, and around all of them
+const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // around the curves
 const ENDED = {
   done: "Learnt",
   stopped: "Stopped and kept",
@@ -47,12 +48,28 @@ export class Panel {
       "div", { class: "ti-train-panel" },
       this.status, bar, this.chart, this.strip, this.facts, this.warnings, this.buttons,
     );
+    this.observer = new ResizeObserver(() => this.fit());
+    this.observer.observe(this.element);
     this.show(null);
   }
 
+  remove() {
+    this.observer.disconnect();
+  }
+
+  /** What the parts need at the node's width; text that is broken into more lines needs more. */
   get height() {
-    if (!this.run) return 44;
-    return 262 + (this.run.previews.length ? 92 : 0) + Math.min(3, this.run.warnings.length) * 30;
+    const parts = [this.status, this.bar, this.strip, this.facts, this.warnings, this.buttons];
+    const text = parts.reduce((sum, part) => sum + (part.offsetHeight ? part.offsetHeight + GAP : 0), MARGIN);
+    return this.run ? text + CHART + GAP : Math.max(44, text);
+  }
+
+  /** Draws anew at another width, and asks for room where the node has become too small. */
+  fit() {
+    if (this.run && this.chart.clientWidth !== this.width) this.drawChart();
+    if (this.height === this.needed) return;
+    this.needed = this.height;
+    this.actions.resize();
   }
 
   /** Shows a run from the server's snapshot; null: none yet. */
@@ -62,7 +79,6 @@ export class Panel {
     this.element.classList.toggle("ti-train-idle", !run);
     if (other) this.strip.replaceChildren();
     this.draw();
-    this.actions.resize();
   }
 
   progress({ run: _, loss, evaluations, ...numbers }) {
@@ -75,13 +91,11 @@ export class Panel {
   preview(picture) {
     this.run.previews.push(picture);
     this.draw();
-    this.actions.resize();
   }
 
   warning(message) {
     this.run.warnings.push(message);
     this.draw();
-    this.actions.resize();
   }
 
   connection(connected) {
@@ -93,7 +107,7 @@ export class Panel {
     const run = this.run;
     if (!run) {
       this.status.textContent = "Press Run: the loss, previews and the word's neighbours appear here.";
-      return;
+      return this.fit();
     }
     const running = run.status === "running";
     this.status.textContent = this.statusText(running);
@@ -107,6 +121,7 @@ export class Panel {
     this.stop.hidden = this.cancel.hidden = !running;
     this.stop.disabled = !this.connected || run.stopping === true;
     this.copy.hidden = running || !["done", "stopped"].includes(run.status) || !run.saved;
+    this.fit();
   }
 
   statusText(running) {
@@ -136,27 +151,29 @@ export class Panel {
   drawChart() {
     const { evaluations, steps, best } = this.run;
     const noisy = smoothed(this.run.loss);
+    const width = (this.width = this.chart.clientWidth) || 340;
+    const height = this.chart.clientHeight || CHART;
     const [low, high] = extent(noisy, evaluations);
-    const x = scale(0, steps, LEFT, WIDTH - RIGHT);
-    const y = scale(low, high, HEIGHT - BOTTOM, TOP);
-    const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, tabindex: 0, role: "img" });
+    const x = scale(0, steps, LEFT, width - RIGHT);
+    const y = scale(low, high, height - BOTTOM, TOP);
+    const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img" });
     svg.append(element("title", {}, "Noise-free loss, and the loss of the steps faint behind it"));
     for (const value of ticks(low, high, 4)) {
-      svg.append(element("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
+      svg.append(element("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
       svg.append(element("text", { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, String(value)));
     }
     for (const step of ticks(0, steps, 4).filter(Number.isInteger)) {
-      svg.append(element("text", { x: x(step), y: HEIGHT - 4, "text-anchor": "middle" }, String(step)));
+      svg.append(element("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
     }
     svg.append(element("path", { class: "noisy", d: path(noisy, x, y) }));
     svg.append(element("path", { class: "measured", d: path(evaluations, x, y) }));
     if (best) svg.append(element("circle", { class: "best", cx: x(best[0]), cy: y(best[1]), r: 4 }));
-    const cursor = element("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
+    const cursor = element("line", { class: "cursor", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
     const reading = element("text", { class: "reading", y: TOP + 8 });
     svg.append(cursor, reading);
     svg.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
-      this.read((((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - RIGHT - LEFT) * steps);
+      this.read((((event.clientX - box.left) / box.width) * width - LEFT) / (width - RIGHT - LEFT) * steps);
     });
     svg.addEventListener("pointerleave", () => this.read(null));
     svg.addEventListener("blur", () => this.read(null));
@@ -167,7 +184,7 @@ export class Panel {
       event.stopPropagation();
       this.read((this.reading ?? this.run.step) + by * Math.max(1, Math.round(steps / 40)));
     });
-    this.cursor = { cursor, reading, x };
+    this.cursor = { cursor, reading, x, middle: width / 2 };
     const focused = this.chart.contains(document.activeElement);
     this.chart.replaceChildren(svg);
     if (focused) svg.focus({ preventScroll: true });
@@ -176,7 +193,7 @@ export class Panel {
 
   /** Shows the values at a step; null: none. */
   read(step) {
-    const { cursor, reading, x } = this.cursor;
+    const { cursor, reading, x, middle } = this.cursor;
     const { loss, evaluations, steps } = this.run;
     this.reading = step;
     cursor.setAttribute("visibility", step == null || !evaluations.length ? "hidden" : "visible");
@@ -189,8 +206,8 @@ export class Panel {
     cursor.setAttribute("x1", at);
     cursor.setAttribute("x2", at);
     reading.textContent = `noise-free, step ${measured[0]}: ${measured[1].toFixed(4)}${noisy}`;
-    reading.setAttribute("x", at > WIDTH / 2 ? at - 5 : at + 5);
-    reading.setAttribute("text-anchor", at > WIDTH / 2 ? "end" : "start");
+    reading.setAttribute("x", at > middle ? at - 5 : at + 5);
+    reading.setAttribute("text-anchor", at > middle ? "end" : "start");
   }
 
   drawStrip() {

@@ -57,8 +57,9 @@ function onEvent(name, act) {
 /** A run without a node on this page is kept up to date all the same: its workflow may be opened later. */
 function detached(run) {
   const panel = new Panel({ resize() {}, preview: () => "" });
-  panel.run = run;
+  panel.remove();
   panel.draw = () => {};
+  panel.run = run;
   return panel;
 }
 
@@ -133,7 +134,10 @@ function addPanel(node) {
   });
   panels.set(node, panel);
   attach(node, "ti_train_panel", panel);
-  onRemoved(node, () => panels.delete(node));
+  onRemoved(node, () => {
+    panels.delete(node);
+    panel.remove();
+  });
 }
 
 function addPicker(node) {

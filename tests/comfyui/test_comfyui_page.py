@@ -105,7 +105,7 @@ def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, ph
     first.tab.keyboard.press("Escape")
 
     first.open()  # reloads the page
-    assert previews.nth(1).is_visible()
+    previews.nth(1).wait_for()
     assert first.tab.locator(".ti-train-chart .noisy").get_attribute("d").count("L") > 3
     first.tab.get_by_role("button", name="Stop and keep").click()
     first.wait_until_idle()
