@@ -27,7 +27,8 @@ from ..ti_train.prompts import WORD
 from .thinned import Thinned
 
 POINTS, PREVIEWS, RUNS = 400, 24, 4  # kept: of each curve, of each prompt, altogether
-PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words
+PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
+SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
 RECENT = 20  # steps that tell the speed
 
 
@@ -72,7 +73,7 @@ class LiveRun:
         self.warnings: list[str] = []
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.told = monotonic()
-        self.looked_up = -math.inf
+        self.look_up_at = 0.0
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self.untold: dict[str, list[list[float]]] = {"loss": [], "evaluations": []}
 
@@ -116,9 +117,10 @@ class LiveRun:
         if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing
             self.best = (step, self.host.vectors())
             self.numbers["best"] = [step.step, evaluation]
-        if monotonic() - self.looked_up > LOOK_UP or step.step == self.facts["steps"]:
+        began = monotonic()
+        if began > self.look_up_at or step.step == self.facts["steps"]:
             self.numbers |= surroundings(self.host)
-            self.looked_up = monotonic()
+            self.look_up_at = began + max(LOOK_UP, (monotonic() - began) / SHARE)
 
     def preview(self, preview: Preview) -> None:
         data = io.BytesIO()

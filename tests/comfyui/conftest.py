@@ -1,4 +1,5 @@
 """A ComfyUI for the tests. COMFYUI_PATH: its folder; COMFYUI_PYTHON: its Python, if it is not the one of the tests;
+COMFYUI_FRONT_END, TI_TRAIN_CHROMIUM: the page and a browser, where they are not found by themselves;
 TI_TRAIN_WORLD: the world, assembled (comfyui/, diffusers/), with its concepts and its judge below or beside it."""
 
 from __future__ import annotations
