@@ -4,6 +4,7 @@ import { clock, extent, nearest, path, scale, smoothed, thinned, ticks } from ".
 
 const MOST = 400; // points of a curve
 const CHART = 120, GAP = 4, MARGIN = 28; // pixels: the chart's least height, between parts, and around all of them
+const NARROWEST = 120;
 const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // around the curves
 const ENDED = {
   done: "Learnt",
@@ -59,6 +60,7 @@ export class Panel {
 
   /** What the parts need at the node's width; text that is broken into more lines needs more. */
   get height() {
+    if (this.element.offsetWidth < NARROWEST) return this.run ? 350 : 44; // not laid out yet: its text stands on end
     const parts = [this.status, this.bar, this.strip, this.facts, this.warnings, this.buttons];
     const text = parts.reduce((sum, part) => sum + (part.offsetHeight ? part.offsetHeight + GAP : 0), MARGIN);
     return this.run ? text + CHART + GAP : Math.max(44, text);

@@ -92,10 +92,11 @@ async function copied(text) {
 /** Gives a node room for its element, never taking any that the user gave. */
 function makeRoom(node) {
   requestAnimationFrame(() => {
+    if (!node.graph) return;
     const [width, height] = node.computeSize();
-    if (!node.graph || (node.size[0] >= width && node.size[1] >= height)) return;
-    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
-    node.graph.setDirtyCanvas(true, true);
+    if (node.size[0] < width || node.size[1] < height)
+      node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+    node.graph.setDirtyCanvas(true, true); // the widgets are arranged anew as they are drawn
   });
 }
 

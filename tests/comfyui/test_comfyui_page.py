@@ -104,6 +104,8 @@ def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, ph
     first.tab.locator("dialog.ti-train-enlarged img").wait_for()
     first.tab.keyboard.press("Escape")
 
+    assert first.tab.evaluate("window.app.graph.getNodeById(3).size[1]") < 1000, "the node grew only for the panel"
+
     first.open()  # reloads the page
     previews.nth(1).wait_for()
     assert first.tab.locator(".ti-train-chart .noisy").get_attribute("d").count("L") > 3
