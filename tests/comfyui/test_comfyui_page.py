@@ -7,13 +7,11 @@ index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
 from __future__ import annotations
 
 import time
-import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_server import RefusedError
 from page import Page
 from PIL import Image
 
@@ -157,22 +155,3 @@ def test_events_of_nodes_that_are_gone_and_names_with_html(page):
     tab.evaluate(send, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
     assert panel.count() == 0
     assert not [said for said in opened.said if "ti-train" in said or "ti_train" in said]
-
-
-@pytest.mark.parametrize(
-    "path", ["/ti_train/thumbnail?file=../server.log", "/ti_train/thumbnail?file=/etc/passwd",
-             "/ti_train/runs/none/previews/0"],
-)  # fmt: skip
-def test_files_outside_of_the_input_directory_are_not_shown(server, path):
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        server.get(path)
-
-
-def test_captions_are_written_beside_pictures_only(server):
-    outside = server.base / "models" / "embeddings" / "outside.png"
-    outside.write_bytes(b"")
-    for file in ("../models/embeddings/outside.png", "toys/missing.png", "toys/red.txt"):
-        with pytest.raises(RefusedError):
-            server.post("/ti_train/caption", {"file": file, "text": "a caption"})
-    assert not outside.with_suffix(".txt").exists()
-    assert "outside of ComfyUI's input directory" in server.get("/ti_train/pictures?folder=../models")["error"]
