@@ -72,7 +72,7 @@ def run_train(a: argparse.Namespace) -> int:
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
     pictures = find_pictures(a.images)
-    host = DiffusersHost.load(a.model, config.device, config.dtype)
+    host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
     learn(host, pictures, config, a.out, a.resume)
     return 0
 
@@ -148,8 +148,10 @@ def run_generate(a: argparse.Namespace) -> int:
     files = sorted((DEMO / "words").glob("*.safetensors")) if a.demo and not a.embedding else a.embedding
     model = DEMO / "model" if a.demo and a.model is None else a.model
     if model is None:
-        raise UserError("No model is given. Give --model FOLDER, or --demo for the one that comes along.")
-    host = DiffusersHost.load(model, a.device)
+        raise UserError(
+            "No model is given. Give --model with a checkpoint or folder, or --demo for the one that comes along."
+        )
+    host = DiffusersHost.load(model, a.device, prediction=a.prediction_type)
     words: Words = {file.stem: on_device(load_embedding(file), host) for file in files}
     prompt = parse(a.prompt, words)
     side = a.resolution or host.resolution

@@ -11,6 +11,10 @@ from .config import PRESETS, TrainConfig
 from .masks import Source
 from .prompts import BUILT_IN
 
+MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
@@ -35,7 +39,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     balanced = TrainConfig(name="x", init="x")
     command = commands.add_parser("train", help="learn a word from a folder of pictures")
     add = command.add_argument
-    add("--model", type=Path, required=True, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
+    add("--model", type=Path, required=True, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
     add("--images", type=Path, required=True, help="folder with the training pictures; 3 to 5 are best")
     add("--name", required=True, help="the word's name, which is its file's name too, such as my-cat")
     add(
@@ -105,7 +110,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("generate", help="sample pictures with learnt words")
     add = command.add_argument
-    add("--model", type=Path, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
+    add("--model", type=Path, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
     add("--demo", action="store_true", help="the model and the words that come along")
     add("--embedding", type=Path, action="append", default=[], help="a learnt word (repeatable)")
     add("--prompt", required=True, help="a word is written <its-file-name>, and * when it is the only one")
