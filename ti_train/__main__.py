@@ -92,7 +92,7 @@ def run_train(a: argparse.Namespace) -> int:
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
     repeats = folders(a.images)
     pictures = [picture for folder in repeats for picture in find_pictures(folder)]
-    host = DiffusersHost.load(a.model, config.device, config.dtype)
+    host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
     learn(host, pictures, config, a.out, a.resume, repeats)
     return 0
 
@@ -193,7 +193,7 @@ def run_generate(a: argparse.Namespace) -> int:
     from .hosts.diffusers import DiffusersHost
 
     files = sorted((DEMO / "words").glob("*.safetensors")) if a.demo and not a.embedding else a.embedding
-    host = DiffusersHost.load(model_folder(a), a.device)
+    host = DiffusersHost.load(model_folder(a), a.device, prediction=a.prediction_type)
     words: Words = {file.stem: on_device(load_embedding(file), host) for file in files}
     prompt = parse(a.prompt, words)
     side = a.resolution or host.resolution
@@ -208,7 +208,9 @@ def run_generate(a: argparse.Namespace) -> int:
 
 def model_folder(a: argparse.Namespace) -> Path:
     if a.model is None and not a.demo:
-        raise UserError("No model is given. Give --model FOLDER, or --demo for the one that comes along.")
+        raise UserError(
+            "No model is given. Give --model with a checkpoint or folder, or --demo for the one that comes along."
+        )
     return Path(a.model or DEMO / "model")
 
 
@@ -223,7 +225,7 @@ def run_evaluate(a: argparse.Namespace) -> int:
         )
     clip = None if a.demo else Clip.load(a.clip_model, a.clip_weights)
     files = find_pictures(a.images)
-    host = DiffusersHost.load(model_folder(a), a.device)
+    host = DiffusersHost.load(model_folder(a), a.device, prediction=a.prediction_type)
     sample_with_ddim(host)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
     warnings: list[str] = []

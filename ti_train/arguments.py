@@ -16,6 +16,9 @@ from .prompts import BUILT_IN
 
 SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
 WORD = "which word, where a file holds several"
+MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,7 +49,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     balanced = TrainConfig(name="x", init="x")
     command = commands.add_parser("train", help="learn a word from a folder of pictures")
     add = command.add_argument
-    add("--model", type=Path, required=True, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
+    add("--model", type=Path, required=True, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
     add(
         "--images",
         action="append",
@@ -149,7 +153,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("generate", help="sample pictures with learnt words")
     add = command.add_argument
-    add("--model", type=Path, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
+    add("--model", type=Path, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
     add("--demo", action="store_true", help="the model and the words that come along")
     add("--embedding", type=Path, action="append", default=[], help="a learnt word (repeatable)")
     add("--prompt", required=True, help="a word is written <its-file-name>, and * when it is the only one")
@@ -166,7 +171,8 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("evaluate", help="measure likeness and editability as the paper does")
     add = command.add_argument
-    add("--model", type=Path, help="Stable Diffusion 1 or 2 folder in diffusers' layout")
+    add("--model", type=Path, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
     add("--demo", action="store_true", help="the model that comes along; its drawn attributes measure in place of CLIP")
     add("--embedding", type=Path, action="append", required=True, help="a learnt word (repeatable, to compare)")
     add("--images", type=Path, required=True, help="folder with the training pictures")

@@ -10,12 +10,14 @@ import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from ..errors import UserError
@@ -48,7 +50,7 @@ def load_pipeline(path: Path, prediction: str | None = None) -> Any:
 
 
 def load_folder(folder: Path) -> Any:
-    kind = check_folder(folder)
+    kind, variant = check_folder(folder), variant_of(folder)
     try:
         with quiet_libraries():
             import diffusers  # takes seconds: only for a folder that is right
@@ -56,7 +58,7 @@ def load_folder(folder: Path) -> Any:
             without = {"safety_checker": None, "requires_safety_checker": False}
             options = without if kind == "StableDiffusionPipeline" else {"add_watermarker": False}
             return getattr(diffusers, kind).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, **options
+                folder, local_files_only=True, use_safetensors=True, variant=variant, **options
             )
     except FAILURES as error:
         raise UserError(f"The model folder '{folder}' cannot be loaded: {short(error)}") from error
@@ -81,12 +83,27 @@ def check_folder(folder: Path) -> str:
     return str(kind)
 
 
+def variant_of(folder: Path) -> str | None:
+    """fp16 where the weights are there in half precision only. Raises UserError where they are pickles."""
+    for part in (*sorted(folder.glob("text_encoder*")), folder / "unet", folder / "vae"):
+        names = [file.name for file in part.glob("*.safetensors")]
+        if not names and list(part.glob("*.bin")):
+            raise UserError(
+                f"The model folder '{folder}' has its {part.name} as a pickle (.bin), which can run code when it is "
+                "read, so it is not read. Take the model's .safetensors files."
+            )
+        if names and all(".fp16." in name for name in names):
+            return "fp16"
+    return None
+
+
 def load_file(path: Path, prediction: str | None) -> Any:
     """A pipeline from a checkpoint file in the original layout, with nothing from the network."""
     checkpoint = Checkpoint.read(path)
     prediction = prediction or checkpoint.prediction
     config = checkpoint.config(prediction)
     index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
+    check_weights(checkpoint, config, index)
     parts: dict[str, Any] = {name: clip_tokenizer(config / name) for name in index if name.startswith("tokenizer")}
     try:
         with quiet_libraries():
@@ -97,23 +114,31 @@ def load_file(path: Path, prediction: str | None) -> Any:
             )
     except FAILURES as error:
         raise UserError(f"The checkpoint '{path}' cannot be loaded: {short(error)}") from error
-    check_weights(pipeline, checkpoint)
     changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if checkpoint.zero_terminal_snr else {}
     change_scheduler(pipeline, prediction_type=prediction, **changes)
     return pipeline
 
 
-def check_weights(pipeline: Any, checkpoint: Checkpoint) -> None:
-    """Raises UserError where diffusers left a part at random weights, or left weights of a larger U-Net out."""
+def check_weights(checkpoint: Checkpoint, config: Path, index: dict[str, Any]) -> None:
+    """Raises UserError where diffusers would leave a part at random weights, or leave weights of a U-Net out."""
     family = FAMILIES[checkpoint.kind]
     for part, prefix in family.prefixes.items():
-        wanted = sum(parameter.numel() for parameter in getattr(pipeline, part).parameters())
+        wanted = sum(parameter.numel() for parameter in skeleton(config / part, *index[part]).parameters())
         there = checkpoint.weights(prefix)
         if there < wanted or (part == "unet" and there > wanted):
             raise UserError(
                 f"'{checkpoint.path}' looks like a relative of {family.name}: its {part} has {there:,} weights, "
                 f"where {wanted:,} are wanted. Supported are Stable Diffusion 1, 2 and XL in their own shapes."
             )
+
+
+def skeleton(folder: Path, library: str, name: str) -> Any:
+    """A part of a pipeline without its weights, by the name of its class and the folder of its configuration."""
+    kind = getattr(import_module(library), name)
+    with quiet_libraries(), torch.device("meta"):
+        if library == "diffusers":
+            return kind.from_config(kind.load_config(folder))
+        return kind(kind.config_class.from_pretrained(folder))
 
 
 def short(error: Exception) -> str:
