@@ -26,7 +26,7 @@ from ..ti_train.loop import Preview, Step
 from ..ti_train.prompts import WORD
 from .thinned import Thinned
 
-POINTS, PREVIEWS, RUNS = 400, 24, 4  # kept: of each curve, of each prompt, altogether
+POINTS, PREVIEWS, WARNINGS, RUNS = 400, 24, 20, 4  # kept: of each curve, of each prompt, of a run, altogether
 PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
 SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
 RECENT = 20  # steps that tell the speed
@@ -47,14 +47,18 @@ class Watched:
         return self._host.encode(prompts, words, sizes)
 
     def vectors(self) -> Vectors:
-        return {encoder: v.detach().clone() for encoder, v in self._words[WORD].items()}
+        """A copy in memory of its own, fp32 on the CPU."""
+        return {encoder: v.detach().to("cpu", torch.float32, copy=True) for encoder, v in self._words[WORD].items()}
 
 
 class LiveRun:
-    """One training. `stop` is set when a page asks to stop and keep; `best` is the best word by the noise-free loss."""
+    """One training. `stop` is set when a page asks to stop and keep; `best` is the best word by the noise-free loss.
 
-    def __init__(self, config: TrainConfig, host: Watched, node: str, workflow: str | None, saved: bool) -> None:
-        self.id, self.host, self.stop = uuid.uuid4().hex, host, Event()
+    It outlives the training and holds no model: the host frees that when it wants to.
+    """
+
+    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
+        self.id, self.stop = uuid.uuid4().hex, Event()
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {WORD}"
         written = f"embedding:{config.name}"
         self.facts = {
@@ -70,7 +74,7 @@ class LiveRun:
         self.loss, self.evaluations = Thinned[list[float]](POINTS), Thinned[list[float]](POINTS)
         self.best: tuple[Step, Vectors] | None = None
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
-        self.warnings: list[str] = []
+        self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.told = monotonic()
         self.look_up_at = 0.0
@@ -80,8 +84,9 @@ class LiveRun:
     def snapshot(self) -> dict[str, Any]:
         """All there is to see, as JSON."""
         pictures = [p for of_prompt in self.previews.values() for p in of_prompt]
+        pictures.sort(key=lambda picture: picture["number"])
         seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in pictures]
-        state = {"status": self.status, "message": self.message, "previews": seen, "warnings": self.warnings}
+        state = {"status": self.status, "message": self.message, "previews": seen, "warnings": list(self.warnings)}
         return self.facts | self.numbers | state | {"loss": list(self.loss), "evaluations": list(self.evaluations)}
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
@@ -89,7 +94,7 @@ class LiveRun:
         if server is not None:
             server.send_sync(f"ti_train.{event}", {"run": self.id} | data)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step, host: Watched) -> None:
         now = monotonic()
         self.recent.append((step.step, now))
         for key, value in (("loss", step.loss), ("evaluations", step.evaluation)):
@@ -97,8 +102,8 @@ class LiveRun:
                 point = [step.step, value]
                 getattr(self, key).add(point)
                 self.untold[key].append(point)
-        if step.evaluation is not None:
-            self._evaluated(step, step.evaluation)
+        if step.evaluation is not None and math.isfinite(step.evaluation):
+            self._evaluated(step, step.evaluation, host)
         (first, since), last = self.recent[0], step.step == self.facts["steps"]
         rate = (step.step - first) / (now - since) if now > since else None
         self.numbers |= {
@@ -113,13 +118,13 @@ class LiveRun:
             self.tell("progress", self.numbers | self.untold)
             self.untold = {"loss": [], "evaluations": []}
 
-    def _evaluated(self, step: Step, evaluation: float) -> None:
+    def _evaluated(self, step: Step, evaluation: float, host: Watched) -> None:
         if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing
-            self.best = (step, self.host.vectors())
+            self.best = (step, host.vectors())
             self.numbers["best"] = [step.step, evaluation]
         began = monotonic()
         if began > self.look_up_at or step.step == self.facts["steps"]:
-            self.numbers |= surroundings(self.host)
+            self.numbers |= surroundings(host)
             self.look_up_at = began + max(LOOK_UP, (monotonic() - began) / SHARE)
 
     def preview(self, preview: Preview) -> None:

@@ -41,7 +41,7 @@ def learn(host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resum
     """Trains to the end, or until a page asks to stop and keep. `hidden`: the node's unique_id and extra_pnginfo."""
     run, watched = Run(), Watched(host)
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    live = LiveRun(config, watched, str(hidden.unique_id), workflow, folder == embeddings_folder())
+    live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
     with followed(live):
         consume_in_memory(watched, dataset, config, folder, resume, run, live)
         if run.embedding is None:
@@ -57,7 +57,7 @@ def best_kept(live: LiveRun, file: Path) -> Embedding:
     step, vectors = live.best
     norms = {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
     about = {"step": str(step.step), "norms": json.dumps(norms), "cosine_to_init": f"{step.cosine:.4f}"}
-    best = Embedding(last.name, {e: v.float().cpu() for e, v in vectors.items()}, last.provenance | about)
+    best = Embedding(last.name, dict(vectors), last.provenance | about)
     save_embedding(best, file)
     log.info("Stopped. The best word so far, of step %d, is kept in %s.", step.step, file)
     return best
@@ -105,7 +105,7 @@ def consume(
                 if isinstance(event, Step):
                     run.steps.append(event)
                     bar.update_absolute(event.step, config.steps)
-                    live.step(event)
+                    live.step(event, host)
                 elif isinstance(event, Preview):
                     run.previews.append(event.image)
                     live.preview(event)

@@ -2,7 +2,7 @@
 
 import { clock, extent, nearest, path, scale, smoothed, thinned, ticks } from "./chart.js";
 
-const MOST = 400; // points of a curve
+const MOST = 400, PREVIEWS = 24, WARNINGS = 20; // kept: points of a curve, pictures of a prompt, texts
 const CHART = 120, GAP = 4, MARGIN = 28; // pixels: the chart's least height, between parts, and around all of them
 const NARROWEST = 120;
 const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // around the curves
@@ -91,12 +91,14 @@ export class Panel {
   }
 
   preview(picture) {
-    this.run.previews.push(picture);
+    const others = this.run.previews.filter((p) => p.prompt !== picture.prompt);
+    const same = this.run.previews.filter((p) => p.prompt === picture.prompt);
+    this.run.previews = others.concat(thinned([...same, picture], PREVIEWS)).sort((a, b) => a.number - b.number);
     this.draw();
   }
 
   warning(message) {
-    this.run.warnings.push(message);
+    this.run.warnings = [...this.run.warnings, message].slice(-WARNINGS);
     this.draw();
   }
 
@@ -213,6 +215,8 @@ export class Panel {
   }
 
   drawStrip() {
+    const kept = new Set(this.run.previews.map((picture) => picture.number));
+    for (const item of [...this.strip.children]) if (!kept.has(Number(item.dataset.number))) item.remove();
     const shown = new Set([...this.strip.children].map((item) => Number(item.dataset.number)));
     for (const picture of this.run.previews.filter((p) => !shown.has(p.number))) {
       const label = picture.step ? `step ${picture.step}` : "untrained";

@@ -145,11 +145,18 @@ def test_events_of_nodes_that_are_gone_and_names_with_html(page):
     panel = tab.locator(".ti-train-panel:not(.ti-train-picker)")
     assert "<img src=x" in panel.inner_text()
     assert "<b>bold</b>" in panel.inner_text()
-    assert panel.locator("img, b").count() == 0
+    assert panel.locator("img, b").count() == 0  # no preview yet
     for start in range(0, 10_000, 100):
         loss = [[step, 0.5 + step % 7 / 100] for step in range(start, start + 100)]
         tab.evaluate(send, ["progress", {"run": "x", "step": start, "loss": loss, "evaluations": [[start, 0.4]]}])
     assert panel.locator(".noisy").get_attribute("d").count("L") < 400
+    for number in range(60):
+        odd = {"run": "x", "number": number, "step": 10 * number, "prompt": "a *", "width": 8, "height": 700}
+        tab.evaluate(send, ["preview", odd])
+    shown = panel.locator(".ti-train-strip [role=listitem]")
+    assert shown.count() <= 24
+    assert (shown.first.inner_text(), shown.last.inner_text()) == ("untrained", "step 590")
+    assert panel.locator(".ti-train-strip").bounding_box()["height"] < 120
     assert not tab.evaluate("window.parsed")
     tab.evaluate("window.app.graph.remove(window.app.graph.getNodeById(3))")
     tab.evaluate(send, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
