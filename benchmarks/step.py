@@ -28,13 +28,14 @@ sys.path.insert(0, str(ROOT))
 
 from ti_train.checkpoint import RunFiles, State  # noqa: E402
 from ti_train.config import TrainConfig  # noqa: E402
-from ti_train.dataset import Dataset, Picture, encode_pictures, square  # noqa: E402
+from ti_train.dataset import Dataset, encode_pictures  # noqa: E402
 from ti_train.embedding import Embedding  # noqa: E402
 from ti_train.fixed_batch import FixedBatch  # noqa: E402
 from ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
 from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype  # noqa: E402
 from ti_train.hosts.diffusers_text import place_vectors  # noqa: E402
 from ti_train.loop import Step, train  # noqa: E402
+from ti_train.picture import Picture  # noqa: E402
 from ti_train.prompts import WORD, Templates  # noqa: E402
 
 
@@ -66,7 +67,7 @@ def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[],
     text = host.family.encoders[encoder]
     ids = torch.tensor([text.token_ids(("a photo of a ", Slot(WORD)), {WORD: {encoder: vector}})[0]] * batch)
     places = [(row, 5) for row in range(batch)]
-    latents = dataset.mean[[0] * batch].to(host.device, host.dtype)
+    latents = torch.stack([dataset.pictures[0].mean] * batch).to(host.device, host.dtype)
     timesteps = torch.full((batch,), 500, device=host.device)
     ids = ids.to(host.device)
 
@@ -108,7 +109,7 @@ def main() -> None:
     side, batch = a.pixels or (host.resolution if a.model else 256), a.batch or (4 if a.model else 1)
     draw = np.random.default_rng(0)
     noise = [Image.fromarray(draw.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(5)]
-    pictures = [Picture(str(i), *square(image, side)) for i, image in enumerate(noise)]
+    pictures = [Picture.cropped(str(i), image, (side, side)) for i, image in enumerate(noise)]
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(
         name="word", init="photo", batch_size=batch, steps=10**6, evaluate_every=10**6, checkpoint_every=10**6

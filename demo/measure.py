@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .concepts import Concept
+from .concepts import Concept, Variety
 from .world import (
     ARTISTS,
     BACKGROUNDS,
@@ -225,13 +225,20 @@ def style_parts(image: Array, artist: Artist) -> dict[str, float]:
 
 
 def fidelity(picture: Image.Image, concept: Concept) -> float:
-    """How much of a concept a picture of one figure shows, 0 to 1."""
+    """How much of a concept a picture of one figure shows, 0 to 1. (Of a variety: not the biased figure.)"""
     image = pixels(picture)
     if isinstance(concept.truth, Artist):
         scores = style_parts(image, concept.truth)
+    elif isinstance(concept.truth, Variety):
+        scores = {"other": float(not is_like(read(image, segment(image)), concept.truth.biased))}
     else:
         scores = parts(read(image, segment(image)), concept.truth)
     return sum(scores.values()) / len(scores)
+
+
+def is_like(reading: Reading, figure: Figure) -> bool:
+    """Whether a reading has the figure's shape and, within a sixteenth of a turn, its hue."""
+    return reading.shape == figure.shape and abs((reading.hue - figure.hue + 0.5) % 1 - 0.5) < 1 / 16
 
 
 def half_readings(picture: Image.Image) -> tuple[Reading, Reading]:

@@ -42,7 +42,7 @@ def show(
 ) -> Showcase:
     """Samples the initial and the learnt word with the same seeds, then the learnt word in new prompts.
 
-    companion: another word of `words`, to stand beside an object or to be drawn in a style.
+    companion: another word of `words`, to stand beside a thing or to be drawn in a style.
     """
     words = {**words, "before": start, concept.name: learnt}
     word, other = f"<{concept.name}>", f"<{companion}>"
@@ -53,8 +53,7 @@ def show(
         side = host.resolution
         return host.sample(SampleRequest(parsed, seeds[: len(prompts)], side, side, STEPS, GUIDANCE), words)
 
-    is_object = concept.kind == "object"
-    plain = "a photo of a {}" if is_object else "a painting in the style of {}"
+    plain = concept.plain_prompt
     before, after = sample([plain.format("<before>")] * ACROSS), sample([plain.format(word)] * ACROSS)
     training = [Image.open(path) for path in sorted(folder.glob("*.png"))]
     rows = [
@@ -62,7 +61,7 @@ def show(
         Row(f'before: "{plain.format("*")}", * being "{concept.init}"', before),
         Row(f'after: "{plain.format("*")}"', after),
     ]
-    if is_object:
+    if concept.kind != "style":
         places = sample([f"a photo of a {word} on a {place} background" for place in BACKGROUNDS])
         styles = sample([style.format(word) for style in STYLES])
         pairs = sample([f"a photo of a {word} beside a {other}"] * ACROSS)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..ti_train.config import check_name
-from ..ti_train.describe import card, describe
+from ..ti_train.describe import card, describe, rounding
 from ..ti_train.embedding import Embedding
-from ..ti_train.formats import save_embedding
+from ..ti_train.formats import ENDINGS, PRECISIONS, files_of, read_word, write_embedding
 from ..ti_train.hosts.comfy_words import vocabulary, widths
-from .files import NEW_NUMBER, REPLACE, SUFFIX, embedding_files, embeddings_folder, free_name
-from .load import NONE, LoadEmbedding, read_embedding
+from .files import NEW_NUMBER, REPLACE, embedding_files, embeddings_folder, free_name
+from .load import NONE, LoadEmbedding, embedding_path
 from .sockets import CATEGORY, EmbeddingSocket
 from .tensors import to_batch
 
@@ -24,7 +25,7 @@ class SaveEmbedding(io.ComfyNode):
             node_id="TITrain_SaveEmbedding",
             display_name="Save Embedding",
             category=CATEGORY,
-            description="Writes a word into the embeddings folder, as safetensors that every tool reads.",
+            description="Writes a word into the embeddings folder, in the layout of the tool that is to read it.",
             is_output_node=True,
             inputs=[
                 EmbeddingSocket.Input("embedding", tooltip="The word to write."),
@@ -35,6 +36,40 @@ class SaveEmbedding(io.ComfyNode):
                     default=NEW_NUMBER,
                     tooltip="If the name exists. new number: name-2, name-3 ...; replace: overwrite it.",
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(ENDINGS),
+                    default="safetensors",
+                    optional=True,
+                    tooltip="safetensors: read by nearly all. a1111: its .pt. diffusers: its keys, two files for SDXL. "
+                    "onetrainer: its keys. png: a picture that A1111 and Forge read as a word.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="fp32",
+                    optional=True,
+                    tooltip="Of the values written. fp16 and bf16 halve a file of few kilobytes, and round.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Factor of the vectors in the file, -10 to 10: 1 as learnt.",
+                ),
+                io.Float.Input(
+                    "norm",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Length that every vector is brought to, before strength; 0: as learnt. Embedding Info "
+                    "tells the lengths of the model's own words.",
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -44,14 +79,28 @@ class SaveEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, embedding: Embedding, name: str, if_exists: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        embedding: Embedding,
+        name: str,
+        if_exists: str,
+        format: str = "safetensors",
+        precision: str = "fp32",
+        strength: float = 1.0,
+        norm: float = 0.0,
+    ) -> io.NodeOutput:
         name = name.strip() or embedding.name
         check_name(name)
-        folder = embeddings_folder()
-        file = free_name(folder, name) if if_exists == NEW_NUMBER else name
+        folder, ending = embeddings_folder(), ENDINGS[format]
+        word = embedding.scaled(strength, norm)
+        if if_exists == NEW_NUMBER:
+            parts = [path.stem.removeprefix(name) for path in files_of(word, folder / f"{name}{ending}", format)]
+            name = free_name(folder, name, parts)
         folder.mkdir(parents=True, exist_ok=True)
-        save_embedding(embedding, folder / f"{file}{SUFFIX}")
-        return io.NodeOutput(file, ui=ui.PreviewText(f"embedding:{file}"))
+        paths = write_embedding(replace(word, name=name), folder / f"{name}{ending}", format, PRECISIONS[precision])
+        lines = [f"embedding:{name}"] if format == "safetensors" else [path.name for path in paths]
+        lines += [rounding(word, precision)] if precision != "fp32" else []
+        return io.NodeOutput(name, ui=ui.PreviewText("\n".join(lines)))
 
 
 class EmbeddingInfo(io.ComfyNode):
@@ -69,7 +118,7 @@ class EmbeddingInfo(io.ComfyNode):
                     "embedding_name",
                     options=[NONE, *embedding_files()],
                     default=NONE,
-                    tooltip="A safetensors file of the embeddings folder; none where a learnt word is connected.",
+                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
                 ),
                 EmbeddingSocket.Input(
                     "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
@@ -87,7 +136,9 @@ class EmbeddingInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, embedding_name: str, embedding: Embedding | None = None) -> io.NodeOutput:
-        word = embedding or read_embedding(embedding_name)
+        reading = None if embedding else read_word(embedding_path(embedding_name))
+        word = reading.embedding if reading else embedding
         vectors = word.fitted_to(widths(clip))
         text = describe(word, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors})
+        text += f"\nfile: {reading.layout}" if reading else ""
         return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

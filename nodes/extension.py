@@ -6,10 +6,19 @@ from comfy_api.latest import ComfyExtension, io
 
 from .embeddings import EmbeddingInfo, SaveEmbedding
 from .load import LoadEmbedding, LoadTrainingImages
+from .merge import MergeEmbeddings
 from .options import TrainingOptions
 from .train import TrainEmbedding
 
-NODES = [TrainEmbedding, TrainingOptions, LoadTrainingImages, LoadEmbedding, SaveEmbedding, EmbeddingInfo]
+NODES = [
+    TrainEmbedding,
+    TrainingOptions,
+    LoadTrainingImages,
+    LoadEmbedding,
+    SaveEmbedding,
+    EmbeddingInfo,
+    MergeEmbeddings,
+]
 
 
 class TextualInversion(ComfyExtension):

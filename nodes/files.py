@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
 
 from ..ti_train.checkpoint import RunFiles
 from ..ti_train.config import check_name
+from ..ti_train.formats import PICTURES, READABLE
 
 NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE)
-SUFFIX = ".safetensors"
 
 
 def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
@@ -31,12 +32,26 @@ def embeddings_folder() -> Path:
 
 def embedding_files() -> list[str]:
     """The files that can be read, by their path inside the embeddings folders."""
-    return [file for file in folder_paths.get_filename_list("embeddings") if file.endswith(SUFFIX)]
+    found = {
+        file
+        for folder in folder_paths.get_folder_paths("embeddings")
+        for file in folder_paths.recursive_search(folder, excluded_dir_names=[".git"])[0]
+        if file.lower().endswith(READABLE)
+    }
+    words = {file for file in found if not file.lower().endswith(PICTURES)}
+    covered = {Path(word).with_suffix("") for word in words}  # a picture beside a word of its name shows the word
+    previews = {f for f in found - words if Path(f).with_suffix("") in covered or ".preview." in f.lower()}
+    return sorted(found - previews)
 
 
-def free_name(folder: Path, name: str) -> str:
-    """`name`, or name-2, name-3 ... : the first that no file has, whatever its ending."""
+def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
+    """`name`, or name-2, name-3 ... : the first that no file has, whatever its ending.
+
+    parts: what the names of its files have after it, where it takes more than one.
+    """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
     taken |= {file.stem.lower() for file in folder.glob("*")}
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
-    return next(candidate for candidate in (name, *numbered) if candidate.lower() not in taken)
+    return next(
+        candidate for candidate in (name, *numbered) if not any((candidate + part).lower() in taken for part in parts)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,19 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..ti_train.dataset import (
-    DAMAGED,
-    caption_file,
-    eight_bits,
-    find_pictures,
-    has_alpha,
-    on_white,
-    read_caption,
-    upright,
-)
+from ..ti_train.captions import caption_file, read_caption
+from ..ti_train.dataset import find_pictures
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy_words import widths, with_words
+from ..ti_train.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.masks import mask_file
 from .files import embedding_files
 from .sockets import CATEGORY, EmbeddingSocket
 from .tensors import to_batch, to_mask
 
+log = logging.getLogger("ti_train")
 NONE = "none"
 
 
@@ -48,7 +43,7 @@ class LoadEmbedding(io.ComfyNode):
                     "embedding_name",
                     options=[NONE, *embedding_files()],
                     default=NONE,
-                    tooltip="A safetensors file of the embeddings folder; none where a learnt word is connected.",
+                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
                 ),
                 io.String.Input(
                     "placeholder",
@@ -89,12 +84,17 @@ class LoadEmbedding(io.ComfyNode):
 
 def read_embedding(name: str) -> Embedding:
     """A file of the embeddings folders. Raises UserError."""
+    return load_embedding(embedding_path(name))
+
+
+def embedding_path(name: str) -> Path:
+    """Raises UserError."""
     if name == NONE:
         raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
         raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Refresh the page and choose one.")
-    return load_embedding(Path(path))
+    return Path(path)
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -177,22 +177,17 @@ def pictures_of(folder: str, subfolders: bool) -> list[Path]:
 
 def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
-    file = mask_file(path)
-    picture, alpha = opened(path)
-    mask = opened(file)[0].convert("L") if file else alpha if alpha_as_mask else None
+    file, remarks = mask_file(path), []
+    try:
+        picture, alpha = read_image(path, 0, remarks)
+        mask = read_mask(file) if file else alpha if alpha_as_mask else None
+    except (UserError, *DAMAGED) as error:
+        raise UserError(f"'{path}' cannot be used: {error} Mend it, or remove it from the folder.") from None
+    for remark in remarks:
+        log.warning(remark)
     if mask is not None and not mask.getbbox():
         raise UserError(f"The mask of '{path}' is black all over, which leaves nothing to learn of it. Remove either.")
     return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
-
-
-def opened(path: Path) -> tuple[Image.Image, Image.Image | None]:
-    """A picture on white, and its alpha channel where it has one."""
-    try:
-        with Image.open(path) as file:
-            picture = eight_bits(upright(file))
-            return on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' is no picture that can be read, or it is damaged ({error}). Remove it.") from None
 
 
 def caption_of(picture: Path) -> str:

@@ -10,6 +10,7 @@ from ..ti_train.prompts import BUILT_IN
 from .sockets import CATEGORY, OptionsSocket
 
 PRESETS_OWN = "the preset's"
+KEEP, SQUARE = "keep proportions", "square"
 
 
 class TrainingOptions(io.ComfyNode):
@@ -49,8 +50,8 @@ class TrainingOptions(io.ComfyNode):
                     min=0,
                     max=2048,
                     step=8,
-                    tooltip="Side in pixels of the squares that the pictures are cropped to. 0: the model's own (512 "
-                    "for Stable Diffusion 1), or less where the pictures are smaller.",
+                    tooltip="Side in pixels of a square picture; others keep their proportions, with as many pixels. "
+                    "0: the model's own (512 for Stable Diffusion 1), or less where the pictures are smaller.",
                 ),
                 io.Boolean.Input(
                     "flip",
@@ -97,18 +98,57 @@ class TrainingOptions(io.ComfyNode):
                     max=100000,
                     tooltip="Steps between two saves, against power cuts; Cancel saves in any case.",
                 ),
+                # optional: workflows of before these were there do not have them
+                io.Combo.Input(
+                    "crop",
+                    options=[PRESETS_OWN, KEEP, SQUARE],
+                    default=PRESETS_OWN,
+                    optional=True,
+                    tooltip="keep proportions: pictures of any shape are trained nearly whole. square: their middle is "
+                    "cut out, as in the paper. The preset's: keep, and square for Paper.",
+                ),
+                io.Boolean.Input(
+                    "shuffle_tags",
+                    default=False,
+                    optional=True,
+                    tooltip="The comma-separated tags of a caption in a new order each time.",
+                ),
+                io.Float.Input(
+                    "drop_tags",
+                    default=0.0,
+                    min=0.0,
+                    max=0.95,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Probability, 0 to 0.95, with which each tag of a caption is left out. 0: none is.",
+                ),
+                io.Int.Input(
+                    "keep_tags",
+                    default=0,
+                    min=0,
+                    max=100,
+                    optional=True,
+                    tooltip="Tags at a caption's beginning that are neither shuffled nor left out.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", display_name="options", tooltip="For Train Embedding.")],
         )
 
     @classmethod
     def execute(
-        cls, templates: str, batch_size: int, schedule: str, learning_rates: str, **values: Any
+        cls,
+        templates: str,
+        batch_size: int,
+        schedule: str,
+        learning_rates: str,
+        crop: str = PRESETS_OWN,
+        **values: Any,
     ) -> io.NodeOutput:
         chosen = {
             "templates": templates if templates != PRESETS_OWN else None,
             "schedule": schedule if schedule != PRESETS_OWN else None,
             "batch_size": batch_size or None,
             "learning_rate": learning_rates.strip() or None,
+            "square": crop == SQUARE if crop != PRESETS_OWN else None,
         }
         return io.NodeOutput({key: value for key, value in chosen.items() if value is not None} | values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..ti_train.dataset import Picture
 from ..ti_train.errors import UserError
+from ..ti_train.picture import Picture, bucket
 
 T = TypeVar("T")
 
@@ -41,21 +42,29 @@ def to_mask(grey: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(grey).copy()).float().div(255)[None]
 
 
-def shorter_side(images: Sequence[Image.Image], most: int) -> int:
-    """The side in pixels to train at: the largest picture's shorter side, at most the model's; a multiple of 8."""
-    return max(8, min(most, max(min(image.size) for image in images)) // 8 * 8)
+def side_to_train_at(images: Sequence[Image.Image], most: int, square: bool) -> int:
+    """In pixels: the model's own, or less where no picture has as many; a multiple of 8."""
+    sides = (min(image.size) if square else math.sqrt(image.width * image.height) for image in images)
+    return max(8, int(min(most, max(sides))) // 8 * 8)
 
 
 def to_pictures(
-    images: Sequence[Image.Image], side: int, captions: Sequence[str], masks: Sequence[Image.Image | None] = ()
+    images: Sequence[Image.Image],
+    side: int,
+    square: bool,
+    captions: Sequence[str],
+    masks: Sequence[Image.Image | None] = (),
 ) -> Iterator[Picture]:
-    """Square training pictures. Raises UserError for captions or masks of another number, and for a wrong mask."""
+    """Training pictures in their buckets, or square.
+
+    Raises UserError for captions or masks of another number than pictures, and for a mask that cannot be one.
+    """
     texts = one_each(captions or [""], "captions", images)
     shades = one_each(masks or [None], "masks", images)
     for number, (image, text, mask) in enumerate(zip(images, texts, shades, strict=True), 1):
-        name = f"picture {number}"
+        name, shape = f"picture {number}", (side, side) if square else bucket(image.size, side)
         try:
-            yield Picture.cropped(name, image, (side, side), " ".join(text.split()), mask)
+            yield Picture.cropped(name, image, shape, " ".join(text.split()), mask)
         except UserError as error:
             raise UserError(f"{name.capitalize()}: {error}") from None
 

@@ -19,7 +19,7 @@ from ..ti_train.report import loss_plot
 from .files import EXISTING, place
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
-from .tensors import shorter_side, to_batch, to_images, to_masks, to_pictures
+from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
 
 
 class TrainEmbedding(io.ComfyNode):
@@ -194,8 +194,9 @@ class TrainEmbedding(io.ComfyNode):
         )
         host = ComfyHost(model, clip, vae)
         pictures = to_images(images)
-        side = config.resolution or shorter_side(pictures, host.resolution)
-        dataset = encode_pictures(host, to_pictures(pictures, side, captions, to_masks(masks)), config.flip)
+        side = config.resolution or side_to_train_at(pictures, host.resolution, config.square)
+        used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
+        dataset = encode_pictures(host, used, config.flip)
         run = learn(host, dataset, config, folder, resume, cls.hidden.unique_id)
 
         plot = to_batch([loss_plot(run.steps, file)])

@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tiny_clip import write_clip
 from tiny_host import TinyHost, dataset_of
 from tiny_pipeline import write_pipeline
 
@@ -76,6 +77,13 @@ def pipelines(tmp_path_factory) -> Callable[..., Path]:
         return written[repr(kind)]
 
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def clip_weights(tmp_path_factory) -> Path:
+    """The weights of `tiny-clip`, which open_clip knows from then on."""
+    pytest.importorskip("open_clip")
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_host import at_forward, raising
 
-from ti_train.__main__ import file_name, learning_rate, main
+from ti_train.__main__ import file_name, folders, learning_rate, main
 from ti_train.formats import config_of, load_embedding
 from ti_train.report import read_steps
 
@@ -56,7 +56,7 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3]
     assert np.asarray(Image.open(tmp_path / "my-toy-loss.png")).std() > 0
     said = capsys.readouterr()
-    assert "Learning 'my-toy' from 3 pictures of 16 pixels: 3 steps of 2." in said.out
+    assert "Learning 'my-toy' from 3 pictures of 16 x 16 pixels: 3 steps of 2." in said.out
     assert f"Learnt 'my-toy' in 0 s: {tmp_path / 'my-toy.safetensors'}" in said.out
     assert "3/3" in said.err
 
@@ -64,14 +64,16 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
 def test_every_option_reaches_the_run(train, tmp_path):
     options = (
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
-        "--flip --mask alpha --preview-every 2"
+        "--flip --mask alpha --square --shuffle-tags --drop-tags 0.1 --keep-tags 1 --progressive 2 "
+        "--per-image-words 0.25 --coarse-weight 0.5 --preview-every 2"
     )
     assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
     expected = {
         "learning_rate": "1e-3:2,1e-4", "accumulation": 2, "num_vectors": 2, "resolution": 32, "seed": 7,
-        "templates": "style-captions", "flip": True, "mask": "alpha", "schedule": "constant", "steps": 3,
-        "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
+        "templates": "style-captions", "flip": True, "mask": "alpha", "square": True, "schedule": "constant",
+        "shuffle_tags": True, "drop_tags": 0.1, "keep_tags": 1, "progressive_every": 2, "per_image_words": 0.25,
+        "coarse_weight": 0.5, "steps": 3, "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))
@@ -110,6 +112,25 @@ def test_pictures_that_cannot_be_used_are_named(train, pictures, tmp_path, capsy
     (folder / "bad.png").write_bytes(b"")
     assert train(images=folder) == 0
     assert "Warning: Skipped bad.png" in capsys.readouterr().err
+
+
+def test_pictures_of_several_folders_keep_their_shapes_and_come_as_often_as_is_said(train, pictures, tmp_path, capsys):
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (120, 40)).save(tmp_path / "wide" / "a.png")
+    assert train("--images", f"{tmp_path / 'wide'}:3") == 0
+    assert "from 4 pictures of 16 x 16, 24 x 8 pixels" in capsys.readouterr().out
+    assert train("--images", str(tmp_path / "wide"), "--square", "--overwrite") == 0
+    assert "from 4 pictures of 16 x 16 pixels" in capsys.readouterr().out
+
+
+def test_a_folder_is_weighed_by_a_number_behind_it_and_never_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024_holiday", "odd:2"):
+        (tmp_path / name).mkdir()
+    given = ["2024_holiday", "odd:2", "odd:2:4", "cats:3", "C:\\cats:3", "dogs:0", ":5"]
+    paths = ["2024_holiday", "odd:2", "odd:2", "cats", "C:\\cats", "dogs:0", ":5"]
+    repeats = [1, 4, 4, 3, 3, 1, 1]
+    assert folders(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
 def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, capsys):
@@ -274,23 +295,124 @@ def test_pictures_are_named_by_their_prompt(prompt, name):
 def test_inspecting_needs_no_model(words, capsys):
     assert main(["inspect", str(words[1])]) == 0
     said = capsys.readouterr().out
-    assert "vectors: 2\n" in said
-    assert "width: 32\n" in said
+    assert "  emb_params:\n    vectors: 2\n    dim: 32\n    dtype: float32\n" in said
 
 
 def test_inspecting_as_json_with_a_model(pipeline_folder, words, capsys):
     assert main(["inspect", str(words[1]), "--model", str(pipeline_folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["name"], facts["vectors"], facts["width"], len(facts["norms"])) == ("my-dog", 2, 32, 2)
-    assert [len(nearest) for nearest in facts["nearest words"]] == [5, 5]
-    assert facts["layout"] == "safetensors, one tensor 'emb_params'"
+    assert {key: facts[key] for key in ("name", "layout", "step", "base_model")} == {
+        "name": "my-dog",
+        "layout": "safetensors, one tensor 'emb_params'",
+        "step": None,
+        "base_model": None,
+    }
+    (encoder,) = facts["encoders"].values()
+    assert (encoder["vectors"], encoder["dim"], encoder["dtype"], len(encoder["norms"])) == (2, 32, "float32", 2)
+    assert [len(nearest) for nearest in encoder["nearest words"]] == [5, 5]
     assert facts["provenance"]["config"] == {}
 
 
 def test_inspecting_garbage(tmp_path, capsys):
     (tmp_path / "cat.safetensors").write_bytes(b"garbage")
     assert main(["inspect", str(tmp_path / "cat.safetensors")]) == 1
-    assert "is not a readable safetensors file" in the_sentence(capsys)
+    assert "is no embedding that can be read, or is damaged" in the_sentence(capsys)
+
+
+def test_inspecting_two_encoders_compares_each_with_its_own(pipelines, tmp_path, capsys):
+    from ti_train.hosts.diffusers import DiffusersHost
+
+    folder = pipelines(family="sdxl")
+    host = DiffusersHost.load(folder, "cpu", "float32")
+    save_file({e: host.vocabulary(e).rows("cat").contiguous() for e in host.widths}, tmp_path / "cat.safetensors")
+    assert main(["inspect", str(tmp_path / "cat.safetensors"), "--model", str(folder), "--json"]) == 0
+    encoders = json.loads(capsys.readouterr().out)["encoders"]
+    assert list(encoders) == ["clip_l", "clip_g"]
+    assert [encoder["dim"] for encoder in encoders.values()] == list(host.widths.values())
+    for encoder in encoders.values():
+        assert encoder["nearest words"][0][0] == ["cat", 1.0]
+
+
+def test_inspecting_a_file_of_several_words_asks_which(tmp_path, capsys):
+    bundle = {"bundle_emb.cat.clip_l": torch.ones(1, 8), "bundle_emb.dog.clip_l": torch.ones(2, 8)}
+    save_file(bundle, tmp_path / "lora.safetensors")
+    assert main(["inspect", str(tmp_path / "lora.safetensors")]) == 1
+    assert "'cat' (1 vector(s) of 8); 'dog' (2 vector(s) of 8). Choose one" in the_sentence(capsys)
+    assert main(["inspect", str(tmp_path / "lora.safetensors"), "--word", "dog", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["encoders"]["clip_l"]["vectors"] == 2
+
+
+# --- convert and merge ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".png"])
+def test_converting_to_what_the_ending_says(words, tmp_path, capsys, ending):
+    out = tmp_path / f"new{ending}"
+    assert main(["convert", str(words[1]), str(out)]) == 0
+    assert re.fullmatch(rf"Wrote .*new{ending}: 2 x 32 \(emb_params\), fp32, as \w+\.\n", capsys.readouterr().out)
+    old, new = load_embedding(words[1]), load_embedding(out)
+    assert torch.equal(*(word.vectors["emb_params"] for word in (old, new)))
+    assert new.name == "new"
+
+
+def test_converting_to_fp16_with_a_strength_says_what_rounding_costs(words, tmp_path, capsys):
+    command = ["convert", words[1], tmp_path / "new.safetensors", "--dtype", "fp16", "--norm", "2", "--strength", "0.5"]
+    assert main([*map(str, command), "--name", "other"]) == 0
+    assert re.search(r"Rounding to fp16 changes a value by \S+ at most, a vector by \S+ of", capsys.readouterr().out)
+    read = load_embedding(tmp_path / "new.safetensors")
+    assert read.vectors["emb_params"].norm(dim=1).tolist() == pytest.approx([1, 1], rel=1e-3)
+    assert read.name == "other"
+
+
+def test_sdxl_goes_to_diffusers_two_files_and_back(tmp_path):
+    vectors = {"clip_l": torch.randn(1, 768), "clip_g": torch.randn(1, 1280)}
+    save_file(vectors, tmp_path / "x.safetensors")
+    there = [str(tmp_path / name) for name in ("y.safetensors", "y_2.safetensors")]
+    assert main(["convert", str(tmp_path / "x.safetensors"), there[0], "--to", "diffusers"]) == 0
+    assert main(["convert", *there, str(tmp_path / "z.safetensors")]) == 0
+    back = load_embedding(tmp_path / "z.safetensors").vectors
+    assert all(torch.equal(back[encoder], v) for encoder, v in vectors.items())
+
+
+def test_output_vectors_that_are_left_out_are_told(tmp_path, capsys):
+    save_file({"emp_params": torch.ones(1, 8), "emp_params_out": torch.ones(1, 8)}, tmp_path / "x.safetensors")
+    assert main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "y.pt")]) == 0
+    assert "The vectors for the encoders' output are left out" in capsys.readouterr().out
+    assert (
+        main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "z.safetensors"), "--to", "onetrainer"]) == 0
+    )
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_merging(words, tmp_path, capsys):
+    out = tmp_path / "both.pt"
+    assert main(["merge", *map(str, words), str(out), "--weights", "1,0.5"]) == 0
+    assert "3 x 32 (emb_params), fp32, as a1111" in capsys.readouterr().out
+    one, two = (load_embedding(word).vectors["emb_params"] for word in words)
+    assert torch.equal(load_embedding(out).vectors["emb_params"], torch.cat([one, 0.5 * two]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["convert", "ONE"], "Give the file to read"),
+        (["convert", "ONE", "ONE", "ONE", "OUT.pt"], "Give the file to read"),
+        (["convert", "ONE", "OUT.bin"], "an embedding is written as .safetensors, .pt, .png"),
+        (["convert", "ONE", "OUT.pt", "--to", "png"], "png is written as .png"),
+        (["convert", "ONE", "ONE"], "exists. Choose another name, or give --overwrite"),
+        (["convert", "ONE", "OUT/none/x.pt"], "There is no folder"),
+        (["convert", "ONE", "OUT.pt", "--name", "a/b"], "has a character that file names cannot have"),
+        (["convert", "none.pt", "OUT.pt"], "There is no embedding file 'none.pt'"),
+        (["convert", "ONE", "OUT.pt", "--word", "dog"], "holds no word 'dog'"),
+        (["merge", "ONE", "TWO", "OUT.pt", "--how", "sum"], "The words have 1 and 2 vectors"),
+        (["merge", "ONE", "OUT.pt"], "give two words or more"),
+    ],
+)
+def test_converting_and_merging_what_cannot_be(words, tmp_path, capsys, arguments, why):
+    places = {"ONE": str(words[0]), "TWO": str(words[1]), "OUT": str(tmp_path / "out")}
+    assert main([re.sub("ONE|TWO|OUT", lambda match: places[match[0]], a) for a in arguments]) == 1
+    assert why in the_sentence(capsys)
+    assert not list(tmp_path.glob("out*"))
 
 
 # --- As people start it ---------------------------------------------------------
@@ -310,7 +432,9 @@ def test_without_a_command_the_usage_is_shown(capsys):
     assert "usage: python -m ti_train" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["inspect"], ["demo"]], ids=lambda c: " ".join(c))
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["generate"], ["inspect"], ["convert"], ["merge"], ["demo"]], ids=lambda c: " ".join(c)
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])

@@ -62,6 +62,9 @@ def test_names_that_files_cannot_have_are_refused(name, why):
         ("gradient_clip", -0.1, 0),
         ("preview_every", -1, 0),
         ("resolution", -8, 0),
+        ("keep_tags", -1, 0),
+        ("progressive_every", -1, 0),
+        ("coarse_weight", -0.1, 0),
     ],
 )
 def test_a_number_below_its_least_is_refused_by_name(field, value, least):
@@ -74,6 +77,14 @@ def test_a_number_below_its_least_is_refused_by_name(field, value, least):
 def test_a_resolution_that_the_vae_cannot_take_is_answered_with_the_nearest(resolution, near):
     with pytest.raises(UserError, match=f"Give {near}, or 0"):
         config(resolution=resolution)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1, 2])
+@pytest.mark.parametrize("field", ["drop_tags", "per_image_words"])
+def test_a_probability_that_is_none_is_refused(field, probability):
+    config(**{field: 0.99})
+    with pytest.raises(UserError, match=f"{field} is {probability}; it is a probability"):
+        config(**{field: probability})
 
 
 @pytest.mark.parametrize("init", ["", "  "])

@@ -20,8 +20,9 @@ from ti_train.dataset import encode_pictures, find_pictures, read_pictures
 from ti_train.formats import load_embedding
 from ti_train.hosts.base import SampleRequest, Vectors
 from ti_train.hosts.diffusers import DiffusersHost
-from ti_train.loop import Done, starting_vectors, train
+from ti_train.loop import Done, train
 from ti_train.prompts import parse
+from ti_train.start import starting_vectors
 
 MARGIN = 0.25  # by which the learnt word must beat its initial word
 PICTURES = 8

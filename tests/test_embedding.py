@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from ti_train.embedding import SINGLE, Embedding, from_text, mean_cosine, mean_norm
+from ti_train.embedding import SINGLE, Embedding, from_text, mean_cosine, mean_norm, merge
 from ti_train.errors import UserError
 
 
@@ -92,3 +94,88 @@ def test_nearest_words_come_best_first_and_a_row_is_nearest_to_itself(vocabulary
     assert (word, similarity) == ("cat", pytest.approx(1))
     assert [s for _, s in others] == sorted((s for _, s in others), reverse=True)
     assert all(s < 1 for _, s in others)
+
+
+# --- Strength, norm and merging -------------------------------------------------
+
+ONE = Embedding("one", {SINGLE: torch.tensor([[3.0, 4.0], [0.0, 2.0]])}, {"step": "7", "norms": "[5, 2]"})
+OTHER = Embedding("other", {SINGLE: torch.tensor([[0.0, 1.0], [6.0, 8.0]])})
+
+
+def test_strength_and_norm():
+    assert ONE.scaled() is ONE
+    assert ONE.scaled(strength=-0.5).vectors[SINGLE].tolist() == [[-1.5, -2.0], [0.0, -1.0]]
+    assert ONE.scaled(norm=10).vectors[SINGLE].tolist() == [[6.0, 8.0], [0.0, 10.0]]
+    scaled = ONE.scaled(strength=2, norm=10)
+    assert scaled.vectors[SINGLE].tolist() == [[12.0, 16.0], [0.0, 20.0]]
+    assert scaled.provenance == {"step": "7", "scaled": "norm 10, strength 2"}, "its old lengths are not its own"
+
+
+def test_a_vector_of_zeros_has_no_direction_to_bring_to_a_norm():
+    assert not Embedding("x", {SINGLE: torch.zeros(1, 4)}).scaled(norm=3).vectors[SINGLE].any()
+
+
+def test_concatenation_weighs_and_keeps_the_order():
+    merged = merge([ONE, OTHER, ONE], "concatenate", [1, 2, -1], "both")
+    assert merged.vectors[SINGLE].tolist() == [[3, 4], [0, 2], [0, 2], [12, 16], [-3, -4], [0, -2]]
+    assert merged.name == "both"
+    assert json.loads(merged.provenance["merged"])["of"][1] == {"name": "other", "weight": 2}
+
+
+def test_a_sum_is_weighted_place_by_place():
+    assert merge([ONE, OTHER], "sum", [1, 0.5], "x").vectors[SINGLE].tolist() == [[3, 4.5], [3, 6]]
+
+
+def test_interpolation_turns_from_one_direction_to_the_other():
+    """Against the angle itself: a third of the way is a third of the angle, and of the lengths."""
+    merged = merge([ONE, OTHER], "interpolate", [2, 1], "x").vectors[SINGLE]
+    for row, a, b in zip(merged, ONE.vectors[SINGLE], OTHER.vectors[SINGLE], strict=True):
+        angles = [torch.atan2(v[1], v[0]) for v in (a, row, b)]
+        assert angles[1].item() == pytest.approx(((2 * angles[0] + angles[2]) / 3).item(), abs=1e-5)
+        assert row.norm().item() == pytest.approx(((2 * a.norm() + b.norm()) / 3).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("weights", "which"), [((1, 0), ONE), ((0, 3), OTHER)])
+def test_the_ends_of_an_interpolation_are_the_words(weights, which):
+    assert torch.allclose(merge([ONE, OTHER], "interpolate", weights, "x").vectors[SINGLE], which.vectors[SINGLE])
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, -1.0])
+def test_an_interpolation_along_one_line_is_finite(factor):
+    merged = merge([ONE, ONE.scaled(factor)], "interpolate", [1, 1], "x").vectors[SINGLE]
+    assert merged.isfinite().all()
+    if factor > 0:
+        assert torch.allclose(merged, (1 + factor) / 2 * ONE.vectors[SINGLE])
+
+
+def test_words_of_two_encoders_are_merged_in_both():
+    words = [Embedding("x", {"clip_l": torch.ones(1, 2), "clip_g": i * torch.ones(1, 3)}) for i in (1, 2)]
+    merged = merge(words, "sum", [1, 1], "x")
+    assert {e: v.tolist() for e, v in merged.vectors.items()} == {"clip_l": [[2, 2]], "clip_g": [[3, 3, 3]]}
+
+
+WIDE = Embedding("wide", {"clip_l": torch.ones(2, 3), "clip_g": torch.ones(2, 4)})
+LONG = Embedding("long", {SINGLE: torch.ones(3, 2)})
+
+
+@pytest.mark.parametrize(
+    ("words", "how", "weights", "why"),
+    [
+        ([ONE], "sum", [1], r"1 word\(s\) and 1 weight\(s\): give two words or more"),
+        ([ONE, OTHER], "sum", [1], r"2 word\(s\) and 1 weight\(s\)"),
+        (
+            [ONE, WIDE],
+            "sum",
+            [1, 1],
+            r"'one' has vectors of width 2 and 'wide' of 3 \(clip_l\) \+ 4 \(clip_g\): words of",
+        ),
+        ([ONE, LONG], "sum", [1, 1], "The words have 2 and 3 vectors. .* 'concatenate' takes any"),
+        ([ONE, LONG], "interpolate", [1, 1], "The words have 2 and 3 vectors"),
+        ([ONE, OTHER, ONE], "interpolate", [1, 1, 1], "'interpolate' is between two words"),
+        ([ONE, OTHER], "interpolate", [2, -1], "with weights from 0 up"),
+        ([ONE, OTHER], "interpolate", [0, 0], "that are not both 0"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(words, how, weights, why):
+    with pytest.raises(UserError, match=why):
+        merge(words, how, weights, "x")

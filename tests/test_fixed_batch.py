@@ -29,16 +29,19 @@ def test_the_same_seed_asks_the_same_and_another_seed_another(host, draw):
 def test_it_depends_on_the_word(host, draw):
     batch = draw()
     assert batch.loss(host, words(host, "toy")) != batch.loss(host, words(host, "dog"))
-    assert all(Slot(WORD) in prompt for prompt in batch.prompts)
+    assert all(Slot(WORD) in prompt for part in batch.passes for prompt in part.prompts)
 
 
 def test_it_takes_one_noise_level_from_each_quarter(host, draw):
-    quarters = [int(torch.searchsorted(host.sigmas, s)) * SIZE // len(host.sigmas) for s in draw().sigma]
+    quarters = [
+        int(torch.searchsorted(host.sigmas, s)) * SIZE // len(host.sigmas) for part in draw().passes for s in part.sigma
+    ]
     assert quarters == [0, 1, 2, 3]
 
 
 def test_its_pictures_are_the_vaes_means_not_samples(dataset, draw):
-    assert all(any(torch.equal(x0, mean) for mean in dataset.mean) for x0 in draw().x0)
+    means = [picture.mean for picture in dataset.pictures]
+    assert all(any(torch.equal(x0, mean) for mean in means) for part in draw().passes for x0 in part.x0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 16])
@@ -60,5 +63,6 @@ def test_measuring_leaves_no_gradient_and_no_trace(host, draw):
 def test_fewer_pictures_than_its_size_are_used_again(host, settings, tmp_path, pictures):
     (tmp_path / "one.png").write_bytes((pictures / "red.png").read_bytes())
     batch = FixedBatch.draw(host, dataset_of(host, tmp_path), Templates.load("object"), settings())
-    assert len(batch.x0) == SIZE
-    assert all(torch.equal(x0, batch.x0[0]) for x0 in batch.x0)
+    x0 = torch.cat([part.x0 for part in batch.passes])
+    assert len(x0) == SIZE
+    assert all(torch.equal(latent, x0[0]) for latent in x0)

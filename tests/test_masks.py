@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 from tiny_host import TinyHost, dataset_of
 from torch import Tensor
 
-from ti_train.dataset import Picture, encode_pictures, find_pictures, read_pictures, weights_of
+from ti_train.dataset import encode_pictures, find_pictures, read_pictures, weights_of
 from ti_train.errors import UserError
 from ti_train.fixed_batch import FixedBatch
 from ti_train.formats import load_embedding
 from ti_train.loop import train
 from ti_train.masks import mask_file, without_masks
 from ti_train.objective import denoising_loss
+from ti_train.picture import Picture
 from ti_train.prompts import Templates
 
 RED = (220, 30, 30)
@@ -70,8 +71,8 @@ def test_a_picture_that_is_only_called_so_is_a_picture(tmp_path):
 
 
 def test_masks_are_no_pictures_where_they_are_not_used_either(tmp_path):
-    for name in ("a.png", "b.png", "b-mask.png"):
-        left_of().save(tmp_path / name)
+    for name, colour in (("a.png", 1), ("b.png", 2), ("b-mask.png", 3)):
+        left_of(colour=colour).save(tmp_path / name)
     pictures, warnings = read(tmp_path, "none")
     assert [(p.name, p.mask) for p in pictures] == [("a.png", None), ("b.png", None)]
     assert warnings == []
@@ -231,7 +232,7 @@ def test_a_white_mask_learns_the_very_word_of_none(run, tmp_path):
 
 def test_a_mirrored_picture_has_a_mirrored_mask():
     dataset = encode_pictures(TinyHost(), [before("blue", left_of())], flip=True)
-    assert torch.equal(dataset.weights[1], dataset.weights[0].flip(-1))
+    assert torch.equal(dataset.pictures[1].weights, dataset.pictures[0].weights.flip(-1))
 
 
 def test_the_fingerprint_tells_masks_apart(tmp_path):

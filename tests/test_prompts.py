@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 
 from ti_train.errors import UserError
 from ti_train.hosts.base import Slot
-from ti_train.prompts import BUILT_IN, NAME, WORD, Templates, fill, latest_word, parse, slots, text_of
+from ti_train.prompts import (
+    BUILT_IN,
+    NAME,
+    WORD,
+    Templates,
+    fill,
+    latest_word,
+    parse,
+    says,
+    slots,
+    text_of,
+    vary_tags,
+    with_name_last,
+)
 
 STAR = Slot(WORD)
 
@@ -44,6 +57,14 @@ def test_a_caption_that_says_the_name_itself_is_the_whole_prompt():
     assert prompts == (("two ", STAR, " on a table"),)
 
 
+def test_a_template_of_captions_alone_wants_the_name_in_them(tmp_path):
+    (tmp_path / "lines.txt").write_text("[filewords]\na [name] with [filewords]", encoding="utf-8")
+    templates = Templates.load(str(tmp_path / "lines.txt"))
+    assert templates.prompts("two [name]") == (("two ", STAR),)
+    assert templates.prompts("a table") == (("a ", STAR, " with a table"),)
+    assert Templates(("[filewords]",)).prompts("a table") == ()
+
+
 def test_a_template_file_has_one_template_a_line(tmp_path):
     file = tmp_path / "my templates.txt"
     file.write_bytes("\ufeffa [name]\r\n\r\n  my [name], [filewords]  \r\n".encode())
@@ -75,6 +96,66 @@ def test_drawing_is_by_the_generator_and_reaches_every_template():
     drawn = [templates.draw("", torch.Generator().manual_seed(seed)) for seed in range(400)]
     assert set(drawn) == set(templates.prompts(""))
     assert drawn[7] == templates.draw("", torch.Generator().manual_seed(7))
+
+
+# --- Tags -----------------------------------------------------------------------
+
+TAGS = st.lists(st.text("abc ", min_size=1).filter(str.strip).map(str.strip), max_size=6)
+
+
+def varied(caption: str, shuffle: bool = True, drop: float = 0.0, keep: int = 0, seed: int = 0) -> list[str]:
+    text = vary_tags(caption, torch.Generator().manual_seed(seed), shuffle, drop, keep)
+    return text.split(", ") if text else []
+
+
+@given(TAGS, st.integers(0, 8), st.integers(0, 1000))
+def test_shuffled_tags_are_the_same_tags_and_the_first_stay(tags, keep, seed):
+    result = varied(", ".join(tags), keep=keep, seed=seed)
+    assert result[:keep] == tags[:keep]
+    assert sorted(result) == sorted(tags)
+
+
+def test_every_order_and_every_choice_comes():
+    assert len({tuple(varied("a, b, c", seed=seed)) for seed in range(200)}) == 6
+    assert len({tuple(varied("a, b, c", shuffle=False, drop=0.5, seed=seed)) for seed in range(200)}) == 8
+    dropped = sum(3 - len(varied("a, b, c", drop=0.2, seed=seed)) for seed in range(2000))
+    assert dropped / 6000 == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_tag_with_the_word_and_the_first_ones_are_never_left_out():
+    for seed in range(100):
+        left = varied("first, a, [name] toy, b", drop=0.9, keep=1, seed=seed)
+        assert left[0] == "first"
+        assert "[name] toy" in left
+
+
+def test_without_variation_a_caption_is_itself_and_draws_nothing():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert vary_tags("a ,b,, c ", generator, False, 0.0, 0) == "a ,b,, c "
+    assert torch.equal(generator.get_state(), before)
+
+
+@given(TAGS, st.integers(0, 8), st.integers(0, 1000))
+def test_no_order_of_tags_has_the_word_later_than_the_one_that_is_checked(tags, keep, seed):
+    caption = ", ".join([*tags[:2], NAME, *tags[2:]])
+    checked = with_name_last(caption, keep)
+    assert ", ".join(varied(caption, keep=keep, seed=seed)).index(NAME) <= checked.index(NAME)
+
+
+@pytest.mark.parametrize(
+    ("caption", "says_it"),
+    [
+        ("a photo of my-cat", True),
+        ("My-Cat, red", True),
+        ("a photo of my-cats", False),
+        ("tommy-cat", False),
+        ("[name] the my-cat", False),
+        ("", False),
+    ],
+)
+def test_a_caption_may_call_the_word_by_its_name(caption, says_it):
+    assert says(caption, "my-cat") == says_it
 
 
 # --- What people type -----------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .errors import UserError
 from .files import write_atomically
 from .formats import save_embedding
 
-VECTORS, START, OPTIMIZER = "vectors.", "start.", "optimizer."
+VECTORS, START, OPTIMIZER, OWN = "vectors.", "start.", "optimizer.", "own."
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class State:
     vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
     start: dict[str, Tensor]  # the same before the first step: their file may be gone, or be the run's own by now
     optimizer: dict[str, Tensor]
+    own: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [pictures, width]: the pictures' own words
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class RunFiles:
         tensors = {VECTORS + key: value for key, value in state.vectors.items()}
         tensors |= {START + key: value for key, value in state.start.items()}
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
+        tensors |= {OWN + key: value for key, value in state.own.items()}
         header = {
             "step": str(state.step),
             "seconds": str(state.seconds),
@@ -102,7 +104,7 @@ class RunFiles:
                 f"'{self.state}' is no state of a run, or is damaged ({error!r}). Delete it and start anew."
             ) from None
         self._check(identity)
-        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, START, OPTIMIZER)))
+        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, START, OPTIMIZER, OWN)))
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))

@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 1,
         "learning_rate": 5e-3,
         "schedule": "constant",
+        "square": True,
         "evaluate_every": 50,
     },
     # A style is spread over the whole picture, and on the embedded model takes four times as long (see demo/README.md).
@@ -44,10 +45,17 @@ class TrainConfig:
     schedule: Literal["linear", "constant"] = "linear"  # linear to 0: the last steps average the noise away
     warmup: int = 0  # steps; Adam's first step has the size of the rate whatever the gradient, so there is no need
     gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off
+    progressive_every: int = 0  # steps between two of its vectors that join in; 0: all from the start. The paper: 2000
+    per_image_words: float = 0.0  # how often a prompt also names a word of its picture alone. The paper: 0.25
+    coarse_weight: float = 0.0  # of the squared distance to the start in the loss: nearer is easier to edit
     templates: str = "object"  # object, style, captions, style-captions, or a text file
+    shuffle_tags: bool = False  # comma-separated tags of a caption in a new order each time
+    drop_tags: float = 0.0  # how often each tag of a caption is left out, so that the word leans on none of them
+    keep_tags: int = 0  # tags at a caption's beginning that are neither shuffled nor left out
     flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
+    square: bool = False  # the middle square, as in the published runs, instead of about the whole picture
     mask: Source = "files"  # what says which part of a picture is learnt: see masks.py
-    resolution: int = 0  # side in pixels; 0: the model's own
+    resolution: int = 0  # side in pixels of a square picture, others have as many pixels; 0: the model's own
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
     device: str = "auto"  # auto, cuda, mps, xpu, cpu
@@ -73,10 +81,21 @@ class TrainConfig:
             "gradient_clip": 0,
             "preview_every": 0,
             "resolution": 0,
+            "keep_tags": 0,
+            "progressive_every": 0,
+            "coarse_weight": 0,
         }
         for field, least in at_least.items():
             if getattr(self, field) < least:
                 raise UserError(f"{field} is {getattr(self, field)}; it must be at least {least}.")
+        for field in ("drop_tags", "per_image_words"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}; it is a probability, from 0 to below 1.")
+        if self.vectors_at(self.steps) < self.num_vectors:
+            raise UserError(
+                f"With progressive_every {self.progressive_every}, {self.steps} steps reach only "
+                f"{self.vectors_at(self.steps)} of the {self.num_vectors} vectors. Give more steps, or a vector sooner."
+            )
         if self.resolution % 8:
             near = max(8, round(self.resolution / 8) * 8)
             raise UserError(
@@ -91,6 +110,11 @@ class TrainConfig:
     def effective_batch(self) -> int:
         """Pictures an update."""
         return self.batch_size * self.accumulation
+
+    def vectors_at(self, step: int) -> int:
+        """How many of the word's vectors update `step` uses."""
+        joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
+        return min(self.num_vectors, joined)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of update `step`, counted from 1."""

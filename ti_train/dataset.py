@@ -1,107 +1,79 @@
-"""Training pictures: found, checked, cropped, and turned into latents once.
+"""The training set: pictures found in folders, read, and turned into latents once.
 
 Only the latents stay in memory (kilobytes a picture), so five hundred pictures cost no more than five. Which picture
 comes when follows from the seed and the position alone: nothing needs to be remembered to go on after an interruption.
+Pictures of different shapes come in one shuffled order all the same; batch.py sorts a step's into passes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from .captions import CaptionReader
 from .errors import UserError
 from .hosts.base import Host, Size
+from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
 from .masks import Source, mask_file, without_masks
+from .picture import Picture, bucket
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-MAX_PIXELS = 200_000_000
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF's orientation
 ENCODED_AT_ONCE = 4  # pictures through the VAE: one batch's memory, however many there are
+NO_REPEATS: Mapping[Path, int] = {}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as it is trained on, uint8 [h, w, 3], with its file's name, where it was cut from and its caption.
-
-    mask: how much each pixel counts, uint8 [h, w]; None: all alike.
-    """
+class Encoded:
+    """A picture as the loop knows it. Tensors are fp32 on the CPU."""
 
     name: str
-    pixels: np.ndarray
+    number: int  # of the picture that was given, from 0: a mirrored copy has its original's
+    mean: Tensor  # of the VAE's posterior, [C, h, w]
+    log_variance: Tensor | None  # the same; None where the VAE has none
+    weights: Tensor  # how much each place counts in the loss, [1, h, w] of mean 1
     size: Size
-    caption: str = ""
-    mask: np.ndarray | None = None
-
-    @classmethod
-    def cropped(
-        cls,
-        name: str,
-        image: Image.Image,
-        shape: tuple[int, int],
-        caption: str = "",
-        mask: Image.Image | None = None,
-    ) -> Picture:
-        """The middle of an RGB image, and of its mask in mode L, scaled to shape (height, width) in pixels.
-
-        Raises UserError for a mask of other proportions than the image, and for one that leaves nothing to learn.
-        """
-        pixels, size = crop(image, shape)
-        return cls(name, pixels, size, caption, None if mask is None else _crop_mask(mask, image.size, shape))
+    caption: str
+    repeats: int  # times in a round
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Latents of all pictures, [N, C, h, w] fp32 on the CPU, with names, sizes, captions and a hash of it all.
+    """The pictures, and a hash of all that they teach."""
 
-    weights: how much each place of the latents counts in the loss, [N, 1, h, w], of mean 1 in every picture.
-    """
-
-    mean: Tensor
-    log_variance: Tensor | None
-    weights: Tensor
-    names: tuple[str, ...]
-    sizes: tuple[Size, ...]
-    captions: tuple[str, ...]
+    pictures: tuple[Encoded, ...]
     fingerprint: str
-    resolution: int
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.pictures)
 
-    def order(self, position: int, count: int, seed: int) -> list[int]:
-        """Which pictures come at `position` .. `position + count` of an endless sequence of shuffled rounds."""
-        return [self._round(p // len(self), seed)[p % len(self)] for p in range(position, position + count)]
+    @property
+    def resolution(self) -> int:
+        """The side in pixels of a square with as many as the largest picture, to a multiple of 8."""
+        most = max(height * width for height, width in (picture.size.target for picture in self.pictures))
+        return round(math.sqrt(most) / 8) * 8
 
-    def _round(self, number: int, seed: int) -> list[int]:
+    @cached_property
+    def _deck(self) -> list[Encoded]:
+        return [picture for picture in self.pictures for _ in range(picture.repeats)]
+
+    def shown(self, position: int, count: int, seed: int) -> list[Encoded]:
+        """What comes at `position` .. `position + count` of an endless sequence of shuffled rounds."""
+        size, end = len(self._deck), position + count
+        rounds = {number: self._round(number, seed) for number in range(position // size, -(-end // size))}
+        return [rounds[p // size][p % size] for p in range(position, end)]
+
+    def _round(self, number: int, seed: int) -> list[Encoded]:
         generator = torch.Generator().manual_seed(seed_from("round", seed, number))
-        return list(torch.randperm(len(self), generator=generator).tolist())
-
-    def draw(self, indices: list[int], generator: torch.Generator) -> Tensor:
-        """Latents [B, C, h, w], sampled anew from the VAE's posterior where it has one."""
-        mean = self.mean[indices]
-        if self.log_variance is None:
-            return mean
-        return mean + (0.5 * self.log_variance[indices]).exp() * torch.randn(mean.shape, generator=generator)
+        return [self._deck[i] for i in torch.randperm(len(self._deck), generator=generator).tolist()]
 
 
 def seed_from(*parts: object) -> int:
@@ -113,183 +85,83 @@ def find_pictures(folder: Path) -> list[Path]:
     """The picture files of a folder, by name, without the masks of others. Raises UserError when there are none."""
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}'. Give the folder that holds your 3 to 5 training pictures.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = without_masks(found)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
     if not found:
         raise UserError(
             f"The folder '{folder}' has no pictures (looked for {' '.join(SUFFIXES)}). Put 3 to 5 of them there."
         )
-    return found
+    return without_masks(found)
 
 
 def read_pictures(
-    paths: Iterable[Path], resolution: int, warn: list[str], captions: bool = False, masks: Source = "files"
+    paths: Iterable[Path],
+    resolution: int,
+    warn: list[str],
+    captions: bool = False,
+    masks: Source = "files",
+    square: bool = False,
+    repeats: Mapping[Path, int] = NO_REPEATS,
 ) -> Iterator[Picture]:
-    """Reads pictures one at a time, cropped to resolution x resolution; names in `warn` what cannot be used."""
+    """Reads pictures one at a time, cut to their bucket or to a square; names in `warn` what cannot be used.
+
+    repeats: by folder, how often its pictures come in a round, where that is not once.
+    """
+    reader = CaptionReader(warn)
+    seen: dict[bytes, Path] = {}
     for path in paths:
         mask_path = mask_file(path) if masks != "none" else None
         try:
-            image, alpha = _open(path, resolution)
-            mask = _open_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
-            caption = _caption(path, warn) if captions else ""
-            picture = Picture.cropped(path.name, image, (resolution, resolution), caption, mask)
-        except UserError as error:
+            image, alpha = read_image(path, resolution, warn)
+            mask = read_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
+            shape = (resolution, resolution) if square else bucket(image.size, resolution)
+            caption = reader.caption(path) if captions else ""
+            picture = Picture.cropped(path.name, image, shape, caption, mask, repeats.get(path.parent, 1))
+        except (UserError, *DAMAGED) as error:
             which = f"{path.name} (mask {mask_path.name})" if mask_path else path.name
-            warn.append(f"Skipped {which}: {error}")
+            warn.append(f"Skipped {which}: {_why(error)}")
             continue
-        except Image.DecompressionBombError as error:  # Pillow's own limit, which a program may have set lower
-            warn.append(f"Skipped {path.name}: it is too large ({error}).")
-            continue
-        except DAMAGED as error:
-            warn.append(f"Skipped {path.name}: it is no picture that can be read, or it is damaged ({error}).")
-            continue
+        first = seen.setdefault(hashlib.sha256(picture.pixels.tobytes()).digest(), path)
+        if first != path:
+            name = first.name if first.parent == path.parent else first
+            warn.append(f"{path.name} is the same picture as {name}: it counts twice.")
         yield picture
 
 
-def _open(path: Path, resolution: int) -> tuple[Image.Image, Image.Image | None]:
-    """A picture on white, and its alpha channel where it has one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own, and said
-        with Image.open(path) as file:
-            width, height = file.size
-            if width * height > MAX_PIXELS:
-                raise UserError(
-                    f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} megapixels."
-                )
-            if min(width, height) < resolution / 8:
-                raise UserError(
-                    f"it has {width} x {height} pixels; enlarging it to {resolution} would teach blur "
-                    f"(the limit is {resolution // 8} pixels)."
-                )
-            picture = eight_bits(upright(file))
-            return on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
-
-
-def _open_mask(path: Path) -> Image.Image:
-    """Raises UserError."""
-    try:
-        with Image.open(path) as file:
-            return eight_bits(upright(file)).convert("L")
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise UserError(f"the mask is no picture that can be read, or it is damaged ({error}).") from None
-
-
-def upright(picture: Image.Image) -> Image.Image:
-    """Turned as its EXIF says. (Pillow's exif_transpose fails where it cannot write the whole block anew.)"""
-    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    return picture if turn is None else picture.transpose(turn)
-
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """Pillow would clip 16 bits a pixel at 255."""
-    if not picture.mode.startswith("I"):
-        return picture
-    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-
-
-def has_alpha(picture: Image.Image) -> bool:
-    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, where dropping the alpha would show what lies hidden there."""
-    picture = eight_bits(picture)
-    if has_alpha(picture):
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
-
-
-def crop(image: Image.Image, shape: tuple[int, int]) -> tuple[np.ndarray, Size]:
-    """The largest centred part of an image with the proportions of shape (height, width), scaled to it."""
-    height, width = shape
-    pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
-    scale = max(height / image.height, width / image.width)
-    top, left = round((scale * image.height - height) / 2), round((scale * image.width - width) / 2)
-    return pixels, Size((image.height, image.width), (top, left), shape)
-
-
-def square(image: Image.Image, side: int) -> tuple[np.ndarray, Size]:
-    """The largest centred square of an image, uint8 [side, side, 3]."""
-    return crop(image, (side, side))
-
-
-def _crop_mask(mask: Image.Image, image_size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    (width, height), (mask_width, mask_height) = image_size, mask.size
-    if abs(mask_width * height - width * mask_height) > max(*image_size, *mask.size):  # more than a pixel of rounding
-        raise UserError(
-            f"the mask has {mask_width} x {mask_height} pixels and the picture {width} x {height}: "
-            "they do not cover each other. Save the mask in the picture's size."
-        )
-    cut = np.asarray(ImageOps.fit(mask, shape[::-1], Image.Resampling.BOX))
-    if not cut.any():
-        raise UserError(
-            "the mask is black wherever the picture is used, which leaves nothing to learn. White marks what to learn."
-        )
-    return cut
-
-
-def caption_file(picture: Path) -> Path:
-    return picture.with_suffix(".txt")
-
-
-def read_caption(file: Path) -> str:
-    """One line of text. Raises OSError and UnicodeDecodeError."""
-    return " ".join(file.read_text(encoding="utf-8-sig").split())
-
-
-def _caption(path: Path, warn: list[str]) -> str:
-    sidecar = caption_file(path)
-    try:
-        return read_caption(sidecar)
-    except FileNotFoundError:
-        warn.append(f"{path.name} has no caption ({sidecar.name} is missing): the template is used without one.")
-    except (OSError, UnicodeDecodeError) as error:
-        warn.append(
-            f"The caption {sidecar.name} cannot be read as UTF-8 text ({error}): the template is used without one."
-        )
-    return ""
+def _why(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
+        return f"it cannot be opened ({error.strerror})."
+    return f"it is no picture that can be read, or it is damaged ({error})."
 
 
 def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
     """Runs the host's VAE over all pictures once. Raises UserError when no picture is left."""
-    source, digest = iter(pictures), hashlib.sha256()
-    means, variances, weights, names, sizes, captions, side = [], [], [], [], [], [], 0
+    source, digest = enumerate(pictures), hashlib.sha256()
+    encoded: list[Encoded] = []
     while chunk := list(islice(source, ENCODED_AT_ONCE)):
         if flip:
-            chunk += [mirrored(picture) for picture in chunk]
-        stacked = np.stack([p.pixels for p in chunk])
-        digest.update(stacked.tobytes())
-        digest.update(repr([(p.caption, p.mask is not None) for p in chunk]).encode())
-        digest.update(b"".join(p.mask.tobytes() for p in chunk if p.mask is not None))
-        latents = host.latents(torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(host.device))
-        means.append(latents.mean.float().cpu())
-        if latents.log_variance is not None:
-            variances.append(latents.log_variance.float().cpu())
-        weights += [weights_of(picture.mask, latents.mean.shape[-2:]) for picture in chunk]
-        names += [p.name for p in chunk]
-        sizes += [p.size for p in chunk]
-        captions += [p.caption for p in chunk]
-        side = stacked.shape[1]
-    if not names:
+            chunk += [(number, picture.mirrored()) for number, picture in chunk]
+        for _, picture in chunk:
+            digest.update(repr((picture.size, picture.caption, picture.mask is not None, picture.repeats)).encode())
+            digest.update(picture.pixels.tobytes())
+            digest.update(b"" if picture.mask is None else picture.mask.tobytes())
+        for _, same_shape in groupby(chunk, lambda numbered: numbered[1].pixels.shape):
+            encoded += _encode(host, *zip(*same_shape, strict=True))
+    if not encoded:
         raise UserError(
             "None of the pictures can be used. Put 3 to 5 readable pictures (PNG, JPEG or WebP) into the folder."
         )
-    return Dataset(
-        torch.cat(means),
-        torch.cat(variances) if variances else None,
-        torch.stack(weights),
-        tuple(names),
-        tuple(sizes),
-        tuple(captions),
-        digest.hexdigest(),
-        side,
-    )
+    return Dataset(tuple(encoded), digest.hexdigest())
 
 
-def mirrored(picture: Picture) -> Picture:
-    mask = None if picture.mask is None else picture.mask[:, ::-1]
-    return replace(picture, pixels=picture.pixels[:, ::-1], mask=mask)
+def _encode(host: Host, numbers: Sequence[int], pictures: Sequence[Picture]) -> Iterator[Encoded]:
+    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures])).permute(0, 3, 1, 2)
+    latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
+    means = latents.mean.float().cpu()
+    variances = [None] * len(pictures) if latents.log_variance is None else latents.log_variance.float().cpu()
+    for n, p, mean, variance in zip(numbers, pictures, means, variances, strict=True):
+        yield Encoded(p.name, n, mean, variance, weights_of(p.mask, mean.shape[-2:]), p.size, p.caption, p.repeats)
 
 
 def weights_of(mask: np.ndarray | None, shape: Sequence[int]) -> Tensor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from .embedding import Embedding
-from .formats import config_of
+from .formats import PRECISIONS, Reading, config_of, rounding_error
 from .hosts.base import Vectors, Vocabulary
-from .report import font, wrapped
+from .lettering import font, wrapped
 
+BASE_MODEL = ("sd_checkpoint_name", "ss_sd_model_name", "base_model", "modelspec.architecture")  # by who wrote the file
 SHOWN = ("init", "steps", "learning_rate", "templates", "seed")  # of the settings, those that tell words apart
 
 
@@ -28,6 +31,47 @@ def describe(embedding: Embedding, vectors: Vectors, vocabularies: Mapping[str, 
     lines += [f"{key}: {config[key]}" for key in SHOWN if key in config]
     lines += [f"{key}: {embedding.provenance[key]}" for key in ("step", "software") if key in embedding.provenance]
     return "\n".join(lines)
+
+
+def facts(reading: Reading) -> dict[str, Any]:
+    """What a file holds, for `inspect`: plain values only."""
+    word = reading.embedding
+    step = word.provenance.get("step", "")
+    found: dict[str, Any] = {
+        "name": word.name,
+        "layout": reading.layout,
+        "encoders": {
+            encoder: {
+                "vectors": rows.shape[0],
+                "dim": rows.shape[1],
+                "dtype": str(reading.dtypes[encoder]).removeprefix("torch."),
+                "norms": [round(norm, 4) for norm in rows.norm(dim=-1).tolist()],
+            }
+            for encoder, rows in word.vectors.items()
+        },
+        "step": int(step) if step.isdecimal() else None,
+        "base_model": next((word.provenance[key] for key in BASE_MODEL if word.provenance.get(key)), None),
+    }
+    if reading.outputs:
+        found["output vectors, used by OneTrainer only"] = ", ".join(reading.outputs)
+    found["provenance"] = {k: v for k, v in word.provenance.items() if k != "config"} | {"config": config_of(word)}
+    return found
+
+
+def neighbours(vocabulary: Vocabulary, rows: Tensor) -> dict[str, Any]:
+    """A word's vectors [n, width] among a model's own words, for `inspect`."""
+    return {
+        "vocabulary norm (median)": round(float(vocabulary.norms.median()), 4),
+        "nearest words": [[[near, round(s, 3)] for near, s in vocabulary.nearest(vector)] for vector in rows],
+    }
+
+
+def rounding(word: Embedding, precision: str) -> str:
+    """What writing a word as fp16 or bf16 costs, in a sentence."""
+    largest, relative = rounding_error(word, PRECISIONS[precision])
+    return (
+        f"Rounding to {precision} changes a value by {largest:.1e} at most, a vector by {relative:.1e} of its length."
+    )
 
 
 def card(text: str, side: int = 640, margin: int = 16) -> Image.Image:

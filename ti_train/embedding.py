@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +41,19 @@ class Embedding:
             )
         return {encoder: vectors[encoder] for encoder in widths}
 
+    def scaled(self, strength: float = 1.0, norm: float = 0.0) -> Embedding:
+        """Every vector brought to the L2 norm `norm`, where it is not 0, and then multiplied by `strength`."""
+        vectors = self.vectors
+        if norm:
+            vectors = {e: norm * v / v.norm(dim=-1, keepdim=True).clamp_min(1e-12) for e, v in vectors.items()}
+        if strength != 1:
+            vectors = {e: strength * v for e, v in vectors.items()}
+        if vectors is self.vectors:
+            return self
+        measured = {"norms", "cosine_to_init"}  # of the vectors as they were learnt
+        provenance = {key: value for key, value in self.provenance.items() if key not in measured}
+        return Embedding(self.name, vectors, provenance | {"scaled": f"norm {norm:g}, strength {strength:g}"})
+
 
 def _widths(widths: Mapping[str, int]) -> str:
     named = len(widths) > 1 or not set(widths) <= ONE_CLIP
@@ -73,6 +87,16 @@ def from_text(vocabulary: Vocabulary, text: str, num_vectors: int) -> tuple[Tens
     )
 
 
+def first_of(vectors: Vectors, count: int) -> dict[str, Tensor]:
+    """The first `count` vectors of a word."""
+    return {encoder: v[:count] for encoder, v in vectors.items()}
+
+
+def squared_distance(vectors: Vectors, others: Vectors) -> Tensor:
+    """Squared L2 distance between two words' vectors, the mean over vectors and encoders: a scalar tensor."""
+    return torch.stack([(v - others[encoder]).pow(2).sum(dim=-1).mean() for encoder, v in vectors.items()]).mean()
+
+
 def mean_norm(vectors: Vectors) -> Tensor:
     """Mean L2 norm over a word's vectors and encoders: a scalar tensor."""
     return torch.stack([v.norm(dim=-1).mean() for v in vectors.values()]).mean()
@@ -82,3 +106,60 @@ def mean_cosine(vectors: Vectors, others: Vectors) -> Tensor:
     """Mean cosine similarity between two words' vectors: a scalar tensor."""
     pairs = [torch.cosine_similarity(v, others[encoder], dim=-1).mean() for encoder, v in vectors.items()]
     return torch.stack(pairs).mean()
+
+
+MERGES = ("concatenate", "sum", "interpolate")
+
+
+def merge(words: Sequence[Embedding], how: str, weights: Sequence[float], name: str) -> Embedding:
+    """One word made of several, in the first one's encoders.
+
+    concatenate: the vectors one after another, each multiplied by its word's weight. sum: the weighted sum of the
+    vectors, place by place. interpolate: of two words, on the arc between each pair of directions (Shoemake 1985), with
+    the lengths in between; only the ratio of the weights counts. Raises UserError for words that do not go together.
+    """
+    if len(words) < 2 or len(weights) != len(words):
+        raise UserError(
+            f"{len(words)} word(s) and {len(weights)} weight(s): give two words or more, and a weight each."
+        )
+    parts = [_fitted(word, words[0]) for word in words]
+    counts = [word.num_vectors for word in words]
+    if how != "concatenate" and len(set(counts)) > 1:
+        raise UserError(
+            f"The words have {' and '.join(map(str, counts))} vectors. Only words of as many vectors can be merged by "
+            f"'{how}'; 'concatenate' takes any."
+        )
+    if how == "interpolate" and (len(words) != 2 or min(weights) < 0 or sum(weights) == 0):
+        raise UserError("'interpolate' is between two words, with weights from 0 up that are not both 0.")
+    merged = {}
+    for encoder in parts[0]:
+        rows = [part[encoder] for part in parts]
+        weighted = [weight * v for weight, v in zip(weights, rows, strict=True)]
+        if how == "interpolate":
+            merged[encoder] = _between(rows[0], rows[1], weights[1] / sum(weights))
+        else:
+            merged[encoder] = torch.cat(weighted) if how == "concatenate" else torch.stack(weighted).sum(0)
+    origin = [{"name": word.name, "weight": weight} for word, weight in zip(words, weights, strict=True)]
+    return Embedding(name, merged, {"merged": json.dumps({"how": how, "of": origin})})
+
+
+def _fitted(word: Embedding, first: Embedding) -> dict[str, Tensor]:
+    widths, own = ({e: v.shape[-1] for e, v in w.vectors.items()} for w in (first, word))
+    try:
+        return word.fitted_to(widths)
+    except UserError:
+        raise UserError(
+            f"'{first.name}' has vectors of width {_widths(widths)} and '{word.name}' of {_widths(own)}: words of "
+            "different families of models cannot be merged."
+        ) from None
+
+
+def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """[n, width] each; share: 0 is the one, 1 the other."""
+    norms = [v.norm(dim=-1, keepdim=True) for v in (one, other)]
+    a, b = (v / norm.clamp_min(1e-12) for v, norm in zip((one, other), norms, strict=True))
+    angle = (a * b).sum(-1, keepdim=True).clamp(-1, 1).acos()
+    sine = angle.sin()
+    arc = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / sine.clamp_min(1e-12)
+    direction = torch.where(sine < 1e-4, torch.lerp(a, b, share), arc)  # on one line there is no arc to follow
+    return direction * torch.lerp(norms[0], norms[1], share)

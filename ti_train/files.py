@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and what to call them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_name(prompt: str) -> str:
+    """A prompt as a file name: its letters and digits, at most 60 of them."""
+    words = "".join(c if c.isalnum() else " " for c in prompt).split()
+    return "-".join(words)[:60] or "picture"

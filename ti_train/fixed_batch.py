@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from .batch import Pass, draw_noise, in_passes
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
-from .hosts.base import Host, Prompt, Size, Words
-from .objective import add_noise, denoising_loss, draw_timesteps, target
+from .hosts.base import Host, Words
+from .objective import draw_timesteps
 from .prompts import Templates
 
 SIZE = 4  # samples, one from each quarter of the noise levels; benchmarks/README.md has the cost
@@ -24,32 +24,18 @@ SIZE = 4  # samples, one from each quarter of the noise levels; benchmarks/READM
 
 @dataclass(frozen=True)
 class FixedBatch:
-    x0: Tensor  # [SIZE, C, h, w]
-    noise: Tensor
-    sigma: Tensor  # [SIZE], one from each quarter of the model's noise levels
-    weights: Tensor  # [SIZE, 1, h, w]
-    prompts: Sequence[Prompt]
-    sizes: Sequence[Size]
-    at_once: int  # samples a forward pass
+    passes: Sequence[Pass]
 
     @classmethod
     def draw(cls, host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> FixedBatch:
         generator = torch.Generator().manual_seed(seed_from("fixed batch", config.seed))
-        indices = dataset.order(0, SIZE, config.seed)
-        x0 = dataset.mean[indices]
-        noise = torch.randn(x0.shape, generator=generator)
+        pictures = dataset.shown(0, SIZE, config.seed)
+        x0 = [picture.mean for picture in pictures]
+        noise = draw_noise(x0, generator)
         sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, len(host.sigmas), generator)]
-        prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
-        sizes = [dataset.sizes[i] for i in indices]
-        x0, noise, sigma, weights = (t.to(host.device) for t in (x0, noise, sigma, dataset.weights[indices]))
-        return cls(x0, noise, sigma, weights, prompts, sizes, config.batch_size)
+        prompts = [templates.draw(picture.caption, generator) for picture in pictures]
+        return cls(in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device))
 
     @torch.no_grad()
     def loss(self, host: Host, words: Words) -> float:
-        losses = []
-        for part in (slice(i, i + self.at_once) for i in range(0, SIZE, self.at_once)):
-            x0, noise, sigma, weights = (t[part] for t in (self.x0, self.noise, self.sigma, self.weights))
-            cond = host.encode(self.prompts[part], words, self.sizes[part])
-            predicted = host.predict(add_noise(x0, noise, sigma, host.prediction), sigma, cond)
-            losses.append(denoising_loss(predicted, target(x0, noise, sigma, host.prediction), weights))
-        return float(torch.cat(losses).mean())
+        return float(torch.cat([part.losses(host, words) for part in self.passes]).mean())

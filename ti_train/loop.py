@@ -20,17 +20,19 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
+from .batch import draw_latents, draw_noise, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
 from .dataset import Dataset, seed_from
-from .embedding import Embedding, from_text, mean_cosine, mean_norm
+from .embedding import Embedding, first_of, mean_cosine, mean_norm, squared_distance
 from .errors import UserError
 from .fixed_batch import FixedBatch
-from .formats import load_embedding
 from .hosts.base import Host, SampleRequest, Vectors
-from .objective import add_noise, denoising_loss, draw_timesteps, target
+from .objective import draw_timesteps
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
-from .prompts import WORD, Templates, latest_word, slots
+from .prompts import WORD, Templates, slots
+from .start import starting_own, starting_vectors
+from .wording import draw_prompt, longest_prompt, with_the_word, words_of
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 NO_GRADIENT = (
@@ -98,29 +100,33 @@ def train(
         | {"templates": templates.lines, "prediction": host.prediction}
         | {"model": host.fingerprint, "pictures": dataset.fingerprint},
     )
-    remarks: list[str] = []
+    dataset, remarks = with_the_word(dataset, templates, config.name)
     if resume:
         done = files.load()
     else:
-        start, remarks = starting_vectors(host, config)
-        done = State(0, 0.0, snapshot(start), start, {})
+        start, more = starting_vectors(host, config)
+        remarks += more
+        done = State(0, 0.0, snapshot(start), start, {}, starting_own(host, dataset, config))
     start = {encoder: v.to(host.device, torch.float32) for encoder, v in done.start.items()}
-    vectors = {e: v.to(host.device, torch.float32, copy=True).requires_grad_() for e, v in done.vectors.items()}
-    words, leaves = {WORD: vectors}, list(vectors.values())
+    vectors, own = trainable(done.vectors, host.device), trainable(done.own, host.device)
+    leaves = [*vectors.values(), *own.values()]
     optimizer = adamw(leaves)
     load_state_tensors(optimizer, done.optimizer)
 
-    every_prompt = [prompt for caption in set(dataset.captions) for prompt in templates.prompts(caption)]
-    with torch.no_grad():
-        host.encode([latest_word(every_prompt)], words)  # a prompt that does not fit is told before anything is spent
+    with torch.no_grad():  # a prompt that does not fit is told before anything is spent
+        host.encode([longest_prompt(dataset, templates, config)], words_of(dataset.pictures[:1], vectors, own))
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
-    sigmas = host.sigmas.to(host.device, torch.float32)
+    sigmas = host.sigmas.float().cpu()
     # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
     # would vanish in fp16. A power of two changes no digit in fp32.
-    loss_scale = 2.0 ** round(math.log2(dataset.mean[0].numel()))
+    loss_scale = 2.0 ** round(math.log2(dataset.pictures[0].mean.numel()))
+    side = config.resolution or dataset.resolution
     skipped = 0
 
-    def report(step: int, loss: float | None, rate: float, norm: float, cosine: float, seconds: float) -> Step:
+    def report(step: int, loss: float | None, rate: float, now: Vectors, seconds: float) -> Step:
+        count = config.vectors_at(step)
+        used, words = first_of(now, count), {WORD: first_of(vectors, count)}
+        norm, cosine = torch.stack([mean_norm(used), mean_cosine(used, first_of(start, count))]).tolist()
         due = step % config.evaluate_every == 0 or step == config.steps
         return Step(step, loss, fixed_batch.loss(host, words) if due else None, rate, norm, cosine, seconds)
 
@@ -134,35 +140,31 @@ def train(
         for remark in remarks:
             yield Warning(remark)
         if done.step == 0:
-            yield report(0, None, 0.0, float(mean_norm(start)), 1.0, 0.0)
-            yield from previews(host, config, dataset.resolution, vectors, 0)
+            yield report(0, None, 0.0, start, 0.0)
+            yield from previews(host, config, side, vectors, 0)
 
         for step in range(done.step + 1, config.steps + 1):
             began = perf_counter()
             generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
             size = config.effective_batch
-            indices = dataset.order((step - 1) * size, size, config.seed)
-            x0 = dataset.draw(indices, generator)
-            noise = torch.randn(x0.shape, generator=generator).to(host.device)
-            sigma = sigmas[draw_timesteps(size, len(sigmas), generator).to(host.device)]
-            prompts = [templates.draw(dataset.captions[i], generator) for i in indices]
-            sizes = [dataset.sizes[i] for i in indices]
-            weights = dataset.weights[indices].to(host.device)
-            x0 = x0.to(host.device)
-            noisy = add_noise(x0, noise, sigma, host.prediction)
-            wanted = target(x0, noise, sigma, host.prediction)
+            pictures = dataset.shown((step - 1) * size, size, config.seed)
+            x0 = draw_latents(pictures, generator)
+            noise = draw_noise(x0, generator)
+            sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
+            prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
 
             optimizer.zero_grad()
             losses = []
             with host.training(config.gradient_checkpointing):
-                for part in (slice(i, i + config.batch_size) for i in range(0, size, config.batch_size)):
-                    cond = host.encode(prompts[part], words, sizes[part])
-                    predicted = host.predict(noisy[part], sigma[part], cond)
-                    part_of_loss = denoising_loss(predicted, wanted[part], weights[part]).sum() / size
+                words = words_of(pictures, first_of(vectors, config.vectors_at(step)), own)
+                for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
+                    part_of_loss = part.losses(host, words).sum() / size
                     if not part_of_loss.requires_grad:
                         raise UserError(NO_GRADIENT)
                     (part_of_loss * loss_scale).backward()
                     losses.append(part_of_loss.detach())
+                if config.coarse_weight:
+                    (config.coarse_weight * squared_distance(vectors, start) * loss_scale).backward()
             for leaf in leaves:
                 if leaf.grad is not None:
                     leaf.grad /= loss_scale
@@ -178,9 +180,9 @@ def train(
                 optimizer.step()
             skipped = 0 if finite else skipped + 1
             now, seconds = snapshot(vectors), done.seconds + perf_counter() - began
-            length, cosine = torch.stack([mean_norm(now), mean_cosine(now, start)]).tolist()
-            completed = report(step, loss, rate, length, cosine, seconds)
-            done = State(step, seconds, now, start, state_tensors(optimizer))  # now: whatever is kept was told
+            completed = report(step, loss, rate, now, seconds)
+            # only now: whatever is kept was told
+            done = State(step, seconds, now, start, state_tensors(optimizer), snapshot(own))
 
             yield completed
             if not finite:
@@ -193,7 +195,7 @@ def train(
                     "Try dtype float32, a lower learning rate, or another VAE."
                 )
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
-                yield from previews(host, config, dataset.resolution, vectors, step)
+                yield from previews(host, config, side, vectors, step)
             if step % config.checkpoint_every == 0 and step < config.steps:
                 files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
@@ -206,28 +208,8 @@ def train(
     yield Done(learnt, files.embedding, done.seconds)
 
 
-def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
-    """Each encoder's start vectors, and what the user should know about them. Raises UserError."""
-    start, remarks = {}, []
-    if config.init.endswith(".safetensors"):
-        embedding = load_embedding(Path(config.init))
-        start = embedding.fitted_to(host.widths)
-        if embedding.num_vectors != config.num_vectors:
-            raise UserError(
-                f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
-                f"Give {embedding.num_vectors}."
-            )
-    for encoder in host.widths:
-        vocabulary = host.vocabulary(encoder)
-        if len(vocabulary.tokenize(config.name)) == 1:
-            remarks.append(
-                f"'{config.name}' is already a word of the model's vocabulary ({encoder}): where a tool calls "
-                f"embeddings by their bare name, yours will hide it. A name such as my-{config.name} would not."
-            )
-        if encoder not in start:
-            start[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
-            remarks += [remark] if remark else []
-    return start, list(dict.fromkeys(remarks))
+def trainable(vectors: Vectors, device: torch.device) -> dict[str, Tensor]:
+    return {e: v.to(device, torch.float32, copy=True).requires_grad_() for e, v in vectors.items()}
 
 
 def snapshot(vectors: Vectors) -> dict[str, Tensor]:
@@ -241,12 +223,13 @@ def previews(host: Host, config: TrainConfig, side: int, vectors: Vectors, step:
     for i, text in enumerate(config.preview_prompts):
         prompt = slots(text, {WORD: WORD, f"<{config.name}>": WORD})
         request = SampleRequest((prompt,), (config.seed + i,), width=side, height=side)
-        yield Preview(step, text, host.sample(request, {WORD: vectors})[0])
+        yield Preview(step, text, host.sample(request, {WORD: first_of(vectors, config.vectors_at(step))})[0])
 
 
 def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
     """The word after a step, with all that is worth knowing about it in its header."""
-    vectors = {encoder: v.float().cpu() for encoder, v in state.vectors.items()}
+    count = config.vectors_at(state.step)
+    vectors, start = ({e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.start))
     provenance = {
         "step": str(state.step),
         "init": config.init,
@@ -255,7 +238,7 @@ def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
         ),
-        "cosine_to_init": f"{float(mean_cosine(vectors, {e: v.float().cpu() for e, v in state.start.items()})):.4f}",
+        "cosine_to_init": f"{float(mean_cosine(vectors, start)):.4f}",
         "software": f"ti-train {__version__}",
     }
     return Embedding(config.name, vectors, provenance)

@@ -78,7 +78,7 @@ BUILT_IN = {
 
 @dataclass(frozen=True)
 class Templates:
-    """Lines with [name] and, optionally, [filewords]; a caption that says [name] itself is used as it is."""
+    """Lines with [name], [filewords] or both; a caption that says [name] itself is used as it is."""
 
     lines: tuple[str, ...]
 
@@ -96,10 +96,10 @@ class Templates:
             ) from None
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         for number, line in enumerate(lines, 1):
-            if NAME not in line:
+            if NAME not in line and FILEWORDS not in line:
                 raise UserError(
-                    f"Template {number} of '{source}' is '{line}', which lacks {NAME}: "
-                    f"nothing could be learnt from it. Write {NAME} where the new word belongs."
+                    f"Template {number} of '{source}' is '{line}', which lacks {NAME}: nothing could be learnt from "
+                    f"it. Write {NAME} where the new word belongs, or {FILEWORDS} for captions that say it themselves."
                 )
         if not lines:
             raise UserError(
@@ -113,13 +113,52 @@ class Templates:
         return any(FILEWORDS in line for line in self.lines)
 
     def prompts(self, caption: str) -> tuple[Prompt, ...]:
-        """Every prompt that a picture with this caption can be shown with."""
-        lines = (caption,) if NAME in caption else self.lines
+        """Every prompt with the word that a picture with this caption can be shown with."""
+        lines = (caption,) if NAME in caption else tuple(line for line in self.lines if NAME in line)
         return tuple(fill(line, caption) for line in lines)
 
     def draw(self, caption: str, generator: torch.Generator) -> Prompt:
         prompts = self.prompts(caption)
         return prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
+
+
+def beside(prompt: Prompt, word: str) -> Prompt:
+    """The prompt with " with <word>" behind its last word: "a photo of a * with <word>, on a table"."""
+    last = max(i for i, piece in enumerate(prompt) if isinstance(piece, Slot))
+    return (*prompt[: last + 1], " with ", Slot(word), *prompt[last + 1 :])
+
+
+def vary_tags(caption: str, generator: torch.Generator, shuffle: bool, drop: float, keep: int) -> str:
+    """A caption's comma-separated tags in another order, each left out with probability `drop`.
+
+    The first `keep` stay where they are; a tag with [name] is never left out.
+    """
+    if not (shuffle or drop):
+        return caption
+    fixed, loose = tags_of(caption, keep)
+    if drop:
+        chances = torch.rand(len(loose), generator=generator).tolist()
+        loose = [tag for tag, chance in zip(loose, chances, strict=True) if chance >= drop or NAME in tag]
+    if shuffle:
+        loose = [loose[i] for i in torch.randperm(len(loose), generator=generator).tolist()]
+    return ", ".join(fixed + loose)
+
+
+def tags_of(caption: str, keep: int) -> tuple[list[str], list[str]]:
+    """The first `keep` comma-separated tags of a caption, and the others."""
+    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    return tags[:keep], tags[keep:]
+
+
+def with_name_last(caption: str, keep: int) -> str:
+    """The order of a caption's tags in which the word comes latest."""
+    fixed, loose = tags_of(caption, keep)
+    return ", ".join(fixed + sorted(loose, key=lambda tag: NAME in tag))
+
+
+def says(caption: str, name: str) -> bool:
+    """Whether a caption calls the word by its name, which is no more than text to the model."""
+    return NAME not in caption and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", caption, re.IGNORECASE) is not None
 
 
 def fill(line: str, caption: str) -> Prompt:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .lettering import font, legible, wrapped
 from .loop import Step
 
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
@@ -63,14 +64,6 @@ def read_steps(path: Path) -> list[Step]:
     ]
 
 
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font; before 10.1 it came in one size."""
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:
-        return ImageFont.load_default()
-
-
 def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int = 420) -> Image.Image:
     """The noise-free loss over the steps, the noisy one faint behind it, the best measure marked."""
     noisy = smoothed([(s.step, s.loss) for s in steps if s.loss is not None and math.isfinite(s.loss)])
@@ -87,10 +80,7 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
 
     plot = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(plot)
-    try:
-        pen.text((left, 12), title, "black", font(17))
-    except UnicodeEncodeError:  # Pillow before 10.1 draws Latin letters only
-        pen.text((left, 12), title.encode("latin-1", "replace").decode("latin-1"), "black", font(17))
+    pen.text((left, 12), legible(title, font(17)), "black", font(17))
     for i in range(6):
         value, step = low + (high - low) * i / 5, round(last * i / 5)
         y, x = point(0, value)[1], point(step, low)[0]
@@ -152,15 +142,3 @@ def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int 
                 pen.text((left + cell / 2, top + cell + 3), row.captions[i], "#555555", font(12), anchor="ma")
         top += height
     return sheet
-
-
-def wrapped(text: str, width: float, face: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """A text in lines of at most `width` pixels, broken between words."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and face.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -23,9 +23,12 @@ class RefusedError(Exception):
 
 
 class Server:
-    """`base` is ComfyUI's base directory: models, input, output and custom_nodes are below it."""
+    """`base` is ComfyUI's base directory: models, input, output and custom_nodes are below it.
 
-    def __init__(self, comfyui: Path, base: Path) -> None:
+    front_end: the folder of the page; an empty one serves where only the API is spoken to.
+    """
+
+    def __init__(self, comfyui: Path, base: Path, front_end: Path | None = None) -> None:
         self.base = base
         for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/embeddings", "models/loras"):
             (base / folder).mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ class Server:
             os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base), "--disable-auto-launch",
             "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
-            "--front-end-root", str(base / "custom_nodes"),
+            "--front-end-root", str(front_end or base / "custom_nodes"),
         ]  # fmt: skip
         self.log = (base / "server.log").open("ab")
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}

@@ -52,8 +52,23 @@ def drawn(comfyui, comfyui_python) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, drawn, tmp_path_factory) -> Iterator[Server]:
+def front_end(comfyui_python) -> Path:
+    """COMFYUI_FRONTEND: the page's folder (`static` of comfyui-frontend-package), if it is not the one installed."""
+    path = os.environ.get("COMFYUI_FRONTEND")
+    if not path:
+        ask = "import comfyui_frontend_package as package; print(package.__path__[0])"
+        found = subprocess.run([comfyui_python, "-c", ask], capture_output=True, text=True, check=False)
+        if found.returncode:
+            pytest.skip("COMFYUI_FRONTEND is not set, and ComfyUI's Python has no comfyui-frontend-package")
+        path = f"{found.stdout.strip()}/static"
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, drawn, tmp_path_factory, request) -> Iterator[Server]:
     base = tmp_path_factory.mktemp("comfyui")
+    with_page = any("front_end" in item.fixturenames for item in request.session.items)
+    page = request.getfixturevalue("front_end") if with_page else None
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "probe").symlink_to(HERE / "probe", target_is_directory=True)
     (base / "models" / "checkpoints").mkdir(parents=True)
@@ -68,7 +83,7 @@ def server(comfyui, drawn, tmp_path_factory) -> Iterator[Server]:
         )
         (base / "models" / "vae_approx").symlink_to(Path(world).resolve() / "comfyui" / "vae_approx")
     draw_pictures(base / "input" / "toys")
-    running = Server(comfyui, base)
+    running = Server(comfyui, base, page)
     yield running
     running.stop()
 

@@ -166,13 +166,13 @@ def at_forward(module: torch.nn.Module, number: int, action: Any) -> Iterator[No
 def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
     """Whether every weight is the object that it was: after a step, an exception, a LoRA unloaded in a step."""
     import comfy.model_management as management
-    from pack.ti_train.hosts import comfy_weights
+    from pack.ti_train.hosts import weights
 
     model, clip, vae = load(checkpoint)
     host = make_host(model, clip, vae)
     data, before, results = batch(host), state_of(model, clip), {}
-    aliases, make_alias = [], comfy_weights._alias
-    comfy_weights._alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
+    aliases, make_alias = [], weights.alias
+    weights.alias = lambda tensor: aliases.append(make_alias(tensor)) or aliases[-1]
     gradient_of(host, data)
     results["step"] = same(before, state_of(model, clip))
 
@@ -208,12 +208,13 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """A card that is full in step 2, and one that stays so."""
     from pack.nodes.run import learn
     from pack.ti_train.config import TrainConfig
-    from pack.ti_train.dataset import Picture, encode_pictures, square
+    from pack.ti_train.dataset import encode_pictures
     from pack.ti_train.errors import UserError
+    from pack.ti_train.picture import Picture
 
     host = make_host(*load(checkpoint))
     noise = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pictures = [Picture(str(i), *square(Image.fromarray(p.numpy()), 64)) for i, p in enumerate(noise)]
+    pictures = [Picture.cropped(str(i), Image.fromarray(p.numpy()), (64, 64)) for i, p in enumerate(noise)]
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(**SETTINGS)
 

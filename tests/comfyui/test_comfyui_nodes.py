@@ -9,6 +9,7 @@ from typing import Any
 FROZEN = Path(__file__).parent / "nodes.json"
 PACK = ("TITrain_TrainEmbedding", "TITrain_TrainingOptions", "TITrain_LoadTrainingImages")
 PACK += ("TITrain_LoadEmbedding", "TITrain_SaveEmbedding", "TITrain_EmbeddingInfo")
+PACK += ("TITrain_MergeEmbeddings",)
 
 
 def interface(definition: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import workflows as w
 from comfyui_server import Server
+from PIL import Image
 from safetensors.torch import save_file
+
+from ti_train.formats import load_embedding, read_word, write_embedding
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +113,107 @@ def test_save_and_info(words):
     (text,) = outputs["info"]["text"]
     assert "vector 1: length" in text
     assert "nearest words: toy" in text
+
+
+# --- Other layouts, and merging -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def layouts(words) -> Server:
+    """The word of three vectors in other layouts, and pictures that are no words."""
+    folder = words.base / "models" / "embeddings"
+    word = load_embedding(folder / "three.safetensors")
+    write_embedding(word, folder / "as-pt.pt", "a1111")
+    write_embedding(word, folder / "as-card.png", "png")
+    Image.new("RGB", (8, 8)).save(folder / "three.png")
+    Image.new("RGB", (8, 8)).save(folder / "other.preview.png")
+    return words
+
+
+def test_every_file_that_can_be_read_is_offered(layouts):
+    for node in ("TITrain_LoadEmbedding", "TITrain_EmbeddingInfo"):
+        spec = layouts.get(f"/object_info/{node}")[node]["input"]["required"]["embedding_name"]
+        options = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
+        assert {"three.safetensors", "as-pt.pt", "as-card.png"} <= set(options)
+        assert not {"three.png", "other.preview.png"} & set(options), "previews are no words"
+
+
+def test_a_word_is_the_same_in_every_layout(layouts):
+    files = ("three.safetensors", "as-pt.pt", "as-card.png")
+    workflow = {file: load(file, "*", ["model", 1]) for file in files}
+    got = encoded(layouts, workflow, {Path(file).stem: ([file, 0], "a *") for file in files})
+    assert got["three"].equal(got["as-pt"])
+    assert got["three"].equal(got["as-card"])
+
+
+def test_the_layout_of_a_file_is_told(layouts):
+    workflow = {"model": w.node("CheckpointLoaderSimple", ckpt_name="sd1.safetensors")}
+    workflow["info"] = w.node("TITrain_EmbeddingInfo", clip=["model", 1], embedding_name="as-card.png")
+    (text,) = layouts.run(workflow)["info"]["text"]
+    assert text.endswith("file: PNG text chunk, A1111 string_to_param")
+
+
+def merged(how: str, first: str, second: str, weight_1: float = 1.0, weight_2: float = 1.0) -> dict:
+    files = {"embedding_name_1": first, "embedding_name_2": second}
+    return w.node("TITrain_MergeEmbeddings", **files, how=how, weight_1=weight_1, weight_2=weight_2)
+
+
+def test_a_concatenation_reads_as_one_word_after_the_other(layouts):
+    workflow = {
+        "merge": merged("concatenate", "three.safetensors", "half.safetensors"),
+        "word": load("none", "*", ["model", 1], embedding=["merge", 0]),
+    }
+    texts = {"ours": (["word", 0], "a *"), "theirs": (["model", 1], "a embedding:three embedding:half")}
+    got = encoded(layouts, workflow, texts)
+    assert got["ours"].equal(got["theirs"])
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "ending"),
+    [("a1111", "bf16", ".pt"), ("png", "fp32", ".png"), ("diffusers", "fp32", ".safetensors")],
+)
+def test_a_merged_word_is_saved_in_the_layout_asked_for(layouts, format, precision, ending):
+    more = {"format": format, "precision": precision, "strength": 2.0, "norm": 1.0}
+    workflow = {
+        "merge": merged("sum", "three.safetensors", "as-pt.pt", 0.25, 0.5),
+        "save": w.node("TITrain_SaveEmbedding", embedding=["merge", 0], name=format, if_exists="replace", **more),
+    }
+    (text,) = layouts.run(workflow)["save"]["text"]
+    folder = layouts.base / "models" / "embeddings"
+    (path,) = folder.glob(f"{format}.*")
+    assert path.name == f"{format}{ending}"
+    assert path.name in text
+    assert ("Rounding to bf16" in text) == (precision == "bf16")
+    saved = load_embedding(path).vectors["emb_params"]
+    three = load_embedding(folder / "three.safetensors").vectors["emb_params"]
+    assert torch.allclose(
+        saved, 2 * three / three.norm(dim=1, keepdim=True), rtol=1e-2 if precision == "bf16" else 1e-6
+    )
+
+
+def test_diffusers_two_files_do_not_overwrite_others(layouts):
+    """The second one's name is taken: both move on to the next number."""
+    folder = layouts.base / "models" / "embeddings"
+    both = {"clip_l": torch.randn(1, 768), "clip_g": torch.randn(1, 1280)}
+    save_file(both, folder / "xl-a.safetensors")
+    save_file({"emb_params": torch.ones(1, 4)}, folder / "two_2.safetensors")
+    workflow = {
+        "merge": merged("concatenate", "xl-a.safetensors", "xl-a.safetensors"),
+        "save": w.node(
+            "TITrain_SaveEmbedding", embedding=["merge", 0], name="two", if_exists="new number", format="diffusers"
+        ),
+    }
+    (text,) = layouts.run(workflow)["save"]["text"]
+    assert text == "two-2.safetensors\ntwo-2_2.safetensors"
+    assert load_embedding(folder / "two_2.safetensors").vectors["emb_params"].shape == (1, 4)
+    read = read_word(folder / "two-2.safetensors", folder / "two-2_2.safetensors").embedding.vectors
+    assert all(torch.equal(read[encoder], torch.cat([v, v])) for encoder, v in both.items())
+
+
+def test_words_of_different_families_are_not_merged(layouts):
+    workflow = {
+        "merge": merged("sum", "three.safetensors", "wide.safetensors"),
+        "save": w.node("TITrain_SaveEmbedding", embedding=["merge", 0], name="no", if_exists="replace"),
+    }
+    with pytest.raises(AssertionError, match="'three' has vectors of width 768 and 'wide' of 1024"):
+        layouts.run(workflow)

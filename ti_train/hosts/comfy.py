@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
-from .comfy_weights import checkpointed, differentiable, load_whole, trainable_clip, trainable_model
+from .comfy_weights import differentiable, load_whole, trainable_clip, trainable_model
 from .comfy_words import vocabulary, widths, with_words
+from .weights import checkpointed
 
 SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
 

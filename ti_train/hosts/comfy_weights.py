@@ -1,25 +1,17 @@
-"""Making a model that ComfyUI has loaded differentiable, in place, and putting everything back.
-
-Nodes run under `torch.inference_mode()`, so the loaded weights are inference tensors, which autograd refuses to save.
-Each is swapped for an alias of the same memory for the time of a training step. Copying the weights was the
-alternative: it doubles the memory.
-"""
+"""Having ComfyUI load a model whole, and making it differentiable: nodes run under `torch.inference_mode()`."""
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import comfy.model_management as management
-import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
 from ..errors import UserError
+from .weights import frozen
 
 log = logging.getLogger("ti_train")
 MIB = 2**20
@@ -72,65 +64,12 @@ def load_whole(*patchers: Any) -> None:
 @contextmanager
 def differentiable(*modules: nn.Module) -> Iterator[None]:
     """Frozen weights that autograd can save, while the context lasts."""
-    aliases, flags = [], []
-    for slots, name, tensor in list(_tensors(modules)):
-        if type(tensor.data) is Tensor and tensor.is_inference():
-            alias = _alias(tensor)
-            slots[name] = alias
-            aliases.append((slots, name, tensor, alias))
-        elif tensor.requires_grad:
-            flags.append(tensor.requires_grad_(False))
     training = getattr(management, "in_training", None)  # from 0.33; some models then avoid fused kernels
     if training is not None:
         management.in_training = True
     try:
-        yield
+        with frozen(*modules):
+            yield
     finally:
         if training is not None:
             management.in_training = training
-        for tensor in flags:
-            tensor.requires_grad_(True)
-        for slots, name, tensor, alias in aliases:
-            # The host may have moved or unpatched the model meanwhile; then what stands there now is right.
-            if slots.get(name) is alias:
-                slots[name] = tensor
-
-
-def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    """Every parameter and buffer, with the dictionary that holds it."""
-    for module in chain.from_iterable(m.modules() for m in modules):
-        slots: dict[str, Any]
-        for slots in (module._parameters, module._buffers):
-            for name, tensor in slots.items():
-                if tensor is not None:
-                    yield slots, name, tensor
-
-
-def _alias(tensor: Tensor) -> Tensor:
-    """A normal tensor over an inference tensor's memory."""
-    with torch.inference_mode(False), torch.no_grad():
-        alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
-        return nn.Parameter(alias, requires_grad=False) if isinstance(tensor, nn.Parameter) else alias
-
-
-@contextmanager
-def checkpointed(network: nn.Module) -> Iterator[None]:
-    """Keeps no activations inside the network's blocks: backward computes them again."""
-    blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
-    for block in blocks:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward  # the class's own comes back
-
-
-def _blocks(network: nn.Module, in_list: bool = False) -> Iterator[nn.Module]:
-    """The members of the network's lists of modules, nested lists opened."""
-    for child in network.children():
-        if isinstance(child, nn.ModuleList | nn.Sequential):
-            yield from _blocks(child, in_list=True)
-        elif in_list:
-            yield child

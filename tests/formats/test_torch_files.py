@@ -1,0 +1,244 @@
+"""Files of torch.save: nothing in them is run, and none takes more than an embedding needs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import struct
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from sample_files import parameter_dict, torch_saved
+
+from ti_train.errors import UserError
+from ti_train.formats import load_embedding
+from ti_train.formats.torch_files import STAND_INS, read_torch, torch_bytes
+
+VECTORS = torch.arange(6.0).reshape(2, 3)
+
+
+def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def entries_of(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def with_pickle(program: bytes, **storages: bytes) -> bytes:
+    """A file of torch.save whose data.pkl is this program."""
+    return zipped({"archive/data.pkl": program, **{f"archive/data/{key[1:]}": data for key, data in storages.items()}})
+
+
+def legacy_with_pickle(program: bytes) -> bytes:
+    head = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    return head + program + pickle.dumps([], 2)
+
+
+class Calls:
+    """Asks the reader of its pickle to call something."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "view",
+    [VECTORS, VECTORS.t(), VECTORS[1:], VECTORS[:, 1], VECTORS.half(), VECTORS.bfloat16(), VECTORS.double()],
+    ids=["plain", "transposed", "offset", "column", "fp16", "bf16", "fp64"],
+)
+def test_tensors_come_back_whatever_their_strides_and_types(view, legacy):
+    read = read_torch(torch_saved({"a": view, "b": [view, 3]}, legacy))
+    assert torch.equal(read["a"], view)
+    assert read["a"].dtype == view.dtype
+    assert torch.equal(read["b"][0], view)
+    assert read["b"][1] == 3
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol_of_pickles_is_read(protocol):
+    file = io.BytesIO()
+    torch.save({"name": "wörd", "v": VECTORS, "few": {1, 2}}, file, pickle_protocol=protocol)
+    read = read_torch(file.getvalue())
+    assert (read["name"], read["v"].tolist()) == ("wörd", VECTORS.tolist())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_parameter_dict_is_read_as_a_dict(legacy):
+    """torch.load(weights_only=True) refuses it."""
+    data = torch_saved(parameter_dict(star=VECTORS), legacy)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(io.BytesIO(data), weights_only=True)
+    assert torch.equal(read_torch(data)["*"], VECTORS)
+
+
+def test_a_file_of_torch_1_11_is_read():
+    """Written by torch 1.11.0 itself, as rinongal's script does."""
+    read = load_embedding(Path(__file__).with_name("torch-1.11.pt"))
+    assert torch.equal(read.vectors["emb_params"], torch.arange(8.0).reshape(2, 4) / 8)
+
+
+def test_what_is_written_has_only_the_entries_that_a1111s_safe_loader_knows():
+    allowed = re.compile(r"^([^/]+)/((data/\d+)|version|(data\.pkl))$")
+    content = {"string_to_param": {"*": VECTORS}, "step": 3, "name": "cat"}
+    written = torch_bytes(content)
+    assert all(allowed.match(name) for name in entries_of(written))
+    read = torch.load(io.BytesIO(written), weights_only=True)
+    assert torch.equal(read["string_to_param"]["*"], VECTORS)
+    assert written == torch_bytes(content), "the same word is the same file"
+
+
+# --- Hostile files --------------------------------------------------------------
+
+EVIL = "touch evil"
+CALLS = {
+    "os.system": Calls(os.system, EVIL),
+    "subprocess": Calls(subprocess.check_output, ["touch", "evil"]),
+    "eval": Calls(eval, "open('evil', 'w')"),
+    "exec": Calls(exec, "open('evil', 'w')"),
+    "open": Calls(open, "evil", "w"),
+    "getattr": Calls(getattr, "", "join"),
+    "torch.load": Calls(torch.load, "evil"),
+}
+PROGRAMS = {
+    "INST": b"(S'touch evil'\nios\nsystem\n.",
+    "OBJ": b"(cos\nsystem\nS'touch evil'\no.",
+    "STACK_GLOBAL": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0atouch evil\x85R.",
+    "EXT1": b"\x80\x02\x82\x01)R.",
+    "PERSID": b"Pevil\n.",
+    "REDUCE of a text": b"\x80\x02X\x01\x00\x00\x00a)R.",
+    "NEWOBJ of a function": b"\x80\x02ctorch._utils\n_rebuild_parameter\n)\x81.",
+    "BYTEARRAY8 of 64 GiB": b"\x80\x05\x96" + struct.pack("<Q", 2**36) + b".",
+    "BINBYTES8 of 64 GiB": b"\x80\x05\x8e" + struct.pack("<Q", 2**36) + b".",
+    "memo 4294967295": b"\x80\x02]r\xff\xff\xff\xff.",
+    "empty stack": b"\x80\x02a.",
+    "no end": b"\x80\x02}",
+    "protocol 99": b"\x80\x63N.",
+    "number of 100000 digits": b"I" + b"1" * 100_000 + b"\n.",
+    "nested 100000 deep": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "a list in itself": b"\x80\x02]q\x00h\x00a.",
+    "doubled 40 times": b"\x80\x02]q\x00" + b"".join(b"](h%ch%ce0q%c" % (i, i, i + 1) for i in range(40)) + b".",
+    "more than 1 MiB": b"\x80\x02" + b"N0" * 2**20 + b"N.",
+    "tensor of no storage": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NK\x00K\x02\x85K\x01\x85\x89NtR.",
+    "set of a list": b"\x80\x02c__builtin__\nset\n](]e\x85R.",
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to run in, in which anything that was called would leave the file 'evil'."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert not (tmp_path / "evil").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"], "something was left behind"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_call_is_refused_by_name_and_not_made(here, call, legacy):
+    (here / "x.pt").write_bytes(torch_saved({"string_to_param": {"*": VECTORS}, "step": CALLS[call]}, legacy))
+    with pytest.raises(
+        UserError, match=r"^'x.pt' asks for '[\w.]+', which no embedding needs: .* Nothing of it was run"
+    ):
+        load_embedding(here / "x.pt")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("container", [with_pickle, legacy_with_pickle])
+def test_a_hostile_program_is_an_error_of_one_sentence(here, program, container):
+    (here / "x.pt").write_bytes(container(PROGRAMS[program]))
+    with pytest.raises(UserError, match=r"^'x.pt' [^\n]+$"):
+        load_embedding(here / "x.pt")
+
+
+def test_a_program_cannot_change_our_stand_ins():
+    """BUILD sets attributes: here the defaults of the function that makes tensors."""
+    target = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    state = b"(N}X\x0c\x00\x00\x00__defaults__K\x01\x85st"
+    before = {key: dict(vars(value)) for key, value in STAND_INS.items() if hasattr(value, "__dict__")}
+    assert read_torch(with_pickle(b"\x80\x02" + target + state + b"b0N.")) is None
+    assert {key: dict(vars(value)) for key, value in STAND_INS.items() if hasattr(value, "__dict__")} == before
+    assert STAND_INS["torch._utils", "_rebuild_tensor_v2"].__defaults__ is None
+
+
+def tensor_program(offset: int, shape: tuple[int, ...], stride: tuple[int, ...], copies: int = 1) -> bytes:
+    """A list of tensors over storage 0 of fp32."""
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(pickle.dumps(v, 2)[2:-1] for v in values) + b"t"
+
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
+    offset_bytes = pickle.dumps(offset, 2)[2:-1]
+    one = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offset_bytes + numbers(shape) + numbers(stride) + b"\x89NtR"
+    )
+    return b"\x80\x02](" + one * copies + b"e."
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride", "copies"),
+    [
+        (0, (7,), (1,), 1),
+        (5, (2,), (1,), 1),
+        (-1, (2,), (1,), 1),
+        (0, (-2,), (1,), 1),
+        (5, (2,), (-1,), 1),
+        (0, (2**40,), (0,), 1),
+        (0, (2, 3), (1,), 1),
+        (0, (2**13, 2**10), (0, 0), 3),
+        (0, (1,), (1,), 1001),
+        (2**70, (1,), (1,), 1),
+        (0, (2**60,) * 50_000, (0,) * 50_000, 1),
+    ],
+    ids=[
+        "too long",
+        "over the end",
+        "before",
+        "negative",
+        "backwards",
+        "2^40",
+        "ragged",
+        "24 Mi",
+        "1001",
+        "far",
+        "50000-D",
+    ],
+)
+def test_a_tensor_that_its_storage_does_not_hold_is_refused(here, offset, shape, stride, copies):
+    (here / "x.pt").write_bytes(with_pickle(tensor_program(offset, shape, stride, copies), _0=bytes(24)))
+    with pytest.raises(
+        UserError, match=r"^'x.pt' (is no embedding that can be read, or is damaged|holds more tensors)"
+    ):
+        load_embedding(here / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (zipped({"a.txt": b"x"}), "is a zip file, but not one of torch.save"),
+        (zipped({"a/data.pkl": b"N.", "b/data.pkl": b"N."}), "is a zip file, but not one of torch.save"),
+        (zipped({"a/data.pkl": bytes(2**24)}, zipfile.ZIP_DEFLATED), "is a compressed zip, which torch.save never"),
+        (zipped({"a/data.pkl": bytes(2**21)}), "its list of contents alone has more than 1 MiB"),
+        (with_pickle(tensor_program(0, (6,), (1,))), "is no embedding that can be read, or is damaged"),
+        (torch_saved({"v": VECTORS})[:-30], "is no embedding that can be read, or is damaged"),
+        (torch_saved({"v": VECTORS}, legacy=True)[:-5], "is no embedding that can be read, or is damaged"),
+    ],
+)
+def test_a_container_that_is_wrong_is_refused(here, data, why):
+    (here / "x.pt").write_bytes(data)
+    with pytest.raises(UserError, match=why):
+        load_embedding(here / "x.pt")

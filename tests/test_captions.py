@@ -1,0 +1,115 @@
+"""Captions: found, decoded, and told about where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ti_train.captions import decode
+from ti_train.dataset import find_pictures, read_pictures
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with the picture a.png."""
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def captions(folder: Path) -> tuple[list[str], list[str]]:
+    """What the pictures of a folder are captioned with, and what was warned of."""
+    warnings: list[str] = []
+    read = read_pictures(find_pictures(folder), 32, warnings, captions=True)
+    return [picture.caption for picture in read], warnings
+
+
+def test_captions_are_one_line_of_the_text_file_beside_a_picture(pictures, tmp_path):
+    warnings: list[str] = []
+    read = list(read_pictures(find_pictures(pictures), 32, warnings, captions=True))
+    assert [(p.name, p.caption) for p in read] == [("blue.png", "blue dog"), ("green.png", ""), ("red.png", "red toy")]
+    assert warnings == ["green.png has no caption (green.txt is missing): the template is used without one."]
+
+
+@pytest.mark.parametrize(
+    ("content", "caption"),
+    [
+        (b"a red\n  toy\n", "a red toy"),
+        ("\ufeffrot".encode(), "rot"),
+        ("猫".encode(), "猫"),
+        ("rot, 猫".encode("utf-16"), "rot, 猫"),  # with its mark, as Windows' Notepad saves it
+        ("\ufeffrot".encode("utf-16-be"), "rot"),
+        ("red toy".encode("utf-16-le"), "red toy"),
+        ("red toy".encode("utf-16-be"), "red toy"),
+        (b"", ""),
+    ],
+)
+def test_a_captions_encoding_is_told_by_its_bytes(folder, content, caption):
+    (folder / "a.txt").write_bytes(content)
+    assert captions(folder) == ([caption], [])
+
+
+def test_an_encoding_that_is_guessed_is_told_with_what_it_gives(folder):
+    (folder / "a.txt").write_bytes("ein Café, «blau»".encode("cp1252"))
+    (caption,), (warning,) = captions(folder)
+    assert caption == "ein Café, «blau»"
+    assert warning.startswith("a.txt is not UTF-8. Read as Windows-1252 it says 'ein Café, «blau»'")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea", b"caf\x81\xff", b"a\0b"])
+def test_a_caption_that_is_no_text_is_named_and_left_out(folder, content):
+    (folder / "a.txt").write_bytes(content)
+    (caption,), (warning,) = captions(folder)
+    assert caption == ""
+    assert warning.startswith("a.txt cannot be read as text")
+
+
+@given(st.text(st.characters(blacklist_categories=("Cs", "Cc"))), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_any_text_survives_unicode(text, encoding):
+    assert decode(text.encode(encoding)) == (text.removeprefix("\ufeff") if encoding == "utf-8" else text, False)
+
+
+# --- Tables ---------------------------------------------------------------------
+
+
+def test_a_table_of_the_hub_captions_a_folder(folder):
+    """One object a line, as datasets writes it; a line separator within a text is no end of the line."""
+    lines = ['{"file_name": "a.png", "text": "a red\u2028toy"}', "", '{"file_name": "gone.png", "text": "x", "n": 1}']
+    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert captions(folder) == (["a red toy"], [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_csv_table_may_come_from_a_spreadsheet(folder, encoding):
+    rows = 'n,file_name,text\r\n1,a.png,"red, ""big""\r\ntoy"\r\n'
+    (folder / "metadata.csv").write_bytes(rows.encode(encoding))
+    assert captions(folder) == (['red, "big" toy'], [])
+
+
+def test_a_pictures_own_file_goes_before_the_table(folder):
+    (folder / "metadata.csv").write_text("file_name,text\na.png,table\n", encoding="utf-8")
+    (folder / "a.txt").write_text("own", encoding="utf-8")
+    assert captions(folder) == (["own"], [])
+
+
+def test_a_picture_that_the_table_does_not_name_is_told(folder):
+    (folder / "metadata.csv").write_text("file_name,text\nb.png,text\n", encoding="utf-8")
+    assert captions(folder)[1] == [
+        "a.png has no caption (a.txt is missing, and metadata.csv does not name it): the template is used without one."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "toy"}\n{"file_name": "b.png"\n[1]\n{"text": "x"}\n'),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "toy"}\n' + '{"file_name": 3, "text": "x"}\n' * 3),
+        ("metadata.csv", "file_name,text\na.png,toy\nb.png\nc.png\nd.png\n"),
+    ],
+)
+def test_entries_that_cannot_be_read_are_told_once(folder, name, content):
+    (folder / name).write_text(content, encoding="utf-8")
+    assert captions(folder) == (["toy"], [f"{name}: 'file_name' or 'text' cannot be read in entry 2, 3, 4, left out."])

@@ -1,0 +1,58 @@
+"""A WebUI for the tests. WEBUI_PATH: the folder of an AUTOMATIC1111, reForge or Forge; WEBUI_PYTHON: its Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from webui_server import Server
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
+
+
+@pytest.fixture(scope="session")
+def webui() -> Path:
+    path = os.environ.get("WEBUI_PATH")
+    if not path:
+        pytest.skip("WEBUI_PATH is not set: give the folder of an AUTOMATIC1111, reForge or Forge to test in it")
+    if not (Path(path) / "webui.py").is_file():
+        pytest.skip(f"WEBUI_PATH '{path}' is no WebUI: it has no webui.py")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """Stable Diffusion 1.5 with a U-Net of one level, or the one of WEBUI_CHECKPOINT."""
+    file = Path(os.environ.get("WEBUI_CHECKPOINT", CACHE / "drawn-small.safetensors"))
+    if not file.is_file():
+        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file), "small"], check=True)
+    return file
+
+
+@pytest.fixture(scope="session")
+def hub() -> Path:
+    """A cache of the Hugging Face hub with CLIP's tokenizer and configuration, which A1111 asks for."""
+    clip_files = pytest.importorskip("clip_files", reason="open_clip brings CLIP's vocabulary")
+    if not (CACHE / "hub").is_dir():
+        clip_files.write_hub(CACHE / "hub")
+    return CACHE / "hub"
+
+
+def start(webui: Path, checkpoint: Path, hub: Path, base: Path, flags: tuple[str, ...] = ()) -> Server:
+    (base / "models" / "Stable-diffusion").mkdir(parents=True)
+    for file in (checkpoint, checkpoint.with_suffix(".yaml")):
+        if file.exists():
+            (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
+    return Server(webui, base, hub, flags)
+
+
+@pytest.fixture(scope="session")
+def server(webui, checkpoint, hub, tmp_path_factory) -> Iterator[Server]:
+    running = start(webui, checkpoint, hub, tmp_path_factory.mktemp("webui"))
+    yield running
+    running.stop()

@@ -1,0 +1,132 @@
+"""A real WebUI on loopback with the pack linked into its extensions, spoken to over HTTP as a script would."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+USER = "tester:secret"
+STARTS_WITHIN, ANSWERS_WITHIN = 300, 600  # seconds
+NOT_RUN = shutil.ignore_patterns(".*", "__pycache__", "tests", "demo", "benchmarks")
+SETTINGS = {
+    "show_progress_type": "Approx cheap",  # the default of reForge downloads a model
+    "sd_text_encoder": "None",  # reForge would read a second one from the checkpoint's file
+    "samples_save": False,
+    "grid_save": False,
+}
+
+
+class RefusedError(Exception):
+    """The server did not do what it was asked: its status and its answer, as text."""
+
+
+def kind_of(webui: Path) -> str:
+    """a1111, reforge or forge, by what their trees hold."""
+    if (webui / "backend").is_dir():
+        return "forge"
+    return "reforge" if (webui / "ldm_patched").is_dir() else "a1111"
+
+
+class Server:
+    """`base` holds everything that the WebUI writes: models, embeddings, extensions and settings.
+
+    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it.
+    """
+
+    def __init__(self, webui: Path, base: Path, hub: Path, flags: tuple[str, ...] = ()) -> None:
+        self.base, self.kind = base, kind_of(webui)
+        for folder in ("extensions", "embeddings", "models/Stable-diffusion", "models/Lora"):
+            (base / folder).mkdir(parents=True, exist_ok=True)
+        # copies: the page gets no file that a link leads to. The probe comes last, since it looks into the pack
+        for name, source in (("ti-train", ROOT), ("zz-probe", Path(__file__).parent / "probe")):
+            if not (base / "extensions" / name).exists():
+                shutil.copytree(source, base / "extensions" / name, ignore=NOT_RUN)
+        (base / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        cpu = ["--use-cpu", "all"] if self.kind == "a1111" else ["--always-cpu"]
+        command = [
+            os.environ.get("WEBUI_PYTHON", sys.executable), "-u", str(webui / "launch.py"), "--data-dir", str(base),
+            "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
+            "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
+            "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
+            "--do-not-download-clip", "--gradio-allowed-path", str(base), "--gradio-allowed-path", str(webui),
+            "--no-half", "--no-half-vae", "--no-hashing", "--api", "--api-auth", USER,
+            "--port", str(port),
+            *cpu, *flags,
+        ]  # fmt: skip
+        self.log = (base / "server.log").open("ab")
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)}
+        self.process = subprocess.Popen(
+            command, cwd=webui, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        self._wait_until_started()
+
+    def _wait_until_started(self) -> None:
+        """Requests before the log says so run without scripts."""
+        deadline = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if "Startup time:" in self.said():
+                return
+            time.sleep(0.3)
+        self.stop()
+        raise RuntimeError("The WebUI does not start:\n" + self.said()[-3000:])
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # the WebUI asks before it leaves
+            self.process.wait()
+        self.log.close()
+
+    def said(self) -> str:
+        return (self.base / "server.log").read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str, user: str = USER) -> Any:
+        return self._ask(path, None, user)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._ask(path, json.dumps(body or {}).encode(), USER)
+
+    def _ask(self, path: str, data: bytes | None, user: str) -> Any:
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": "Basic " + base64.b64encode(user.encode()).decode(),
+        }
+        request = urllib.request.Request(self.url + path, data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise RefusedError(f"{error.code}: {error.read().decode(errors='replace')}") from None
+
+    def picture(self, prompt: str, **settings: Any) -> bytes:
+        """The pixels of a picture by the WebUI's own API."""
+        body = {"prompt": prompt, "seed": 1, "steps": 2, "width": 64, "height": 64, "sampler_name": "Euler"}
+        answer = self.post("/sdapi/v1/txt2img", body | settings)
+        return Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB").tobytes()
+
+    def peak_memory(self) -> int:
+        """Bytes of memory that the process had at most."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,220 @@
+"""What the keys of an embedding file mean: every layout that the tools write, told apart, never guessed.
+
+The encoders bear ComfyUI's names (its `embedding_key`). Where keys may be read in two ways, every reading is returned,
+and whoever asks has to choose one by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..embedding import SINGLE, Embedding
+from ..errors import UserError
+
+ENCODERS = (
+    *("clip_l", "clip_g", "clip_h", "t5xxl", "umt5xxl", "t5base", "umt5base", "mt5xl", "pile_t5xl", "byt5_small"),
+    *("t5gemma", "llama", "gemma2_2b", "gemma3_4b", "gemma3_12b", "gemma4", "qwen25_3b", "qwen25_7b", "qwen3_06b"),
+    *("qwen3_2b", "qwen3_4b", "qwen3_8b", "qwen35_2b", "qwen3vl_8b", "qwen3vl_32b", "mistral3_24b", "ministral3_3b"),
+    *("jina_clip_2", "chinese_roberta", "lyrics", "gpt_oss", "hidream_o1", "sam3_clip"),
+)
+ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # where OneTrainer's name of an encoder is another
+EMP, OUT = "emp_params", "_out"  # OneTrainer's own key (sic), and its vectors for an encoder's output
+SDXL = {"clip_l": 768, "clip_g": 1280}
+BY_WIDTH = {width: encoder for encoder, width in SDXL.items()}
+FACTS = ("step", "sd_checkpoint", "sd_checkpoint_name")  # beside the vectors in A1111's files
+BUNDLE = re.compile(r"bundle_emb\.(.+?)\.(string_to_param\..+|\w+)")
+PROVENANCE = "ti-train"  # where files without a header of their own keep ours, as JSON
+OTHER_FILES = {  # keys that tell files which are no embeddings
+    "optimizer_state_dict": "the state of A1111's optimizer; the word is in the file without '.optim'",
+    "IN01": "an XTI embedding, with vectors for each layer of the U-Net: no tool reads those",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A word that a file holds, and how it stands there."""
+
+    embedding: Embedding
+    layout: str
+    dtypes: Mapping[str, torch.dtype]  # encoder -> as in the file
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)  # OneTrainer's `_out`: encoder -> [n, width] fp32
+
+
+def readings(content: Any, container: str, name: str, header: Mapping[str, str]) -> list[Reading]:
+    """Every word that a file's content may be read as. Raises UserError whose text goes on from the file's name."""
+    layout, words = _words(content)
+    if not any(words.values()):
+        raise UserError("holds no tensor: it is no embedding.")
+    facts = _facts(content)
+    origin = {key: facts[key] for key in FACTS if key in facts} | dict(header)
+    return [
+        _reading(
+            word or header.get("name", facts.get("name", name)),
+            keys,
+            f"{container}, {layout or _listed(keys)}",
+            origin,
+        )
+        for word, keys in words.items()
+    ]
+
+
+def provenance_in(texts: Any) -> dict[str, str]:
+    """What this project has written about the word into a file without a header, {} where another program wrote it."""
+    found = json.loads(texts.get(PROVENANCE, "{}")) if isinstance(texts, dict) else {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+Keys = dict[str, Tensor]  # the file's name of an encoder -> its tensor
+
+
+def _words(content: Any) -> tuple[str, dict[str, Keys]]:
+    """The layout, "" where the keys say it, and word -> its keys; a word without a name of its own is ""."""
+    if isinstance(content, Tensor):
+        return "a bare tensor", {"": {SINGLE: content}}
+    if isinstance(content, list):
+        return "a list of tensors", {"": _by_width(content)}
+    if not isinstance(content, dict):
+        raise UserError(f"holds a {type(content).__name__}, not an embedding.")
+    for key, what in OTHER_FILES.items():
+        if key in content:
+            raise UserError(f"holds {what}.")
+    if "string_to_param" in content:
+        params = content["string_to_param"]
+        if not isinstance(params, dict):
+            raise UserError("holds no vectors under 'string_to_param'.")
+        return "A1111 string_to_param", _nameless({word: {SINGLE: t} for word, t in _tensors(params).items()})
+    tensors = _tensors(content)
+    bundled = [match for key in tensors if (match := BUNDLE.fullmatch(key))]
+    if bundled:
+        return "bundled in a LoRA", _bundles(bundled, tensors)
+    named = {key: tensor for key, tensor in tensors.items() if _encoder(key.removesuffix(OUT))}
+    onetrainers = {key: tensor for key, tensor in named.items() if key.removesuffix(OUT) == EMP}
+    several = {key: tensor for key, tensor in named.items() if key not in onetrainers}
+    words = {key: {key: tensor} for key, tensor in tensors.items() if key not in named}
+    words |= {_names(keys): keys for keys in (onetrainers, several) if keys}
+    return "", _nameless(words)
+
+
+def _nameless(words: dict[str, Keys]) -> dict[str, Keys]:
+    """The only word of a file is called as the file is, whatever stands in its key: that is how hosts call it."""
+    return {"": next(iter(words.values()))} if len(words) == 1 else words
+
+
+def _tensors(content: dict[Any, Any]) -> dict[str, Tensor]:
+    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _encoder(key: str) -> str:
+    """Our name of the encoder that a key stands for, "" for a key that stands for none."""
+    if key == EMP:
+        return SINGLE
+    return ONETRAINER.get(key, key if key in ENCODERS else "")
+
+
+def _names(keys: Iterable[str]) -> str:
+    return " + ".join(_ordered(keys))
+
+
+def _ordered(keys: Iterable[str]) -> list[str]:
+    """Stable Diffusion XL's in the order of its encoders; a file has them in any."""
+    return sorted(keys, key=lambda key: (key != "clip_l", key))
+
+
+def _listed(keys: Keys) -> str:
+    if len(keys) == 1:
+        return f"one tensor '{next(iter(keys))}'"
+    return "tensors " + " and ".join(f"'{key}'" for key in _ordered(keys))
+
+
+def _bundles(matches: list[re.Match[str]], tensors: dict[str, Tensor]) -> dict[str, Keys]:
+    words: dict[str, Keys] = {}
+    for match in matches:
+        word, key = match.groups()
+        words.setdefault(word, {})[SINGLE if key.startswith("string_to_param") else key] = tensors[match[0]]
+    return words
+
+
+def _by_width(content: list[Any]) -> Keys:
+    """A list of dicts is read as ComfyUI does: an encoder takes the tensors of its width, one after another."""
+    parts = [t for part in content if isinstance(part, dict) for t in _tensors(part).values() if t.ndim]
+    by_width: dict[int, list[Tensor]] = {}
+    for tensor in parts:
+        by_width.setdefault(tensor.shape[-1], []).append(tensor.reshape(-1, tensor.shape[-1]))
+    joined = {width: torch.cat(tensors) for width, tensors in by_width.items()}
+    if len(joined) == 1:
+        return {SINGLE: next(iter(joined.values()))}
+    if not set(joined) <= set(BY_WIDTH):
+        raise UserError(
+            f"holds a list of tensors of the widths {', '.join(map(str, joined))} and does not say which "
+            "text encoder each is for; told apart are 768 and 1280, those of Stable Diffusion XL."
+        )
+    return {BY_WIDTH[width]: tensor for width, tensor in joined.items()}
+
+
+def _facts(content: Any) -> dict[str, str]:
+    """What an A1111 file says beside its vectors."""
+    if not isinstance(content, dict):
+        return {}
+    return {k: str(content[k]) for k in ("name", *FACTS) if isinstance(content.get(k), (str, int, float))}
+
+
+def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> Reading:
+    vectors: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    dtypes = {}
+    for key, tensor in ((key, keys[key]) for key in _ordered(keys)):
+        encoder = _encoder(key.removesuffix(OUT)) or SINGLE
+        part = outputs if key.endswith(OUT) and _encoder(key.removesuffix(OUT)) else vectors
+        if encoder in part:
+            raise UserError(
+                f"has vectors of the encoder '{encoder}' twice ({_names(keys)}) and does not say which count."
+            )
+        part[encoder] = _checked(tensor, key)
+        if part is vectors:
+            dtypes[encoder] = tensor.dtype
+    if not vectors:
+        raise UserError(
+            f"holds vectors for the output of a text encoder only ({_names(keys)}): no tool but OneTrainer uses them."
+        )
+    if len({v.shape[0] for v in vectors.values()}) > 1:
+        counts = " and ".join(f"{v.shape[0]} for {encoder}" for encoder, v in vectors.items())
+        raise UserError(f"holds {counts}: a word has as many vectors for each text encoder.")
+    return Reading(Embedding(name, vectors, provenance), layout, dtypes, outputs)
+
+
+def _checked(tensor: Tensor, key: str) -> Tensor:
+    """[n, width] fp32."""
+    if tensor.ndim not in (1, 2) or 0 in tensor.shape or not tensor.is_floating_point():
+        raise UserError(
+            f"holds '{key}' of shape {list(tensor.shape)} and type {str(tensor.dtype)[6:]}; "
+            "an embedding is a list of vectors: [num_vectors, width] of floats."
+        )
+    vectors = tensor.float().reshape(-1, tensor.shape[-1])
+    if not vectors.isfinite().all():
+        raise UserError("holds values that are not numbers (NaN or infinity). Learn or download the word again.")
+    return vectors
+
+
+def joined(first: Reading, second: Reading) -> Reading:
+    """Stable Diffusion XL's two files of diffusers, in either order. Raises UserError."""
+    pair = (first, second)
+    widths = [v.shape[1] for reading in pair for v in reading.embedding.vectors.values()]
+    counts = {reading.embedding.num_vectors for reading in pair}
+    if sorted(widths) != sorted(SDXL.values()) or len(counts) != 1:
+        raise UserError(
+            f"The two files have {' and '.join(f'{r.embedding.num_vectors} vector(s)' for r in pair)} of the widths "
+            f"{', '.join(map(str, widths))}. Together they make a word only as the two files of Stable Diffusion XL: "
+            "as many vectors, of 768 and of 1280."
+        )
+    parts = {BY_WIDTH[v.shape[1]]: (v, r) for r in pair for v in r.embedding.vectors.values()}
+    vectors = {encoder: parts[encoder][0] for encoder in SDXL}
+    dtypes = {encoder: next(iter(parts[encoder][1].dtypes.values())) for encoder in SDXL}
+    embedding = replace(first.embedding, vectors=vectors)
+    return Reading(embedding, f"two files: {first.layout}; {second.layout}", dtypes)

@@ -1,0 +1,110 @@
+"""Reading embedding files of any layout: opening them with limits, and one sentence for each thing that is wrong."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import DecompressionBombError
+from safetensors import SafetensorError, safe_open
+
+from ..embedding import Embedding
+from ..errors import UserError
+from . import pictures, torch_files
+from .layouts import Reading, joined, provenance_in, readings
+
+PICTURES = (".png", ".webp")
+READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
+LARGEST = 2**24  # bytes of vectors or of a file; 75 vectors for three encoders take less than two megabytes
+MOST_KEYS, MOST_LISTED = 64, 10
+DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON raise on bytes that are not theirs
+    *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, DecompressionBombError),
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(RuntimeError, SyntaxError, MemoryError),
+)
+
+
+def load_embedding(path: Path) -> Embedding:
+    """The word in a file of any layout: encoder -> vectors [n, width] fp32. Raises UserError."""
+    return read_word(path).embedding
+
+
+def layout_of(path: Path) -> str:
+    """The layout of a file that load_embedding reads, in words."""
+    return read_word(path).layout
+
+
+def read_word(path: Path, second: Path | None = None, word: str | None = None) -> Reading:
+    """The word in a file, or in Stable Diffusion XL's two. Raises UserError, with all readings where there are several.
+
+    word: which one, where a file holds several.
+    """
+    found = read_words(path)
+    chosen = [reading for reading in found if reading.embedding.name == word] if word else found
+    if len(chosen) != 1:
+        listed = "; ".join(f"'{r.embedding.name}' ({_size(r)})" for r in found[:MOST_LISTED])
+        listed = _printable(listed + (" ..." if len(found) > MOST_LISTED else ""))
+        asked = f"no word '{word}'" if word else f"{len(found)} words, or one word in parts that it does not name"
+        raise UserError(f"'{path.name}' holds {asked}. It can be read as: {listed}. Choose one of them by its name.")
+    if second is None:
+        return chosen[0]
+    return joined(chosen[0], read_word(second))
+
+
+def _size(reading: Reading) -> str:
+    widths = " + ".join(str(v.shape[1]) for v in reading.embedding.vectors.values())
+    return f"{reading.embedding.num_vectors} vector(s) of {widths}"
+
+
+def read_words(path: Path) -> list[Reading]:
+    """Every word that a file holds. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"There is no embedding file '{path}'.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+        container, content, header = _open(path, start)
+        return readings(content, container, path.stem, header)
+    except UserError as error:
+        raise UserError(f"'{path.name}' {_printable(str(error))}") from None
+    except DAMAGE as error:
+        said = _printable(f"{type(error).__name__} {error}")[:200]
+        raise UserError(f"'{path.name}' is no embedding that can be read, or is damaged ({said}).") from None
+
+
+def _printable(text: str) -> str:
+    """On one line: what a file calls its tensors is the file's choice."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _open(path: Path, start: bytes) -> tuple[str, Any, dict[str, str]]:
+    """The container in words, the content and the header. By the file's first bytes: endings are often wrong."""
+    picture = start.startswith(b"\x89PNG") or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
+    pickled = start.startswith(b"PK\x03\x04") or (start.startswith(b"\x80") and start[8:9] != b"{")
+    if not picture and not pickled:
+        return "safetensors", *_read_safetensors(path)
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"has {path.stat().st_size >> 20} MiB; an embedding has less than one. Is it a model?")
+    data = path.read_bytes()
+    if picture:
+        return pictures.read_picture(data)
+    content = torch_files.read_torch(data)
+    return "torch.save", content, provenance_in(content)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        keys = list(file.keys())
+        wanted = [key for key in keys if key.startswith("bundle_emb.")] or keys
+        if len(wanted) > MOST_KEYS:
+            raise UserError(f"holds {len(keys)} tensors ({', '.join(sorted(keys)[:3])} ...). Is it a model?")
+        if sum(math.prod(file.get_slice(key).get_shape()) for key in wanted) > LARGEST // 4:
+            raise UserError(
+                f"holds more than {LARGEST >> 20} MiB of tensors; an embedding has less than one. Is it a model?"
+            )
+        return {key: file.get_tensor(key) for key in wanted}, dict(file.metadata() or {})

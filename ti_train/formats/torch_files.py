@@ -1,0 +1,214 @@
+"""What torch.save writes (.pt, .bin), read without torch's own loader, and written so that A1111's safe loader agrees.
+
+A pickle is a program. It is run here with a table of the few names that an embedding needs, each answered by a
+stand-in of ours, so nothing of what a file asks for is ever called. torch.load(weights_only=True) is not used: it
+refuses the ParameterDict of torch 1.11 and before, and until torch 2.6 it could be made to run code (CVE-2025-32434).
+Python's C unpickler is not used either: one opcode can make it allocate gigabytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+
+LARGEST_PICKLE = 2**20  # bytes; that of an embedding has a few hundred
+MOST_VALUES = 10_000  # in one file: lists that hold each other may stand for more than memory holds
+MOST_TENSORS, MOST_NUMBERS = 1_000, 2**24  # in one file: the tensors may share one storage
+MOST_DIMENSIONS = 8
+LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
+
+
+@dataclass(frozen=True)
+class Storage:
+    dtype: torch.dtype
+    key: str
+
+
+@dataclass(frozen=True)
+class Strided:
+    """A tensor whose values are still in the file."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def tensor(self, data: bytes) -> Tensor:
+        """Its values out of its storage's bytes. Raises ValueError where they are not all there."""
+        if any(number < 0 for number in (self.offset, *self.shape, *self.stride)):
+            raise ValueError("a tensor has a negative size")
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        itemsize = torch.empty(0, dtype=self.storage.dtype).element_size()
+        if math.prod(self.shape) > MOST_NUMBERS or last >= len(data) // itemsize:
+            raise ValueError("a tensor is larger than its storage")
+        span = bytearray(data[self.offset * itemsize : (last + 1) * itemsize])
+        return torch.frombuffer(span, dtype=self.storage.dtype).as_strided(self.shape, self.stride).clone()
+
+
+class ParameterDict(dict[str, Any]):
+    """torch.nn.ParameterDict: what it holds is in its state."""
+
+
+def _strided(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Strided:
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError("a tensor has more dimensions than an embedding")
+    return Strided(storage, offset, tuple(shape), tuple(stride))
+
+
+def _parameter(data: Strided, *_: Any) -> Strided:
+    return data
+
+
+STAND_INS: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _strided,
+    ("torch._utils", "_rebuild_tensor"): _strided,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch.nn.modules.container", "ParameterDict"): ParameterDict,
+    ("collections", "OrderedDict"): dict,
+    ("__builtin__", "set"): set,
+    ("builtins", "set"): set,
+    ("torch", "Size"): tuple,
+    ("torch", "FloatStorage"): torch.float32,
+    ("torch", "DoubleStorage"): torch.float64,
+    ("torch", "HalfStorage"): torch.float16,
+    ("torch", "BFloat16Storage"): torch.bfloat16,
+    ("torch", "LongStorage"): torch.int64,
+    ("torch", "IntStorage"): torch.int32,
+}
+
+
+class Unpickler(pickle._Unpickler):
+    """Answers every name from the table; raises UserError for any other."""
+
+    # Without those that reach for a name in another way, or allocate what they announce.
+    dispatch = {  # noqa: RUF012  the base class has it so
+        opcode: action
+        for opcode, action in pickle._Unpickler.dispatch.items()
+        if bytes([opcode]) not in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+        and bytes([opcode]) not in (pickle.PERSID, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return STAND_INS[module, name]
+        except KeyError:
+            raise UserError(
+                f"asks for '{module}.{name}', which no embedding needs: it may be another kind of file, or harmful. "
+                "Nothing of it was run."
+            ) from None
+
+    def persistent_load(self, saved_id: Any) -> Any:
+        kind, dtype, key = saved_id[:3]
+        if kind == "module":  # before torch 1.6: a class with its source code; ours comes from the table
+            return dtype
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise ValueError("a storage of an unknown kind")
+        return Storage(dtype, str(key))
+
+    def build(self) -> None:
+        """BUILD would set any attribute of any object; only a ParameterDict's content is wanted."""
+        state = self.stack.pop()  # type: ignore[attr-defined]
+        if isinstance(self.stack[-1], ParameterDict):  # type: ignore[attr-defined]
+            self.stack[-1].update(state["_parameters"])  # type: ignore[attr-defined]
+
+    dispatch[pickle.BUILD[0]] = build  # type: ignore[assignment]
+
+
+def read_torch(data: bytes) -> Any:
+    """The object in a file of torch.save, of either of its formats: dicts, lists, tensors, texts and numbers.
+
+    Raises UserError whose text goes on from the file's name, or one of reading.DAMAGE.
+    """
+    if data.startswith(b"PK"):
+        return _read_zip(data)
+    stream = io.BytesIO(data[:LARGEST_PICKLE])
+    *_, content, keys = (Unpickler(stream).load() for _ in range(LEGACY_PICKLES))
+    storages, position = {}, stream.tell()
+    itemsizes = {storage.key: torch.empty(0, dtype=storage.dtype).element_size() for storage in _storages(content)}
+    for key in map(str, keys):
+        (count,) = struct.unpack_from("<q", data, position)
+        end = position + 8 + count * itemsizes[key]
+        storages[key] = data[position + 8 : end]
+        position = end
+    return _filled(content, storages.__getitem__)
+
+
+def _read_zip(data: bytes) -> Any:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise UserError("is a zip file, but not one of torch.save: an embedding comes without a zip around it.")
+        if sum(info.file_size for info in archive.infolist()) > len(data):
+            raise UserError("is a compressed zip, which torch.save never writes: it may unpack to more than fits.")
+        if archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
+            raise UserError("holds more than an embedding: its list of contents alone has more than 1 MiB.")
+        content = Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
+        folder = pickles[0].removesuffix("data.pkl")
+        return _filled(content, cache(lambda key: archive.read(f"{folder}data/{key}")))
+
+
+def _storages(content: Any) -> list[Storage]:
+    found: list[Storage] = []
+    _walk(content, lambda strided: found.append(strided.storage))
+    return found
+
+
+def _filled(content: Any, storage: Callable[[str], bytes]) -> Any:
+    sizes: list[int] = []
+
+    def tensor(strided: Strided) -> Tensor:
+        sizes.append(math.prod(strided.shape))
+        if len(sizes) > MOST_TENSORS or sum(sizes) > MOST_NUMBERS:
+            raise UserError("holds more tensors than an embedding: it may be a model.")
+        return strided.tensor(storage(strided.storage.key))
+
+    return _walk(content, tensor)
+
+
+def _walk(content: Any, action: Callable[[Strided], Any]) -> Any:
+    """A copy of nested dicts and lists with every tensor replaced by what `action` makes of it."""
+    count = 0
+
+    def copy(value: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > MOST_VALUES:
+            raise UserError(f"holds more than {MOST_VALUES} values: that is no embedding.")
+        if isinstance(value, Strided):
+            return action(value)
+        if isinstance(value, dict):
+            return {key: copy(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [copy(inner) for inner in value]
+        return value
+
+    return copy(content)
+
+
+def torch_bytes(content: dict[str, Any]) -> bytes:
+    """A file of torch.save with only the entries that A1111's safe loader knows (modules/safe.py: check_zip_filenames).
+
+    Since torch 2.1 there are others (byteorder, .format_version ...), which it takes for an attack and torch can do
+    without.
+    """
+    written, kept = io.BytesIO(), io.BytesIO()
+    torch.save(content, written)
+    with zipfile.ZipFile(written) as source, zipfile.ZipFile(kept, "w", zipfile.ZIP_STORED) as target:
+        for name in source.namelist():
+            _, _, entry = name.partition("/")
+            if entry in ("data.pkl", "version") or entry.startswith("data/"):
+                target.writestr(zipfile.ZipInfo(f"archive/{entry}"), source.read(name))
+    return kept.getvalue()

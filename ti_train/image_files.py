@@ -1,0 +1,103 @@
+"""Image files as they are meant to be seen: upright, eight bits a channel, RGB on white."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from .errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
+NOT_EVERYWHERE = (".avif", ".heic", ".heif")  # Pillow reads AVIF from 11.3 on, and what phones save with a plug-in
+MAX_PIXELS = 200_000_000
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF's orientation
+
+
+def read_image(path: Path, resolution: int, warn: list[str]) -> tuple[Image.Image, Image.Image | None]:
+    """A training picture in RGB, and its alpha channel in mode L where it has one.
+
+    Raises UserError, and what is in DAMAGED.
+    """
+    with _opened(path) as file:
+        width, height = file.size
+        if min(width, height) < resolution / 8:
+            raise UserError(
+                f"it has {width} x {height} pixels; enlarging it to {resolution} would teach blur "
+                f"(the limit is {resolution // 8} pixels)."
+            )
+        # Phones' pictures may be MPO, whose other frames are the first one's depth or thumbnail.
+        if getattr(file, "is_animated", False) and file.format != "MPO":
+            warn.append(f"{path.name} has several frames: the first one is used.")
+        picture = eight_bits(upright(file))
+        return on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
+
+
+def read_mask(path: Path) -> Image.Image:
+    """A mask in mode L. Raises UserError."""
+    try:
+        with _opened(path) as file:
+            return eight_bits(upright(file)).convert("L")
+    except DAMAGED as error:
+        raise UserError(f"the mask is no picture that can be read, or it is damaged ({error}).") from None
+
+
+def _opened(path: Path) -> Image.Image:
+    """Raises UserError, and what is in DAMAGED."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own, and said
+            file = Image.open(path)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which a program may have set lower
+        raise UserError(f"it is too large ({error}).") from None
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in NOT_EVERYWHERE:
+            raise
+        raise UserError(
+            f"Pillow {PIL.__version__} reads no {path.suffix[1:].upper()} here. Save it as PNG or JPEG."
+        ) from None
+    width, height = file.size
+    if width * height > MAX_PIXELS:
+        raise UserError(f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} megapixels.")
+    return file
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. (Pillow's exif_transpose fails where it cannot write the whole block anew.)"""
+    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Scaled where Pillow would clip 16 bits a pixel at 255. Raises UserError."""
+    if picture.mode == "F":
+        raise UserError("its pixels are floating-point numbers, which do not say what is white. Save it as PNG.")
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """RGB; what is transparent becomes white, where dropping the alpha would show what lies hidden there."""
+    picture = eight_bits(picture)
+    if has_alpha(picture):
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,92 @@
+"""What the tab shows of a job, as HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from math import isfinite
+
+from ..ti_train.report import smoothed
+from . import jobs
+
+WIDTH, HEIGHT = 760, 320
+LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
+WAITING = "<div class='ti-train-note'>The chart of the loss appears here when a training runs.</div>"
+IN_WORDS = {
+    jobs.QUEUED: "waits for its turn",
+    jobs.RUNNING: "is being learnt",
+    jobs.DONE: "is learnt",
+    jobs.INTERRUPTED: "was interrupted",
+    jobs.FAILED: "could not be learnt",
+}
+
+
+def summary(job: jobs.Job) -> str:
+    """The state of a job in a few lines."""
+    lines = [f"<b>{escape(job.request.name)}</b> {IN_WORDS[job.state]}."]
+    if job.steps:
+        last = job.steps[-1]
+        noise_free = f", noise-free loss {job.noise_free_loss:.4f}" if job.noise_free_loss is not None else ""
+        lines.append(f"Step {last.step} of {job.config.steps}{noise_free}, {last.seconds:.0f} s.")
+    left = job.seconds_left()
+    if job.state == jobs.RUNNING and left:
+        lines.append(f"About {left:.0f} s left.")
+    if job.state == jobs.DONE:
+        lines.append(f"Write <code>{escape(job.request.name)}</code> in any prompt.")
+    if job.state == jobs.INTERRUPTED:
+        lines.append("What was learnt is kept; Resume goes on from there.")
+    lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
+    if job.error:
+        lines.append(f"<span class='error'>{escape(job.error)}</span>")
+    return "<div class='ti-train-summary'>" + "<br>".join(lines) + "</div>"
+
+
+def mistake(message: str) -> str:
+    return f"<div class='ti-train-summary'><span class='error'>{escape(message)}</span></div>"
+
+
+def chart(job: jobs.Job) -> str:
+    """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
+    noisy = smoothed([(s.step, s.loss) for s in job.steps if s.loss is not None and isfinite(s.loss)])
+    measured = [(s.step, s.evaluation) for s in job.steps if s.evaluation is not None and isfinite(s.evaluation)]
+    if len(noisy) < 2:
+        return WAITING
+    values = [value for _, value in noisy + measured]
+    low, high, last = min(values), max(values), job.steps[-1].step
+    span = high - low or 1.0
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        return LEFT + (RIGHT - LEFT) * step / last, BOTTOM - (BOTTOM - TOP) * (value - low) / span
+
+    def line(points: list[tuple[int, float]], kind: str) -> str:
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
+        return f"<polyline class='{kind}' points='{corners}'/>"
+
+    marks = []
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        step, value = round(part * last), low + part * span
+        x, y = place(step, value)
+        marks.append(f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
+        marks.append(f"<text x='{LEFT - 8}' y='{y + 4:.1f}' text-anchor='end'>{value:.4f}</text>")
+        marks.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{step}</text>")
+    title = (
+        f"<text x='{RIGHT}' y='16' text-anchor='end'>dark: noise-free loss, faint: loss of the steps, smoothed</text>"
+    )
+    drawn = "".join([title, *marks, line(noisy, "noisy"), line(measured, "measured")])
+    return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{drawn}</svg>"
+
+
+def word_table(rows: list[dict[str, object]]) -> str:
+    """The words of the embeddings folder."""
+    if not rows:
+        return "<div class='ti-train-note'>The embeddings folder has no .safetensors words yet.</div>"
+
+    def line(row: dict[str, object]) -> str:
+        name = escape(str(row["name"]))
+        if "problem" in row:
+            return f"<tr><td>{name}</td><td colspan='3'>{escape(str(row['problem']))}</td></tr>"
+        widths = " + ".join(map(str, row["widths"]))  # type: ignore[call-overload]
+        step = "" if row["step"] is None else row["step"]
+        return f"<tr><td><code>{name}</code></td><td>{row['vectors']}</td><td>{widths}</td><td>{step}</td></tr>"
+
+    head = "<tr><th>word</th><th>vectors</th><th>width</th><th>steps learnt</th></tr>"
+    return f"<table class='ti-train-words'>{head}{''.join(map(line, rows))}</table>"

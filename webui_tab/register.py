@@ -1,0 +1,15 @@
+"""What the WebUI is given: the API, the settings and the tab."""
+
+from __future__ import annotations
+
+from modules import script_callbacks
+
+from .api import add_routes
+from .settings import add_settings
+from .tab import build
+
+
+def register() -> None:
+    script_callbacks.on_ui_settings(add_settings)
+    script_callbacks.on_ui_tabs(build)
+    script_callbacks.on_app_started(add_routes)
