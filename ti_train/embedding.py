@@ -33,8 +33,8 @@ class Embedding:
         vectors = self.vectors
         if len(vectors) == len(widths) == 1 and (SINGLE in vectors or {*vectors, *widths} <= ONE_CLIP):
             vectors = dict(zip(widths, vectors.values(), strict=True))
-        have = {encoder: v.shape[-1] for encoder, v in vectors.items()}
-        if have != dict(widths):
+        if {encoder: v.shape[-1] for encoder, v in vectors.items()} != dict(widths):
+            have = {encoder: v.shape[-1] for encoder, v in self.vectors.items()}
             raise UserError(
                 f"The embedding '{self.name}' has vectors of width {_widths(have)}, but the model's text encoder wants "
                 f"{_widths(widths)}. Use an embedding that was learnt on the same family of models."
