@@ -8,6 +8,7 @@ from .embeddings import EmbeddingInfo, SaveEmbedding
 from .load import LoadEmbedding, LoadTrainingImages
 from .merge import MergeEmbeddings
 from .options import TrainingOptions
+from .routes import register
 from .train import TrainEmbedding
 
 NODES = [
@@ -27,4 +28,5 @@ class TextualInversion(ComfyExtension):
 
 
 async def comfy_entrypoint() -> TextualInversion:
+    register()
     return TextualInversion()

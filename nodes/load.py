@@ -158,12 +158,18 @@ class LoadTrainingImages(io.ComfyNode):
         return io.NodeOutput(list(images), [caption_of(p) for p in pictures], list(masks))
 
 
+def inside_input(name: str) -> Path:
+    """A folder or file below ComfyUI's input directory. Raises UserError for one outside of it."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / name.replace("\0", "").strip()).resolve()
+    if path != base and base not in path.parents:
+        raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the pictures in '{base}'.")
+    return path
+
+
 def pictures_of(folder: str, subfolders: bool) -> list[Path]:
     """Raises UserError for a folder outside of the input directory, and for one without pictures."""
-    base = Path(folder_paths.get_input_directory()).resolve()
-    path = (base / folder.strip()).resolve()
-    if path != base and base not in path.parents:
-        raise UserError(f"The folder '{folder}' is outside of ComfyUI's input directory. Put the pictures in '{base}'.")
+    path = inside_input(folder)
     if not subfolders:
         return find_pictures(path)
     found = []

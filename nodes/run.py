@@ -1,31 +1,31 @@
-"""Driving the core's loop from a node: progress, previews, Cancel, and a second try when the memory is full."""
+"""Driving the core's loop from a node: progress, Cancel, Stop and keep, and a second try when the memory is full."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
 import torch
 from PIL import Image
-from server import PromptServer
 
+from ..ti_train.checkpoint import RunFiles
 from ..ti_train.config import TrainConfig
 from ..ti_train.dataset import Dataset
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
+from ..ti_train.formats import load_embedding, save_embedding
 from ..ti_train.hosts.base import Host
 from ..ti_train.loop import Checkpoint, Done, Preview, Step, Warning, train
+from .files import embeddings_folder
+from .live import LiveRun, Watched, followed
 
 log = logging.getLogger("ti_train")
-PREVIEW_SIDE = 512  # pixels, on the node while it runs
-REDRAW = 0.5  # seconds
 
 
 @dataclass
@@ -37,30 +37,55 @@ class Run:
     embedding: Embedding | None = None
 
 
-def learn(host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, node: str) -> Run:
-    """Trains to the end. When the memory is full, goes on once from the last step in a way that needs less."""
-    run = Run()
+def learn(host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, hidden: Any) -> Run:
+    """Trains to the end, or until a page asks to stop and keep. `hidden`: the node's unique_id and extra_pnginfo."""
+    run, watched = Run(), Watched(host)
+    workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
+    live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
+    with followed(live):
+        consume_in_memory(watched, dataset, config, folder, resume, run, live)
+        if run.embedding is None:
+            run.embedding = best_kept(live, RunFiles(folder, config.name, {}).embedding)
+    return run
+
+
+def best_kept(live: LiveRun, file: Path) -> Embedding:
+    """After Stop and keep: the file of the last step becomes the best word so far by the noise-free loss."""
+    last = load_embedding(file)
+    if live.best is None:
+        return last
+    step, vectors = live.best
+    norms = {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
+    about = {"step": str(step.step), "norms": json.dumps(norms), "cosine_to_init": f"{step.cosine:.4f}"}
+    best = Embedding(last.name, dict(vectors), last.provenance | about)
+    save_embedding(best, file)
+    log.info("Stopped. The best word so far, of step %d, is kept in %s.", step.step, file)
+    return best
+
+
+def consume_in_memory(
+    host: Watched, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, run: Run, live: LiveRun
+) -> None:
+    """When the memory is full, goes on once from the last step in a way that needs less. Raises UserError."""
     try:
-        consume(host, dataset, config, folder, resume, run, node)
-        return run
+        return consume(host, dataset, config, folder, resume, run, live)
     except torch.cuda.OutOfMemoryError:
         smaller = needing_less(config)
     management.soft_empty_cache()
-    log.warning(
-        "The GPU's memory is full: going on with gradient checkpointing and %d picture(s) a pass, %d passes a step. "
-        "The result is the same; a step takes longer.",
-        smaller.batch_size,
-        smaller.accumulation,
+    message = (
+        f"The GPU's memory is full: going on with gradient checkpointing and {smaller.batch_size} picture(s) a pass, "
+        f"{smaller.accumulation} passes a step. The result is the same; a step takes longer."
     )
+    log.warning(message)
+    live.warn(message)
     try:
-        consume(host, dataset, smaller, folder, True, run, node)
+        consume(host, dataset, smaller, folder, True, run, live)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"The GPU's memory is full even with gradient checkpointing and {smaller.batch_size} picture(s) of "
             f"{dataset.resolution} pixels a pass. Give batch_size 1 or a lower resolution in Training Options, or "
             f"close other programs that use the GPU. ({error})"
         ) from None
-    return run
 
 
 def needing_less(config: TrainConfig) -> TrainConfig:
@@ -69,28 +94,32 @@ def needing_less(config: TrainConfig) -> TrainConfig:
     return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
 
 
-def consume(host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, run: Run, node: str) -> None:
+def consume(
+    host: Watched, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, run: Run, live: LiveRun
+) -> None:
     """Runs the loop, gathering what it brings. Raises the host's interrupt after the step in which it came."""
-    bar = comfy.utils.ProgressBar(config.steps, node_id=node)
-    say = progress_text(config.steps, node)
+    bar = comfy.utils.ProgressBar(config.steps, node_id=live.facts["node"])
     try:
         with closing(train(host, dataset, config, folder, resume)) as events:
             for event in events:
                 if isinstance(event, Step):
                     run.steps.append(event)
                     bar.update_absolute(event.step, config.steps)
-                    say(event)
+                    live.step(event, host)
                 elif isinstance(event, Preview):
                     run.previews.append(event.image)
-                    bar.update_absolute(event.step, config.steps, ("JPEG", event.image, PREVIEW_SIDE))
+                    live.preview(event)
                 elif isinstance(event, Warning):
                     log.warning(event.message)
+                    live.warn(event.message)
                 elif isinstance(event, Done):
                     run.embedding = event.embedding
                     log.info("Learnt '%s' in %.0f s: %s", config.name, event.seconds, event.path)
                 elif isinstance(event, Checkpoint):
                     log.debug("Step %d is saved: %s", event.step, event.path)
                 management.throw_exception_if_processing_interrupted()
+                if live.stop.is_set() and run.embedding is None:
+                    return
     except management.InterruptProcessingException:
         kept = run.steps[-1].step if run.steps else 0
         log.warning(
@@ -100,24 +129,3 @@ def consume(host: Host, dataset: Dataset, config: TrainConfig, folder: Path, res
             folder,
         )
         raise
-
-
-def progress_text(steps: int, node: str) -> Callable[[Step], None]:
-    """Writes step, loss and time left under the node, a few times a second at most."""
-    server: Any = getattr(PromptServer, "instance", None)
-    first: list[Step] = []
-    shown, evaluation = 0.0, ""
-
-    def say(step: Step) -> None:
-        nonlocal shown, evaluation
-        first[:] = first or [step]
-        if step.evaluation is not None:
-            evaluation = f", noise-free loss {step.evaluation:.4f}"
-        if server is None or (monotonic() - shown < REDRAW and step.step < steps):
-            return
-        shown = monotonic()
-        done, spent = step.step - first[0].step, step.seconds - first[0].seconds
-        left = f", {spent / done * (steps - step.step):.0f} s left" if done else ""
-        server.send_progress_text(f"step {step.step} of {steps}{evaluation}{left}", node)
-
-    return say

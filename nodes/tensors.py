@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -42,10 +42,10 @@ def to_mask(grey: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(grey).copy()).float().div(255)[None]
 
 
-def side_to_train_at(images: Sequence[Image.Image], most: int, square: bool) -> int:
-    """In pixels: the model's own, or less where no picture has as many; a multiple of 8."""
-    sides = (min(image.size) if square else math.sqrt(image.width * image.height) for image in images)
-    return max(8, int(min(most, max(sides))) // 8 * 8)
+def side_to_train_at(sizes: Iterable[tuple[int, int]], most: int, square: bool = False) -> int:
+    """In pixels: `most`, the model's own, or less where no picture of these sizes has as many; a multiple of 8."""
+    sides = (min(size) if square else math.sqrt(math.prod(size)) for size in sizes)
+    return max(8, int(min(most, max(sides, default=0))) // 8 * 8)
 
 
 def to_pictures(

@@ -33,7 +33,7 @@ class TrainEmbedding(io.ComfyNode):
             "The model itself is not changed.",
             is_input_list=True,
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Model.Input("model", tooltip="The model to learn the word for, with its LoRAs, as it samples."),
                 io.Clip.Input("clip", tooltip="The model's text encoder; a clip skip set before is respected."),
@@ -194,10 +194,11 @@ class TrainEmbedding(io.ComfyNode):
         )
         host = ComfyHost(model, clip, vae)
         pictures = to_images(images)
-        side = config.resolution or side_to_train_at(pictures, host.resolution, config.square)
+        sizes = [picture.size for picture in pictures]
+        side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
         used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
         dataset = encode_pictures(host, used, config.flip)
-        run = learn(host, dataset, config, folder, resume, cls.hidden.unique_id)
+        run = learn(host, dataset, config, folder, resume, cls.hidden)
 
         plot = to_batch([loss_plot(run.steps, file)])
         previews = to_batch(run.previews) if run.previews else None

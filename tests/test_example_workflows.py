@@ -40,3 +40,11 @@ def test_the_links_hold(path):
 
 def test_every_node_has_a_help_page():
     assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == set(NODES)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_workflow_has_a_thumbnail_and_an_id_of_its_own(path):
+    """By the id the page tells to which workflow's node a run belongs."""
+    assert path.with_suffix(".jpg").is_file()
+    ids = [json.loads(other.read_text(encoding="utf-8"))["id"] for other in WORKFLOWS]
+    assert len(set(ids)) == len(ids)

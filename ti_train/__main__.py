@@ -208,7 +208,9 @@ def run_generate(a: argparse.Namespace) -> int:
 
 def model_folder(a: argparse.Namespace) -> Path:
     if a.model is None and not a.demo:
-        raise UserError("No model is given. Give --model, or --demo for the one that comes along.")
+        raise UserError(
+            "No model is given. Give --model with a checkpoint or folder, or --demo for the one that comes along."
+        )
     return Path(a.model or DEMO / "model")
 
 

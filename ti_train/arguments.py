@@ -14,11 +14,11 @@ from .formats import ENDINGS, PRECISIONS
 from .masks import Source
 from .prompts import BUILT_IN
 
+SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
+WORD = "which word, where a file holds several"
 MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"
-SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
-WORD = "which word, where a file holds several"
 
 
 def parser() -> argparse.ArgumentParser:

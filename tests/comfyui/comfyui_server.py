@@ -23,13 +23,11 @@ class RefusedError(Exception):
 
 
 class Server:
-    """`base` is ComfyUI's base directory: models, input, output and custom_nodes are below it.
-
-    front_end: the folder of the page; an empty one serves where only the API is spoken to.
-    """
+    """`base` is ComfyUI's base directory: models, input, output and custom_nodes are below it."""
 
     def __init__(self, comfyui: Path, base: Path, front_end: Path | None = None) -> None:
-        self.base = base
+        """front_end: the folder of the page's index.html; without it there is no page, only the API."""
+        self.base, self.front_end = base, front_end
         for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/embeddings", "models/loras"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         link = base / "custom_nodes" / "ti-train"

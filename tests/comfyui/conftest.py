@@ -1,16 +1,20 @@
 """A ComfyUI for the tests. COMFYUI_PATH: its folder; COMFYUI_PYTHON: its Python, if it is not the one of the tests;
+COMFYUI_FRONT_END, TI_TRAIN_CHROMIUM: the page and a browser, where they are not found by themselves;
 TI_TRAIN_WORLD: the world, assembled (comfyui/, diffusers/), with its concepts and its judge below or beside it."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comfyui_server import Server
+from page import OFFLINE
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
@@ -52,23 +56,33 @@ def drawn(comfyui, comfyui_python) -> Path:
 
 
 @pytest.fixture(scope="session")
-def front_end(comfyui_python) -> Path:
-    """COMFYUI_FRONTEND: the page's folder (`static` of comfyui-frontend-package), if it is not the one installed."""
-    path = os.environ.get("COMFYUI_FRONTEND")
-    if not path:
-        ask = "import comfyui_frontend_package as package; print(package.__path__[0])"
-        found = subprocess.run([comfyui_python, "-c", ask], capture_output=True, text=True, check=False)
-        if found.returncode:
-            pytest.skip("COMFYUI_FRONTEND is not set, and ComfyUI's Python has no comfyui-frontend-package")
-        path = f"{found.stdout.strip()}/static"
-    return Path(path)
+def front_end(comfyui_python) -> Path | None:
+    """The page: COMFYUI_FRONT_END, or the package that ComfyUI's Python has."""
+    if "COMFYUI_FRONT_END" in os.environ:
+        return Path(os.environ["COMFYUI_FRONT_END"]).resolve()
+    where = "import comfyui_frontend_package as p; print(*p.__path__)"
+    found = subprocess.run([comfyui_python, "-c", where], capture_output=True, text=True, check=False)
+    return Path(found.stdout.strip()) / "static" if found.returncode == 0 else None
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, drawn, tmp_path_factory, request) -> Iterator[Server]:
+def browser(front_end) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: no browser to drive")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = os.environ.get("TI_TRAIN_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip("There is no Chromium: set TI_TRAIN_CHROMIUM to one, or put one on the PATH")
+    if front_end is None or not (front_end / "index.html").is_file():
+        pytest.skip(f"ComfyUI's page is not in '{front_end}': set COMFYUI_FRONT_END to the folder of its index.html")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=chromium, args=list(OFFLINE))
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, front_end, drawn, tmp_path_factory) -> Iterator[Server]:
     base = tmp_path_factory.mktemp("comfyui")
-    with_page = any("front_end" in item.fixturenames for item in request.session.items)
-    page = request.getfixturevalue("front_end") if with_page else None
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "probe").symlink_to(HERE / "probe", target_is_directory=True)
     (base / "models" / "checkpoints").mkdir(parents=True)
@@ -83,7 +97,7 @@ def server(comfyui, drawn, tmp_path_factory, request) -> Iterator[Server]:
         )
         (base / "models" / "vae_approx").symlink_to(Path(world).resolve() / "comfyui" / "vae_approx")
     draw_pictures(base / "input" / "toys")
-    running = Server(comfyui, base, page)
+    running = Server(comfyui, base, front_end)
     yield running
     running.stop()
 

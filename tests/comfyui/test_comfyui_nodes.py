@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 FROZEN = Path(__file__).parent / "nodes.json"
-PACK = ("TITrain_TrainEmbedding", "TITrain_TrainingOptions", "TITrain_LoadTrainingImages")
-PACK += ("TITrain_LoadEmbedding", "TITrain_SaveEmbedding", "TITrain_EmbeddingInfo")
+PACK = tuple(json.loads(FROZEN.read_text(encoding="utf-8")))
 PACK += ("TITrain_MergeEmbeddings",)
 
 
@@ -40,6 +40,19 @@ def test_everything_has_a_tooltip(server):
             for key, spec in definition["input"].get(group, {}).items():
                 assert len(spec[1]["tooltip"]) > 15, f"{name}.{key}"
         assert all(definition["output_tooltips"]), name
+
+
+def test_the_english_texts_are_the_nodes_own(server):
+    """What locales/en says would hide a tooltip that has changed since."""
+    english = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name in PACK:
+        definition, texts = server.get(f"/object_info/{name}")[name], english[name]
+        assert (texts["display_name"], texts["description"]) == (definition["display_name"], definition["description"])
+        inputs = {key: spec[1]["tooltip"] for group in definition["input"].values() for key, spec in group.items()
+                  if isinstance(spec, list) and len(spec) > 1 and "tooltip" in spec[1]}  # fmt: skip
+        assert {key: text["tooltip"] for key, text in texts["inputs"].items()} == inputs, name
+        outputs = [texts["outputs"][str(i)]["tooltip"] for i in range(len(texts["outputs"]))]
+        assert outputs == definition["output_tooltips"], name
 
 
 def test_at_most_twelve_widgets(server):

@@ -1,97 +1,164 @@
-"""The example workflows opened in ComfyUI's own page, in a headless Chromium: fields are filled in, Run is pressed.
+"""The example workflows, the live panel and the pictures in ComfyUI's own page.
 
-Needs the package playwright, and Chromium on the PATH or at TI_TRAIN_CHROMIUM.
+Playwright and a Chromium: TI_TRAIN_CHROMIUM, or one on the PATH. COMFYUI_FRONT_END: the folder of the page's
+index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-FILLED_IN = """values => {
-    for (const node of window.app.graph._nodes)
-        for (const widget of node.widgets ?? [])
-            if (widget.name in values && (widget.name !== "steps" || node.type.startsWith("TITrain_")))
-                widget.value = values[widget.name];
-}"""
-SHOWN = "() => window.app.graph._nodes.filter(n => n.imgs?.length).map(n => [n.type, n.imgs.length])"
+from page import Page
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    chromium = os.environ.get("TI_TRAIN_CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.skip("TI_TRAIN_CHROMIUM is not set, and there is no chromium on the PATH")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield running
-        running.close()
+@pytest.fixture
+def page(browser, server) -> Iterator[Callable[..., Page]]:
+    """Opens pages; all are closed after the test."""
+    opened: list[Page] = []
+
+    def page(**settings: Any) -> Page:
+        opened.append(Page(browser, server, **settings))
+        return opened[-1]
+
+    yield page
+    for one in opened:
+        one.close()
+
+
+def wait_for(page: Page, condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, page.server.said()[-2000:]
+        page.tab.wait_for_timeout(200)
+
+
+def fill_in(page: Page, **settings: Any) -> None:
+    """What a user chooses: model, pictures and name; and few steps of a small picture, for the sake of time."""
+    page.set("CheckpointLoaderSimple", ckpt_name="sd1.safetensors")
+    page.set("TITrain_LoadTrainingImages", folder="toys")
+    small = {"name": "my-toy", "initial_text": "toy", "steps": 4, "preview_every": 2}
+    page.set("TITrain_TrainEmbedding", **small | settings)
+    page.set("EmptyLatentImage", width=64, height=64, batch_size=1)
+    page.set("KSampler", steps=2)
+
+
+EXAMPLES = {"Quick start": 1, "Compare with and without the word": 2, "Two words in one picture": 1, "Style": 1}
+
+
+@pytest.mark.parametrize(("example", "saved"), EXAMPLES.items())
+def test_an_example_runs_from_the_page(page, server, example, saved):
+    opened = page()
+    opened.load(example)
+    fill_in(opened, name=example.split()[0].lower())
+    opened.run()
+    opened.wait_until_idle()
+    nodes = opened.ids_of("SaveImage")
+    assert len(nodes) == saved
+    for node in nodes:
+        assert opened.pictures_of(node), (server.said()[-2000:], opened.said)
+    assert Path(server.base / "models" / "embeddings" / f"{example.split()[0].lower()}.safetensors").is_file()
 
 
 @pytest.fixture
-def page(front_end, server, browser) -> Iterator[Any]:
-    """ComfyUI's page, past its tutorial; `page.said` are the errors of its console."""
-    opened = browser.new_page(viewport={"width": 1600, "height": 1000})
-    opened.said = []
-    opened.on("console", lambda m: opened.said.append(m.text) if m.type == "error" else None)
-    opened.on("pageerror", lambda error: opened.said.append(str(error)))
-    opened.request.post(f"{server.url}/api/settings", data={"Comfy.TutorialCompleted": True})
-    opened.goto(server.url)
-    opened.wait_for_function("() => window.app?.graph && window.app.extensionManager", timeout=300_000)
-    yield opened
-    opened.close()
+def photographs(tmp_path) -> list[Path]:
+    """Two pictures, a copy of one, and a caption."""
+    files = [tmp_path / name for name in ("one.png", "two.png", "copy.png", "two.txt")]
+    for file, colour in zip(files, ("navy", "teal", "navy"), strict=False):
+        Image.new("RGB", (96, 64), colour).save(file)
+    files[3].write_text("a teal toy", encoding="utf-8")
+    return files
 
 
-def run(page: Any, server: Any, workflow: str, screenshot: Path, **values: Any) -> dict[str, Any]:
-    """Opens a workflow's file as the menu's Open does, fills in widgets by name, presses Run; the outputs."""
-    page.locator("#comfy-file-input").set_input_files(str(ROOT / "example_workflows" / f"{workflow}.json"))
-    page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'TITrain_TrainEmbedding')")
-    page.evaluate(FILLED_IN, values)
-    before = set(server.get("/history"))
-    page.locator('[data-testid="queue-button"]').first.click()
-    deadline = time.monotonic() + 600
-    while not (new := set(server.get("/history")) - before):
-        assert time.monotonic() < deadline, server.said()[-2000:]
-        page.wait_for_timeout(500)
-    page.wait_for_function(f"() => ({SHOWN})().length > 2", timeout=60_000)
-    page.screenshot(path=screenshot)
-    history = server.get(f"/history/{(prompt := new.pop())}")[prompt]
-    assert history["status"]["status_str"] == "success", history["status"]
-    return history["outputs"]
+def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, photographs):
+    first = page()
+    first.load("Quick start")
+    fill_in(first, name="watched", preset="Paper", steps=400, preview_every=5)
+    first.set("TITrain_LoadTrainingImages", folder="")
+    first.tab.locator(".ti-train-picker input[type=file]").first.set_input_files(photographs)
+    cards = first.tab.locator(".ti-train-pictures [role=listitem]")
+    cards.nth(2).wait_for()
+    assert [field.input_value() for field in cards.locator("textarea").all()] == ["", "", "a teal toy"]
+    assert "The same as copy.png" in cards.nth(1).inner_text()
+    cards.nth(0).locator("textarea").fill("a navy toy")
+    cards.nth(0).locator("textarea").blur()
+    folder = first.tab.evaluate("window.app.graph.findNodesByType('TITrain_LoadTrainingImages')[0].widgets[0].value")
+    wait_for(first, lambda: (server.base / "input" / folder / "copy.txt").is_file())
+    assert (server.base / "input" / folder / "copy.txt").read_text(encoding="utf-8") == "a navy toy"
+
+    first.run()
+    previews = first.tab.locator(".ti-train-strip [role=listitem]")
+    previews.nth(1).wait_for(timeout=300_000)
+    assert previews.nth(0).inner_text() == "untrained"
+    earlier = first.tab.locator(".ti-train-chart .noisy").get_attribute("d")
+    wait_for(first, lambda: len(first.tab.locator(".ti-train-chart .noisy").get_attribute("d")) > len(earlier))
+    previews.nth(0).locator("button").click()
+    first.tab.locator("dialog.ti-train-enlarged img").wait_for()
+    first.tab.keyboard.press("Escape")
+
+    assert first.tab.evaluate("window.app.graph.getNodeById(3).size[1]") < 1000, "the node grew only for the panel"
+
+    first.open()  # reloads the page
+    previews.nth(1).wait_for()
+    assert first.tab.locator(".ti-train-chart .noisy").get_attribute("d").count("L") > 3
+    first.tab.get_by_role("button", name="Stop and keep").click()
+    first.wait_until_idle()
+    status = first.tab.locator(".ti-train-panel:not(.ti-train-picker) .ti-train-status")
+    wait_for(first, lambda: "Stopped and kept" in status.inner_text())
+    assert (server.base / "models" / "embeddings" / "watched.safetensors").is_file()
+    offered = "window.app.graph.add(LiteGraph.createNode('TITrain_LoadEmbedding')).widgets[0].options.values"
+    assert "watched.safetensors" in first.tab.evaluate(offered)
+    assert first.pictures_of(first.ids_of("SaveImage")[0]), "the rest of the graph ran on with the word"
+
+    first.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    first.tab.get_by_role("button", name="Copy prompt").click()
+    copied = first.tab.evaluate("navigator.clipboard.readText()")
+    assert copied == "a photo of embedding:watched"
+    first.set("CLIPTextEncode", text=copied)
+    before = first.pictures_of(first.ids_of("SaveImage")[0])
+    first.run()
+    first.wait_until_idle()
+    assert first.pictures_of(first.ids_of("SaveImage")[0]) != before
+    assert not [said for said in first.said if "ti-train" in said or "ti_train" in said]
 
 
-SETTINGS = {"ckpt_name": "sd1.safetensors", "folder": "toys", "initial_text": "toy", "width": 64, "height": 64}
-
-
-def test_quick_start(page, server, tmp_path):
-    outputs = run(page, server, "Quick start", tmp_path / "page.png", name="from-the-page", steps=3, **SETTINGS)
-    assert (server.base / "models" / "embeddings" / "from-the-page.safetensors").is_file()
-    assert len(outputs["10"]["images"]) == 2
-    assert len(outputs["3"]["images"]) == 2, "previews of the untrained word and of the last step"
-    shown = dict(page.evaluate(SHOWN))
-    assert shown["TITrain_TrainEmbedding"] >= 1
-    assert shown["PreviewImage"] == 1, "the plot of the loss"
-    assert shown["SaveImage"] == 2
-    assert not [text for text in page.said if "ti-train" in text or "TITrain" in text]
-
-
-def test_compare_with_and_without_the_word(page, server, tmp_path):
-    outputs = run(
-        page, server, "Compare with and without the word", tmp_path / "page.png", name="compared", steps=3, **SETTINGS
-    )
-    word, plain = (server.files(outputs, node)[0].read_bytes() for node in ("10", "15"))
-    assert word != plain
+def test_events_of_nodes_that_are_gone_and_names_with_html(page):
+    """A run whose node is on no page is left alone; whatever a run says is shown as text."""
+    opened = page()
+    opened.load("Quick start")
+    tab = opened.tab
+    run = {
+        "id": "x", "node": "3", "workflow": tab.evaluate("(window.app.rootGraph ?? window.app.graph).id"),
+        "name": "<img src=x onerror=window.parsed=1>", "steps": 10_000, "saved": True, "prompt": "", "step": 0,
+        "status": "running", "message": "", "previews": [], "warnings": ["<b>bold</b>"], "loss": [], "evaluations": [],
+    }  # fmt: skip
+    send = "([name, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('ti_train.' + name, {detail}))"
+    tab.evaluate(send, ["run", run | {"id": "y", "node": "99"}])
+    tab.evaluate(send, ["progress", {"run": "y", "step": 1, "loss": [[1, 0.5]], "evaluations": []}])
+    tab.evaluate(send, ["run", run])
+    panel = tab.locator(".ti-train-panel:not(.ti-train-picker)")
+    assert "<img src=x" in panel.inner_text()
+    assert "<b>bold</b>" in panel.inner_text()
+    assert panel.locator("img, b").count() == 0  # no preview yet
+    for start in range(0, 10_000, 100):
+        loss = [[step, 0.5 + step % 7 / 100] for step in range(start, start + 100)]
+        tab.evaluate(send, ["progress", {"run": "x", "step": start, "loss": loss, "evaluations": [[start, 0.4]]}])
+    assert panel.locator(".noisy").get_attribute("d").count("L") < 400
+    for number in range(60):
+        odd = {"run": "x", "number": number, "step": 10 * number, "prompt": "a *", "width": 8, "height": 700}
+        tab.evaluate(send, ["preview", odd])
+    shown = panel.locator(".ti-train-strip [role=listitem]")
+    assert shown.count() <= 24
+    assert (shown.first.inner_text(), shown.last.inner_text()) == ("untrained", "step 590")
+    assert panel.locator(".ti-train-strip").bounding_box()["height"] < 120
+    assert not tab.evaluate("window.parsed")
+    tab.evaluate("window.app.graph.remove(window.app.graph.getNodeById(3))")
+    tab.evaluate(send, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
+    assert panel.count() == 0
+    assert not [said for said in opened.said if "ti-train" in said or "ti_train" in said]

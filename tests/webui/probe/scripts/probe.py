@@ -119,7 +119,7 @@ def encoded() -> dict[str, Any]:
 
 
 def break_step() -> None:
-    """The U-Net will fail once, in the middle of a training step."""
+    """The U-Net will fail once, at the end of its pass in a training step."""
 
     def fail(_network: Any, _inputs: Any) -> None:
         if torch.is_grad_enabled():
@@ -127,7 +127,7 @@ def break_step() -> None:
             raise RuntimeError("broken by the test")
 
     with call_queue.queue_lock:
-        hook = connect().network.middle_block.register_forward_pre_hook(fail)
+        hook = connect().network.out.register_forward_pre_hook(fail)
 
 
 def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""A sequence that stays short, for curves and previews of runs of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+Kept = TypeVar("Kept")
+
+
+class Thinned(Generic[Kept]):
+    """A sequence of at most `most` items (an even number), evenly spread over all that were added, and the latest."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.stride, self.seen = most, 1, 0
+        self.kept: list[Kept] = []
+        self.latest: list[Kept] = []
+
+    def add(self, item: Kept) -> None:
+        due = self.seen % self.stride == 0
+        self.seen += 1
+        self.kept += [item] if due else []
+        self.latest = [] if due else [item]
+        if len(self.kept) > self.most:
+            del self.kept[1::2]
+            self.stride *= 2
+
+    def __iter__(self) -> Iterator[Kept]:
+        return iter(self.kept + self.latest)

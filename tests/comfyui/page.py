@@ -1,0 +1,75 @@
+"""ComfyUI's page in a headless Chromium, used as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from comfyui_server import Server
+
+OFFLINE = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+READY = "window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=queue-button]')"
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
+
+
+class Page:
+    """`said` gathers what the page writes to its console as an error or a warning."""
+
+    def __init__(self, browser: Any, server: Server, width: int = 1600, height: int = 1000, **context: Any) -> None:
+        self.server, self.said = server, []
+        self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
+        self.tab = self.context.new_page()
+        self.tab.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        server.post("/api/settings", {"Comfy.TutorialCompleted": True})  # else the templates lie over everything
+        self.open()
+
+    def open(self) -> None:
+        self.tab.goto(self.server.url)
+        self.tab.wait_for_function(READY, timeout=120_000)
+        self.tab.wait_for_timeout(1500)  # the page opens its last workflow by itself
+
+    def load(self, example: str) -> None:
+        """As the page's template browser does."""
+        workflow = json.loads((EXAMPLES / f"{example}.json").read_text(encoding="utf-8"))
+        self.tab.evaluate("([graph, name]) => window.app.loadGraphData(graph, true, true, name)", [workflow, example])
+
+    def set(self, kind: str, **values: Any) -> None:
+        """Gives widgets of all nodes of a kind their values."""
+        self.tab.evaluate(
+            """([kind, values]) => {
+                for (const node of window.app.graph.nodes.filter((n) => n.type === kind))
+                    for (const widget of node.widgets.filter((w) => w.name in values)) {
+                        widget.value = values[widget.name];
+                        widget.callback?.(widget.value);
+                    }
+            }""",
+            [kind, values],
+        )
+
+    def run(self) -> None:
+        self.tab.get_by_test_id("queue-button").click()
+
+    def wait_until_idle(self, seconds: float = 300) -> None:
+        deadline = time.monotonic() + seconds
+        self.tab.wait_for_timeout(1000)
+        while any(self.server.get("/queue").values()):
+            assert time.monotonic() < deadline, self.server.said()[-2000:]
+            self.tab.wait_for_timeout(200)
+
+    def ids_of(self, kind: str) -> list[int]:
+        found = "(kind) => window.app.graph.nodes.filter((n) => n.type === kind).map((n) => n.id)"
+        return list(self.tab.evaluate(found, kind))
+
+    def pictures_of(self, node: int) -> list[str]:
+        """Addresses of what a node shows after a run."""
+        images = self.tab.evaluate("(node) => window.app.nodeOutputs[node]?.images ?? []", str(node))
+        return [f"/view?filename={i['filename']}&subfolder={i['subfolder']}&type={i['type']}" for i in images]
+
+    def close(self) -> None:
+        self.context.close()

@@ -1,0 +1,99 @@
+"""What the page asks the server, without a page: a run as it is seen, Stop and keep, and the pictures' files."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+from typing import Any
+
+import pytest
+import workflows as w
+from comfyui_server import RefusedError, Server
+from PIL import Image
+from safetensors import safe_open
+
+from ti_train.formats import load_embedding
+
+pytestmark = pytest.mark.slow
+
+
+def seen(server: Server, name: str) -> dict[str, Any]:
+    """A run as a page that is opened now would show it; {} before it begins."""
+    return next((run for run in server.get("/ti_train/runs") if run["name"] == name), {})
+
+
+def test_stop_and_keep_keeps_the_best_word_and_the_graph_runs_on(server):
+    training = w.training(name="kept", steps=2000, preview_every=10)
+    workflow = training | w.sampling("a photo of a *", ["train", 1], "kept")
+    prompt = server.queue(workflow)
+    deadline = time.monotonic() + 300
+    while "best" not in seen(server, "kept"):
+        assert time.monotonic() < deadline, server.said()[-2000:]
+        time.sleep(0.2)
+    server.post(f"/ti_train/runs/{seen(server, 'kept')['id']}/stop", {})
+    history = server.wait(prompt)
+    assert history["status"]["status_str"] == "success"
+    assert "save" in history["outputs"]
+
+    run = seen(server, "kept")
+    assert (run["status"], run["saved"], run["workflow"]) == ("stopped", True, None)
+    assert run["prompt"] == "a photo of embedding:kept"
+    assert 12 <= run["step"] < 2000
+    assert run["best"][1] == min(value for step, value in run["evaluations"] if step)
+    assert [p["step"] for p in run["previews"]][:2] == [0, 10]
+    assert run["nearest"][0][0][0] == "toy"
+    file = server.base / "models" / "embeddings" / "kept.safetensors"
+    best = load_embedding(file)
+    assert best.provenance["step"] == str(run["best"][0])
+    with safe_open(file.with_suffix(".resume"), framework="pt") as state:
+        assert state.metadata()["step"] == str(run["step"]), "continue goes on from the last step"
+        same = best.vectors["emb_params"].equal(state.get_tensor("vectors.clip_l").cpu())
+    assert same == (run["best"][0] == run["step"])
+
+
+def test_the_ends_of_runs_are_told_apart(server):
+    server.run(w.training(name="through", steps=1))
+    assert seen(server, "through")["status"] == "done"
+    with pytest.raises(AssertionError, match="num_vectors is 2"):
+        server.run(w.training(name="not-through", steps=1, initial_text="through.safetensors", num_vectors=2))
+    run = seen(server, "not-through")
+    assert run["status"] == "failed"
+    assert "num_vectors is 2" in run["message"]
+
+
+def test_pictures_are_described_as_training_will_see_them(server):
+    folder = server.base / "input" / "described"
+    folder.mkdir()
+    for name, size in (("a-wide", (800, 600)), ("b-tall", (300, 400))):
+        Image.new("RGB", size, "teal").save(folder / f"{name}.png")
+    (folder / "c-same.png").write_bytes((folder / "a-wide.png").read_bytes())
+    (folder / "d-broken.png").write_bytes(b"no picture")
+    (folder / "a-wide.txt").write_text("a wide one", encoding="utf-8")
+    answer = server.get("/ti_train/pictures?folder=described&resolution=512")
+    wide, tall, same, broken = answer["pictures"]
+    assert answer["side"] == 512
+    assert (wide["caption"], wide["warnings"]) == ("a wide one", [])
+    assert wide["crop"] == [0.125, 0, 0.75, 1]
+    assert tall["crop"] == [0, 0.125, 1, 0.75]
+    assert tall["warnings"] == ["300 x 400: below 512 pixels"]
+    assert same["warnings"] == ["The same as a-wide.png: it counts twice"]
+    assert "No readable picture" in broken["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/ti_train/thumbnail?file=../server.log", "/ti_train/thumbnail?file=/etc/passwd",
+             "/ti_train/runs/none/previews/0"],
+)  # fmt: skip
+def test_files_outside_of_the_input_directory_are_not_shown(server, path):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        server.get(path)
+
+
+def test_captions_are_written_beside_pictures_only(server):
+    outside = server.base / "models" / "embeddings" / "outside.png"
+    outside.write_bytes(b"")
+    for file in ("../models/embeddings/outside.png", "toys/missing.png", "toys/red.txt"):
+        with pytest.raises(RefusedError):
+            server.post("/ti_train/caption", {"file": file, "text": "a caption"})
+    assert not outside.with_suffix(".txt").exists()
+    assert "outside of ComfyUI's input directory" in server.get("/ti_train/pictures?folder=../models")["error"]
