@@ -18,6 +18,7 @@ pytest.importorskip("open_clip")
 
 from diffusers import EulerDiscreteScheduler
 
+from ti_train.__main__ import main
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
 from ti_train.formats import save_embedding
@@ -199,6 +200,37 @@ def test_weights_of_another_shape_are_told(folders, tmp_path):
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"odd.safetensors' cannot be loaded: .*conv_out.weight"):
         DiffusersHost.load(tmp_path / "odd.safetensors", "cpu", "float32")
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_command_line_takes_a_file(files, pictures, tmp_path, capsys):
+    """Of Stable Diffusion XL: a word is learnt, looked at and sampled."""
+    file, word = str(files["sdxl"]), str(tmp_path / "my-toy.safetensors")
+    device = ["--device", "cpu"]
+    training = ["--images", str(pictures), "--name", "my-toy", "--init", "toy", "--steps", "2", "--batch-size", "2"]
+    assert main(["train", "--model", file, "--out", str(tmp_path), *training, *device, "--dtype", "float32"]) == 0
+    assert {name: tuple(v.shape) for name, v in load_file(word).items()} == {"clip_l": (1, 32), "clip_g": (1, 48)}
+    capsys.readouterr()
+    assert main(["inspect", word, "--model", file, "--json"]) == 0
+    encoders = json.loads(capsys.readouterr().out)["encoders"]
+    assert {name: len(found["nearest words"]) for name, found in encoders.items()} == {"clip_l": 1, "clip_g": 1}
+    sampling = ["--prompt", "a *", "--embedding", word, "--steps", "2", "--number", "1", "--out", str(tmp_path / "out")]
+    assert main(["generate", "--model", file, *sampling, *device, "--prediction-type", "v_prediction"]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a-0.png"]
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "inspect"])
+def test_the_command_line_says_what_a_file_is_that_is_no_model(command, pictures, tmp_path, capsys):
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(1)}, tmp_path / "style.safetensors")
+    save_file({"emb_params": torch.zeros(1, 32)}, tmp_path / "word.safetensors")
+    rest = {
+        "train": ["--images", str(pictures), "--name", "w", "--init", "toy", "--out", str(tmp_path)],
+        "generate": ["--prompt", "a cat"],
+        "inspect": [str(tmp_path / "word.safetensors")],
+    }[command]
+    assert main([command, "--model", str(tmp_path / "style.safetensors"), *rest]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "style.safetensors' looks like a LoRA. This needs a whole Stable Diffusion 1, 2 or XL model" in line
 
 
 # --- CLIP's vocabulary ----------------------------------------------------------
