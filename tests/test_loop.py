@@ -534,7 +534,7 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
 @pytest.mark.parametrize(
     ("tensors", "why"),
     [
-        ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24 .*, but the model's text encoder wants {WIDTH}"),
+        ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder wants {WIDTH}"),
         ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Give 3"),
         ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 words"),
         ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "not numbers"),

@@ -209,7 +209,8 @@ def train(
 
 
 def trainable(vectors: Vectors, device: torch.device) -> dict[str, Tensor]:
-    return {e: v.to(device, torch.float32, copy=True).requires_grad_() for e, v in vectors.items()}
+    """Leaves in the order of their names: a state file has an order of its own, and the optimizer counts its leaves."""
+    return {e: v.to(device, torch.float32, copy=True).requires_grad_() for e, v in sorted(vectors.items())}
 
 
 def snapshot(vectors: Vectors) -> dict[str, Tensor]:
