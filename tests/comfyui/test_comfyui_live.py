@@ -73,8 +73,9 @@ def test_pictures_are_described_as_training_will_see_them(server):
     wide, tall, same, broken = answer["pictures"]
     assert answer["side"] == 512
     assert (wide["caption"], wide["warnings"]) == ("a wide one", [])
-    assert wide["crop"] == [0.125, 0, 0.75, 1]
-    assert tall["crop"] == [0, 0.125, 1, 0.75]
+    kept = (576 / 448) / (800 / 600)  # of four by three, the nearest bucket of 512 x 512 pixels is 576 x 448
+    assert wide["crop"] == pytest.approx([(1 - kept) / 2, 0, kept, 1])
+    assert tall["crop"] == pytest.approx([0, (1 - kept) / 2, 1, kept])
     assert tall["warnings"] == ["300 x 400: below 512 pixels"]
     assert same["warnings"] == ["The same as a-wide.png: it counts twice"]
     assert "No readable picture" in broken["warnings"][0]

@@ -103,13 +103,13 @@ def test_another_width_is_refused(words):
 
 
 def test_save_and_info(words):
-    workflow = w.training(name="kept", steps=1, save=False)
+    workflow = w.training(name="unsaved", steps=1, save=False)
     workflow["save"] = w.node("TITrain_SaveEmbedding", embedding=["train", 0], name="kept-here", if_exists="new number")
     workflow["info"] = w.node("TITrain_EmbeddingInfo", clip=["model", 1], embedding_name="none", embedding=["train", 0])
     outputs = words.run(workflow)
     folder = words.base / "models" / "embeddings"
     assert (folder / "kept-here.safetensors").is_file()
-    assert not (folder / "kept.safetensors").exists()
+    assert not (folder / "unsaved.safetensors").exists()
     (text,) = outputs["info"]["text"]
     assert "vector 1: length" in text
     assert "nearest words: toy" in text
