@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -221,13 +222,13 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     def full() -> None:
         raise torch.cuda.OutOfMemoryError("full")
 
-    network = host.model.model.diffusion_model
+    network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
     with at_forward(network, 2, full):
-        run = learn(host, dataset, config, folder / "once", False, "1")
-    calm = learn(host, dataset, config, folder / "calm", False, "1")
+        run = learn(host, dataset, config, folder / "once", False, node)
+    calm = learn(host, dataset, config, folder / "calm", False, node)
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
-        learn(host, dataset, config, folder / "always", False, "1")
+        learn(host, dataset, config, folder / "always", False, node)
         message = ""
     except UserError as error:
         message = str(error)
