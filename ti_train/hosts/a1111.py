@@ -47,15 +47,6 @@ class A1111Host(WebUIHost):
         autocast: AbstractContextManager[Any] = devices.autocast()
         return autocast
 
-    def register(self, embedding: Any) -> None:
-        self.database.register_embedding(embedding, self.model)
-
-    def unregister(self, name: str) -> None:
-        self.database.register_embedding_by_name(None, self.model, name)
-
-    def read_folder(self) -> None:
-        self.database.load_textual_inversion_embeddings(force_reload=True)
-
     @contextmanager
     def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
         """The U-Net's own checkpointing wants weights with gradients: it is off; ours may be on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from ldm_patched.modules import model_management
@@ -41,15 +40,6 @@ class ReForgeHost(WebUIHost):
                     f"{type(patcher.model).__name__} does not fit into the GPU's memory whole, which training needs. "
                     "Close other programs, or start the WebUI without its low-VRAM flags."
                 )
-
-    def register(self, embedding: Any) -> None:
-        self.database.register_embedding(embedding, self.model)
-
-    def unregister(self, name: str) -> None:
-        self.database.register_embedding_by_name(None, self.model, name)
-
-    def read_folder(self) -> None:
-        self.database.load_textual_inversion_embeddings(force_reload=True)
 
     @contextmanager
     def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:

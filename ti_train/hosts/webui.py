@@ -86,12 +86,15 @@ class WebUIHost:
         with torch.inference_mode(not torch.is_grad_enabled()), self.precision():
             yield
 
-    def register(self, embedding: Any) -> None: ...
+    def register(self, embedding: Any) -> None:
+        self.database.register_embedding(embedding, self.model)
 
-    def unregister(self, name: str) -> None: ...
+    def unregister(self, name: str) -> None:
+        self.database.register_embedding_by_name(None, self.model, name)
 
     def read_folder(self) -> None:
         """Has the database read the embeddings folder anew."""
+        self.database.load_textual_inversion_embeddings(force_reload=True)
 
     def reread_words(self) -> None:
         """Makes the words of the embeddings folder known to the next prompt, one that was asked before too."""
