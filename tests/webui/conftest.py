@@ -26,11 +26,17 @@ def webui() -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoint() -> Path:
-    """Stable Diffusion 1.5 with a U-Net of one level, or the one of WEBUI_CHECKPOINT."""
-    file = Path(os.environ.get("WEBUI_CHECKPOINT", CACHE / "drawn-small.safetensors"))
+def family(request) -> str:
+    """Of the checkpoint that the WebUI loads; tests may be parametrized with it."""
+    return getattr(request, "param", "sd1")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(family) -> Path:
+    """A family's, drawn with a narrow U-Net."""
+    file = CACHE / f"drawn-{family}.safetensors"
     if not file.is_file():
-        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file), "small"], check=True)
+        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file), family], check=True)
     return file
 
 

@@ -1,9 +1,11 @@
-"""Draws a checkpoint of Stable Diffusion 1.5 from a seed.
+"""Draws a checkpoint of a Stable Diffusion family from a seed.
 
-usage: draw_checkpoint.py FILE small     a U-Net of one level (28 M parameters), 0.4 GB, and FILE's .yaml for A1111
-       draw_checkpoint.py FILE full      all true shapes, 2.1 GB
+usage: draw_checkpoint.py FILE sd1         a U-Net of one level, 0.5 GB, and FILE's .yaml for A1111
+       draw_checkpoint.py FILE sd1-whole   all true shapes, 2.1 GB
+       draw_checkpoint.py FILE sd2-v       Stable Diffusion 2 with v-prediction and narrow levels, and its .yaml
+       draw_checkpoint.py FILE sdxl        Stable Diffusion XL with narrow levels, and its .yaml
 
-fp16, in the layout of the original release. Every layer is drawn, those too that training would begin at zero, since a
+The text encoders have their true shapes, which the hosts take for granted. fp16, in the layout of the original release. Every layer is drawn, those too that training would begin at zero, since a
 U-Net whose attention adds nothing ignores its prompt. The norms get weights that differ: a plain LayerNorm's output has
 a mean of zero, by which the hosts' emphasis divides.
 """
@@ -11,46 +13,39 @@ a mean of zero, by which the hosts' emphasis divides.
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
-CHANNELS, CONTEXT, TIME = 320, 768, 1280
-DEEPEST_WITH_ATTENTION = 2
-SIZES = {"full": ((1, 2, 4, 4), 2), "small": ((1,), 1)}  # a level's channels by CHANNELS, blocks a level
-YAML = """model:
-  target: ldm.models.diffusion.ddpm.LatentDiffusion
-  params:
-    linear_start: 0.00085
-    linear_end: 0.0120
-    num_timesteps_cond: 1
-    timesteps: 1000
-    first_stage_key: jpg
-    cond_stage_key: txt
-    image_size: 64
-    channels: 4
-    cond_stage_trainable: false
-    conditioning_key: crossattn
-    scale_factor: 0.18215
-    use_ema: false
-    unet_config:
-      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
-      params: {image_size: 32, in_channels: 4, out_channels: 4, model_channels: 320, attention_resolutions: [1],
-        num_res_blocks: 1, channel_mult: [1], num_heads: 8, use_spatial_transformer: true, transformer_depth: 1,
-        context_dim: 768, use_checkpoint: true, legacy: false}
-    first_stage_config:
-      target: ldm.models.autoencoder.AutoencoderKL
-      params:
-        embed_dim: 4
-        ddconfig: {double_z: true, z_channels: 4, resolution: 256, in_channels: 3, out_ch: 3, ch: 128,
-          ch_mult: [1, 2, 4, 4], num_res_blocks: 2, attn_resolutions: [], dropout: 0.0}
-        lossconfig: {target: torch.nn.Identity}
-    cond_stage_config: {target: ldm.modules.encoders.modules.FrozenCLIPEmbedder}
-"""
+CHANNELS, TIME = 320, 1280
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Network:
+    """A U-Net: its levels' channels (by CHANNELS) and transformer blocks, residual blocks a level, width of the text."""
+
+    levels: tuple[int, ...]
+    depths: tuple[int, ...]
+    blocks: int
+    context: int
+    linear: bool = False  # projections around the transformers
+    about: int = 0  # width of what it is told beside the text
+
+
+NETWORKS = {
+    "sd1": Network((1,), (1,), 1, 768),
+    "sd1-whole": Network((1, 2, 4, 4), (1, 1, 1, 0), 2, 768),
+    "sd2-v": Network((1, 1, 1, 1), (1, 1, 1, 0), 2, 1024, linear=True),
+    "sdxl": Network((1, 1, 1), (0, 2, 10), 2, 2048, linear=True, about=2816),
+}
+TOLD_BY = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"  # v-prediction where it spreads
 
 
 def linear(name: str, width_in: int, width_out: int, bias: bool = True) -> Shapes:
@@ -79,33 +74,40 @@ def residual(name: str, channels_in: int, channels_out: int) -> Shapes:
         yield from conv(f"{name}.skip_connection", channels_in, channels_out, 1)
 
 
-def transformer(name: str, width: int) -> Shapes:
+def transformer(name: str, width: int, depth: int, network: Network) -> Shapes:
+    def projection(place: str) -> Shapes:
+        return linear(f"{name}.{place}", width, width) if network.linear else conv(f"{name}.{place}", width, width, 1)
+
     yield from norm(f"{name}.norm", width)
-    yield from conv(f"{name}.proj_in", width, width, 1)
-    block = f"{name}.transformer_blocks.0"
-    for attention, source in (("attn1", width), ("attn2", CONTEXT)):
-        yield from linear(f"{block}.{attention}.to_q", width, width, bias=False)
-        yield from linear(f"{block}.{attention}.to_k", source, width, bias=False)
-        yield from linear(f"{block}.{attention}.to_v", source, width, bias=False)
-        yield from linear(f"{block}.{attention}.to_out.0", width, width)
-    yield from linear(f"{block}.ff.net.0.proj", width, 8 * width)
-    yield from linear(f"{block}.ff.net.2", 4 * width, width)
-    for number in (1, 2, 3):
-        yield from norm(f"{block}.norm{number}", width)
-    yield from conv(f"{name}.proj_out", width, width, 1)
+    yield from projection("proj_in")
+    for block in (f"{name}.transformer_blocks.{number}" for number in range(depth)):
+        for attention, source in (("attn1", width), ("attn2", network.context)):
+            yield from linear(f"{block}.{attention}.to_q", width, width, bias=False)
+            yield from linear(f"{block}.{attention}.to_k", source, width, bias=False)
+            yield from linear(f"{block}.{attention}.to_v", source, width, bias=False)
+            yield from linear(f"{block}.{attention}.to_out.0", width, width)
+        yield from linear(f"{block}.ff.net.0.proj", width, 8 * width)
+        yield from linear(f"{block}.ff.net.2", 4 * width, width)
+        for number in (1, 2, 3):
+            yield from norm(f"{block}.norm{number}", width)
+    yield from projection("proj_out")
 
 
-def unet(levels: tuple[int, ...], blocks: int) -> Shapes:
+def unet(network: Network) -> Shapes:
     yield from linear("time_embed.0", CHANNELS, TIME)
     yield from linear("time_embed.2", TIME, TIME)
+    if network.about:
+        yield from linear("label_emb.0.0", network.about, TIME)
+        yield from linear("label_emb.0.2", TIME, TIME)
     yield from conv("input_blocks.0.0", 4, CHANNELS)
+    levels = list(enumerate(zip(network.levels, network.depths, strict=True)))
     width, skipped, index = CHANNELS, [CHANNELS], 1
-    for level, factor in enumerate(levels):
-        for _ in range(blocks):
+    for level, (factor, depth) in levels:
+        for _ in range(network.blocks):
             yield from residual(f"input_blocks.{index}.0", width, factor * CHANNELS)
             width = factor * CHANNELS
-            if level <= DEEPEST_WITH_ATTENTION:
-                yield from transformer(f"input_blocks.{index}.1", width)
+            if depth:
+                yield from transformer(f"input_blocks.{index}.1", width, depth, network)
             skipped.append(width)
             index += 1
         if level < len(levels) - 1:
@@ -113,24 +115,24 @@ def unet(levels: tuple[int, ...], blocks: int) -> Shapes:
             skipped.append(width)
             index += 1
     yield from residual("middle_block.0", width, width)
-    yield from transformer("middle_block.1", width)
+    yield from transformer("middle_block.1", width, max(network.depths), network)
     yield from residual("middle_block.2", width, width)
     index = 0
-    for level, factor in reversed(list(enumerate(levels))):
-        for number in range(blocks + 1):
+    for level, (factor, depth) in reversed(levels):
+        for number in range(network.blocks + 1):
             yield from residual(f"output_blocks.{index}.0", width + skipped.pop(), factor * CHANNELS)
             width = factor * CHANNELS
-            attends = level <= DEEPEST_WITH_ATTENTION
-            if attends:
-                yield from transformer(f"output_blocks.{index}.1", width)
-            if level and number == blocks:
-                yield from conv(f"output_blocks.{index}.{2 if attends else 1}.conv", width, width)
+            if depth:
+                yield from transformer(f"output_blocks.{index}.1", width, depth, network)
+            if level and number == network.blocks:
+                yield from conv(f"output_blocks.{index}.{2 if depth else 1}.conv", width, width)
             index += 1
     yield from norm("out.0", width)
     yield from conv("out.2", width, 4)
 
 
-def text_encoder(width: int = 768, layers: int = 12) -> Shapes:
+def clip(width: int = 768, layers: int = 12) -> Shapes:
+    """In transformers' layout."""
     yield "embeddings.position_embedding.weight", (77, width)
     yield "embeddings.token_embedding.weight", (49408, width)
     for layer in (f"encoder.layers.{number}" for number in range(layers)):
@@ -141,6 +143,31 @@ def text_encoder(width: int = 768, layers: int = 12) -> Shapes:
         yield from norm(f"{layer}.layer_norm1", width)
         yield from norm(f"{layer}.layer_norm2", width)
     yield from norm("final_layer_norm", width)
+
+
+def open_clip(width: int, layers: int) -> Shapes:
+    """In open_clip's layout, the last layer but one and the pooled output among what is used."""
+    yield "positional_embedding", (77, width)
+    yield "text_projection", (width, width)
+    yield "token_embedding.weight", (49408, width)
+    for layer in (f"transformer.resblocks.{number}" for number in range(layers)):
+        yield f"{layer}.attn.in_proj_weight", (3 * width, width)
+        yield f"{layer}.attn.in_proj_bias", (3 * width,)
+        yield from linear(f"{layer}.attn.out_proj", width, width)
+        yield from linear(f"{layer}.mlp.c_fc", width, 4 * width)
+        yield from linear(f"{layer}.mlp.c_proj", 4 * width, width)
+        yield from norm(f"{layer}.ln_1", width)
+        yield from norm(f"{layer}.ln_2", width)
+    yield from norm("ln_final", width)
+
+
+def text_encoders(family: str) -> dict[str, Shapes]:
+    if family == "sdxl":
+        texts = {"conditioner.embedders.0.transformer.text_model.": clip()}
+        return texts | {"conditioner.embedders.1.model.": open_clip(1280, 32)}
+    if family == "sd2-v":
+        return {"cond_stage_model.model.": open_clip(1024, 24)}
+    return {"cond_stage_model.transformer.text_model.": clip()}
 
 
 def vae_residual(name: str, channels_in: int, channels_out: int) -> Shapes:
@@ -189,7 +216,7 @@ def vae() -> Shapes:
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    if name.endswith("_embedding.weight"):
+    if name.endswith(("_embedding.weight", "positional_embedding")):
         value = 0.02 * torch.randn(shape)
     elif len(shape) > 1:
         value = torch.randn(shape) / math.prod(shape[1:]) ** 0.5  # a gain of one
@@ -198,21 +225,20 @@ def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return value.half()
 
 
-def main(file: Path, size: str) -> None:
+def main(file: Path, family: str) -> None:
     torch.manual_seed(0)
-    parts = (
-        ("model.diffusion_model.", unet(*SIZES[size])),
-        ("cond_stage_model.transformer.text_model.", text_encoder()),
-        ("first_stage_model.", vae()),
-    )
-    checkpoint = {prefix + name: drawn(name, shape) for prefix, shapes in parts for name, shape in shapes}
+    parts = {"model.diffusion_model.": unet(NETWORKS[family])} | text_encoders(family) | {"first_stage_model.": vae()}
+    checkpoint = {prefix + name: drawn(name, shape) for prefix, shapes in parts.items() for name, shape in shapes}
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     checkpoint["alphas_cumprod"] = torch.cumprod(1 - betas, 0).float()
-    checkpoint["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    if family.startswith("sd1"):
+        checkpoint["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    if family == "sd2-v":
+        checkpoint[TOLD_BY] = torch.randn(checkpoint[TOLD_BY].shape).mul(0.2).half()
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(checkpoint, file)
-    if size == "small":
-        file.with_suffix(".yaml").write_text(YAML, encoding="utf-8")
+    if (HERE / f"{family}.yaml").is_file():
+        shutil.copy(HERE / f"{family}.yaml", file.with_suffix(".yaml"))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from modules import devices, lowvram, sd_hijack, shared
+from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, shared
 from modules.hypernetworks import hypernetwork
 from torch import Tensor
 
 from ..errors import UserError
 from .base import Latents
-from .webui import WebUIHost, check_family
+from .webui import WebUIHost, named_encoders
 
 
 class A1111Host(WebUIHost):
@@ -22,18 +22,19 @@ class A1111Host(WebUIHost):
 
     def __init__(self) -> None:
         model = shared.sd_model
-        check_family(model)
+        self.encoders = named_encoders(model)
         if lowvram.is_enabled(model):
             raise UserError(
                 "The WebUI runs with --medvram or --lowvram, which move the model's parts in and out of the GPU within "
                 "a step; a training step needs them together. Start the WebUI without, and use gradient checkpointing "
                 "if the memory does not suffice."
             )
-        self.encoder = model.cond_stage_model
-        self.database = sd_hijack.model_hijack.embedding_db
-        self.transformer = self.encoder.wrapped.transformer
+        self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
+        self.databases = [sd_hijack.model_hijack.embedding_db]
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
+        if model.is_sdxl:
+            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
         # a setting replaces the table by one in half precision when something is generated
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).double()
         super().__init__(model, model.parameterization, ((1 - alphas) / alphas).sqrt(), devices.device)
@@ -61,15 +62,23 @@ class A1111Host(WebUIHost):
             for module, name in flags:
                 setattr(module, name, True)
 
+    def spelt(self, engine: Any, token: int) -> str:
+        if hasattr(engine, "tokenizer"):
+            return super().spelt(engine, token)
+        return str(sd_hijack_open_clip.tokenizer.decoder[token])
+
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Latents:
-        with self.precision():
-            posterior = self.model.encode_first_stage(pictures.to(devices.dtype_vae))
+        """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
+        vae: Any = self.autoencoder
+        mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)
         scale = torch.tensor(float(self.model.scale_factor))
-        mean = posterior.mean.float() * scale
-        return Latents(mean, posterior.logvar.float() + 2 * scale.log())
+        return Latents(mean * scale, log_variance.clamp(-30, 20) + 2 * scale.log())
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        conds = {"c_crossattn": [context.to(devices.dtype_unet)], "c_concat": []}
-        output: Tensor = self.model.apply_model(scaled.to(devices.dtype_unet), timesteps, conds)
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        dtype = devices.dtype_unet
+        conds: dict[str, Any] = {"c_crossattn": [context.to(dtype)], "c_concat": []}
+        if vector is not None:
+            conds = {"crossattn": context.to(dtype), "vector": vector.to(dtype)}
+        output: Tensor = self.model.apply_model(scaled.to(dtype), timesteps, conds)
         return output

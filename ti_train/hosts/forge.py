@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Latents, Prompt, Size, Words
-from .webui import WebUIHost, check_family
+from .webui import Condition, WebUIHost, refuse
 
 
 class ForgeHost(WebUIHost):
@@ -23,16 +23,11 @@ class ForgeHost(WebUIHost):
 
     def __init__(self) -> None:
         model, _ = sd_models.forge_model_reload()  # Forge loads a chosen checkpoint when it is first used
-        check_family(model)
-        if not hasattr(model, "text_processing_engine"):
-            raise UserError(
-                f"The loaded model ({type(model).__name__}) is no Stable Diffusion 1, and in a WebUI only that can be "
-                "trained yet. Choose a checkpoint of that family."
-            )
+        self.encoders = {engine.embedding_key: engine for engine in engines(model)}
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
-        self.encoder = model.text_processing_engine
-        self.database = self.encoder.embeddings
-        self.transformer = self.clip.cond_stage_model.clip_l.transformer
+        self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
+        self.databases = [engine.embeddings for engine in self.encoders.values()]
+        self.embed_number = getattr(model, "embedder", None)
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
         predictor = self.unet.model.predictor
@@ -66,15 +61,18 @@ class ForgeHost(WebUIHost):
                     hook.remove()
 
     def register(self, embedding: Any) -> None:
-        self.database.register_embedding(embedding)
+        for database in self.databases:
+            database.register_embedding(embedding)
 
     def unregister(self, name: str) -> None:
-        self.database.register_embedding_by_name(None, name)
+        for database in self.databases:
+            database.register_embedding_by_name(None, name)
 
     def read_folder(self) -> None:
-        self.database.load_textual_inversion_embeddings()
+        for database in self.databases:
+            database.load_textual_inversion_embeddings()
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Tensor]:
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Condition]:
         """Without the line that Forge prints, and adds to the next picture's description, for each word it reads."""
         classic_engine.print = lambda *_: None
         described = dict(classic_engine.last_extra_generation_params)
@@ -105,7 +103,17 @@ class ForgeHost(WebUIHost):
         log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(pictures.device)
         return Latents(mean.float().clone(), (log_variance + 2 * scale.log()).clone())
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         dtype = self.unet.model.computation_dtype
-        output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype))
+        about = None if vector is None else vector.to(dtype)
+        output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)
         return output
+
+
+def engines(model: Any) -> list[Any]:
+    """One for each text encoder. Raises UserError for other families than Stable Diffusion 1, 2 and XL."""
+    if hasattr(model, "text_processing_engine"):
+        return [model.text_processing_engine]
+    if model.is_sdxl and hasattr(model, "text_processing_engine_l"):  # the refiner has none
+        return [model.text_processing_engine_l, model.text_processing_engine_g]
+    refuse(model)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Latents
-from .webui import WebUIHost, check_family
+from .webui import WebUIHost, named_encoders
 
 
 class ReForgeHost(WebUIHost):
@@ -21,13 +21,14 @@ class ReForgeHost(WebUIHost):
 
     def __init__(self) -> None:
         model = shared.sd_model
-        check_family(model)
+        self.encoders = named_encoders(model)
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
-        self.encoder = model.cond_stage_model
-        self.database = sd_hijack.model_hijack.embedding_db
-        self.transformer = self.encoder.wrapped.transformer
+        self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
+        self.databases = [sd_hijack.model_hijack.embedding_db]
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
+        if model.is_sdxl:
+            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
         sigmas = self.unet.model.model_sampling.sigmas
         super().__init__(model, model.parameterization, sigmas, self.unet.load_device)
 
@@ -60,8 +61,9 @@ class ReForgeHost(WebUIHost):
             latents = self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures))
         return Latents(latents.float().clone(), None)
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         inner = self.unet.model
         dtype = inner.get_dtype() if inner.manual_cast_dtype is None else inner.manual_cast_dtype
-        output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype))
+        about = None if vector is None else vector.to(dtype)
+        output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)
         return output

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from modules import processing, scripts, shared
@@ -23,38 +23,42 @@ from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
 from .weights import alias, checkpointed, frozen
 
-ENCODER = "clip_l"
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that it is one word for CLIP, and no word that a person types
 SAMPLER = "Euler"  # every WebUI has it, and it draws no noise of its own
 OF_THE_JOB = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
-BASED_ON = {"is_sdxl": "XL", "is_sd2": "2", "is_sd3": "3"}
+ENCODERS = {(768,): ("clip_l",), (1024,): ("clip_h",), (768, 1280): ("clip_l", "clip_g")}  # by their widths
 
 
 class Interrupted(Exception):  # noqa: N818
     """The user pressed Interrupt while a preview was being sampled."""
 
 
-class WebUIHost:
-    """A Host (see base.py) over a WebUI's loaded Stable Diffusion 1 model; each WebUI's class says where it keeps what.
+class Condition(NamedTuple):
+    """What the U-Net is told of one prompt."""
 
-    encoder: the WebUI's text encoder, called with a list of prompts; database: its embeddings; network: the U-Net.
-    """
+    context: Tensor  # [1, 77 for each chunk, width]
+    vector: Tensor | None  # [1, 2816] for Stable Diffusion XL: the pooled output, and the picture's sizes
+
+
+class WebUIHost:
+    """A Host (see base.py) over a WebUI's loaded Stable Diffusion 1, 2 or XL; each WebUI's class says where what is."""
 
     Interrupted = Interrupted
-    encoder: Any
-    database: Any
-    transformer: Any  # CLIP's, in transformers' layout
-    network: Any  # of the original release's layout
+    encoders: dict[str, Any]  # by name, in the order of their outputs: the WebUI's own, called with a list of prompts
+    transformers: dict[str, nn.Module]  # what is within them, by the same names
+    databases: list[Any]  # of embeddings; a word is registered in each
+    network: Any  # the U-Net, of the original release's layout
     autoencoder: nn.Module
+    embed_number: Any = None  # Stable Diffusion XL's: [n] numbers -> [n, 256]
 
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
         self.model, self.device = model, device
         self.prediction = PREDICTIONS[prediction]
         self.sigmas = sigmas.detach().float().to(device).clone()
-        self.widths = {ENCODER: int(self._table().shape[1])}
-        self.resolution = 512
+        self.widths = {name: int(token_table(part).shape[1]) for name, part in self.transformers.items()}
+        self.resolution = resolution_of(self.widths, self.prediction)
         channels = int(self.network.input_blocks[0][0].weight.shape[1])
         if channels != CHANNELS:
             raise UserError(
@@ -68,7 +72,7 @@ class WebUIHost:
         noisy = torch.zeros(1, 4, 8, 8, device=self.device)
         with torch.inference_mode():
             self.predict(noisy, self.sigmas[:1], self.encode([("",)], {}))
-            return fingerprint(self.network, self.transformer, self.autoencoder)
+            return fingerprint(self.network, *self.transformers.values(), self.autoencoder)
 
     def load(self) -> None:
         """Has the WebUI put the U-Net and the text encoder where they compute, without LoRAs."""
@@ -87,79 +91,105 @@ class WebUIHost:
             yield
 
     def register(self, embedding: Any) -> None:
-        self.database.register_embedding(embedding, self.model)
+        for database in self.databases:
+            database.register_embedding(embedding, self.model)
 
     def unregister(self, name: str) -> None:
-        self.database.register_embedding_by_name(None, self.model, name)
+        for database in self.databases:
+            database.register_embedding_by_name(None, self.model, name)
 
     def read_folder(self) -> None:
-        """Has the database read the embeddings folder anew."""
-        self.database.load_textual_inversion_embeddings(force_reload=True)
+        """Has the databases read the embeddings folder anew."""
+        for database in self.databases:
+            database.load_textual_inversion_embeddings(force_reload=True)
 
     def reread_words(self) -> None:
         """Makes the words of the embeddings folder known to the next prompt, one that was asked before too."""
         self.read_folder()
         forget_conditions()
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]."""
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
 
     @contextmanager
     def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
         self.load()  # before the weights are swapped: the host must not keep an alias as the original of a patch
         with ExitStack() as stack:
-            stack.enter_context(frozen(self.network, self.transformer))
+            stack.enter_context(frozen(self.network, *self.transformers.values()))
             if gradient_checkpointing:
                 stack.enter_context(checkpointed(self.network))
             stack.enter_context(torch.enable_grad())
             yield
 
-    def vocabulary(self, encoder: str) -> Vocabulary:  # noqa: ARG002
+    def vocabulary(self, encoder: str) -> Vocabulary:
+        engine, table = self.encoders[encoder], token_table(self.transformers[encoder])
+
         def tokenize(text: str) -> list[int]:
-            return list(self.encoder.tokenize([text])[0])
+            return list(engine.tokenize([text])[0])
 
         def spell(token: int) -> str:
-            return str(self.encoder.tokenizer.convert_ids_to_tokens(token)).removesuffix("</w>")
+            return self.spelt(engine, token).removesuffix("</w>")
 
-        table = self._table()
         return Vocabulary(alias(table) if table.is_inference() else table, tokenize, spell)
 
-    def _table(self) -> Tensor:
-        """Asked for anew each time: the WebUI may have moved it."""
-        table: Tensor = self.transformer.text_model.embeddings.token_embedding.wrapped.weight
-        return table
+    def spelt(self, engine: Any, token: int) -> str:
+        return str(engine.tokenizer.convert_ids_to_tokens(token))
 
     def latents(self, pictures: Tensor) -> Latents:
         raise NotImplementedError
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Tensor]:  # noqa: ARG002
-        """For each prompt [1, 77 for each chunk, width], by the WebUI's own encoder."""
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Condition]:
+        """One condition for each prompt, by the WebUI's own encoders."""
         with self._registered(words) as names, self._mode():
             texts = [text_with_names(prompt, names) for prompt in prompts]
-            if any(mark in text for text in texts for mark in "()[]"):
-                # emphasis keeps the mean over all prompts that are encoded at once, and a generation encodes one
-                return [self.encoder([text]).float() for text in texts]
-            chunks = [self.encoder.process_texts([text])[0][0] for text in texts]
-            if len({len(chunk) for chunk in chunks}) > 1:
-                return [self.encoder([text]).float() for text in texts]
-            encoded: Tensor = self.encoder(texts)
-            return list(encoded.float().split(1))
+            # emphasis keeps the mean over all prompts that are encoded at once, and a generation encodes one
+            alone = any(mark in text for text in texts for mark in "()[]") or not self._of_one_length(texts)
+            groups = [[text] for text in texts] if alone else [texts]
+            encoded = [self._encoded(group) for group in groups]
+            contexts = [row for context, _ in encoded for row in context.split(1)]
+            if self.embed_number is None:
+                return [Condition(context, None) for context in contexts]
+            pooled = torch.cat([pooled for _, pooled in encoded])
+            numbers = self._numbers(sizes or [self._usual_size()] * len(texts)).to(pooled)
+            return list(map(Condition, contexts, torch.cat([pooled, numbers], dim=1).split(1)))
+
+    def _of_one_length(self, texts: list[str]) -> bool:
+        encoder = next(iter(self.encoders.values()))
+        return len({len(encoder.process_texts([text])[0][0]) for text in texts}) == 1
+
+    def _encoded(self, texts: list[str]) -> tuple[Tensor, Any]:
+        """The encoders' outputs side by side, [B, T, sum of widths], and the last one's pooled output [B, width]."""
+        outputs = [encoder(texts) for encoder in self.encoders.values()]
+        pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
+        pooled = pairs[-1][1]
+        return torch.cat([z.float() for z, _ in pairs], dim=-1), None if pooled is None else pooled.float()
+
+    def _numbers(self, sizes: Sequence[Size]) -> Tensor:
+        """Stable Diffusion XL's embedding of sizes, [B, 6 * 256]."""
+        numbers = torch.tensor([size.original + size.crop + size.target for size in sizes], device=self.device)
+        embedded: Tensor = self.embed_number(numbers.flatten().float())
+        return embedded.view(len(sizes), -1)
+
+    def _usual_size(self) -> Size:
+        """What the WebUI tells the model of a picture of its resolution."""
+        side = (self.resolution, self.resolution)
+        return Size(side, (shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left), side)
 
     @contextmanager
     def _registered(self, words: Words) -> Iterator[dict[str, str]]:
         """The words in the WebUI's database, under names that are yielded, while the context lasts."""
         names = {word: PRIVATE + chr(ord("a") + number) for number, word in enumerate(words)}
-        limit = self.encoder.chunk_length
+        limit = next(iter(self.encoders.values())).chunk_length
         for word, vectors in words.items():
-            rows = vectors[ENCODER]
-            if len(rows) > limit:
+            rows = [vectors[name] for name in self.encoders]
+            if len(rows[0]) > limit:
                 raise UserError(
-                    f"The word '{word}' has {len(rows)} vectors, and the text encoder takes {limit} at a time. "
+                    f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
                     "Use fewer vectors."
                 )
-            embedding = Embedding(rows, names[word])
-            embedding.vectors, embedding.shape = rows.shape
+            embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], names[word])
+            embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
             self.register(embedding)
         try:
             yield names
@@ -167,14 +197,16 @@ class WebUIHost:
             for name in names.values():
                 self.unregister(name)
 
-    def predict(self, noisy: Tensor, sigma: Tensor, cond: list[Tensor]) -> Tensor:
-        if len({part.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked
+    def predict(self, noisy: Tensor, sigma: Tensor, cond: list[Condition]) -> Tensor:
+        if len({part.context.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked
             singles = zip(noisy.split(1), sigma.split(1), cond, strict=True)
             return torch.cat([self.predict(n, s, [c]) for n, s, c in singles])
         timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
+        vectors = [part.vector for part in cond if part.vector is not None]
         with self._mode():
-            return self.answer(scaled, timesteps, torch.cat(cond)).float()
+            context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None
+            return self.answer(scaled, timesteps, context, vector).float()
 
     def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
         """The path of the txt2img tab, without the scripts of other extensions."""
@@ -234,11 +266,34 @@ def forget_conditions() -> None:
     text_to_image.cached_hr_c, text_to_image.cached_hr_uc = [None] * 3, [None] * 3
 
 
-def check_family(model: Any) -> None:
-    """Raises UserError for a model that is not Stable Diffusion 1."""
-    for flag, family in BASED_ON.items():
-        if getattr(model, flag, False):
-            raise UserError(
-                f"The loaded model is a Stable Diffusion {family}; in a WebUI only Stable Diffusion 1 can be trained "
-                "yet. Choose a checkpoint of that family."
-            )
+def token_table(transformer: nn.Module) -> Tensor:
+    """A text encoder's input embedding, [V, width]. Asked for anew each time: the WebUI may have moved it."""
+    lookups = (part for name, part in transformer.named_modules() if name.rpartition(".")[2] == "token_embedding")
+    lookup: Any = next(lookups)  # the WebUI's own, around the lookup of the model
+    table: Tensor = lookup.wrapped.weight
+    return table
+
+
+def named_encoders(model: Any) -> dict[str, Any]:
+    """The text encoders of A1111's kind of model. Raises UserError for a family that cannot be trained."""
+    conditioner = getattr(model, "conditioner", None)
+    embedders: list[Any] = list(conditioner.embedders) if conditioner else [getattr(model, "cond_stage_model", None)]
+    encoders = [embedder for embedder in embedders if hasattr(embedder, "encode_embedding_init_text")]
+    names = ENCODERS.get(tuple(int(token_table(encoder.wrapped).shape[1]) for encoder in encoders))
+    if names is None:
+        refuse(model)
+    return dict(zip(names, encoders, strict=True))
+
+
+def refuse(model: Any) -> NoReturn:
+    raise UserError(
+        f"The loaded model ({type(model).__name__}) is none of Stable Diffusion 1, 2 and XL's base model, and in a "
+        "WebUI only those can be trained. Choose a checkpoint of one of these families."
+    )
+
+
+def resolution_of(widths: dict[str, int], prediction: Prediction) -> int:
+    """Side in pixels of the pictures that a family was trained on."""
+    if "clip_g" in widths:
+        return 1024
+    return 768 if "clip_h" in widths and prediction == "v" else 512

@@ -15,48 +15,52 @@ from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
 from ti_train_extension_pack.ti_train.errors import UserError
-from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Slot
+from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Size, Slot
 from ti_train_extension_pack.ti_train.hosts.webui import text_with_names
 from ti_train_extension_pack.ti_train.objective import add_noise, denoising_loss, target
 from ti_train_extension_pack.webui_tab.hosts import connect
 
 WORD = Slot("*")
+ENCODED_BY = ("cond_stage_model", "conditioner", "text_processing_engine", "text_processing_engine_l")
 PROMPTS = [("a photo of a ", WORD), ("a rendering of the ", WORD, ", in the rain")]
+SIZES = [Size((640, 512), (0, 64), (512, 512)), Size((1024, 1024), (0, 0), (768, 768))]
 
 
-def loss_of(host: Any, data: dict[str, torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
+def loss_of(host: Any, data: dict[str, torch.Tensor], vectors: dict[str, torch.Tensor]) -> torch.Tensor:
     sigma = host.sigmas[data["timesteps"]]
     noisy = add_noise(data["x0"], data["noise"], sigma, host.prediction)
-    predicted = host.predict(noisy, sigma, host.encode(PROMPTS, {"*": {"clip_l": vectors}}))
+    predicted = host.predict(noisy, sigma, host.encode(PROMPTS, {"*": vectors}, SIZES))
     return denoising_loss(predicted, target(data["x0"], data["noise"], sigma, host.prediction)).mean()
 
 
 def gradient(file: str = Body(..., embed=True)) -> dict[str, Any]:
-    """Reads x0, noise, timesteps, vectors, pictures from a file; writes the gradient and the latents beside them."""
+    """Reads x0, noise, timesteps, pictures and the word from a file; writes the gradients and the latents beside it."""
     data = load_file(file)
     with call_queue.queue_lock:
         host = connect()
         results: dict[str, Any] = {}
         for checkpointing in (False, True):
-            vectors = data["vectors"].clone().requires_grad_()
+            vectors = {name: data[name].clone().requires_grad_() for name in host.widths}
             began = time.perf_counter()
             with host.training(checkpointing):
                 loss = loss_of(host, data, vectors)
                 loss.backward()
             results[f"seconds_{checkpointing}"] = time.perf_counter() - began
-            data[f"gradient_{checkpointing}"] = vectors.grad
-        direction = data["gradient_False"] / data["gradient_False"].norm()
+            data |= {f"gradient_{checkpointing}_{name}": vector.grad for name, vector in vectors.items()}
+        found = {name: data[f"gradient_False_{name}"] for name in host.widths}
+        norm = float(torch.cat([part.flatten() for part in found.values()]).norm())
         with torch.no_grad():
-            step = 0.02 * direction
-            ends = [float(loss_of(host, data, data["vectors"] + sign * step)) for sign in (1, -1)]
-        slope, norm = (ends[0] - ends[1]) / 0.04, float(data["gradient_False"].norm())
+            moved = [{n: data[n] + sign * 0.02 * part / norm for n, part in found.items()} for sign in (1, -1)]
+            ends = [float(loss_of(host, data, vectors)) for vectors in moved]
+        slope = (ends[0] - ends[1]) / 0.04
         results |= {"loss": float(loss), "norm": norm, "finite_differences": abs(slope - norm) / norm}
         latents = host.latents(data["pictures"])
         data["mean"] = latents.mean.contiguous()
         if latents.log_variance is not None:
             data["log_variance"] = latents.log_variance.contiguous()
-        vocabulary = host.vocabulary("clip_l")
-        results |= {"ids": vocabulary.tokenize("an oil painting"), "spelt": vocabulary.spell(2368)}
+        vocabularies = [host.vocabulary(name) for name in host.widths]
+        results["ids"] = [vocabulary.tokenize("an oil painting") for vocabulary in vocabularies]
+        results["spelt"] = [vocabulary.spell(2368) for vocabulary in vocabularies]
     save_file(data, Path(file).with_suffix(".out.safetensors"))
     return results
 
@@ -65,7 +69,7 @@ def state() -> dict[str, Any]:
     """All that a training could leave changed."""
     with call_queue.queue_lock:
         host = connect()
-        modules = (host.network, host.transformer, host.autoencoder)
+        modules = (host.network, *host.transformers.values(), host.autoencoder)
         weights = hashlib.sha256()
         with torch.inference_mode():
             for module in modules:
@@ -82,8 +86,8 @@ def state() -> dict[str, Any]:
             "training": sum(m.training for m in everything),
             "checkpointing": sum(getattr(m, name, False) is True for m in everything for name in switches),
             "instance_forwards": sum("forward" in vars(m) for m in everything),
-            "words": sorted(host.database.word_embeddings),
-            "lookup": sorted(e.name for found in host.database.ids_lookup.values() for _, e in found),
+            "words": [sorted(database.word_embeddings) for database in host.databases],
+            "lookup": sorted(e.name for d in host.databases for found in d.ids_lookup.values() for _, e in found),
             "job": [shared.state.job, shared.state.job_count, shared.state.interrupted],
             "grad_mode": torch.is_grad_enabled(),
         }
@@ -95,27 +99,37 @@ def sample(body: dict[str, Any] = Body(...)) -> dict[str, Any]:
         host = connect()
         digests = []
         for seed in (0, 1, 0):
-            vectors = torch.randn(1, 768, generator=torch.Generator().manual_seed(seed)) * 0.1
+            vectors = word_of(host, seed, 1)
             request = SampleRequest((("a photo of a ", WORD),), (1,), body["side"], body["side"], body["steps"])
-            picture = host.sample(request, {"*": {"clip_l": vectors}})[0]
+            picture = host.sample(request, {"*": vectors})[0]
             digests.append(hashlib.sha256(picture.tobytes()).hexdigest())
     return {"digests": digests}
+
+
+def word_of(host: Any, seed: int, num_vectors: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: 0.1 * torch.randn(num_vectors, width, generator=generator) for name, width in host.widths.items()}
 
 
 def encoded() -> dict[str, Any]:
     """How far the adapter's conditions are from those of the WebUI's own generation."""
     prompts = [("a (photo:1.3) of [a] ", WORD, ", in the (rain:0.7)"), ("a photo of ", WORD)]
-    words = {"*": {"clip_l": 0.1 * torch.randn(2, 768, generator=torch.Generator().manual_seed(0))}}
     with call_queue.queue_lock, torch.inference_mode():
         host = connect()
+        words = {"*": word_of(host, 0, 2)}
+        side = (host.resolution, host.resolution)
         together, alone = host.encode(prompts[1:] * 2, words), host.encode(prompts, words)
-        differences = [float((together[0] - alone[1]).abs().max())]
+        differences = [float((together[0].context - alone[1].context).abs().max())]
         with host._registered(words) as names:
             for prompt, condition in zip(prompts, alone, strict=True):
-                texts = prompt_parser.SdConditioning([text_with_names(prompt, names)], width=512, height=512)
+                texts = prompt_parser.SdConditioning([text_with_names(prompt, names)], width=side[1], height=side[0])
                 theirs = prompt_parser.get_learned_conditioning(host.model, texts, 1)[0][0].cond
-                differences.append(float((condition[0] - theirs).abs().max()))
-        return {"differences": differences, "norm": float(alone[0].norm())}
+                if not isinstance(theirs, dict):
+                    theirs = {"crossattn": theirs}
+                differences.append(float((condition.context[0] - theirs["crossattn"]).abs().max()))
+                if "vector" in theirs:
+                    differences.append(float((condition.vector[0] - theirs["vector"]).abs().max()))
+        return {"differences": differences, "norm": float(alone[0].context.norm())}
 
 
 def break_step() -> None:
@@ -130,18 +144,24 @@ def break_step() -> None:
         hook = connect().network.out.register_forward_pre_hook(fail)
 
 
-def refused(attribute: str = Body(..., embed=True)) -> dict[str, Any]:
-    """What a user is told when the loaded model has a property that cannot be trained with."""
+def refused(what: str = Body(..., embed=True)) -> dict[str, Any]:
+    """What a user is told when the loaded model cannot be trained with: lowvram, or a text encoder that it lacks."""
     with call_queue.queue_lock:
         model = connect().model
-        before = getattr(model, attribute, False)
-        setattr(model, attribute, True)
+        before = {name: getattr(model, name) for name in ENCODED_BY if hasattr(model, name)}
+        if what == "lowvram":
+            before["lowvram"] = getattr(model, "lowvram", False)
+            model.lowvram = True
+        else:
+            for name in before:
+                delattr(model, name)
         try:
             connect()
         except UserError as error:
             return {"message": str(error)}
         finally:
-            setattr(model, attribute, before)
+            for name, value in before.items():
+                setattr(model, name, value)
     return {"message": ""}
 
 

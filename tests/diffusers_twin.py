@@ -1,4 +1,4 @@
-"""The drawn checkpoints of draw_checkpoint.py in diffusers: the very weights, through diffusers' own key conversion."""
+"""The drawn checkpoints of comfyui/ and webui/ in diffusers: the very weights, through diffusers' own key conversion."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-CONFIGS = Path(__file__).resolve().parents[2] / "ti_train" / "hosts" / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "ti_train" / "hosts" / "configs"
 NETWORK = "model.diffusion_model."
+VAE = "first_stage_model."
 SHARED = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "use_linear_projection": True}
 UNETS = {
+    "sd1": {
+        "block_out_channels": (320,), "layers_per_block": 1, "cross_attention_dim": 768, "attention_head_dim": 8,
+        "down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",),
+        "use_linear_projection": False,
+    },
+    "sd1-whole": {"cross_attention_dim": 768, "attention_head_dim": 8, "use_linear_projection": False},
     "sd2-v": {
         "block_out_channels": (320,) * 4, "cross_attention_dim": 1024, "attention_head_dim": 5,
         "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
@@ -25,17 +32,19 @@ UNETS = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }  # fmt: skip
-SHIPPED = {"sd2-v": "sd21-v", "sdxl": "sdxl"}
+SHIPPED = {"sd1": "sd15", "sd1-whole": "sd15", "sd2-v": "sd21-v", "sdxl": "sdxl"}
 ENCODERS = {
+    "sd1": {"text_encoder": "cond_stage_model.transformer."},
+    "sd1-whole": {"text_encoder": "cond_stage_model.transformer."},
     "sd2-v": {"text_encoder": "cond_stage_model.model."},
-    "sdxl": {"text_encoder": "conditioner.embedders.0.", "text_encoder_2": "conditioner.embedders.1.model."},
+    "sdxl": {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
 }
 
 
 def twin(file: Path, family: str) -> Any:
-    """A pipeline in fp32; its VAE is another one."""
+    """A pipeline in fp32; its VAE is another one where the file has TAESD."""
     import diffusers
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
     from ti_train.hosts.diffusers_loading import clip_tokenizer
 
@@ -50,7 +59,11 @@ def twin(file: Path, family: str) -> Any:
         name.replace("text_encoder", "tokenizer"): clip_tokenizer(shipped / name.replace("text_encoder", "tokenizer"))
         for name in ENCODERS[family]
     }
-    parts |= {"unet": unet, "vae": diffusers.AutoencoderTiny()}
+    vae = diffusers.AutoencoderTiny()
+    if VAE + "quant_conv.weight" in weights:
+        vae = diffusers.AutoencoderKL.from_config(shipped / "vae")
+        vae.load_state_dict(convert_ldm_vae_checkpoint(weights, vae.config))
+    parts |= {"unet": unet, "vae": vae}
     parts["scheduler"] = diffusers.DDIMScheduler.from_config(scheduler)
     if family == "sdxl":
         return diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
@@ -68,7 +81,7 @@ def text_encoder(folder: Path, weights: dict[str, Any], prefix: str) -> Any:
     if prefix.endswith("model."):
         converted = convert_open_clip_checkpoint(model, own, prefix)
     else:
-        converted = convert_ldm_clip_checkpoint(own, prefix + "transformer.")
+        converted = convert_ldm_clip_checkpoint(own, prefix)
     names = set(model.state_dict())
     # transformers 5 has no `text_model.` in the names of a text model without projection
     fitting = {key if key in names else key.removeprefix("text_model."): tensor for key, tensor in converted.items()}
