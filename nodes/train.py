@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
 from ..ti_train.config import PRESETS, TrainConfig
-from ..ti_train.dataset import encode_pictures
+from ..ti_train.data.dataset import encode_pictures
 from ..ti_train.hosts.comfy import ComfyHost
 from ..ti_train.hosts.comfy_words import with_words
 from ..ti_train.prompts import WORD

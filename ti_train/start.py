@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import TrainConfig
-from .dataset import Dataset, seed_from
+from .data.dataset import Dataset, seed_from
 from .embedding import from_text
 from .errors import UserError
 from .formats import load_embedding

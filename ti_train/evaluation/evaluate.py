@@ -20,13 +20,13 @@ from typing import Protocol
 
 from PIL import Image
 
-from .dataset import read_pictures
-from .embedding import Embedding
-from .errors import UserError
-from .files import file_name
-from .formats import config_of
-from .hosts.base import Host, Prompt, Vectors, Words
-from .prompts import WORD, slots
+from ..data.dataset import read_pictures
+from ..embedding import Embedding
+from ..errors import UserError
+from ..files import file_name
+from ..formats import config_of
+from ..hosts.base import Host, Prompt, Vectors, Words
+from ..prompts import WORD, slots
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
 
