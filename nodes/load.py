@@ -93,7 +93,7 @@ def embedding_path(name: str) -> Path:
         raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
-        raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Refresh the page and choose one.")
+        raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Put it there, or name another.")
     return Path(path)
 
 

@@ -82,6 +82,14 @@ def test_missing_captions_are_told_where_the_templates_use_them(train, tmp_path,
     assert capsys.readouterr().err.count("green.png has no caption") == warned
 
 
+@pytest.mark.parametrize("ending", [".pt", ".png"])
+def test_going_on_from_a_file_of_another_tools_layout(train, words, tmp_path, ending):
+    assert main(["convert", str(words[1]), str(tmp_path / f"given{ending}")]) == 0
+    assert train("--init", str(tmp_path / f"given{ending}"), "--num-vectors", "2", "--lr", "0") == 0
+    given, learnt = (load_file(file)["emb_params"] for file in (words[1], tmp_path / "my-toy.safetensors"))
+    assert torch.equal(given, learnt)
+
+
 def test_gradient_checkpointing_learns_the_same_word(train, tmp_path):
     assert train() == 0
     plain = load_file(tmp_path / "my-toy.safetensors")["emb_params"]

@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add(
         "--init",
         required=True,
-        help='what the pictures show in a word or two ("cat"), or a .safetensors to go on from',
+        help='what the pictures show in a word or two ("cat"), or an embedding file of any layout to go on from',
     )
     add(
         "--preset",
