@@ -74,9 +74,9 @@ def main() -> None:
 
     pack()
     from pack.ti_train.config import TrainConfig
-    from pack.ti_train.dataset import encode_pictures
+    from pack.ti_train.data.dataset import encode_pictures
+    from pack.ti_train.data.picture import Picture
     from pack.ti_train.loop import train
-    from pack.ti_train.picture import Picture
 
     with torch.inference_mode(), torch.inference_mode(False):  # as in a node
         host = make_host(*load(a.checkpoint))

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ti_train.config import PRESETS, TrainConfig
-from ti_train.dataset import encode_pictures, find_pictures, read_pictures
+from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures
 from ti_train.hosts.diffusers import DiffusersHost
 from ti_train.loop import Step, train
 

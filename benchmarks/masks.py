@@ -26,11 +26,11 @@ from demo.measure import background_of, edit_shown, fidelity  # noqa: E402
 from demo.showcase import GUIDANCE, STEPS  # noqa: E402
 from demo.world import BACKGROUNDS, render, silhouette  # noqa: E402
 from ti_train.config import TrainConfig  # noqa: E402
-from ti_train.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
+from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
+from ti_train.data.masks import Source  # noqa: E402
 from ti_train.hosts.base import SampleRequest, Vectors  # noqa: E402
 from ti_train.hosts.diffusers import DiffusersHost  # noqa: E402
 from ti_train.loop import Done, train  # noqa: E402
-from ti_train.masks import Source  # noqa: E402
 from ti_train.prompts import parse  # noqa: E402
 
 CONCEPT = CONCEPTS["teal-heart"]

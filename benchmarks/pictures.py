@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ti_train.config import TrainConfig  # noqa: E402
-from ti_train.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
+from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
 from ti_train.hosts.diffusers import DiffusersHost  # noqa: E402
 from ti_train.loop import Step, train  # noqa: E402
 

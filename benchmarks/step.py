@@ -28,14 +28,14 @@ sys.path.insert(0, str(ROOT))
 
 from ti_train.checkpoint import RunFiles, State  # noqa: E402
 from ti_train.config import TrainConfig  # noqa: E402
-from ti_train.dataset import Dataset, encode_pictures  # noqa: E402
+from ti_train.data.dataset import Dataset, encode_pictures  # noqa: E402
+from ti_train.data.picture import Picture  # noqa: E402
 from ti_train.embedding import Embedding  # noqa: E402
 from ti_train.fixed_batch import FixedBatch  # noqa: E402
 from ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
 from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype  # noqa: E402
 from ti_train.hosts.diffusers_text import place_vectors  # noqa: E402
 from ti_train.loop import Step, train  # noqa: E402
-from ti_train.picture import Picture  # noqa: E402
 from ti_train.prompts import WORD, Templates  # noqa: E402
 
 

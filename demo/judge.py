@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ti_train.errors import UserError
-from ti_train.evaluate import EvaluationPrompts
+from ti_train.evaluation.evaluate import EvaluationPrompts
 
 from .concepts import Concept, load
 from .measure import Mask, edit_shown, fidelity, pixels, read, segment

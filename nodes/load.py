@@ -13,14 +13,14 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..ti_train.captions import caption_file, read_caption
-from ..ti_train.dataset import find_pictures
+from ..ti_train.data.captions import caption_file, read_caption
+from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
+from ..ti_train.data.masks import mask_file
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy_words import widths, with_words
-from ..ti_train.image_files import DAMAGED, read_image, read_mask
-from ..ti_train.masks import mask_file
 from .files import embedding_files
 from .sockets import CATEGORY, EmbeddingSocket
 from .tensors import to_batch, to_mask
@@ -93,7 +93,7 @@ def embedding_path(name: str) -> Path:
         raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
-        raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Refresh the page and choose one.")
+        raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Put it there, or name another.")
     return Path(path)
 
 

@@ -14,11 +14,11 @@ from aiohttp import web
 from PIL import Image
 from server import PromptServer
 
-from ..ti_train.captions import caption_file
+from ..ti_train.data.captions import caption_file
+from ..ti_train.data.image_files import DAMAGED, SUFFIXES, on_white, upright
+from ..ti_train.data.picture import bucket
 from ..ti_train.errors import UserError
 from ..ti_train.files import write_atomically
-from ..ti_train.image_files import DAMAGED, SUFFIXES, on_white, upright
-from ..ti_train.picture import bucket
 from .live import LiveRun, runs
 from .load import caption_of, inside_input, pictures_of
 from .tensors import side_to_train_at

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..ti_train.checkpoint import RunFiles
 from ..ti_train.config import TrainConfig
-from ..ti_train.dataset import Dataset
+from ..ti_train.data.dataset import Dataset
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding, save_embedding

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..ti_train.data.picture import Picture, bucket
 from ..ti_train.errors import UserError
-from ..ti_train.picture import Picture, bucket
 
 T = TypeVar("T")
 

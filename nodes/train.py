@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
 from ..ti_train.config import PRESETS, TrainConfig
-from ..ti_train.dataset import encode_pictures
+from ..ti_train.data.dataset import encode_pictures
+from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy import ComfyHost
 from ..ti_train.hosts.comfy_words import with_words
 from ..ti_train.prompts import WORD
 from ..ti_train.report import loss_plot
 from .files import EXISTING, place
+from .load import embedding_path
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
@@ -50,7 +50,7 @@ class TrainEmbedding(io.ComfyNode):
                     "initial_text",
                     default="object",
                     tooltip="What the pictures show, roughly, in plain words ('cat', 'painting'): learning starts "
-                    "there. Or an embedding file (name.safetensors) to go on from.",
+                    "there. Or a file of the embeddings folder (name.safetensors, name.pt ...) to go on from.",
                 ),
                 io.Int.Input(
                     "num_vectors",
@@ -211,6 +211,4 @@ class TrainEmbedding(io.ComfyNode):
 
 def initial(text: str) -> str:
     """An embedding file is named as in the embeddings folder; anything else is a text."""
-    if not text.endswith(".safetensors"):
-        return text
-    return str(Path(folder_paths.get_full_path_or_raise("embeddings", text)))
+    return str(embedding_path(text)) if names_file(text) else text

@@ -19,7 +19,7 @@ from tiny_host import TinyHost, dataset_of
 from tiny_pipeline import write_pipeline
 
 from ti_train.config import TrainConfig
-from ti_train.dataset import Dataset
+from ti_train.data.dataset import Dataset
 
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("any-machine")

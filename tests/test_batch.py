@@ -12,12 +12,12 @@ from PIL import Image
 from tiny_host import ENCODER, TinyHost
 
 from ti_train.batch import draw_noise, in_passes
-from ti_train.dataset import Dataset, Encoded, encode_pictures
+from ti_train.data.dataset import Dataset, Encoded, encode_pictures
+from ti_train.data.picture import Picture
 from ti_train.fixed_batch import FixedBatch
 from ti_train.formats import load_embedding
 from ti_train.hosts.base import Size
 from ti_train.loop import Step, train
-from ti_train.picture import Picture
 from ti_train.prompts import Templates
 
 SHAPES = [(32, 32), (24, 40), (40, 24), (16, 64)]

@@ -14,9 +14,10 @@ pytest.importorskip("diffusers")
 
 from demo.concepts import CONCEPTS, load
 from demo.measure import fidelity, pair_fidelity
-from ti_train.__main__ import DEMO, main
+from ti_train.__main__ import main
+from ti_train.commands.model import DEMO
 from ti_train.config import TrainConfig
-from ti_train.dataset import encode_pictures, find_pictures, read_pictures
+from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures
 from ti_train.formats import load_embedding
 from ti_train.hosts.base import SampleRequest, Vectors
 from ti_train.hosts.diffusers import DiffusersHost

@@ -14,14 +14,15 @@ from demo.grammar import TOY
 from demo.judge import EDITS, SHAPES, DrawnJudge, solid
 from demo.measure import fidelity, pixels, read, segment
 from demo.world import Artist, Figure, Scene, render
-from ti_train.__main__ import DEMO, main
-from ti_train.dataset import find_pictures
+from ti_train.__main__ import main
+from ti_train.commands.model import DEMO
+from ti_train.data.dataset import find_pictures
 from ti_train.errors import UserError
-from ti_train.evaluate import EvaluationPrompts, Subject, evaluate, initial_words, training_pictures
+from ti_train.evaluation.evaluate import EvaluationPrompts, Subject, evaluate, initial_words, training_pictures
+from ti_train.evaluation.samples import Sampling
+from ti_train.evaluation.scores import Score
 from ti_train.formats import load_embedding
 from ti_train.hosts.diffusers import DiffusersHost
-from ti_train.samples import Sampling
-from ti_train.scores import Score
 
 WORDS = sorted(path.stem for path in (DEMO / "words").glob("*.safetensors"))
 DUSK = CONCEPTS["dusk-lines"].truth

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
 from ti_train.hosts.base import Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES

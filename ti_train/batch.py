@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .dataset import Encoded
+from .data.dataset import Encoded
 from .hosts.base import Host, Prompt, Size, Words
 from .objective import add_noise, denoising_loss, target
 

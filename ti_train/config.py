@@ -7,8 +7,8 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from .data.masks import Source
 from .errors import UserError
-from .masks import Source
 
 RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 UNSAFE_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
@@ -54,7 +54,7 @@ class TrainConfig:
     keep_tags: int = 0  # tags at a caption's beginning that are neither shuffled nor left out
     flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
     square: bool = False  # the middle square, as in the published runs, instead of about the whole picture
-    mask: Source = "files"  # what says which part of a picture is learnt: see masks.py
+    mask: Source = "files"  # what says which part of a picture is learnt: see data/masks.py
     resolution: int = 0  # side in pixels of a square picture, others have as many pixels; 0: the model's own
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest

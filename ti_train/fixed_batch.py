@@ -14,7 +14,7 @@ import torch
 
 from .batch import Pass, draw_noise, in_passes
 from .config import TrainConfig
-from .dataset import Dataset, seed_from
+from .data.dataset import Dataset, seed_from
 from .hosts.base import Host, Words
 from .objective import draw_timesteps
 from .prompts import Templates

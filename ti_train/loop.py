@@ -23,7 +23,7 @@ from . import __version__
 from .batch import draw_latents, draw_noise, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
-from .dataset import Dataset, seed_from
+from .data.dataset import Dataset, seed_from
 from .embedding import Embedding, first_of, mean_cosine, mean_norm, squared_distance
 from .errors import UserError
 from .fixed_batch import FixedBatch

@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import TrainConfig
-from .dataset import Dataset, seed_from
+from .data.dataset import Dataset, seed_from
 from .embedding import from_text
 from .errors import UserError
-from .formats import load_embedding
+from .formats import load_embedding, names_file
 from .hosts.base import Host
 
 
 def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
     """Each encoder's start vectors, and what the user should know about them. Raises UserError."""
     start, remarks = {}, []
-    if config.init.endswith(".safetensors"):
+    if names_file(config.init):
         embedding = load_embedding(Path(config.init))
         start = embedding.fitted_to(host.widths)
         if embedding.num_vectors != config.num_vectors:

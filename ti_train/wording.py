@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from .config import TrainConfig
-from .dataset import Dataset, Encoded
+from .data.dataset import Dataset, Encoded
 from .errors import UserError
 from .hosts.base import Prompt, Vectors, Words
 from .prompts import NAME, WORD, Templates, beside, latest_word, says, vary_tags, with_name_last

@@ -7,8 +7,8 @@ from pathlib import Path
 from modules import paths_internal, shared
 
 from ..ti_train.config import check_name
+from ..ti_train.data.image_files import SUFFIXES
 from ..ti_train.errors import UserError
-from ..ti_train.image_files import SUFFIXES
 
 PICTURES, RUNS = "pictures", "runs"
 WORD_SUFFIX = ".safetensors"

@@ -14,7 +14,7 @@ import torch
 from modules import call_queue, devices, progress, shared
 
 from ..ti_train.config import TrainConfig
-from ..ti_train.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..ti_train.errors import UserError
 from ..ti_train.loop import Done, Preview, Step, Warning, train
 from ..ti_train.prompts import Templates

@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..ti_train.captions import caption_file, read_caption
-from ..ti_train.dataset import find_pictures
+from ..ti_train.data.captions import caption_file, read_caption
+from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.image_files import DAMAGED, on_white, upright
 from ..ti_train.errors import UserError
 from ..ti_train.files import write_atomically
-from ..ti_train.image_files import DAMAGED, on_white, upright
 from . import folders
 
 THUMBNAIL = 192  # pixels

@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from ..ti_train.checkpoint import RunFiles
-from ..ti_train.config import PRESETS, TrainConfig
+from ..ti_train.config import PRESETS, TrainConfig, check_name
 from ..ti_train.errors import UserError
+from ..ti_train.formats import names_file
 from ..ti_train.prompts import BUILT_IN
 from . import folders
 
@@ -17,8 +18,8 @@ class TrainRequest(BaseModel):
     name: str = Field(description="How the word is written in prompts, and its file's name.", min_length=1)
     init: str = Field(
         default="object",
-        description="What the pictures show in the model's own words ('cat'), or NAME.safetensors of the embeddings "
-        "folder to go on from.",
+        description="What the pictures show in the model's own words ('cat'), or a file of the embeddings folder "
+        "(NAME.safetensors, NAME.pt ...) to go on from.",
     )
     pictures: str = Field(description="A folder below ti-train/pictures, with 3 to 5 pictures.")
     num_vectors: int = Field(default=1, description="Vectors (tokens) of the word, 1 to 75.", ge=1, le=75)
@@ -73,9 +74,10 @@ class TrainRequest(BaseModel):
         return file
 
     def _start(self) -> str:
-        if not self.init.endswith(folders.WORD_SUFFIX):
+        if not names_file(self.init):
             return self.init
-        return str(folders.word_file(self.init[: -len(folders.WORD_SUFFIX)]))
+        check_name(self.init)
+        return str(folders.embeddings() / self.init)
 
     def _templates(self) -> str | None:
         if self.templates is None or self.templates in BUILT_IN:

@@ -209,9 +209,9 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """A card that is full in step 2, and one that stays so."""
     from pack.nodes.run import learn
     from pack.ti_train.config import TrainConfig
-    from pack.ti_train.dataset import encode_pictures
+    from pack.ti_train.data.dataset import encode_pictures
+    from pack.ti_train.data.picture import Picture
     from pack.ti_train.errors import UserError
-    from pack.ti_train.picture import Picture
 
     host = make_host(*load(checkpoint))
     noise = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -29,6 +29,11 @@ DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON rais
 )
 
 
+def names_file(text: str) -> bool:
+    """Whether a text is an embedding file's name, by its ending, and no word or phrase."""
+    return text.lower().endswith(READABLE)
+
+
 def load_embedding(path: Path) -> Embedding:
     """The word in a file of any layout: encoder -> vectors [n, width] fp32. Raises UserError."""
     return read_word(path).embedding

@@ -20,13 +20,13 @@ from typing import Protocol
 
 from PIL import Image
 
-from .dataset import read_pictures
-from .embedding import Embedding
-from .errors import UserError
-from .files import file_name
-from .formats import config_of
-from .hosts.base import Host, Prompt, Vectors, Words
-from .prompts import WORD, slots
+from ..data.dataset import read_pictures
+from ..embedding import Embedding
+from ..errors import UserError
+from ..files import file_name
+from ..formats import config_of, names_file
+from ..hosts.base import Host, Prompt, Vectors, Words
+from ..prompts import WORD, slots
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
 
@@ -122,7 +122,7 @@ class Subject:
 def initial_words(embeddings: Iterable[Embedding], init: str) -> list[Subject]:
     """`init`, or where it is "" what the embeddings say they began with, each once; a file to begin with is no word."""
     told = [str(config_of(embedding).get("init", "")) for embedding in embeddings]
-    words = [init] if init else [text for text in dict.fromkeys(told) if text and not text.endswith(".safetensors")]
+    words = [init] if init else [text for text in dict.fromkeys(told) if text and not names_file(text)]
     return [Subject(text, text) for text in words]
 
 

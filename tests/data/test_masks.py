@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw
 from tiny_host import TinyHost, dataset_of
 from torch import Tensor
 
-from ti_train.dataset import encode_pictures, find_pictures, read_pictures, weights_of
+from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures, weights_of
+from ti_train.data.masks import mask_file, without_masks
+from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.fixed_batch import FixedBatch
 from ti_train.formats import load_embedding
 from ti_train.loop import train
-from ti_train.masks import mask_file, without_masks
 from ti_train.objective import denoising_loss
-from ti_train.picture import Picture
 from ti_train.prompts import Templates
 
 RED = (220, 30, 30)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from .errors import UserError
-from .files import file_name, write_atomically
-from .hosts.base import Host, Prompt, SampleRequest, Words
+from ..errors import UserError
+from ..files import file_name, write_atomically
+from ..hosts.base import Host, Prompt, SampleRequest, Words
 
 SETTINGS = "settings.json"
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ti_train.captions import decode
-from ti_train.dataset import find_pictures, read_pictures
+from ti_train.data.captions import decode
+from ti_train.data.dataset import find_pictures, read_pictures
 
 
 @pytest.fixture

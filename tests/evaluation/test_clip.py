@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ti_train.clip import (
+from ti_train.errors import UserError
+from ti_train.evaluation.clip import (
     Clip,
     ClipJudge,
     image_similarity,
@@ -17,7 +18,6 @@ from ti_train.clip import (
     text_similarity,
     without_placeholder,
 )
-from ti_train.errors import UserError
 
 EAST, NORTH, UP = torch.eye(3)
 

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import UserError
-from .hosts.base import Size
+from ..errors import UserError
+from ..hosts.base import Size
 
 
 @dataclass(frozen=True)

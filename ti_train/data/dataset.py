@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
+from ..hosts.base import Host, Size
 from .captions import CaptionReader
-from .errors import UserError
-from .hosts.base import Host, Size
 from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
 from .masks import Source, mask_file, without_masks
 from .picture import Picture, bucket

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from .files import write_atomically
-from .lettering import font, legible
-from .report import GRID, INK, MARK, PAPER
+from ..files import write_atomically
+from ..lettering import font, legible
+from ..report import GRID, INK, MARK, PAPER
 
 Box = tuple[float, float, float, float]
 

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from ti_train.commands.progress import Bar, ProgressBar
 from ti_train.loop import Step
-from ti_train.progress import Bar, ProgressBar
 
 
 class Terminal(io.StringIO):

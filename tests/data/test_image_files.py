@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps, features
 
-from ti_train.dataset import find_pictures, read_pictures
+from ti_train.data.dataset import find_pictures, read_pictures
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable
 from typing import TextIO
 
-from .evaluate import Sampled
-from .loop import Step
-from .scores import Score
+from ..evaluation.evaluate import Sampled
+from ..evaluation.scores import Score
+from ..loop import Step
 
 REDRAW = 0.1  # seconds
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .errors import UserError
-from .prompts import WORD
+from ..errors import UserError
+from ..prompts import WORD
 
 ENCODED_AT_ONCE = 16  # pictures
 PAPERS_MODEL = "ViT-B-32-quickgelu"  # OpenAI's weights want this activation; those of others the plain ViT-B-32

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from ti_train.data.picture import Picture, bucket, crop
 from ti_train.hosts.base import Size
-from ti_train.picture import Picture, bucket, crop
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from .errors import UserError
+from ..errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
 NOT_EVERYWHERE = (".avif", ".heic", ".heif")  # Pillow reads AVIF from 11.3 on, and what phones save with a plug-in

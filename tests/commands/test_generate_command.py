@@ -1,0 +1,60 @@
+"""`generate`: pictures with words, from the same seed the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from ti_train.__main__ import main
+
+
+def generate(model: Path, out: Path, prompt: str, words: list[Path], *more: str) -> list[str]:
+    given = ["--model", model, "--out", out, "--prompt", prompt]
+    given += [part for word in words for part in ("--embedding", word)]
+    assert main(["generate", *map(str, given), "--steps", "2", "--device", "cpu", *more]) == 0
+    return sorted(path.name for path in out.iterdir())
+
+
+def test_generating_with_two_words(pipeline_folder, words, tmp_path, capsys):
+    made = generate(pipeline_folder, tmp_path / "out", "<my-cat> and <my-dog>", words, "--number", "2", "--seed", "5")
+    assert made == ["my-cat-and-my-dog-5.png", "my-cat-and-my-dog-6.png"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in made]
+    first, second = (np.asarray(Image.open(tmp_path / "out" / name)) for name in made)
+    assert first.shape == (16, 16, 3)
+    assert (first != second).any()
+
+
+def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_folder, words, tmp_path):
+    def pixels(out: str, prompt: str) -> bytes:
+        (name,) = generate(pipeline_folder, tmp_path / out, prompt, words[:1], "--number", "1")
+        return Image.open(tmp_path / out / name).tobytes()
+
+    assert pixels("a", "a *") == pixels("b", "a *") == pixels("c", "a <my-cat>")
+    assert pixels("a", "a *") != pixels("d", "a cat")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "No model is given"),
+        (["--model", "no-such-model"], "is no model folder"),
+        (["--model", "MODEL", "--embedding", "none.safetensors"], "There is no embedding file"),
+        (["--model", "MODEL", "--out", __file__], "test_generate_command.py"),
+    ],
+)
+def test_generating_from_what_is_not_there(pipeline_folder, the_sentence, arguments, why):
+    arguments = [str(pipeline_folder) if a == "MODEL" else a for a in arguments]
+    assert main(["generate", "--prompt", "a *", "--steps", "1", "--device", "cpu", *arguments]) == 1
+    assert why in the_sentence()
+
+
+def test_a_word_of_another_family_is_refused_with_both_widths(pipeline_folder, tmp_path, the_sentence):
+    save_file({"emb_params": torch.ones(1, 768)}, tmp_path / "sd1.safetensors")
+    command = ["generate", "--model", pipeline_folder, "--embedding", tmp_path / "sd1.safetensors", "--prompt", "*"]
+    assert main([*map(str, command), "--device", "cpu"]) == 1
+    assert "width 768, but the model's text encoder wants 32" in the_sentence()

@@ -1,0 +1,74 @@
+"""python -m ti_train, as people start it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ti_train.__main__ import main
+from ti_train.formats import load_embedding
+from ti_train.report import read_steps
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def started(*arguments: str | Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ti_train", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_without_a_command_the_usage_is_shown(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "usage: python -m ti_train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["generate"], ["inspect"], ["convert"], ["merge"], ["demo"]], ids=lambda c: " ".join(c)
+)
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_a_mistake_is_no_traceback(tmp_path):
+    process = started("inspect", tmp_path / "none.safetensors")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert re.fullmatch(r"ti_train: There is no embedding file '[^\n]*'\.\n", err)
+
+
+NO_SIGINT = os.name == "nt" or signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # ignored by jobs in the background
+
+
+@pytest.mark.skipif(NO_SIGINT, reason="no SIGINT can be sent to a single process here")
+def test_ctrl_c_in_mid_run_keeps_the_word_and_resume_completes_it(pipeline_folder, pictures, tmp_path):
+    command = ["train", "--model", pipeline_folder, "--images", pictures, "--out", tmp_path, "--name", "my-toy"]
+    command += ["--init", "toy", "--steps", "100", "--batch-size", "1", "--device", "cpu", "--dtype", "float32"]
+    process = started(*command)
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if re.search(r" [1-9]\d*/100 ", line):
+            break
+    process.send_signal(signal.SIGINT)
+    *more, kept, interrupted = process.communicate()[1].splitlines()
+    assert process.returncode == 130
+    assert all(line.startswith("[") for line in said + more), "no library and no traceback adds to the progress"
+    assert interrupted == "Interrupted."
+    step = int(re.findall(r"Step (\d+) is kept in", kept)[0])
+    assert 0 < step < 100
+    assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] == str(step)
+    assert main([*map(str, command), "--resume"]) == 0
+    assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == list(range(101))

@@ -1,0 +1,60 @@
+"""`demo`: learns a word on the model that comes along, and shows what it does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..config import TrainConfig
+from ..data.dataset import find_pictures
+from ..errors import UserError
+from ..formats import load_embedding
+from ..start import starting_vectors
+from .model import DEMO, on_device
+from .train import learn
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("demo", help="learn a word on the model that comes along, in about a minute")
+    command.add_argument(
+        "--out", type=Path, default=Path("demo-output"), help="folder for the results (default: %(default)s)"
+    )
+    command.add_argument("--concept", default="teal-heart", help="a folder of demo/concepts (default: %(default)s)")
+    command.set_defaults(run=run)
+
+
+def run(a: argparse.Namespace) -> None:
+    from demo.concepts import load
+    from demo.showcase import show
+
+    from ..hosts.diffusers import DiffusersHost
+
+    folder = DEMO / "concepts" / a.concept
+    if not (folder / "concept.json").is_file():
+        there = ", ".join(sorted(path.parent.name for path in (DEMO / "concepts").glob("*/concept.json")))
+        raise UserError(f"There is no demo concept '{a.concept}'. There are: {there}.")
+    concept = load(folder / "concept.json")
+    host = DiffusersHost.load(DEMO / "model")
+    preset = "Style" if concept.kind == "style" else "Balanced"
+    config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
+    done = learn(host, find_pictures(folder), config, a.out)
+    words = {
+        file.stem: on_device(load_embedding(file), host) for file in sorted((DEMO / "words").glob("*.safetensors"))
+    }
+    kinds = {word: load(DEMO / "concepts" / word / "concept.json").kind for word in words}
+    companion = next(word for word, kind in kinds.items() if kind == "object" and word != concept.name)
+    start, _ = starting_vectors(host, config)
+    result = show(host, concept, folder, start, on_device(done.embedding, host), companion, words)
+    sheet = a.out / f"{concept.name}-sheet.png"
+    result.sheet.save(sheet)
+    print(f"Learnt: '{concept.name}' ({concept.kind}) from the pictures in {folder}; see {sheet}")
+    print(
+        f"How well: {result.after:.0%} of it is seen in new pictures, where its initial word '{concept.init}' shows "
+        f"{result.before:.0%}; {result.edited:.0%} of the edits show (read from the pixels)."
+    )
+    example = "a heart in the style of *" if concept.kind == "style" else "a sketch of a *"
+    print(
+        f"How to use it: {sys.executable} -m ti_train generate --demo --embedding {done.path} "
+        f'--prompt "{example}"; in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/.'
+    )

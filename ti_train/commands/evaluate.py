@@ -1,0 +1,78 @@
+"""`evaluate`: measures likeness and editability, with CLIP or with the demo's own judge."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from ..data.dataset import find_pictures
+from ..errors import UserError
+from ..evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
+from ..evaluation.evaluate import PAPER, Judge, Subject, evaluate, initial_words, training_pictures
+from ..evaluation.samples import Sampling
+from ..evaluation.scores import table, write_scores
+from ..formats import load_embedding
+from .model import add_model_arguments, load_model, on_device
+from .progress import scores_of
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("evaluate", help="measure likeness and editability as the paper does")
+    add = command.add_argument
+    add_model_arguments(command, demo="the model that comes along; its drawn attributes measure in place of CLIP")
+    add("--embedding", type=Path, action="append", required=True, help="a learnt word (repeatable, to compare)")
+    add("--images", type=Path, required=True, help="folder with the training pictures")
+    add("--init", default="", help="the initial word, a reference (default: what the embedding files say)")
+    add("--style", action="store_true", help="the word is a style")
+    add("--prompts", type=Path, help="text file with an edit prompt a line, * being the word (default: the paper's)")
+    add("--number", type=int, default=64, help="samples a prompt (default: %(default)s)")
+    add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
+    add("--guidance", type=float, default=5.0, help="classifier-free guidance (default: %(default)s)")
+    add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
+    add("--seed", type=int, default=0, help="of the first sample (default: %(default)s)")
+    add("--batch-size", type=int, default=4, help="samples made at once (default: %(default)s)")
+    add("--clip-model", default=PAPERS_MODEL, help="a model of open_clip (default: %(default)s, the paper's)")
+    add("--clip-weights", default="", help="file with its weights, or the name that open_clip has for them")
+    add("--out", type=Path, default=Path("evaluation"), help="folder for samples and results (default: %(default)s)")
+    command.set_defaults(run=run)
+
+
+def run(a: argparse.Namespace) -> None:
+    from ..hosts.diffusers_ddim import sample_with_ddim
+
+    embeddings = {file.stem: load_embedding(file) for file in a.embedding}
+    if len(embeddings) < len(a.embedding):
+        raise UserError(
+            "Two of the embedding files have the same name. Rename one, so that a table can tell them apart."
+        )
+    clip = None if a.demo else Clip.load(a.clip_model, a.clip_weights)
+    files = find_pictures(a.images)
+    host = load_model(a)
+    sample_with_ddim(host)
+    sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
+    warnings: list[str] = []
+    pictures = training_pictures(files, sampling.side, warnings)
+    judge: Judge
+    if clip is None:
+        from demo.judge import DrawnJudge
+
+        judge = DrawnJudge.load(a.images, pictures)
+        prompts = judge.prompts
+    else:
+        judge = ClipJudge(clip.to(host.device), pictures)
+        prompts = PAPER["style" if a.style else "object"]
+    prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
+    references = initial_words(embeddings.values(), a.init)
+    if not references:
+        warnings.append("No initial word is known for a reference; --init gives one.")
+    for message in warnings:
+        print(f"Warning: {message}", file=sys.stderr)
+    samples = a.out / "samples"
+    print(f"Sampling into {samples}. Stop when you like: the same command goes on where it was stopped.")
+    subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
+    scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples))
+    settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
+    print(table(scores))
+    print(*write_scores(scores, settings, a.out), sep="\n")

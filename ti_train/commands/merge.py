@@ -1,0 +1,42 @@
+"""`merge`: makes one word of several."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..embedding import MERGES, merge
+from ..formats import Reading, load_embedding
+from .word_files import add_export_arguments, export
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "merge", help="make one word of several", usage="python -m ti_train merge IN IN [IN ...] OUT [options]"
+    )
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="embeddings, and the file to write")
+    command.add_argument(
+        "--how",
+        choices=MERGES,
+        default=MERGES[0],
+        help="concatenate the vectors, add them up, or go along the arc from one word to the other "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--weights",
+        type=numbers,
+        metavar="W,W",
+        help="a factor for each word; of interpolate only their ratio counts (default: all 1)",
+    )
+    add_export_arguments(command)
+    command.set_defaults(run=run)
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def run(a: argparse.Namespace) -> None:
+    *sources, out = a.files
+    words = [load_embedding(source) for source in sources]
+    export(Reading(merge(words, a.how, a.weights or [1.0] * len(words), out.stem), "merged", {}), out, a)

@@ -1,0 +1,44 @@
+"""The model that a command samples with: its arguments, and how it is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..embedding import Embedding
+from ..errors import UserError
+from ..hosts.base import Host, Vectors
+
+if TYPE_CHECKING:
+    from ..hosts.diffusers import DiffusersHost
+
+DEMO = Path(__file__).resolve().parents[2] / "demo"
+MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"
+DEVICE = "auto, cuda, mps, xpu or cpu (default: %(default)s)"
+
+
+def add_model_arguments(command: argparse.ArgumentParser, demo: str) -> None:
+    add = command.add_argument
+    add("--model", type=Path, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
+    add("--demo", action="store_true", help=demo)
+    add("--device", default="auto", help=DEVICE)
+
+
+def load_model(a: argparse.Namespace) -> DiffusersHost:
+    """Raises UserError."""
+    from ..hosts.diffusers import DiffusersHost
+
+    if a.model is None and not a.demo:
+        raise UserError(
+            "No model is given. Give --model with a checkpoint or folder, or --demo for the one that comes along."
+        )
+    return DiffusersHost.load(a.model or DEMO / "model", a.device, prediction=a.prediction_type)
+
+
+def on_device(embedding: Embedding, host: Host) -> Vectors:
+    """The word's vectors under the model's encoder names, where the model is. Raises UserError."""
+    return {encoder: v.to(host.device) for encoder, v in embedding.fitted_to(host.widths).items()}

@@ -1,0 +1,1 @@
+"""The training set: from a folder of pictures, captions and masks to latents."""
