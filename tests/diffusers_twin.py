@@ -1,4 +1,4 @@
-"""The drawn checkpoints of comfyui/ and webui/ in diffusers: the very weights, through diffusers' own key conversion."""
+"""The checkpoints drawn in comfyui/ and webui/, in diffusers: the very weights, by diffusers' own key conversion."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ ENCODERS = {
     "sd1": {"text_encoder": "cond_stage_model.transformer."},
     "sd1-whole": {"text_encoder": "cond_stage_model.transformer."},
     "sd2-v": {"text_encoder": "cond_stage_model.model."},
-    "sdxl": {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
+    "sdxl": {
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    },
 }
 
 

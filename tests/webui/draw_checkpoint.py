@@ -5,9 +5,10 @@ usage: draw_checkpoint.py FILE sd1         a U-Net of one level, 0.5 GB, and FIL
        draw_checkpoint.py FILE sd2-v       Stable Diffusion 2 with v-prediction and narrow levels, and its .yaml
        draw_checkpoint.py FILE sdxl        Stable Diffusion XL with narrow levels, and its .yaml
 
-The text encoders have their true shapes, which the hosts take for granted. fp16, in the layout of the original release. Every layer is drawn, those too that training would begin at zero, since a
-U-Net whose attention adds nothing ignores its prompt. The norms get weights that differ: a plain LayerNorm's output has
-a mean of zero, by which the hosts' emphasis divides.
+The text encoders have their true shapes, which the hosts take for granted. fp16, in the layout of the original release.
+Every layer is drawn, those too that training would begin at zero, since a U-Net whose attention adds nothing ignores
+its prompt. The norms get weights that differ: a plain LayerNorm's output has a mean of zero, by which the hosts'
+emphasis divides.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Network:
-    """A U-Net: its levels' channels (by CHANNELS) and transformer blocks, residual blocks a level, width of the text."""
+    """A U-Net: its levels' channels (by CHANNELS) and transformers, residual blocks a level, width of the text."""
 
     levels: tuple[int, ...]
     depths: tuple[int, ...]

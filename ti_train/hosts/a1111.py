@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Latents
-from .webui import WebUIHost, named_encoders
+from .webui import WebUIHost
+from .webui_families import named_encoders
 
 
 class A1111Host(WebUIHost):

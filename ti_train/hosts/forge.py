@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Latents, Prompt, Size, Words
-from .webui import Condition, WebUIHost, refuse
+from .webui import Condition, WebUIHost
+from .webui_families import refuse
 
 
 class ForgeHost(WebUIHost):

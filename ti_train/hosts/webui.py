@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from modules import processing, scripts, shared
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from .webui_families import resolution_of, token_table
 from .weights import alias, checkpointed, frozen
 
 CHANNELS = 4
@@ -28,7 +29,6 @@ PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", 
 PRIVATE = "titrainprivateword"  # letters only, so that it is one word for CLIP, and no word that a person types
 SAMPLER = "Euler"  # every WebUI has it, and it draws no noise of its own
 OF_THE_JOB = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
-ENCODERS = {(768,): ("clip_l",), (1024,): ("clip_h",), (768, 1280): ("clip_l", "clip_g")}  # by their widths
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -264,36 +264,3 @@ def forget_conditions() -> None:
     plain, text_to_image = processing.StableDiffusionProcessing, processing.StableDiffusionProcessingTxt2Img
     plain.cached_c, plain.cached_uc = [None] * 3, [None] * 3
     text_to_image.cached_hr_c, text_to_image.cached_hr_uc = [None] * 3, [None] * 3
-
-
-def token_table(transformer: nn.Module) -> Tensor:
-    """A text encoder's input embedding, [V, width]. Asked for anew each time: the WebUI may have moved it."""
-    lookups = (part for name, part in transformer.named_modules() if name.rpartition(".")[2] == "token_embedding")
-    lookup: Any = next(lookups)  # the WebUI's own, around the lookup of the model
-    table: Tensor = lookup.wrapped.weight
-    return table
-
-
-def named_encoders(model: Any) -> dict[str, Any]:
-    """The text encoders of A1111's kind of model. Raises UserError for a family that cannot be trained."""
-    conditioner = getattr(model, "conditioner", None)
-    embedders: list[Any] = list(conditioner.embedders) if conditioner else [getattr(model, "cond_stage_model", None)]
-    encoders = [embedder for embedder in embedders if hasattr(embedder, "encode_embedding_init_text")]
-    names = ENCODERS.get(tuple(int(token_table(encoder.wrapped).shape[1]) for encoder in encoders))
-    if names is None:
-        refuse(model)
-    return dict(zip(names, encoders, strict=True))
-
-
-def refuse(model: Any) -> NoReturn:
-    raise UserError(
-        f"The loaded model ({type(model).__name__}) is none of Stable Diffusion 1, 2 and XL's base model, and in a "
-        "WebUI only those can be trained. Choose a checkpoint of one of these families."
-    )
-
-
-def resolution_of(widths: dict[str, int], prediction: Prediction) -> int:
-    """Side in pixels of the pictures that a family was trained on."""
-    if "clip_g" in widths:
-        return 1024
-    return 768 if "clip_h" in widths and prediction == "v" else 512

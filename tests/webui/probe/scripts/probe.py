@@ -86,7 +86,7 @@ def state() -> dict[str, Any]:
             "training": sum(m.training for m in everything),
             "checkpointing": sum(getattr(m, name, False) is True for m in everything for name in switches),
             "instance_forwards": sum("forward" in vars(m) for m in everything),
-            "words": [sorted(database.word_embeddings) for database in host.databases],
+            "words": sorted(name for database in host.databases for name in database.word_embeddings),
             "lookup": sorted(e.name for d in host.databases for found in d.ids_lookup.values() for _, e in found),
             "job": [shared.state.job, shared.state.job_count, shared.state.interrupted],
             "grad_mode": torch.is_grad_enabled(),
@@ -111,6 +111,20 @@ def word_of(host: Any, seed: int, num_vectors: int) -> dict[str, torch.Tensor]:
     return {name: 0.1 * torch.randn(num_vectors, width, generator=generator) for name, width in host.widths.items()}
 
 
+def of_a_generation(host: Any, text: str, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """The WebUI's own conditions for a prompt: crossattn [T, width], and vector [2816] for Stable Diffusion XL."""
+    texts = prompt_parser.SdConditioning([text], width=size[1], height=size[0])
+    condition = prompt_parser.get_learned_conditioning(host.model, texts, 1)[0][0].cond
+    return condition if isinstance(condition, dict) else {"crossattn": condition}
+
+
+def condition(file: str = Body(...), text: str = Body(...)) -> None:
+    """Writes the WebUI's own conditions for a prompt at 64 pixels to a file."""
+    with call_queue.queue_lock, torch.inference_mode():
+        found = of_a_generation(connect(), text, (64, 64))
+        save_file({name: tensor.float().cpu().contiguous() for name, tensor in found.items()}, file)
+
+
 def encoded() -> dict[str, Any]:
     """How far the adapter's conditions are from those of the WebUI's own generation."""
     prompts = [("a (photo:1.3) of [a] ", WORD, ", in the (rain:0.7)"), ("a photo of ", WORD)]
@@ -122,10 +136,7 @@ def encoded() -> dict[str, Any]:
         differences = [float((together[0].context - alone[1].context).abs().max())]
         with host._registered(words) as names:
             for prompt, condition in zip(prompts, alone, strict=True):
-                texts = prompt_parser.SdConditioning([text_with_names(prompt, names)], width=side[1], height=side[0])
-                theirs = prompt_parser.get_learned_conditioning(host.model, texts, 1)[0][0].cond
-                if not isinstance(theirs, dict):
-                    theirs = {"crossattn": theirs}
+                theirs = of_a_generation(host, text_with_names(prompt, names), side)
                 differences.append(float((condition.context[0] - theirs["crossattn"]).abs().max()))
                 if "vector" in theirs:
                     differences.append(float((condition.vector[0] - theirs["vector"]).abs().max()))
@@ -168,6 +179,7 @@ def refused(what: str = Body(..., embed=True)) -> dict[str, Any]:
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
+    app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
     app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
