@@ -80,14 +80,15 @@ def drawn_lora() -> dict[str, torch.Tensor]:
 
 
 def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server, family):
-    norms = []
-    for skip in (3, 1):
-        server.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": skip})
+    norms = {}
+    for skip, emphasis in ((3, "Original"), (1, "None"), (1, "Ignore"), (1, "No norm"), (1, "Original")):
+        server.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": skip, "emphasis": emphasis})
         found = server.get("/ti-train-test/encoded")
-        assert max(found["differences"]) < 1e-4
-        norms.append(found["norm"])
-    if family == "sd1" or server.kind != "a1111":  # which skips none in the others
-        assert norms[0] != norms[1], "the clip skip has no effect"
+        assert max(found["differences"]) < 1e-4, (skip, emphasis)
+        norms[skip, emphasis] = found["norm"]
+    if server.kind == "a1111" and family != "sd1":  # A1111 skips nothing in the others
+        del norms[3, "Original"]
+    assert len(set(norms.values())) == len(norms), "a setting has no effect"
 
 
 def test_other_families_are_refused_in_words(server):
