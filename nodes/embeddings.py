@@ -123,6 +123,13 @@ class EmbeddingInfo(io.ComfyNode):
                 EmbeddingSocket.Input(
                     "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
                 ),
+                io.String.Input(
+                    "word",
+                    default="",
+                    optional=True,
+                    tooltip="Which word, where the file holds several, as a LoRA may. Left empty there, the error "
+                    "lists them.",
+                ),
             ],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="All of it, as text."),
@@ -135,10 +142,12 @@ class EmbeddingInfo(io.ComfyNode):
         return str(LoadEmbedding.fingerprint_inputs(embedding_name))
 
     @classmethod
-    def execute(cls, clip: Any, embedding_name: str, embedding: Embedding | None = None) -> io.NodeOutput:
-        reading = None if embedding else read_word(embedding_path(embedding_name))
-        word = reading.embedding if reading else embedding
-        vectors = word.fitted_to(widths(clip))
-        text = describe(word, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors})
+    def execute(
+        cls, clip: Any, embedding_name: str, embedding: Embedding | None = None, word: str = ""
+    ) -> io.NodeOutput:
+        reading = None if embedding else read_word(embedding_path(embedding_name), word=word.strip())
+        shown = reading.embedding if reading else embedding
+        vectors = shown.fitted_to(widths(clip))
+        text = describe(shown, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors})
         text += f"\nfile: {reading.layout}" if reading else ""
         return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

@@ -19,7 +19,7 @@ from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.masks import mask_file
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
-from ..ti_train.formats import load_embedding
+from ..ti_train.formats import load_embedding, read_word
 from ..ti_train.hosts.comfy_words import widths, with_words
 from .files import embedding_files
 from .sockets import CATEGORY, EmbeddingSocket
@@ -62,6 +62,13 @@ class LoadEmbedding(io.ComfyNode):
                 EmbeddingSocket.Input(
                     "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
                 ),
+                io.String.Input(
+                    "word",
+                    default="",
+                    optional=True,
+                    tooltip="Which word, where the file holds several, as a LoRA may. Left empty there, the error "
+                    "lists them.",
+                ),
             ],
             outputs=[io.Clip.Output("CLIP", display_name="clip", tooltip="The CLIP that reads the placeholder.")],
         )
@@ -73,12 +80,18 @@ class LoadEmbedding(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip: Any, embedding_name: str, placeholder: str, strength: float, embedding: Embedding | None = None
+        cls,
+        clip: Any,
+        embedding_name: str,
+        placeholder: str,
+        strength: float,
+        embedding: Embedding | None = None,
+        word: str = "",
     ) -> io.NodeOutput:
         if not placeholder.strip():
             raise UserError("The placeholder is empty. Give the text that stands for the word, such as * or <my-cat>.")
-        word = embedding or read_embedding(embedding_name)
-        vectors = {encoder: v if strength == 1 else v * strength for encoder, v in word.fitted_to(widths(clip)).items()}
+        found = embedding or read_word(embedding_path(embedding_name), word=word.strip()).embedding
+        vectors = found.scaled(strength).fitted_to(widths(clip))
         return io.NodeOutput(with_words(clip, {placeholder.strip(): vectors}))
 
 

@@ -153,6 +153,41 @@ def test_the_layout_of_a_file_is_told(layouts):
     assert text.endswith("file: PNG text chunk, A1111 string_to_param")
 
 
+def test_of_several_words_in_a_file_one_is_chosen_by_its_name(layouts):
+    folder = layouts.base / "models" / "embeddings"
+    three, half = (load_embedding(folder / f"{name}.safetensors").vectors["emb_params"] for name in ("three", "half"))
+    save_file({"bundle_emb.cat.clip_l": three, "bundle_emb.dog.clip_l": half}, folder / "bundle.safetensors")
+    with pytest.raises(AssertionError, match=r"'cat' \(3 vector\(s\) of 768\); 'dog' \(1 vector\(s\) of 768\). Choose"):
+        encoded(layouts, {"any": load("bundle.safetensors", "*", ["model", 1])}, {"x": (["any", 0], "a *")})
+    workflow = {f"load {word}": load("bundle.safetensors", "*", ["model", 1], word=word) for word in ("cat", "dog")}
+    texts = {word: ([f"load {word}", 0], "a *") for word in ("cat", "dog")}
+    texts |= {name: (["model", 1], f"a embedding:{name}") for name in ("three", "half")}
+    got = encoded(layouts, workflow, texts)
+    assert got["cat"].equal(got["three"])
+    assert got["dog"].equal(got["half"])
+
+
+def test_info_on_one_of_several_words_in_a_file(layouts):
+    save_file(
+        {f"bundle_emb.{word}.clip_l": torch.randn(count, 768) for word, count in (("cat", 3), ("dog", 1))},
+        layouts.base / "models" / "embeddings" / "lora.safetensors",
+    )
+    workflow = {"model": w.node("CheckpointLoaderSimple", ckpt_name="sd1.safetensors")}
+    workflow["info"] = w.node("TITrain_EmbeddingInfo", clip=["model", 1], embedding_name="lora.safetensors", word="dog")
+    (text,) = layouts.run(workflow)["info"]["text"]
+    assert text.startswith("dog: 1 vector(s) of width 768")
+
+
+def test_learning_goes_on_from_a_file_of_any_layout(layouts):
+    folder = layouts.base / "models" / "embeddings"
+    more = {"num_vectors": 3, "learning_rate": 1e-9}
+    layouts.run(w.training(name="gone-on", steps=1, initial_text="as-pt.pt", **more))
+    given, learnt = (load_embedding(folder / f"{name}.safetensors").vectors for name in ("three", "gone-on"))
+    assert torch.allclose(given["emb_params"], next(iter(learnt.values())), atol=1e-7)
+    with pytest.raises(AssertionError, match=r"There is no file 'absent\.pt' in ComfyUI's embeddings folders"):
+        layouts.run(w.training(name="not-gone-on", steps=1, initial_text="absent.pt"))
+
+
 def merged(how: str, first: str, second: str, weight_1: float = 1.0, weight_2: float = 1.0) -> dict:
     files = {"embedding_name_1": first, "embedding_name_2": second}
     return w.node("TITrain_MergeEmbeddings", **files, how=how, weight_1=weight_1, weight_2=weight_2)
