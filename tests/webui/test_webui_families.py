@@ -1,4 +1,4 @@
-"""A word learnt on each family over HTTP: the loss falls, diffusers reads the same in the file, the rest is as it was."""
+"""A word learnt on each family over HTTP: the loss falls, diffusers reads the same in the file, the rest stays."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import time
 import pytest
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from webui_server import FAMILIES
 
 from ti_train.formats import load_embedding
 from ti_train.hosts.base import Size, Slot
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", ["sd1", "sd2-v", "sdxl"], indirect=True)]
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES, indirect=True)]
 STEPS, LEARNT_WITHIN = 50, 500  # seconds
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "tester:secret"
+FAMILIES = os.environ.get("WEBUI_FAMILIES", "sd1 sd2-v sdxl").split()  # or sd1-whole, for time and memory
 STARTS_WITHIN, ANSWERS_WITHIN = 300, 600  # seconds
 NOT_RUN = shutil.ignore_patterns(".*", "__pycache__", "tests", "demo", "benchmarks")
 SETTINGS = {

@@ -151,7 +151,7 @@ class WebUIHost:
             if self.embed_number is None:
                 return [Condition(context, None) for context in contexts]
             pooled = torch.cat([pooled for _, pooled in encoded])
-            numbers = self._numbers(sizes or [self._usual_size()] * len(texts)).to(pooled)
+            numbers = self._numbers(sizes or [self._usual_size()] * len(texts)).to(self.device)
             return list(map(Condition, contexts, torch.cat([pooled, numbers], dim=1).split(1)))
 
     def _of_one_length(self, texts: list[str]) -> bool:
@@ -163,7 +163,8 @@ class WebUIHost:
         outputs = [encoder(texts) for encoder in self.encoders.values()]
         pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
         pooled = pairs[-1][1]
-        return torch.cat([z.float() for z, _ in pairs], dim=-1), None if pooled is None else pooled.float()
+        context = torch.cat([z.to(self.device, torch.float32) for z, _ in pairs], dim=-1)
+        return context, None if pooled is None else pooled.to(self.device, torch.float32)
 
     def _numbers(self, sizes: Sequence[Size]) -> Tensor:
         """Stable Diffusion XL's embedding of sizes, [B, 6 * 256]."""
