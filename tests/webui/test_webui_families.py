@@ -13,7 +13,7 @@ from ti_train.formats import load_embedding
 from ti_train.hosts.base import Size, Slot
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES, indirect=True)]
-STEPS, LEARNT_WITHIN = 50, 500  # seconds
+STEPS, LEARNT_WITHIN = 50, 1800  # seconds
 
 
 @pytest.fixture
