@@ -12,11 +12,8 @@ step.py.
 from __future__ import annotations
 
 import argparse
-import resource
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from inside import enter_comfyui, load, make_host, pack
+from timing import in_turns, peak_memory
 
 
 def bare_pass(host: Any, latents: torch.Tensor) -> Callable[[], None]:
@@ -50,14 +48,6 @@ def bare_pass(host: Any, latents: torch.Tensor) -> Callable[[], None]:
             (network(latents, timesteps, context=cond).float() - latents).pow(2).mean().backward()
 
     return once
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -90,17 +80,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             events = train(host, dataset, config, Path(folder))
             next(events)  # step 0, the untrained word
-            for warm_up in (lambda: next(events), bare) * 2:
-                warm_up()
-            pairs = [(timed(lambda: next(events), host.device), timed(bare, host.device)) for _ in range(a.steps)]
+            figures = in_turns(lambda: next(events), bare, host.device, a.steps)
             events.close()
-    steps, passes = (statistics.median(column) for column in zip(*pairs, strict=True))
     dtype = next(host.model.model.diffusion_model.parameters()).dtype
     where = f"ComfyUI {comfyui_version.__version__}, torch {torch.__version__}, {host.device}, {a.threads} thread(s)"
     print(f"{where}, {dtype}, {a.pixels} pixels, batch {a.batch}, {a.steps} pairs")
-    print(f"step {steps:.4f} s   bare pass {passes:.4f} s   ratio {statistics.median(s / p for s, p in pairs):.3f}")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(f"peak memory: process {memory / 2**30:.2f} GiB")
+    print(figures)
+    print(peak_memory(host.device))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ backward, on inputs that lie ready) take turns in one process; reported are the 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from timing import in_turns, peak_memory, timed
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,21 +80,6 @@ def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[],
     return once
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def peak_memory(device: torch.device) -> str:
-    unit = 1 if sys.platform == "darwin" else 1024
-    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    cuda = f", CUDA {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if device.type == "cuda" else ""
-    return f"process {process / 2**30:.2f} GiB{cuda}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a model folder (default: SD1.5's shape, random weights)")
@@ -119,16 +103,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         events = train(host, dataset, config, Path(folder))
         assert isinstance(next(events), Step)  # step 0, the untrained word
-        for warm_up in (lambda: next(events), bare) * 2:
-            warm_up()
-        pairs = [(timed(lambda: next(events), host.device), timed(bare, host.device)) for _ in range(a.steps)]
+        figures = in_turns(lambda: next(events), bare, host.device, a.steps)
         events.close()
-        steps, passes = zip(*pairs, strict=True)
-        ratio = statistics.median(s / p for s, p in pairs)
         print(f"{torch.__version__} {host.device} {host.dtype}, {side} pixels, batch {batch}, {a.steps} pairs")
-        print(
-            f"step {statistics.median(steps):.4f} s   bare pass {statistics.median(passes):.4f} s   ratio {ratio:.3f}"
-        )
+        print(figures)
 
         (encoder,) = host.widths
         vectors = {encoder: host.vocabulary(encoder).rows("photo")[:1]}
@@ -145,7 +123,7 @@ def main() -> None:
         }
         for name, work in apart.items():
             print(f"{name} {statistics.median(timed(work, host.device) for _ in range(3)):.4f} s")
-    print(f"peak memory: {peak_memory(host.device)}")
+    print(peak_memory(host.device))
 
 
 if __name__ == "__main__":
