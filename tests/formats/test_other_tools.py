@@ -231,18 +231,33 @@ def test_diffusers_loads_a_word_of_one_encoder(encoders, tmp_path, layout):
     assert torch.equal(rows_of(tokenizer, encoder, ["<my-cat>", "<my-cat>_1"]), SD1.vectors[SINGLE])
 
 
-@pytest.mark.parametrize("layout", ["safetensors", "diffusers"])
+@pytest.mark.parametrize("name", ["list", "lora", "card", "panels", "panels-webp"])
+def test_diffusers_does_not_load(encoders, tmp_path, name):
+    from diffusers import StableDiffusionPipeline
+
+    tokenizer, _, encoder, _ = encoders()
+    pipe = StableDiffusionPipeline(None, encoder, tokenizer, None, None, None, None, requires_safety_checker=False)
+    sample = samples()[name]
+    (tmp_path / f"it.{sample.ending}").write_bytes(sample.data)
+    with pytest.raises(
+        (OSError, ValueError, AttributeError), match=r"Unable to load|is incorrect|no attribute 'items'"
+    ):
+        pipe.load_textual_inversion(str(tmp_path / f"it.{sample.ending}"), token="<my-cat>")
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "diffusers", "a1111"])
 def test_diffusers_loads_a_word_of_two_encoders(encoders, tmp_path, layout):
     from diffusers import StableDiffusionXLPipeline
     from safetensors.torch import load_file
 
     one, two, first, second = encoders()
     pipe = StableDiffusionXLPipeline(None, first, second, one, two, None, None)
-    paths = write_embedding(SDXL, tmp_path / "my-cat.safetensors", layout)
+    paths = write_embedding(SDXL, tmp_path / f"my-cat{ENDINGS[layout]}", layout)
     if layout == "diffusers":
         given: list[Any] = [str(path) for path in paths]
     else:
-        given = [load_file(paths[0])[encoder] for encoder in ("clip_l", "clip_g")]
+        file = torch.load(paths[0]) if layout == "a1111" else load_file(paths[0])
+        given = [file[encoder] for encoder in ("clip_l", "clip_g")]
     for file, tokenizer, encoder in zip(given, (one, two), (first, second), strict=True):
         pipe.load_textual_inversion(file, token="<my-cat>", tokenizer=tokenizer, text_encoder=encoder)
     tokens = ["<my-cat>", "<my-cat>_1"]
