@@ -65,6 +65,7 @@ def test_names_that_files_cannot_have_are_refused(name, why):
         ("keep_tags", -1, 0),
         ("progressive_every", -1, 0),
         ("coarse_weight", -0.1, 0),
+        ("coarse_weight", math.nan, 0),
     ],
 )
 def test_a_number_below_its_least_is_refused_by_name(field, value, least):

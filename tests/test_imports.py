@@ -24,6 +24,7 @@ OWN = {  # what each adapter stands on
     "__init__": set(),
     "diffusers": {"diffusers", "transformers"},
     "diffusers_checkpoint": set(),
+    "diffusers_ddim": {"diffusers"},
     "diffusers_loading": {"diffusers", "transformers"},
     "diffusers_text": set(),
     "comfy": {"comfy"},

@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from tiny_host import ENCODER, WIDTH, TinyHost, at_forward, dataset_of, not_a_number, raising
 
 from ti_train.batch import draw_latents
-from ti_train.data.dataset import seed_from
 from ti_train.errors import UserError
 from ti_train.formats import config_of, load_embedding
 from ti_train.hosts.base import Slot
 from ti_train.loop import Checkpoint, Done, Preview, Step, Warning, train
 from ti_train.objective import add_noise, denoising_loss, draw_timesteps, target
 from ti_train.prompts import Templates
+from ti_train.seeds import seed_from
 
 
 def on_disk(folder: Path) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .data.masks import Source
@@ -86,7 +86,7 @@ class TrainConfig:
             "coarse_weight": 0,
         }
         for field, least in at_least.items():
-            if getattr(self, field) < least:
+            if not getattr(self, field) >= least:  # false for what is no number, too
                 raise UserError(f"{field} is {getattr(self, field)}; it must be at least {least}.")
         for field in ("drop_tags", "per_image_words"):
             if not 0 <= getattr(self, field) < 1:
@@ -138,9 +138,6 @@ class TrainConfig:
         }
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
         return kept | {"effective_batch": self.effective_batch}
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def rate_segments(rate: float | str, steps: int) -> list[tuple[float, float]]:

@@ -14,20 +14,24 @@ import torch
 
 from .batch import Pass, draw_noise, in_passes
 from .config import TrainConfig
-from .data.dataset import Dataset, seed_from
+from .data.dataset import Dataset
 from .hosts.base import Host, Words
 from .objective import draw_timesteps
 from .prompts import Templates
+from .seeds import seed_from
 
 SIZE = 4  # samples, one from each quarter of the noise levels; benchmarks/README.md has the cost
 
 
 @dataclass(frozen=True)
 class FixedBatch:
+    """Pictures, noise, noise levels and prompts that stay the same throughout a run."""
+
     passes: Sequence[Pass]
 
     @classmethod
     def draw(cls, host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> FixedBatch:
+        """Of the run's first pictures, by its seed; apart from what the steps draw."""
         generator = torch.Generator().manual_seed(seed_from("fixed batch", config.seed))
         pictures = dataset.shown(0, SIZE, config.seed)
         x0 = [picture.mean for picture in pictures]
@@ -38,4 +42,5 @@ class FixedBatch:
 
     @torch.no_grad()
     def loss(self, host: Host, words: Words) -> float:
+        """The mean over its samples, without gradients."""
         return float(torch.cat([part.losses(host, words) for part in self.passes]).mean())

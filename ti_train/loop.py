@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -23,7 +23,7 @@ from . import __version__
 from .batch import draw_latents, draw_noise, in_passes
 from .checkpoint import RunFiles, State
 from .config import TrainConfig
-from .data.dataset import Dataset, seed_from
+from .data.dataset import Dataset
 from .embedding import Embedding, first_of, mean_cosine, mean_norm, squared_distance
 from .errors import UserError
 from .fixed_batch import FixedBatch
@@ -31,6 +31,7 @@ from .hosts.base import Host, SampleRequest, Vectors
 from .objective import draw_timesteps
 from .optim import adamw, load_state_tensors, set_learning_rate, state_tensors
 from .prompts import WORD, Templates, slots
+from .seeds import seed_from
 from .start import starting_own, starting_vectors
 from .wording import draw_prompt, longest_prompt, with_the_word, words_of
 
@@ -56,6 +57,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
+    """A picture of one of the user's prompts, sampled with the word as it is after a step."""
+
     step: int
     prompt: str
     image: Image.Image
@@ -63,6 +66,8 @@ class Preview:
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """The word and the run's state were saved after a step."""
+
     step: int
     path: Path
 
@@ -76,6 +81,8 @@ class Warning:
 
 @dataclass(frozen=True)
 class Done:
+    """The run is complete, and the word is in its file; seconds: spent in steps, those before an interruption too."""
+
     embedding: Embedding
     path: Path
     seconds: float
@@ -235,7 +242,7 @@ def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
         "step": str(state.step),
         "init": config.init,
         "base_model": host.fingerprint,
-        "config": json.dumps(config.as_dict()),
+        "config": json.dumps(asdict(config)),
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
         ),

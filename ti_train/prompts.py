@@ -118,6 +118,7 @@ class Templates:
         return tuple(fill(line, caption) for line in lines)
 
     def draw(self, caption: str, generator: torch.Generator) -> Prompt:
+        """One of a caption's prompts; there must be one."""
         prompts = self.prompts(caption)
         return prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
 

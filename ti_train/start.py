@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import TrainConfig
-from .data.dataset import Dataset, seed_from
+from .data.dataset import Dataset
 from .embedding import from_text
 from .errors import UserError
 from .formats import load_embedding, names_file
 from .hosts.base import Host
+from .seeds import seed_from
 
 
 def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:

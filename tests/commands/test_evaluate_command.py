@@ -129,7 +129,7 @@ def test_two_words_of_one_name_are_refused(run, words, tmp_path, capsys):
     other.parent.mkdir()
     other.write_bytes(words[1].read_bytes())
     assert run(embeddings=[words[0], other]) == 1
-    assert "have the same name" in capsys.readouterr().err
+    assert "Two of the embedding files are called" in capsys.readouterr().err
 
 
 def test_other_settings_in_the_same_folder_are_told(run, tmp_path, capsys):

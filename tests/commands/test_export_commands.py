@@ -80,3 +80,9 @@ def test_converting_and_merging_what_cannot_be(words, tmp_path, the_sentence, ar
     assert main([re.sub("ONE|TWO|OUT", lambda match: places[match[0]], a) for a in arguments]) == 1
     assert why in the_sentence()
     assert not list(tmp_path.glob("out*"))
+
+
+def test_weights_that_are_no_numbers(words, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["merge", *map(str, words), str(tmp_path / "out.pt"), "--weights", "half,half"])
+    assert "argument --weights: 'half,half' is no list of numbers such as 1,0.5" in capsys.readouterr().err

@@ -45,6 +45,9 @@ def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_fold
         (["--model", "no-such-model"], "is no model folder"),
         (["--model", "MODEL", "--embedding", "none.safetensors"], "There is no embedding file"),
         (["--model", "MODEL", "--out", __file__], "test_generate_command.py"),
+        (["--model", "MODEL", "--resolution", "20"], "--resolution is 20; it must be a multiple of 8"),
+        (["--model", "MODEL", "--steps", "0"], "--steps is 0; it must be at least 1"),
+        (["--model", "MODEL", "--number", "0"], "--number is 0; it must be at least 1"),
     ],
 )
 def test_generating_from_what_is_not_there(pipeline_folder, the_sentence, arguments, why):
@@ -58,3 +61,18 @@ def test_a_word_of_another_family_is_refused_with_both_widths(pipeline_folder, t
     command = ["generate", "--model", pipeline_folder, "--embedding", tmp_path / "sd1.safetensors", "--prompt", "*"]
     assert main([*map(str, command), "--device", "cpu"]) == 1
     assert "width 768, but the model's text encoder wants 32" in the_sentence()
+
+
+def test_two_files_of_one_name_are_told_apart_by_no_prompt(pipeline_folder, words, tmp_path, the_sentence):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / words[0].name
+    other.write_bytes(words[1].read_bytes())
+    files = [str(part) for word in (words[0], other) for part in ("--embedding", word)]
+    assert main(["generate", "--model", str(pipeline_folder), *files, "--prompt", "a *"]) == 1
+    assert "Two of the embedding files are called 'my-cat'. Rename one" in the_sentence()
+
+
+@pytest.mark.parametrize(("prompt", "warned"), [("a my-cat", True), ("a *", True), ("a <my-cat>", False)])
+def test_a_prompt_without_any_of_the_words_is_told(pipeline_folder, words, tmp_path, capsys, prompt, warned):
+    generate(pipeline_folder, tmp_path / "out", prompt, words, "--number", "1")
+    assert ("It is written <my-cat> or <my-dog>." in capsys.readouterr().err) == warned

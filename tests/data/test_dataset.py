@@ -13,10 +13,11 @@ from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
 from ti_train.batch import draw_latents
-from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, seed_from
+from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.hosts.base import Size
+from ti_train.seeds import seed_from
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from ..config import TrainConfig
 from ..data.dataset import find_pictures
 from ..errors import UserError
-from ..formats import load_embedding
 from ..start import starting_vectors
-from .model import DEMO, on_device
+from .model import DEMO, DEMO_WORDS, on_device
 from .train import learn
+from .word_files import load_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,9 +39,7 @@ def run(a: argparse.Namespace) -> None:
     preset = "Style" if concept.kind == "style" else "Balanced"
     config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
     done = learn(host, find_pictures(folder), config, a.out)
-    words = {
-        file.stem: on_device(load_embedding(file), host) for file in sorted((DEMO / "words").glob("*.safetensors"))
-    }
+    words = {name: on_device(embedding, host) for name, embedding in load_words(DEMO_WORDS).items()}
     kinds = {word: load(DEMO / "concepts" / word / "concept.json").kind for word in words}
     companion = next(word for word, kind in kinds.items() if kind == "object" and word != concept.name)
     start, _ = starting_vectors(host, config)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from PIL import Image
+
 from ..data.dataset import find_pictures
-from ..errors import UserError
 from ..evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
-from ..evaluation.evaluate import PAPER, Judge, Subject, evaluate, initial_words, training_pictures
+from ..evaluation.evaluate import PAPER, EvaluationPrompts, Judge, Subject, evaluate, initial_words, training_pictures
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
-from ..formats import load_embedding
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
+from .word_files import load_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,11 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(a: argparse.Namespace) -> None:
     from ..hosts.diffusers_ddim import sample_with_ddim
 
-    embeddings = {file.stem: load_embedding(file) for file in a.embedding}
-    if len(embeddings) < len(a.embedding):
-        raise UserError(
-            "Two of the embedding files have the same name. Rename one, so that a table can tell them apart."
-        )
+    embeddings = load_words(a.embedding)
     clip = None if a.demo else Clip.load(a.clip_model, a.clip_weights)
     files = find_pictures(a.images)
     host = load_model(a)
@@ -54,15 +52,7 @@ def run(a: argparse.Namespace) -> None:
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
     warnings: list[str] = []
     pictures = training_pictures(files, sampling.side, warnings)
-    judge: Judge
-    if clip is None:
-        from demo.judge import DrawnJudge
-
-        judge = DrawnJudge.load(a.images, pictures)
-        prompts = judge.prompts
-    else:
-        judge = ClipJudge(clip.to(host.device), pictures)
-        prompts = PAPER["style" if a.style else "object"]
+    judge, prompts = in_clips_space(clip.to(host.device), pictures, a.style) if clip else drawn(a.images, pictures)
     prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
     references = initial_words(embeddings.values(), a.init)
     if not references:
@@ -76,3 +66,16 @@ def run(a: argparse.Namespace) -> None:
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
     print(*write_scores(scores, settings, a.out), sep="\n")
+
+
+def in_clips_space(clip: Clip, pictures: Sequence[Image.Image], style: bool) -> tuple[Judge, EvaluationPrompts]:
+    """The paper's judge and prompts."""
+    return ClipJudge(clip, pictures), PAPER["style" if style else "object"]
+
+
+def drawn(folder: Path, pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
+    """The demo's judge and prompts. Raises UserError."""
+    from demo.judge import DrawnJudge
+
+    judge = DrawnJudge.load(folder, pictures)
+    return judge, judge.prompts

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from ..evaluation.samples import Sampling
 from ..files import file_name
-from ..formats import load_embedding
-from ..hosts.base import SampleRequest, Words
+from ..hosts.base import SampleRequest, Slot, Words
 from ..prompts import parse
-from .model import DEMO, add_model_arguments, load_model, on_device
+from .model import DEMO_WORDS, add_model_arguments, load_model, on_device
+from .word_files import load_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,14 +31,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(a: argparse.Namespace) -> None:
-    files = sorted((DEMO / "words").glob("*.safetensors")) if a.demo and not a.embedding else a.embedding
+    embeddings = load_words(a.embedding or (DEMO_WORDS if a.demo else []))
     host = load_model(a)
-    words: Words = {file.stem: on_device(load_embedding(file), host) for file in files}
-    prompt = parse(a.prompt, words)
-    side = a.resolution or host.resolution
+    words: Words = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    prompt, negative = parse(a.prompt, words), parse(a.negative, words) or ("",)
+    if a.embedding and not any(isinstance(piece, Slot) for piece in prompt):
+        marks = " or ".join(f"<{name}>" for name in words)
+        print(f"Warning: the prompt has no learnt word in it. It is written {marks}.", file=sys.stderr)
+    sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(a.seed, a.seed + a.number):
-        request = SampleRequest((prompt,), (seed,), side, side, a.steps, a.guidance, parse(a.negative, words) or ("",))
+    for seed in sampling.seeds:
+        request = SampleRequest(
+            (prompt,), (seed,), sampling.side, sampling.side, sampling.steps, sampling.guidance, negative
+        )
         path = a.out / f"{file_name(a.prompt)}-{seed}.png"
         host.sample(request, words)[0].save(path)
         print(path)

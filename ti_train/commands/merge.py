@@ -33,7 +33,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    """Numbers with commas between. Raises what argparse tells."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers such as 1,0.5") from None
 
 
 def run(a: argparse.Namespace) -> None:

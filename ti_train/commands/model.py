@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..hosts.diffusers import DiffusersHost
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
+DEMO_WORDS = sorted((DEMO / "words").glob("*.safetensors"))
 MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"

@@ -1,18 +1,30 @@
-"""What the commands on embedding files share: how a word is named, and how one is written."""
+"""What the commands share about embedding files: how words are named, read and written."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from ..config import check_name
 from ..describe import rounding
+from ..embedding import Embedding
 from ..errors import UserError
-from ..formats import ENDINGS, PRECISIONS, Reading, files_of, layout_for, write_embedding
+from ..formats import ENDINGS, PRECISIONS, Reading, files_of, layout_for, load_embedding, write_embedding
 
 SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
 WORD = "which word, where a file holds several"
+
+
+def load_words(files: Iterable[Path]) -> dict[str, Embedding]:
+    """Words by their files' names. Raises UserError."""
+    words: dict[str, Embedding] = {}
+    for file in files:
+        if file.stem in words:
+            raise UserError(f"Two of the embedding files are called '{file.stem}'. Rename one, to tell them apart.")
+        words[file.stem] = load_embedding(file)
+    return words
 
 
 def add_export_arguments(command: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..hosts.base import Host, Size
+from ..seeds import seed_from
 from .captions import CaptionReader
 from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
 from .masks import Source, mask_file, without_masks
@@ -74,11 +75,6 @@ class Dataset:
     def _round(self, number: int, seed: int) -> list[Encoded]:
         generator = torch.Generator().manual_seed(seed_from("round", seed, number))
         return [self._deck[i] for i in torch.randperm(len(self._deck), generator=generator).tolist()]
-
-
-def seed_from(*parts: object) -> int:
-    """A seed from the names of what it is for: streams of one run never meet."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
 def find_pictures(folder: Path) -> list[Path]:

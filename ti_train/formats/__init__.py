@@ -10,7 +10,7 @@ import json
 
 from ..embedding import Embedding
 from .layouts import Reading
-from .reading import PICTURES, READABLE, layout_of, load_embedding, names_file, read_word, read_words
+from .reading import PICTURES, READABLE, load_embedding, names_file, read_word, read_words
 from .writing import ENDINGS, PRECISIONS, files_of, layout_for, rounding_error, save_embedding, write_embedding
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "config_of",
     "files_of",
     "layout_for",
-    "layout_of",
     "load_embedding",
     "names_file",
     "read_word",

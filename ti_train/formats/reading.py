@@ -39,11 +39,6 @@ def load_embedding(path: Path) -> Embedding:
     return read_word(path).embedding
 
 
-def layout_of(path: Path) -> str:
-    """The layout of a file that load_embedding reads, in words."""
-    return read_word(path).layout
-
-
 def read_word(path: Path, second: Path | None = None, word: str | None = None) -> Reading:
     """The word in a file, or in Stable Diffusion XL's two. Raises UserError, with all readings where there are several.
 

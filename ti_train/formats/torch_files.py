@@ -32,6 +32,8 @@ LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of it
 
 @dataclass(frozen=True)
 class Storage:
+    """A stretch of numbers in the file that tensors are cut from."""
+
     dtype: torch.dtype
     key: str
 
