@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ti_train.__main__ import main
-from ti_train.evaluation.evaluate import PAPER
+from ti_train.evaluation.evaluate import PAPERS_PROMPTS
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_it_writes_a_table_a_plot_and_every_sample(run, tmp_path, capsys):
 def test_a_style_is_measured_with_the_papers_style_prompts(run, tmp_path):
     assert run("--style") == 0
     whole = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
-    assert whole["settings"]["prompts"] == list(PAPER["style"])
-    assert list(whole["scores"][0]["edits"]) == list(PAPER["style"].edits)
+    assert whole["settings"]["prompts"] == list(PAPERS_PROMPTS["style"])
+    assert list(whole["scores"][0]["edits"]) == list(PAPERS_PROMPTS["style"].edits)
 
 
 def test_the_command_goes_on_after_an_interruption(run, words, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from ti_train.data.dataset import find_pictures
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
 from ti_train.evaluation.evaluate import (
-    PAPER,
+    PAPERS_PROMPTS,
     EvaluationPrompts,
     Sampled,
     Subject,
@@ -152,10 +152,10 @@ def test_the_initial_words_are_those_that_the_files_tell(told, given, words):
     assert [(s.label, s.meaning, s.kind) for s in subjects] == [(w, w, "initial word") for w in words]
 
 
-@pytest.mark.parametrize("kind", PAPER)
+@pytest.mark.parametrize("kind", PAPERS_PROMPTS)
 def test_the_papers_prompts_each_hold_the_word_once(kind):
-    assert all(prompt.count("*") == 1 for prompt in PAPER[kind])
-    assert len(set(PAPER[kind])) == len(list(PAPER[kind]))
+    assert all(prompt.count("*") == 1 for prompt in PAPERS_PROMPTS[kind])
+    assert len(set(PAPERS_PROMPTS[kind])) == len(list(PAPERS_PROMPTS[kind]))
 
 
 def test_prompts_of_ones_own(tmp_path):

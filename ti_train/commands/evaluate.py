@@ -12,7 +12,15 @@ from PIL import Image
 
 from ..data.dataset import find_pictures
 from ..evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
-from ..evaluation.evaluate import PAPER, EvaluationPrompts, Judge, Subject, evaluate, initial_words, training_pictures
+from ..evaluation.evaluate import (
+    PAPERS_PROMPTS,
+    EvaluationPrompts,
+    Judge,
+    Subject,
+    evaluate,
+    initial_words,
+    training_pictures,
+)
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
 from .model import add_model_arguments, load_model, on_device
@@ -70,7 +78,7 @@ def run(a: argparse.Namespace) -> None:
 
 def in_clips_space(clip: Clip, pictures: Sequence[Image.Image], style: bool) -> tuple[Judge, EvaluationPrompts]:
     """The paper's judge and prompts."""
-    return ClipJudge(clip, pictures), PAPER["style" if style else "object"]
+    return ClipJudge(clip, pictures), PAPERS_PROMPTS["style" if style else "object"]
 
 
 def drawn(folder: Path, pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:

@@ -62,7 +62,7 @@ def _opened(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own, and said
             file = Image.open(path)
     except Image.DecompressionBombError as error:  # Pillow's own limit, which a program may have set lower
-        raise UserError(f"it is too large ({error}).") from None
+        raise UserError(f"it is too large ({error}). Scale it down.") from None
     except UnidentifiedImageError:
         if path.suffix.lower() not in NOT_EVERYWHERE:
             raise
@@ -71,7 +71,9 @@ def _opened(path: Path) -> Image.Image:
         ) from None
     width, height = file.size
     if width * height > MAX_PIXELS:
-        raise UserError(f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} megapixels.")
+        raise UserError(
+            f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} megapixels. Scale it down."
+        )
     return file
 
 

@@ -57,7 +57,7 @@ class EvaluationPrompts:
 
 
 # Section 5 names the first three edits of an object; the others are captions of the paper's figures.
-PAPER = {
+PAPERS_PROMPTS = {
     "object": EvaluationPrompts(
         "a photo of *",
         (

@@ -64,7 +64,7 @@ def _size(reading: Reading) -> str:
 def read_words(path: Path) -> list[Reading]:
     """Every word that a file holds. Raises UserError."""
     if not path.is_file():
-        raise UserError(f"There is no embedding file '{path}'.")
+        raise UserError(f"There is no embedding file '{path}'. Check its name and its folder.")
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -74,7 +74,9 @@ def read_words(path: Path) -> list[Reading]:
         raise UserError(f"'{path.name}' {_printable(str(error))}") from None
     except DAMAGE as error:
         said = _printable(f"{type(error).__name__} {error}")[:200]
-        raise UserError(f"'{path.name}' is no embedding that can be read, or is damaged ({said}).") from None
+        raise UserError(
+            f"'{path.name}' is no embedding that can be read, or is damaged ({said}). Save or download it again."
+        ) from None
 
 
 def _printable(text: str) -> str:
