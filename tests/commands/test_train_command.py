@@ -157,27 +157,36 @@ def test_a_mistake_ends_with_1_and_one_sentence(train, the_sentence, options, wh
     assert why in the_sentence()
 
 
-def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def interrupted(train, capsys, monkeypatch):
+    """Runs `train` with a Ctrl-C in a forward pass of its steps, counted from 1; returns what stands on stderr."""
     from ti_train.hosts.diffusers import DiffusersHost
 
+    def interrupted(forward: int, *more: str) -> str:
+        load = DiffusersHost.load
+        with ExitStack() as hooks, monkeypatch.context() as patches:
+
+            def loaded(*arguments):
+                host = load(*arguments)
+                hooks.enter_context(at_forward(host.unet, [forward], raising(KeyboardInterrupt())))
+                return host
+
+            patches.setattr(DiffusersHost, "load", loaded)
+            capsys.readouterr()
+            assert train(*more) == 130
+            return capsys.readouterr().err
+
+    return interrupted
+
+
+def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train, interrupted, tmp_path):
     assert train("--steps", "5") == 0
     expected = load_file(tmp_path / "my-toy.safetensors")["emb_params"]
-    load = DiffusersHost.load
-    with ExitStack() as hooks:
-
-        def interrupted(*arguments):
-            host = load(*arguments)
-            hooks.enter_context(at_forward(host.unet, [4], raising(KeyboardInterrupt())))
-            return host
-
-        monkeypatch.setattr(DiffusersHost, "load", interrupted)
-        capsys.readouterr()
-        assert train("--steps", "5", "--overwrite") == 130
-        said = capsys.readouterr().err
+    said = interrupted(4, "--steps", "5", "--overwrite")
     assert "Step 3 is kept" in said
     assert "--resume goes on from there" in said
     assert (tmp_path / "my-toy-loss.png").is_file()
-    monkeypatch.setattr(DiffusersHost, "load", load)
+    assert "What was there before is kept" in interrupted(1, "--steps", "5", "--resume")
     assert train("--steps", "5", "--resume") == 0
     assert torch.equal(load_file(tmp_path / "my-toy.safetensors")["emb_params"], expected)
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3, 4, 5]

@@ -236,10 +236,9 @@ def learn(
                         pass
     except KeyboardInterrupt:
         bar.end()
-        kept = log.steps[-1].step if log and log.steps else 0
+        kept = f"Step {log.steps[-1].step}" if log and log.steps else "What was there before"
         print(
-            f"Step {kept} is kept in {out / config.name}.safetensors; "
-            "the same command with --resume goes on from there.",
+            f"{kept} is kept in {out / config.name}.safetensors; the same command with --resume goes on from there.",
             file=sys.stderr,
         )
         raise
