@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from webui_server import RefusedError, Server
 
 from ti_train.embedding import Embedding
-from ti_train.formats import config_of, load_embedding, save_embedding
+from ti_train.formats import config_of, layout_for, load_embedding, save_embedding, write_embedding
 
 pytestmark = pytest.mark.slow
 API = "/ti-train/v1"
@@ -94,6 +95,15 @@ def test_a_word_that_is_learnt_again_is_not_remembered_as_it_was(server):
     first = server.picture("a photo of a twice")
     learn(server, name="twice", seed=1, overwrite=True, learning_rate="0.5")
     assert server.picture("a photo of a twice") != first
+
+
+@pytest.mark.parametrize("file", ["given.pt", "given.png"])
+def test_learning_goes_on_from_a_file_of_any_layout(server, file):
+    rows = 0.1 * np.random.default_rng(0).standard_normal((2, 768), dtype=np.float32)
+    word = Embedding("given", {"emb_params": torch.from_numpy(rows)}, {})
+    write_embedding(word, server.base / "embeddings" / file, layout_for(Path(file)))
+    learn(server, name="gone-on", init=file, num_vectors=2, learning_rate="0", overwrite=True)
+    assert np.array_equal(vectors(server, "gone-on"), rows)
 
 
 def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(server):
@@ -347,6 +357,7 @@ def test_mistakes_with_files_are_told(server, cat, route, body, message):
         ({"pictures": "/etc"}, "is outside of"),
         ({"pictures": "absent"}, "There is no folder"),
         ({"init": "../../secret.safetensors"}, "has a character|begins or ends with a dot"),
+        ({"init": "../../secret.pt"}, "has a character|begins or ends with a dot"),
         ({"templates": "/etc/passwd"}, "There are no templates '/etc/passwd'"),
         ({"learning_rate": "fast"}, "cannot be read at 'fast'"),
         ({"preset": "Best"}, "There is no preset 'Best'"),
