@@ -1,27 +1,26 @@
-"""Driving the core's loop from a node: progress, Cancel, Stop and keep, and a second try when the memory is full."""
+"""Driving the core's loop from a node: progress, Cancel, Stop and keep."""
 
 from __future__ import annotations
 
 import json
 import logging
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
-import torch
 from PIL import Image
 
 from ..ti_train.checkpoint import RunFiles
 from ..ti_train.config import TrainConfig
 from ..ti_train.data.dataset import Dataset
 from ..ti_train.embedding import Embedding
-from ..ti_train.errors import UserError
 from ..ti_train.formats import load_embedding, save_embedding
 from ..ti_train.hosts.base import Host
-from ..ti_train.loop import Checkpoint, Done, Preview, Step, Warning, train
+from ..ti_train.loop import Checkpoint, Done, Preview, Step, Warning
+from ..ti_train.memory import train_in_memory
 from .files import embeddings_folder
 from .live import LiveRun, Watched, followed
 
@@ -43,7 +42,7 @@ def learn(host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resum
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
     live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
     with followed(live):
-        consume_in_memory(watched, dataset, config, folder, resume, run, live)
+        consume(watched, dataset, config, folder, resume, run, live)
         if run.embedding is None:
             run.embedding = best_kept(live, RunFiles(folder, config.name, {}).embedding)
     return run
@@ -63,44 +62,14 @@ def best_kept(live: LiveRun, file: Path) -> Embedding:
     return best
 
 
-def consume_in_memory(
-    host: Watched, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, run: Run, live: LiveRun
-) -> None:
-    """When the memory is full, goes on once from the last step in a way that needs less. Raises UserError."""
-    try:
-        return consume(host, dataset, config, folder, resume, run, live)
-    except torch.cuda.OutOfMemoryError:
-        smaller = needing_less(config)
-    management.soft_empty_cache()
-    message = (
-        f"The GPU's memory is full: going on with gradient checkpointing and {smaller.batch_size} picture(s) a pass, "
-        f"{smaller.accumulation} passes a step. The result is the same; a step takes longer."
-    )
-    log.warning(message)
-    live.warn(message)
-    try:
-        consume(host, dataset, smaller, folder, True, run, live)
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            f"The GPU's memory is full even with gradient checkpointing and {smaller.batch_size} picture(s) of "
-            f"{dataset.resolution} pixels a pass. Give batch_size 1 or a lower resolution in Training Options, or "
-            f"close other programs that use the GPU. ({error})"
-        ) from None
-
-
-def needing_less(config: TrainConfig) -> TrainConfig:
-    """Fewer pictures a pass, as many a step."""
-    size = config.batch_size // 2 if config.batch_size % 2 == 0 else 1
-    return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
-
-
 def consume(
     host: Watched, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, run: Run, live: LiveRun
 ) -> None:
     """Runs the loop, gathering what it brings. Raises the host's interrupt after the step in which it came."""
     bar = comfy.utils.ProgressBar(config.steps, node_id=live.facts["node"])
     try:
-        with closing(train(host, dataset, config, folder, resume)) as events:
+        release = management.soft_empty_cache
+        with closing(train_in_memory(host, dataset, config, folder, resume, release)) as events:
             for event in events:
                 if isinstance(event, Step):
                     run.steps.append(event)
