@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
 
 Face = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -18,6 +18,19 @@ def font(size: int) -> Face:
 def legible(text: str, face: Face) -> str:
     """The text as the font can draw it: before Pillow 10.1 it has Latin letters only."""
     return text if isinstance(face, ImageFont.FreeTypeFont) else text.encode("latin-1", "replace").decode("latin-1")
+
+
+def write(
+    pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, face: Face, fill: str = "black", anchor: str = "la"
+) -> None:
+    """Text at an anchor: l, m or r of its width and a (top) or m of its height. Pillow's font of before 10.1 has none."""
+    if isinstance(face, ImageFont.FreeTypeFont):
+        pen.text(place, text, fill, face, anchor)
+        return
+    left, top, right, bottom = face.getbbox(legible(text, face))
+    across = {"l": 0, "m": (right - left) / 2, "r": right - left}[anchor[0]]
+    down = {"a": 0, "m": (bottom - top) / 2}[anchor[1]]
+    pen.text((round(place[0] - across), round(place[1] - down)), legible(text, face), fill, face)
 
 
 def wrapped(text: str, width: float, face: Face) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from .lettering import font, legible, wrapped
+from .lettering import font, wrapped, write
 from .loop import Step
 
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
@@ -80,14 +80,14 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
 
     plot = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(plot)
-    pen.text((left, 12), legible(title, font(17)), "black", font(17))
+    write(pen, (left, 12), title, font(17))
     for i in range(6):
         value, step = low + (high - low) * i / 5, round(last * i / 5)
         y, x = point(0, value)[1], point(step, low)[0]
         pen.line([(left, y), (right, y)], GRID)
-        pen.text((left - 8, y), f"{value:.4f}", "black", font(13), anchor="rm")
-        pen.text((x, bottom + 6), str(step), "black", font(13), anchor="ma")
-    pen.text(((left + right) / 2, height - 22), "step", "black", font(13), anchor="ma")
+        write(pen, (left - 8, y), f"{value:.4f}", font(13), anchor="rm")
+        write(pen, (x, bottom + 6), str(step), font(13), anchor="ma")
+    write(pen, ((left + right) / 2, height - 22), "step", font(13), anchor="ma")
     if len(noisy) > 1:
         pen.line([point(*p) for p in noisy], FAINT, 1)
     if len(measured) > 1:
@@ -95,13 +95,7 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
     if measured:
         x, y = point(*min(measured, key=lambda p: p[1]))
         pen.ellipse([x - 5, y - 5, x + 5, y + 5], outline=MARK, width=2)
-    pen.text(
-        (right, 14),
-        "dark: noise-free loss   faint: loss of the steps, smoothed",
-        "#555555",
-        font(13),
-        anchor="ra",
-    )
+    write(pen, (right, 14), "dark: noise-free loss   faint: loss of the steps, smoothed", font(13), "#555555", "ra")
     return plot
 
 
@@ -139,6 +133,6 @@ def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int 
             left = label_width + i * (cell + margin)
             sheet.paste(picture.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS), (left, top))
             if row.captions:
-                pen.text((left + cell / 2, top + cell + 3), row.captions[i], "#555555", font(12), anchor="ma")
+                write(pen, (left + cell / 2, top + cell + 3), row.captions[i], font(12), "#555555", "ma")
         top += height
     return sheet

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from ..files import write_atomically
-from ..lettering import font, legible
+from ..lettering import font, legible, write
 from ..report import GRID, INK, MARK, PAPER
 
 Box = tuple[float, float, float, float]
@@ -85,16 +85,16 @@ def plot(scores: Sequence[Score], title: str, width: int = 900, height: int = 62
 
     picture = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(picture)
-    pen.text((left, 14), legible(title, font(17)), "black", font(17))
+    write(pen, (left, 14), title, font(17))
     for i in range(6):
         x, y = low_x + (high_x - low_x) * i / 5, low_y + (high_y - low_y) * i / 5
         across, up = point(x, y)
         pen.line([(left, up), (right, up)], GRID)
         pen.line([(across, top), (across, bottom)], GRID)
-        pen.text((left - 8, up), f"{y:.3f}", "black", font(13), anchor="rm")
-        pen.text((across, bottom + 6), f"{x:.3f}", "black", font(13), anchor="ma")
-    pen.text(((left + right) / 2, height - 26), "text similarity (editability)", "black", font(13), anchor="ma")
-    pen.text((right, 18), "upwards: image similarity (likeness)", "#555555", font(13), anchor="ra")
+        write(pen, (left - 8, up), f"{y:.3f}", font(13), anchor="rm")
+        write(pen, (across, bottom + 6), f"{x:.3f}", font(13), anchor="ma")
+    write(pen, ((left + right) / 2, height - 26), "text similarity (editability)", font(13), anchor="ma")
+    write(pen, (right, 18), "upwards: image similarity (likeness)", font(13), "#555555", "ra")
     taken: list[Box] = []
     for score in scores:
         x, y = point(score.text_similarity, score.image_similarity)
@@ -105,7 +105,7 @@ def plot(scores: Sequence[Score], title: str, width: int = 900, height: int = 62
         name = legible(score.name, font(14))
         box = free_place(mark, font(14).getlength(name), (left, right), taken)
         taken.append(box)
-        pen.text((box[0], (box[1] + box[3]) / 2), name, "black", font(14), anchor="lm")
+        write(pen, (box[0], (box[1] + box[3]) / 2), name, font(14), anchor="lm")
     return picture
 
 
