@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ti_train.config import PRESETS, TrainConfig, check_name, rate_segments
+from ti_train.config import PRESETS, TrainConfig, check_name, number_or_schedule, rate_segments
 from ti_train.errors import UserError
 
 
@@ -196,11 +196,19 @@ def test_any_text_is_a_schedule_or_refused_in_words(text):
     assert "learning rate" in refused if refused else 0 <= rate < math.inf
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"), [(None, None), ("0.005", 0.005), ("5e-3:100, 1e-3", "5e-3:100, 1e-3"), ("fast", "fast")]
+)
+def test_a_plain_rate_is_a_number_and_takes_the_presets_schedule(text, rate):
+    assert number_or_schedule(text) == rate
+
+
 # --- What a resumed run must share ----------------------------------------------
 
 
 def test_only_settings_that_shape_the_vectors_tell_runs_apart():
     elsewhere = config(checkpoint_every=7, evaluate_every=3, preview_every=5, preview_prompts=("*",), device="cpu")
+    assert config(preview_negative="dark", preview_seed=7).shaping() == config().shaping()
     assert elsewhere.shaping() == config().shaping()
     assert config(batch_size=2, accumulation=2).shaping() == config(batch_size=4).shaping()
     assert config(seed=1).shaping() != config().shaping()

@@ -107,6 +107,15 @@ def test_a_preview_is_the_hosts_picture_of_the_word_as_it_is(host, dataset, sett
     assert len({p.image.tobytes() for p in previews}) == 4
 
 
+@pytest.mark.parametrize("other", [{"preview_negative": "a dog"}, {"preview_seed": 7}])
+def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, settings, tmp_path, other):
+    first, second = (
+        of(Preview, train(host, dataset, settings(steps=1, preview_every=1, **given), tmp_path))[-1].image.tobytes()
+        for given in ({}, other)
+    )
+    assert first != second
+
+
 @pytest.mark.parametrize(
     ("given", "remark"),
     [

@@ -64,6 +64,8 @@ class TrainConfig:
     checkpoint_every: int = 100  # steps between two saves: minutes at most are lost even to a power cut
     preview_every: int = 0  # steps; 0: none
     preview_prompts: tuple[str, ...] = ("a photo of *",)
+    preview_negative: str = ""  # what previews should not show
+    preview_seed: int | None = None  # of the first preview prompt; None: the run's
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> TrainConfig:
@@ -131,6 +133,8 @@ class TrainConfig:
             "checkpoint_every",
             "preview_every",
             "preview_prompts",
+            "preview_negative",
+            "preview_seed",
             "evaluate_every",
             "batch_size",
             "accumulation",
@@ -164,6 +168,14 @@ def rate_segments(rate: float | str, steps: int) -> list[tuple[float, float]]:
             "Add a last rate without a step, or lower steps."
         )
     return segments
+
+
+def number_or_schedule(text: str | None) -> float | str | None:
+    """A plain number as a number, so that the preset's schedule applies to it; rates with their steps are their own."""
+    try:
+        return None if text is None or not text.strip() else float(text)
+    except ValueError:
+        return text
 
 
 def check_name(name: str) -> None:

@@ -23,7 +23,7 @@ def legible(text: str, face: Face) -> str:
 def write(
     pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, face: Face, fill: str = "black", anchor: str = "la"
 ) -> None:
-    """Text at an anchor: l, m or r of its width and a (top) or m of its height. Pillow's font of before 10.1 has none."""
+    """Text at an anchor: l, m or r of its width, a (top) or m of its height. Pillow's font before 10.1 knows none."""
     if isinstance(face, ImageFont.FreeTypeFont):
         pen.text(place, text, fill, face, anchor)
         return

@@ -228,9 +228,11 @@ def previews(host: Host, config: TrainConfig, side: int, vectors: Vectors, step:
     """Samples the user's prompts, each with the same seed at every step. Draws nothing from the run's own numbers."""
     if not config.preview_every:
         return
+    marks = {WORD: WORD, f"<{config.name}>": WORD}
+    negative = slots(config.preview_negative, marks) or ("",)
+    first = config.seed if config.preview_seed is None else config.preview_seed
     for i, text in enumerate(config.preview_prompts):
-        prompt = slots(text, {WORD: WORD, f"<{config.name}>": WORD})
-        request = SampleRequest((prompt,), (config.seed + i,), width=side, height=side)
+        request = SampleRequest((slots(text, marks),), (first + i,), width=side, height=side, negative=negative)
         yield Preview(step, text, host.sample(request, {WORD: first_of(vectors, config.vectors_at(step))})[0])
 
 

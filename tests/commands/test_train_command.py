@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from tiny_host import at_forward, raising
 
 from ti_train.__main__ import main
-from ti_train.commands.train import folders, learning_rate
 from ti_train.formats import config_of, load_embedding
 from ti_train.report import read_steps
 
@@ -50,7 +49,7 @@ def test_every_option_reaches_the_run(train, tmp_path):
     options = (
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
         "--flip --mask alpha --square --shuffle-tags --drop-tags 0.1 --keep-tags 1 --progressive 2 "
-        "--per-image-words 0.25 --coarse-weight 0.5 --preview-every 2"
+        "--per-image-words 0.25 --coarse-weight 0.5 --preview-every 2 --preview-negative dark --preview-seed 7"
     )
     assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
@@ -59,6 +58,7 @@ def test_every_option_reaches_the_run(train, tmp_path):
         "templates": "style-captions", "flip": True, "mask": "alpha", "square": True, "schedule": "constant",
         "shuffle_tags": True, "drop_tags": 0.1, "keep_tags": 1, "progressive_every": 2, "per_image_words": 0.25,
         "coarse_weight": 0.5, "steps": 3, "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
+        "preview_negative": "dark", "preview_seed": 7,
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))
@@ -114,16 +114,6 @@ def test_pictures_of_several_folders_keep_their_shapes_and_come_as_often_as_is_s
     assert "from 4 pictures of 16 x 16, 24 x 8 pixels" in capsys.readouterr().out
     assert train("--images", str(tmp_path / "wide"), "--square", "--overwrite") == 0
     assert "from 4 pictures of 16 x 16 pixels" in capsys.readouterr().out
-
-
-def test_a_folder_is_weighed_by_a_number_behind_it_and_never_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("2024_holiday", "odd:2"):
-        (tmp_path / name).mkdir()
-    given = ["2024_holiday", "odd:2", "odd:2:4", "cats:3", "C:\\cats:3", "dogs:0", ":5"]
-    paths = ["2024_holiday", "odd:2", "odd:2", "cats", "C:\\cats", "dogs:0", ":5"]
-    repeats = [1, 4, 4, 3, 3, 1, 1]
-    assert folders(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
 def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentence):
@@ -208,10 +198,3 @@ def test_a_disk_that_fills_up_is_told_in_one_sentence(train, tmp_path, capsys, m
     said = capsys.readouterr().err
     assert "Step 3 is saved in '" in said
     assert "Traceback" not in said
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"), [(None, None), ("0.005", 0.005), ("5e-3:100, 1e-3", "5e-3:100, 1e-3"), ("fast", "fast")]
-)
-def test_a_plain_rate_is_a_number_and_takes_the_presets_schedule(text, rate):
-    assert learning_rate(text) == rate

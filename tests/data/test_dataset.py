@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
 from ti_train.batch import draw_latents
-from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures
+from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, weighed
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.hosts.base import Size
@@ -23,6 +24,16 @@ RED, BLUE = (220, 30, 30), (30, 30, 220)
 
 
 # --- Finding --------------------------------------------------------------------
+
+
+def test_a_folder_is_weighed_by_a_number_behind_it_and_never_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024_holiday", "odd:2"):
+        (tmp_path / name).mkdir()
+    given = ["2024_holiday", "odd:2", "odd:2:4", "cats:3", "C:\\cats:3", "dogs:0", ":5"]
+    paths = ["2024_holiday", "odd:2", "odd:2", "cats", "C:\\cats", "dogs:0", ":5"]
+    repeats = [1, 4, 4, 3, 3, 1, 1]
+    assert weighed(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
 def test_pictures_are_found_by_name_whatever_the_case_of_their_ending(tmp_path):

@@ -10,12 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
-from ..config import PRESETS, TrainConfig
-from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures
+from ..config import PRESETS, TrainConfig, number_or_schedule
+from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, weighed
 from ..data.masks import Source
 from ..errors import UserError
 from ..hosts.base import Host
-from ..loop import Checkpoint, Done, Preview, Step, Warning, train
+from ..loop import Checkpoint, Done, Preview, Step, Warning
+from ..memory import train_in_memory
 from ..prompts import BUILT_IN, Templates
 from ..report import StepLog, loss_plot
 from .model import DEVICE, MODEL, PREDICTION, PREDICTION_TYPES
@@ -109,6 +110,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="sampled while training; * is the word (repeatable)",
     )
     add("--preview-every", type=int, metavar="N", help="steps between previews (default: 0, none)")
+    add("--preview-negative", metavar="PROMPT", help="what previews should not show")
+    add("--preview-seed", type=int, metavar="N", help="of the first preview prompt (default: --seed)")
     paper = command.add_argument_group("the paper's ablations (Gal et al. 2022, section 5), all off by default")
     paper.add_argument(
         "--progressive", type=int, metavar="N", help="another of the word's vectors joins in every N steps"
@@ -143,7 +146,7 @@ def run(a: argparse.Namespace) -> None:
         name=a.name,
         init=a.init,
         steps=a.steps,
-        learning_rate=learning_rate(a.lr),
+        learning_rate=number_or_schedule(a.lr),
         batch_size=a.batch_size,
         accumulation=a.accumulation,
         num_vectors=a.num_vectors,
@@ -163,36 +166,17 @@ def run(a: argparse.Namespace) -> None:
         square=a.square,
         gradient_checkpointing=a.gradient_checkpointing,
         preview_prompts=tuple(dict.fromkeys(a.preview_prompt or ())) or None,
+        preview_negative=a.preview_negative,
+        preview_seed=a.preview_seed,
         preview_every=a.preview_every if a.preview_every is not None else (100 if a.preview_prompt else None),
     )
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
-    repeats = folders(a.images)
+    repeats = weighed(a.images)
     pictures = [picture for folder in repeats for picture in find_pictures(folder)]
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
     learn(host, pictures, config, a.out, a.resume, repeats)
-
-
-def folders(given: Sequence[str]) -> dict[Path, int]:
-    """FOLDER or FOLDER:3, three times as often as the others.
-
-    A folder's own name never says so: by kohya's 3_name a "2024_holiday" would come two thousand times.
-    """
-    repeats = {}
-    for text in given:
-        folder, _, times = text.rpartition(":")
-        weighed = folder and times.isdecimal() and int(times) > 0 and not Path(text).is_dir()
-        repeats[Path(folder if weighed else text)] = int(times) if weighed else 1
-    return repeats
-
-
-def learning_rate(text: str | None) -> float | str | None:
-    """A plain number as a number, so that the preset's schedule applies to it; a list of rates is a schedule itself."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def learn(
@@ -218,7 +202,7 @@ def learn(
     log: StepLog | None = None
     bar = ProgressBar(config.steps)
     try:
-        with closing(train(host, dataset, config, out, resume)) as events:
+        with closing(train_in_memory(host, dataset, config, out, resume)) as events:
             for event in events:
                 match event:
                     case Step():
