@@ -37,10 +37,7 @@ ENCODERS = {
     "sd1": {"text_encoder": "cond_stage_model.transformer."},
     "sd1-whole": {"text_encoder": "cond_stage_model.transformer."},
     "sd2-v": {"text_encoder": "cond_stage_model.model."},
-    "sdxl": {
-        "text_encoder": "conditioner.embedders.0.transformer.",
-        "text_encoder_2": "conditioner.embedders.1.model.",
-    },
+    "sdxl": {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from .config import TrainConfig
-from .dataset import Dataset
+from .data.dataset import Dataset
 from .errors import UserError
 from .hosts.base import Host
 from .loop import Event, Step, Warning, train
