@@ -1,4 +1,4 @@
-// Gives a training the id by which the WebUI's own progress bar finds it.
+// What the tab asks the page for: the id of a task, and what the txt2img tab says.
 
 /** Runs before the Train and Resume buttons' handlers; its answer becomes their inputs. */
 function ti_train_start(...inputs) {
@@ -6,4 +6,10 @@ function ti_train_start(...inputs) {
     const place = gradioApp().getElementById("ti_train_progress");
     requestProgress(id, place, null, () => {}, () => {});
     return [id, ...inputs.slice(1)];
+}
+
+/** Runs before the handler of "From txt2img"; its answer becomes the inputs: the word's name and that tab's values. */
+function ti_train_of_txt2img(name) {
+    const value = (id) => gradioApp().querySelector(`#${id} textarea, #${id} input`).value;
+    return [name, value("txt2img_prompt"), value("txt2img_neg_prompt"), Number(value("txt2img_seed"))];
 }

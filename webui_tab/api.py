@@ -13,7 +13,8 @@ from modules import shared
 from pydantic import BaseModel, Field
 
 from ..ti_train.errors import UserError
-from . import jobs, words
+from . import jobs, unfinished, words
+from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI asks here
 from .request import TrainRequest
 
 PREFIX = "/ti-train/v1"
@@ -22,6 +23,13 @@ FAULTS = {400: {"description": "What is wrong and how to mend it."}, 404: {"desc
 
 class JobId(BaseModel):
     id: str = Field(description="What train or resume answered.")
+
+
+class Interrupted(BaseModel):
+    id: str | None = Field(
+        default=None, description="What train or resume answered, before a restart of the WebUI too."
+    )
+    name: str | None = Field(default=None, description="Or the word.")
 
 
 class Measure(BaseModel):
@@ -49,6 +57,7 @@ class Status(BaseModel):
 class Word(BaseModel):
     name: str = Field(description="As prompts write it.")
     file: str = Field(description="Within the embeddings folder.")
+    layout: str | None = Field(default=None, description="Of the file, in words.")
     vectors: int | None = None
     widths: list[int] | None = Field(default=None, description="Of each text encoder's vectors.")
     step: int | None = Field(default=None, description="Steps that it was trained for.")
@@ -76,18 +85,31 @@ def interrupt(job: JobId) -> Status:
     return status_of(found, False)
 
 
-def resume(job: JobId) -> JobId:
+def resume(job: Interrupted) -> JobId:
     """A new job that goes on with an interrupted one, to the very result that it would have had."""
-    return JobId(id=jobs.resume(job_of(job.id)).id)
+    if job.id:
+        request = jobs.request_of(job.id)
+        if request is None:
+            raise HTTPException(404, f"There is no job '{job.id}'; resume by the name of its word.")
+    elif job.name:
+        request = unfinished.of_word(job.name)
+        if request is None:
+            raise UserError(f"There is nothing to resume: no training of '{job.name}' was interrupted. Use train.")
+    else:
+        raise UserError("Give the id of the job, or the name of its word.")
+    return JobId(id=jobs.resume(request).id)
 
 
 def list_words() -> list[Word]:
-    """The words of the embeddings folder."""
+    """The words of the embeddings folder, in any layout."""
     return [Word(**row) for row in words.listed()]
 
 
-def info(name: str = Query(description="Of the word.")) -> Told:
-    return Told(name=name, text=words.told(name))
+def info(
+    name: str = Query(description="Of the word, or its file in the embeddings folder."),
+    which: str | None = Query(default=None, description="Which word, where a file holds several."),
+) -> Told:
+    return Told(name=name, text=words.told(name, which))
 
 
 def refresh() -> list[Word]:
@@ -159,6 +181,8 @@ def add_routes(_demo: Any, app: FastAPI) -> None:
         (list_words, "list", "GET", list[Word]),
         (info, "info", "GET", Told),
         (refresh, "refresh", "POST", list[Word]),
+        (convert, "convert", "POST", Written),
+        (merged, "merge", "POST", Written),
     ):
         app.add_api_route(
             f"{PREFIX}/{name}",

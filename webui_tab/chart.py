@@ -7,6 +7,7 @@ from math import isfinite
 
 from ..ti_train.report import smoothed
 from . import jobs
+from .pictures import Shown
 
 WIDTH, HEIGHT = 760, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
@@ -44,6 +45,10 @@ def mistake(message: str) -> str:
     return f"<div class='ti-train-summary'><span class='error'>{escape(message)}</span></div>"
 
 
+def written(text: str) -> str:
+    return "<div class='ti-train-summary'>" + "<br>".join(map(escape, text.splitlines())) + "</div>"
+
+
 def chart(job: jobs.Job) -> str:
     """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
     noisy = smoothed([(s.step, s.loss) for s in job.steps if s.loss is not None and isfinite(s.loss)])
@@ -75,18 +80,30 @@ def chart(job: jobs.Job) -> str:
     return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{drawn}</svg>"
 
 
+def pictures_note(found: Shown) -> str:
+    """What there is beside the pictures of a folder."""
+    captions = sum(bool(caption) for _, caption in found.captions)
+    parts = [f"{len(found.thumbnails)} picture(s)"]
+    parts += [f"{found.masks} with a mask (what is faded is not learnt)"] if found.masks else []
+    parts += [f"{captions} with a caption (learnt with the templates that say captions)"] if captions else []
+    lines = [escape(", ".join(parts) + ".")] + [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
+    return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
+
+
 def word_table(rows: list[dict[str, object]]) -> str:
     """The words of the embeddings folder."""
     if not rows:
-        return "<div class='ti-train-note'>The embeddings folder has no .safetensors words yet.</div>"
+        return "<div class='ti-train-note'>The embeddings folder has no words yet.</div>"
 
     def line(row: dict[str, object]) -> str:
-        name = escape(str(row["name"]))
+        cells = [f"<code>{escape(str(row['name']))}</code>", escape(str(row["file"]))]
         if "problem" in row:
-            return f"<tr><td>{name}</td><td colspan='3'>{escape(str(row['problem']))}</td></tr>"
-        widths = " + ".join(map(str, row["widths"]))  # type: ignore[call-overload]
+            return f"<tr><td>{'</td><td>'.join(cells)}</td><td colspan='4'>{escape(str(row['problem']))}</td></tr>"
+        widths = " + ".join(map(str, row["widths"]))
         step = "" if row["step"] is None else row["step"]
-        return f"<tr><td><code>{name}</code></td><td>{row['vectors']}</td><td>{widths}</td><td>{step}</td></tr>"
+        cells += [str(cell) for cell in (row["vectors"], widths, step, escape(str(row["layout"])))]
+        return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
 
-    head = "<tr><th>word</th><th>vectors</th><th>width</th><th>steps learnt</th></tr>"
-    return f"<table class='ti-train-words'>{head}{''.join(map(line, rows))}</table>"
+    columns = ("word", "file", "vectors", "width", "steps learnt", "layout")
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    return f"<table class='ti-train-words'><tr>{head}</tr>{''.join(map(line, rows))}</table>"

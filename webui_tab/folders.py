@@ -9,6 +9,7 @@ from modules import paths_internal, shared
 from ..ti_train.config import check_name
 from ..ti_train.data.image_files import SUFFIXES
 from ..ti_train.errors import UserError
+from ..ti_train.formats import READABLE
 
 PICTURES, RUNS = "pictures", "runs"
 WORD_SUFFIX = ".safetensors"
@@ -55,7 +56,8 @@ def word_file(name: str) -> Path:
 
 
 def word_files() -> list[Path]:
-    return sorted(path for path in embeddings().rglob("*" + WORD_SUFFIX) if path.is_file())
+    """The files of the embeddings folder that may be words; a picture may be no more than one."""
+    return sorted(path for path in embeddings().rglob("*") if path.suffix.lower() in READABLE and path.is_file())
 
 
 def template_files() -> dict[str, Path]:

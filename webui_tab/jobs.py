@@ -16,10 +16,11 @@ from modules import call_queue, devices, progress, shared
 from ..ti_train.config import TrainConfig
 from ..ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..ti_train.errors import UserError
-from ..ti_train.loop import Done, Preview, Step, Warning, train
+from ..ti_train.loop import Done, Preview, Step, Warning
+from ..ti_train.memory import train_in_memory
 from ..ti_train.prompts import Templates
-from ..ti_train.report import StepLog
-from . import folders
+from ..ti_train.report import StepLog, loss_plot
+from . import folders, unfinished
 from .hosts import connect
 from .request import TrainRequest
 
@@ -69,7 +70,8 @@ jobs: OrderedDict[str, Job] = OrderedDict()
 def start(request: TrainRequest, task: str | None = None) -> Job:
     """Checks a request and queues it. Raises UserError for what can be told at once."""
     config, file = request.config(), request.target()
-    find_pictures(folders.picture_folder(request.pictures))
+    for folder in request.folders():
+        find_pictures(folder)
     Templates.load(config.templates)
     if any(job.file == file for job in active()):
         raise UserError(f"The word '{request.name}' is being trained already. Interrupt that training first.")
@@ -101,6 +103,14 @@ def find(job_id: str) -> Job:
     return jobs[job_id]
 
 
+def request_of(job_id: str) -> TrainRequest | None:
+    """What a job was asked for, one of another session too where it was interrupted. Raises UserError if it runs."""
+    job = jobs.get(job_id)
+    if job and not job.ended.is_set():
+        raise UserError(f"The training of '{job.request.name}' has not ended: there is nothing to resume.")
+    return job.request if job else unfinished.of_job(job_id)
+
+
 def interrupt(job: Job) -> None:
     """Ends a job after the step that it is in, or a waiting one when its turn comes."""
     job.stopped = True
@@ -108,12 +118,9 @@ def interrupt(job: Job) -> None:
         shared.state.interrupt()  # a preview of its own ends too
 
 
-def resume(job: Job, task: str | None = None) -> Job:
-    """A new job that goes on where one was interrupted. Raises UserError."""
-    if not job.ended.is_set():
-        raise UserError(f"The training of '{job.request.name}' has not ended: there is nothing to resume.")
-    again = job.request.copy(update={"resume": True, "overwrite": False})
-    return start(again, task)
+def resume(request: TrainRequest, task: str | None = None) -> Job:
+    """A new job that goes on where the one of this request was interrupted. Raises UserError."""
+    return start(request.copy(update={"resume": True, "overwrite": False}), task)
 
 
 def _work(job: Job) -> None:
@@ -140,11 +147,8 @@ def _outcome(job: Job) -> tuple[str, str]:
         return INTERRUPTED, ""
     except UserError as error:
         return FAILED, str(error)
-    except torch.cuda.OutOfMemoryError:
-        return FAILED, (
-            "The GPU's memory is full. Switch on gradient checkpointing, or lower the pictures a step or the "
-            "resolution, and resume."
-        )
+    except torch.cuda.OutOfMemoryError:  # outside of the steps: the pictures' latents take it too
+        return FAILED, "The GPU's memory is full. Lower the resolution, or close other programs that use the GPU."
     except Exception as error:
         log.exception("The training of '%s' failed", job.request.name)
         return FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
@@ -159,8 +163,11 @@ def _train(job: Job) -> None:
     dataset = _dataset(job, host)
     record: StepLog | None = None
     try:
-        with closing(train(host, dataset, job.config, job.file.parent, job.request.resume)) as events:
-            for event in events:
+        folder, release = job.file.parent, devices.torch_gc
+        with closing(train_in_memory(host, dataset, job.config, folder, job.request.resume, release)) as events:
+            for number, event in enumerate(events):
+                if number == 0:
+                    unfinished.keep(job.id, job.request)
                 if isinstance(event, Step):
                     record = record or _record(job, event.step)
                     _show_step(job, event, record)
@@ -169,6 +176,7 @@ def _train(job: Job) -> None:
                 elif isinstance(event, Warning):
                     job.messages.append(event.message)
                 elif isinstance(event, Done):
+                    unfinished.forget(job.request.name)
                     log.info("Learnt '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)
                 if not isinstance(event, Done) and (job.stopped or _interrupted()):
                     raise StopTraining
@@ -177,8 +185,18 @@ def _train(job: Job) -> None:
     finally:
         if record:
             record.close()
+            _draw(job, record)
         if job.file.exists():
             host.reread_words()
+
+
+def _draw(job: Job, record: StepLog) -> None:
+    """The loss as a picture; a disk that is full by now must not hide why the run ended."""
+    file = folders.run_folder(job.request.name) / "loss.png"
+    try:
+        loss_plot(record.steps, job.request.name).save(file)
+    except OSError as error:
+        job.messages.append(f"'{file}' could not be written ({error.strerror or error}).")
 
 
 def _interrupted() -> bool:
@@ -187,10 +205,11 @@ def _interrupted() -> bool:
 
 def _dataset(job: Job, host: Any) -> Dataset:
     shared.state.textinfo = "Preparing the pictures"
-    paths = find_pictures(folders.picture_folder(job.request.pictures))
+    repeats = job.request.folders()
+    paths = [path for folder in repeats for path in find_pictures(folder)]
     captions = Templates.load(job.config.templates).use_captions
     side, config = job.config.resolution or host.resolution, job.config
-    pictures = read_pictures(paths, side, job.messages, captions, config.mask, config.square)
+    pictures = read_pictures(paths, side, job.messages, captions, config.mask, config.square, repeats)
     return encode_pictures(host, pictures, config.flip)
 
 

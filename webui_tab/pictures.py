@@ -1,62 +1,94 @@
-"""Training pictures in the tab: folders, uploads, thumbnails and captions."""
+"""Training pictures in the tab: folders, uploads, thumbnails with their masks, and captions."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..ti_train.data.captions import caption_file, read_caption
+from ..ti_train.data.captions import CaptionReader, caption_file
 from ..ti_train.data.dataset import find_pictures
-from ..ti_train.data.image_files import DAMAGED, on_white, upright
+from ..ti_train.data.image_files import DAMAGED, has_alpha, on_white, read_mask, upright
+from ..ti_train.data.masks import ENDINGS, Source, mask_file
 from ..ti_train.errors import UserError
 from ..ti_train.files import write_atomically
 from . import folders
 
 THUMBNAIL = 192  # pixels
+FADED = 0.85  # how white the part of a thumbnail is that is not learnt
 
 
-def shown(folder: str) -> tuple[list[tuple[Image.Image, str]], list[list[str]]]:
-    """Thumbnails with the files' names, and a table of names and captions. Raises UserError."""
-    if not folder:
-        return [], []
-    thumbnails, captions = [], []
+@dataclass
+class Shown:
+    """What the tab shows of a folder."""
+
+    thumbnails: list[tuple[Image.Image, str]] = field(default_factory=list)  # and the files' names
+    captions: list[list[str]] = field(default_factory=list)  # rows of a name and a caption
+    masks: int = 0  # pictures of which a part is learnt
+    problems: list[str] = field(default_factory=list)
+
+
+def shown(folder: str, source: Source) -> Shown:
+    """The pictures of a folder; a mask fades what is not learnt. Raises UserError."""
+    found, reader = Shown(), CaptionReader([])
     for path in find_pictures(folders.picture_folder(folder)):
         try:
-            with Image.open(path) as picture:
-                picture.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # JPEG: decoded small
-                small = on_white(upright(picture))
-        except DAMAGED:
-            continue  # the training says which pictures it cannot read
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        thumbnails.append((small, path.name))
-        captions.append([path.name, caption_of(path)])
-    return thumbnails, captions
+            small, mask = thumbnail(path, source)
+        except (UserError, *DAMAGED) as error:
+            found.problems.append(f"{path.name} cannot be used: {error}")
+            continue
+        if mask:
+            faded = Image.blend(small, Image.new("RGB", small.size, "white"), FADED)
+            small = Image.composite(small, faded, mask.resize(small.size))
+            found.masks += 1
+        found.thumbnails.append((small, path.name))
+        found.captions.append([path.name, reader.caption(path)])
+    return found
 
 
-def caption_of(picture: Path) -> str:
-    try:
-        return read_caption(caption_file(picture))
-    except (OSError, UnicodeDecodeError):
-        return ""
+def thumbnail(path: Path, source: Source) -> tuple[Image.Image, Image.Image | None]:
+    """A picture made small, and its mask. Raises UserError and what is in DAMAGED."""
+    file = mask_file(path) if source != "none" else None
+    with Image.open(path) as picture:
+        picture.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # JPEG: decoded small
+        turned = upright(picture)
+        small, alpha = on_white(turned), None
+        if source == "alpha" and has_alpha(turned):
+            alpha = turned.convert("RGBA").getchannel("A")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small, read_mask(file) if file else alpha
 
 
-def uploaded(files: list[Any], name: str) -> str:
-    """Copies uploads into a new folder, named after the word; its name. Raises UserError."""
-    folders.word_file(name)  # the same rules as for words
-    root = folders.training() / folders.PICTURES
-    folder = next(f for n in count(1) if not (f := root / (name if n == 1 else f"{name}-{n}")).exists())
-    folder.mkdir(parents=True)
-    for file in files:
-        source = Path(getattr(file, "name", file))  # gradio 3 gives an open file, gradio 4 a path
-        shutil.copyfile(source, folder / source.name)
-    return folder.name
+def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
+    """Copies uploads into a new folder, named after the word; nothing but masks of the chosen folder, into that.
+
+    Returns the folder's name. Raises UserError.
+    """
+    sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
+    pictures = folders.training() / folders.PICTURES
+    if chosen and are_masks(sources, find_pictures(folders.picture_folder(chosen))):
+        folder = chosen
+    else:
+        folders.word_file(name)  # the same rules as for words
+        numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        folder = next(free for free in numbered if not (pictures / free).exists())
+        (pictures / folder).mkdir(parents=True)
+    for source in sources:
+        shutil.copyfile(source, pictures / folder / source.name)
+    return folder
 
 
-def write_captions(folder: str, rows: list[list[str]]) -> int:
+def are_masks(files: Sequence[Path], pictures: Sequence[Path]) -> bool:
+    """Whether all of the files are named as masks of the pictures."""
+    return {file.name for file in files} <= {picture.stem + ending for picture in pictures for ending in ENDINGS}
+
+
+def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
     """Writes the captions beside their pictures; an empty one removes its file. Raises UserError and OSError."""
     pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder))}
     for name, caption in rows:
