@@ -85,7 +85,7 @@ def picture_fields(name: Any) -> Fields:
             )
             refresh = gr.Button("Look for folders again", size="sm", elem_id="ti_train_refresh_folders")
         upload = gr.File(
-            label="Upload pictures, with NAME-mask.png if you like",
+            label="Upload pictures and masks",
             file_count="multiple",
             file_types=["image"],
             elem_id="ti_train_upload",
@@ -99,8 +99,7 @@ def picture_fields(name: Any) -> Fields:
         mask = choice(
             "mask",
             "Masks",
-            "files: of a picture the white of NAME-mask.png beside it, or of masks/NAME.png, is learnt. alpha: where "
-            "it has none, what is not transparent. none: all of it.",
+            "files: the white of NAME-mask.png or masks/NAME.png is learnt. alpha: else what is not transparent.",
             list(get_args(Source)),
             "files",
         )
@@ -122,7 +121,7 @@ def picture_fields(name: Any) -> Fields:
             interactive=True,
         )
         with gr.Row():
-            write = gr.Button("Write captions beside the pictures", elem_id="ti_train_write_captions")
+            write = gr.Button("Write captions beside the pictures", size="sm", elem_id="ti_train_write_captions")
             written = gr.HTML("", elem_id="ti_train_captions_written")
         fields = tag_fields()
     seen = [thumbnails, captions, note]
@@ -130,7 +129,7 @@ def picture_fields(name: Any) -> Fields:
     mask.change(show_folder, [folder, mask], seen)
     refresh.click(lambda: gr.update(choices=folders.picture_folders()), [], [folder])
     upload.upload(upload_pictures, [upload, name, folder, mask], [folder, *seen])
-    write.click(save_captions, [folder, captions], [written])
+    write.click(save_captions, [folder, captions, mask], [written, note])
     return {"pictures": folder, "mask": mask, "templates": templates} | fields
 
 
@@ -265,12 +264,12 @@ def upload_pictures(files: list[Any], name: str, chosen: str, mask: str) -> tupl
     return gr.update(choices=folders.picture_folders(), value=folder), *show_folder(folder, mask)
 
 
-def save_captions(folder: str, rows: list[list[str]]) -> str:
+def save_captions(folder: str, rows: list[list[str]], mask: str) -> tuple[str, str]:
     try:
         count = pictures.write_captions(folder, rows)
+        return chart.written(f"{count} caption(s) written."), chart.pictures_note(pictures.shown(folder, mask))
     except (UserError, OSError) as error:
-        return chart.mistake(str(error))
-    return f"<div class='ti-train-note'>{count} caption(s) written.</div>"
+        return chart.mistake(str(error)), ""
 
 
 def from_txt2img(name: str, prompt: str, negative: str, seed: float) -> tuple[str, str, int]:

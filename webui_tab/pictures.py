@@ -91,7 +91,8 @@ def are_masks(files: Sequence[Path], pictures: Sequence[Path]) -> bool:
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
     """Writes the captions beside their pictures; an empty one removes its file. Raises UserError and OSError."""
     pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder))}
-    for name, caption in rows:
+    given = [row for row in rows if row[0]]  # the table lets people add rows
+    for name, caption in given:
         if name not in pictures:
             raise UserError(f"The folder '{folder}' has no picture '{name}'. Choose the folder again.")
         file = caption_file(pictures[name])
@@ -100,4 +101,4 @@ def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
             write_atomically(file, text.encode())
         else:
             file.unlink(missing_ok=True)
-    return sum(bool(str(caption or "").strip()) for _, caption in rows)
+    return sum(bool(str(caption or "").strip()) for _, caption in given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from webui_server import RefusedError, Server
 
 from ti_train.embedding import Embedding
-from ti_train.formats import load_embedding, save_embedding
+from ti_train.formats import config_of, load_embedding, save_embedding
 
 pytestmark = pytest.mark.slow
 API = "/ti-train/v1"
@@ -72,7 +73,7 @@ def test_a_word_is_learnt_and_everything_else_is_as_it_was(server):
     assert [m["step"] for m in status(server, job, history=True)["history"]] == [0, 1, 2, 3]
 
     after = server.get("/ti-train-test/state")
-    assert after.pop("words") == [*before.pop("words"), "apitoy"]
+    assert after.pop("words") == [[*names, "apitoy"] for names in before.pop("words")]
     assert after.pop("lookup") == [*before.pop("lookup"), "apitoy"]
     assert after == before
     assert server.picture("a photo of a toy") == untouched
@@ -82,7 +83,7 @@ def test_a_word_is_learnt_and_everything_else_is_as_it_was(server):
 
     assert vectors(server, "apitoy").shape == (2, 768)
     records = server.base / "ti-train" / "runs" / "apitoy"
-    assert {path.name for path in records.iterdir()} == {"loss.csv", "step00000-0.png", "step00003-0.png"}
+    assert {path.name for path in records.iterdir()} == {"loss.csv", "loss.png", "step00000-0.png", "step00003-0.png"}
     (row,) = [word for word in server.get(f"{API}/list") if word["name"] == "apitoy"]
     assert (row["vectors"], row["widths"], row["step"]) == (2, [768], 3)
     assert "nearest words: toy" in server.get(f"{API}/info?name=apitoy")["text"]
@@ -116,6 +117,25 @@ def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(server
         server.post(f"{API}/resume", {"id": again})
 
 
+def test_it_resumes_after_a_restart_by_id_and_by_name(server):
+    learn(server, name="steady", steps=12)
+    job = begin(server, name="restarted", steps=12)
+    until(server, job, "running", step=2)
+    server.post(f"{API}/interrupt", {"id": job})
+    until(server, job, "interrupted")
+    server.restart()
+    again = server.post(f"{API}/resume", {"id": job})["id"]
+    until(server, again, "running", step=4)
+    server.post(f"{API}/interrupt", {"id": again})
+    first = until(server, again, "interrupted")["step"]
+    last = until(server, server.post(f"{API}/resume", {"name": "restarted"})["id"], "done")
+    assert 4 <= first < last["step"] == 12
+    assert np.array_equal(vectors(server, "restarted"), vectors(server, "steady"))
+    assert not list((server.base / "ti-train" / "unfinished").glob("restarted*"))
+    with pytest.raises(RefusedError, match="no training of 'restarted' was interrupted"):
+        server.post(f"{API}/resume", {"name": "restarted"})
+
+
 def test_the_hosts_own_interrupt_ends_a_preview_and_keeps_the_word(server):
     job = begin(server, name="previewed", preview_every=1, steps=50)
     until(server, job, "running", step=1)
@@ -133,6 +153,25 @@ def test_after_a_failure_within_a_step_everything_is_as_it_was(server):
     assert "RuntimeError: broken by the test" in failed["error"]
     assert server.get("/ti-train-test/state") == before
     assert server.picture("a photo of a toy") == untouched
+
+
+def test_a_full_memory_is_met_with_smaller_passes(server):
+    calm = learn(server, name="calmtoy", batch_size=2)
+    before = server.get("/ti-train-test/state")
+    server.post("/ti-train-test/fill-memory", {"passes": 1})
+    done = learn(server, name="calmtoy", batch_size=2, overwrite=True, steps=3)
+    assert calm["messages"] == []
+    (message,) = done["messages"]
+    assert "The GPU's memory is full: going on with gradient checkpointing and 1 picture(s) a pass, 2 passes" in message
+    assert done["noise_free_loss"] == pytest.approx(calm["noise_free_loss"], abs=1e-4)
+    assert server.get("/ti-train-test/state") == before
+
+
+def test_a_memory_that_stays_full_is_told_in_words(server):
+    server.post("/ti-train-test/fill-memory", {"passes": 2})
+    failed = until(server, begin(server, name="toofull", batch_size=2), "failed")
+    assert "full even with gradient checkpointing and 1 picture(s) of 64 pixels" in failed["error"]
+    assert server.get("/ti-train-test/state")["gradients"] == 0
 
 
 def test_a_generation_waits_its_turn_and_a_training_too(server):
@@ -170,6 +209,37 @@ def test_progress_is_the_hosts_own(server):
     assert server.post("/internal/progress", {"id_task": job, "live_preview": False})["completed"]
 
 
+OPTIONS = {
+    "accumulation": 2, "schedule": "constant", "warmup": 1, "gradient_clip": 0.5, "square": True, "mask": "none",
+    "templates": "captions", "shuffle_tags": True, "drop_tags": 0.25, "keep_tags": 1, "flip": True,
+    "progressive_every": 2, "per_image_words": 0.25, "coarse_weight": 0.5, "checkpoint_every": 2, "num_vectors": 2,
+    "preview_negative": "dark", "preview_seed": 7, "seed": 3, "gradient_checkpointing": True,
+}  # fmt: skip
+
+
+def test_every_option_reaches_the_training(server):
+    learn(server, name="all-options", **OPTIONS)
+    learnt = load_embedding(server.base / "embeddings" / "all-options.safetensors")
+    assert config_of(learnt).items() >= OPTIONS.items()
+
+
+def test_a_mask_says_what_is_learnt_and_folders_are_weighed(server):
+    toys = server.base / "ti-train" / "pictures" / "toys"
+    masked, more = toys.with_name("masked"), toys.with_name("more")
+    for folder in (masked, more):
+        shutil.copytree(toys, folder)
+    Image.new("L", (64, 64), "black").save(masked / "blue-mask.png")
+    left_half = Image.new("L", (80, 64), "black")
+    left_half.paste("white", (0, 0, 40, 64))
+    left_half.save(masked / "red-mask.png")
+    done = learn(server, name="masked", pictures="masked")
+    assert any("blue.png (mask blue-mask.png): the mask is black" in message for message in done["messages"])
+    learn(server, name="unmasked", pictures="masked", mask="none")
+    assert not np.array_equal(vectors(server, "masked"), vectors(server, "unmasked"))
+    twice = learn(server, name="weighed", more_pictures=["more:2"])
+    assert any("is the same picture as" in message for message in twice["messages"])
+
+
 def test_a_file_of_ours_that_is_dropped_into_the_folder_works(server):
     unknown = server.picture("a photo of a dropped")
     values = 0.1 * np.random.default_rng(0).standard_normal((2, 768), dtype=np.float32)
@@ -177,6 +247,95 @@ def test_a_file_of_ours_that_is_dropped_into_the_folder_works(server):
     save_embedding(word, server.base / "embeddings" / "dropped.safetensors")
     assert "dropped" in [row["name"] for row in server.post(f"{API}/refresh")]
     assert server.picture("a photo of a dropped") != unknown
+
+
+# --- Words in other layouts, and of others ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cat(server) -> Embedding:
+    values = 0.1 * np.random.default_rng(1).standard_normal((2, 768), dtype=np.float32)
+    word = Embedding("cat-word", {"emb_params": torch.from_numpy(values)}, {"step": "7"})
+    save_embedding(word, server.base / "embeddings" / "cat-word.safetensors")
+    server.post(f"{API}/refresh")
+    return word
+
+
+def known(server: Server, name: str) -> None:
+    """Waits until prompts know a word."""
+    deadline = time.monotonic() + 60
+    while not any(name in words for words in server.get("/ti-train-test/state")["words"]):
+        assert time.monotonic() < deadline, f"prompts do not know '{name}'"
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [("a1111", "as-pt.pt"), ("png", "as-png.png"), ("onetrainer", "as-onetrainer.safetensors")],
+)
+def test_a_word_is_converted_listed_and_used_in_any_layout(server, cat, layout, file):
+    name = file.partition(".")[0]
+    written = server.post(f"{API}/convert", {"word": "cat-word", "name": name, "format": layout})
+    assert written["files"] == [file]
+    assert f"2 x 768 (emb_params), fp32, as {layout}" in written["text"]
+    (row,) = [row for row in server.get(f"{API}/list") if row["file"] == file]
+    assert (row["name"], row["vectors"], row["widths"], row["step"]) == (name, 2, [768], 7)
+    assert server.get(f"{API}/info?name={name}")["text"].startswith(f"{name}: 2 vector(s) of width 768")
+    known(server, name)
+    assert server.picture(f"a photo of a {name}") == server.picture("a photo of a cat-word")
+
+
+def test_words_are_merged(server, cat):
+    body = {"words": ["cat-word", "cat-word.safetensors"], "how": "sum", "weights": [1, 0.5], "name": "merged"}
+    assert server.post(f"{API}/merge", body | {"precision": "fp16"})["files"] == ["merged.safetensors"]
+    assert np.allclose(vectors(server, "merged"), 1.5 * cat.vectors["emb_params"].numpy(), atol=1e-3)
+    known(server, "merged")
+    with pytest.raises(RefusedError, match=r"The file 'merged\.safetensors' exists"):
+        server.post(f"{API}/merge", body)
+    server.post(f"{API}/merge", body | {"overwrite": True, "how": "concatenate"})
+    assert vectors(server, "merged").shape == (4, 768)
+
+
+def test_a_picture_that_shows_a_word_is_none(server, cat):
+    folder = server.base / "embeddings"
+    for name in ("cat-word.png", "cat-word.preview.png"):
+        Image.new("RGB", (64, 64), "teal").save(folder / name)
+    assert {row["file"] for row in server.get(f"{API}/list") if row["name"].startswith("cat-word")} == {
+        "cat-word.safetensors"
+    }
+
+
+def test_two_files_of_one_name_are_told_apart(server, cat):
+    body = {"word": "cat-word", "name": "double", "strength": 2}
+    server.post(f"{API}/convert", body)
+    told = server.post(f"{API}/convert", body | {"format": "a1111"})["text"]
+    assert "There is double.safetensors too" in told
+    with pytest.raises(RefusedError, match=r"several words 'double': double\.pt, double\.safetensors"):
+        server.get(f"{API}/info?name=double")
+    assert "double: 2 vector(s)" in server.get(f"{API}/info?name=double.pt")["text"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "message"),
+    [
+        ("convert", {"word": "../config"}, "There is no word '../config'"),
+        ("convert", {"word": "/etc/passwd"}, "There is no word"),
+        ("convert", {"word": "cat-word", "name": "../up"}, "begins or ends with a dot|has a character"),
+        ("convert", {"word": "cat-word", "name": "a/b"}, "has a character"),
+        ("convert", {"word": "cat-word", "name": "cat-word"}, "The file 'cat-word.safetensors' exists"),
+        ("convert", {"word": "cat-word", "format": "ckpt"}, "safetensors.*a1111"),
+        ("merge", {"words": ["cat-word"]}, "give two words or more"),
+        ("merge", {"words": ["cat-word", "absent"]}, "There is no word 'absent'"),
+    ],
+)
+def test_mistakes_with_files_are_told(server, cat, route, body, message):
+    before = sorted(path.name for path in server.base.rglob("embeddings/**/*"))
+    with pytest.raises(RefusedError, match=message):
+        server.post(f"{API}/{route}", {"name": "mistaken"} | body)
+    assert sorted(path.name for path in server.base.rglob("embeddings/**/*")) == before
+
+
+# --- Mistakes, and who may ask ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,6 +351,8 @@ def test_a_file_of_ours_that_is_dropped_into_the_folder_works(server):
         ({"learning_rate": "fast"}, "cannot be read at 'fast'"),
         ({"preset": "Best"}, "There is no preset 'Best'"),
         ({"steps": 0}, "greater than or equal to 1"),
+        ({"mask": "beta"}, "files.*alpha.*none"),
+        ({"more_pictures": ["../up:2"]}, "is outside of"),
     ],
 )
 def test_mistakes_are_told_at_once(server, settings, message):
@@ -218,7 +379,8 @@ def test_the_hosts_api_auth_holds(server, user):
 
 def test_the_api_is_described_in_the_hosts_own_docs(server):
     described = server.get("/openapi.json")
-    names = {"train", "status", "interrupt", "resume", "list", "info", "refresh"}
+    names = {"train", "status", "interrupt", "resume", "list", "info", "refresh", "convert", "merge"}
     assert {f"{API}/{name}" for name in names} <= set(described["paths"])
-    properties = described["components"]["schemas"]["TrainRequest"]["properties"]
-    assert all("description" in field for field in properties.values())
+    for schema in ("TrainRequest", "ConvertRequest", "MergeRequest", "Written"):
+        properties = described["components"]["schemas"][schema]["properties"]
+        assert all("description" in field for field in properties.values())

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 from webui_server import Server
 
+from ti_train.formats import load_embedding
+
 pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="the tab is driven with Playwright: pip install playwright"
@@ -29,11 +31,16 @@ def page(server) -> Iterator[Any]:
             pytest.skip(f"no Chromium starts; WEBUI_BROWSER can name one: {error}")
         page = browser.new_page(viewport={"width": 1400, "height": 1250})
         page.set_default_timeout(120_000)
-        page.goto(server.url + "/?__theme=light")
-        page.locator("#tabs > .tab-nav > button", has_text="TI Train").click()
-        page.locator("#ti_train_start").wait_for()
+        entered(page, server)
         yield page
         browser.close()
+
+
+def entered(page: Any, server: Server) -> None:
+    """Opens the tab anew."""
+    page.goto(server.url + "/?__theme=light")
+    page.locator("#tabs > .tab-nav > button", has_text="TI Train").click()
+    page.locator("#ti_train_start").wait_for()
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +76,29 @@ def shot(page: Any, server: Server, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{server.kind}-{name}.png")
 
 
+def chosen(page: Any, field: str, value: str) -> None:
+    """Writes into a dropdown that takes what is not in its list too."""
+    box = page.locator(f"#ti_train_{field} input").first
+    box.fill(value)
+    box.press("Enter")
+
+
+def upload(page: Any, files: list[str]) -> None:
+    page.locator("#ti_train_upload input[type=file]").set_input_files(files)
+
+
+def beside(page: Any, text: str) -> None:
+    """What the tab says below the pictures."""
+    sync_api.expect(page.locator("#ti_train_pictures_note").first).to_contain_text(text)
+
+
 def test_upload_train_and_use_the_word(page, server, drawings):
     unknown = server.picture("a photo of a tabtoy")
     fill(page, "name", "tabtoy")
     fill(page, "init", "toy")
-    page.locator("#ti_train_upload input[type=file]").set_input_files(drawings)
+    upload(page, drawings)
     page.locator("#ti_train_thumbnails img").nth(1).wait_for()
+    beside(page, "2 picture(s).")
     folder = server.base / "ti-train" / "pictures" / "tabtoy"
     assert {path.name for path in folder.iterdir()} == {"blue.png", "red.png"}
 
@@ -94,19 +118,65 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     assert server.picture("a photo of a tabtoy") != unknown
 
 
-def test_interrupt_and_resume(page):
+def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
+    before = page.locator("#ti_train_thumbnails img").first.get_attribute("src")
+    mask = Path(drawings[0]).with_name("blue-mask.png")
+    drawn = Image.new("L", (80, 64), "black")
+    drawn.paste("white", (12, 8, 52, 48))
+    drawn.save(mask)
+    if not page.locator("#ti_train_upload input[type=file]").count():
+        page.locator("#ti_train_upload button[aria-label=Clear]").click()
+    upload(page, [str(mask)])
+    beside(page, "2 picture(s), 1 with a mask")
+    assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue-mask.png").is_file()
+    assert page.locator("#ti_train_thumbnails img").first.get_attribute("src") != before
+    shot(page, server, "masked")
+    chosen(page, "mask", "none")
+    beside(page, "2 picture(s).")
+    chosen(page, "mask", "files")
+    beside(page, "1 with a mask")
+
+
+def test_captions_are_edited_and_written(page, server):
+    page.locator("#tab_ti_train .label-wrap", has_text="Captions").click()
+    page.locator("#ti_train_captions table").last.locator("tbody td").nth(1).dblclick()
+    page.keyboard.type("on a table, blue")
+    page.keyboard.press("Enter")
+    page.locator("#ti_train_write_captions").click()
+    sync_api.expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) written")
+    beside(page, "1 with a caption")
+    assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
+
+
+def test_previews_take_the_prompt_of_txt2img(page):
+    for place, value in (("prompt textarea", "a (tabtoy:1.2),\non a tabtoy-shelf"), ("neg_prompt textarea", "dark")):
+        page.locator(f"#txt2img_{place}").evaluate("(box, text) => { box.value = text; }", value)
+    page.locator("#txt2img_seed input").evaluate("(box) => { box.value = 77; }")
+    page.locator("#ti_train_from_txt2img").click()
+    prompts = page.locator("#ti_train_preview_prompts textarea")
+    sync_api.expect(prompts).to_have_value("a (*:1.2), on a tabtoy-shelf")
+    sync_api.expect(page.locator("#ti_train_preview_negative textarea")).to_have_value("dark")
+    sync_api.expect(page.locator("#ti_train_preview_seed input")).to_have_value("77")
+
+
+def test_interrupt_and_resume_in_another_session(page, server):
     fill(page, "name", "stopped")
     fill(page, "steps", "40")
+    fill(page, "preview_every", "0")
     page.locator("#ti_train_start").click()
     says(page, "stopped.*Step [1-9]")
     page.locator("#ti_train_interrupt").click()
     says(page, "stopped was interrupted.*Resume goes on")
-    fill(page, "preview_every", "0")
+    server.restart()
+    entered(page, server)
+    fill(page, "name", "stopped")
     page.locator("#ti_train_resume").click()
-    says(page, "stopped is learnt.*Step 40 of 40")
+    says(page, "stopped is learnt.*Step 40 of 40.*settings that this training was begun with")
 
 
 def test_mistakes_are_told(page):
+    chosen(page, "folder", "tabtoy")
+    beside(page, "2 picture(s)")
     fill(page, "name", "a/b")
     page.locator("#ti_train_start").click()
     says(page, "has a character that file names cannot have")
@@ -115,10 +185,30 @@ def test_mistakes_are_told(page):
 def test_embeddings(page, server):
     page.locator("#ti_train_tabs > .tab-nav > button", has_text="Embeddings").click()
     sync_api.expect(page.locator("#ti_train_word_table").first).to_contain_text("tabtoy")
-    word = page.locator("#ti_train_word input").first
-    word.fill("tabtoy")
-    word.press("Enter")
+    chosen(page, "word", "tabtoy.safetensors")
     page.locator("#ti_train_tell").click()
     text = page.locator("#ti_train_word_text textarea")
     sync_api.expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
     shot(page, server, "words")
+
+
+def test_convert_and_merge(page, server):
+    outcome, table = page.locator("#ti_train_outcome").first, page.locator("#ti_train_word_table").first
+    chosen(page, "convert_word", "tabtoy.safetensors")
+    fill(page, "convert_name", "tabtoy-pt")
+    page.locator("#ti_train_convert_format input").click()
+    page.get_by_role("option", name="a1111").click()
+    page.locator("#ti_train_convert").click()
+    sync_api.expect(outcome).to_contain_text("Wrote tabtoy-pt.pt: 1 x 768 (emb_params), fp32, as a1111.")
+    sync_api.expect(table).to_contain_text("tabtoy-pt.pt")
+
+    page.locator("#ti_train_new_files > .tab-nav > button", has_text="Merge").click()
+    chosen(page, "merge_word_1", "tabtoy.safetensors")
+    chosen(page, "merge_word_2", "tabtoy-pt.pt")
+    fill(page, "merge_name", "two-toys")
+    page.locator("#ti_train_merge").click()
+    sync_api.expect(outcome).to_contain_text("Wrote two-toys.safetensors: 2 x 768")
+    page.locator("#ti_train_merge").click()
+    sync_api.expect(outcome).to_contain_text("The file 'two-toys.safetensors' exists.")
+    shot(page, server, "merged")
+    assert load_embedding(server.base / "embeddings" / "two-toys.safetensors").num_vectors == 2

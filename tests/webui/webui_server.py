@@ -61,7 +61,7 @@ class Server:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         cpu = ["--use-cpu", "all"] if self.kind == "a1111" else ["--always-cpu"]
-        command = [
+        self._command = [
             os.environ.get("WEBUI_PYTHON", sys.executable), "-u", str(webui / "launch.py"), "--data-dir", str(base),
             "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
@@ -71,12 +71,24 @@ class Server:
             "--port", str(port),
             *cpu, *flags,
         ]  # fmt: skip
-        self.log = (base / "server.log").open("ab")
-        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)}
+        self._environment = os.environ | {
+            "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)
+        }  # fmt: skip
+        self._start()
+
+    def _start(self) -> None:
+        folder = Path(self._command[2]).parent
+        self.log = (self.base / "server.log").open("wb")
         self.process = subprocess.Popen(
-            command, cwd=webui, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
+            self._command, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT, env=self._environment,
+            start_new_session=True,
+        )  # fmt: skip
         self._wait_until_started()
+
+    def restart(self) -> None:
+        """Ends it without a warning and starts it anew, on the same files and at the same address."""
+        self.stop()
+        self._start()
 
     def _wait_until_started(self) -> None:
         """Requests before the log says so run without scripts."""
