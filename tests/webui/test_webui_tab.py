@@ -196,8 +196,7 @@ def test_convert_and_merge(page, server):
     outcome, table = page.locator("#ti_train_outcome").first, page.locator("#ti_train_word_table").first
     chosen(page, "convert_word", "tabtoy.safetensors")
     fill(page, "convert_name", "tabtoy-pt")
-    page.locator("#ti_train_convert_format input").click()
-    page.get_by_role("option", name="a1111").click()
+    chosen(page, "convert_format", "a1111")
     page.locator("#ti_train_convert").click()
     sync_api.expect(outcome).to_contain_text("Wrote tabtoy-pt.pt: 1 x 768 (emb_params), fp32, as a1111.")
     sync_api.expect(table).to_contain_text("tabtoy-pt.pt")
