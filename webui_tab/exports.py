@@ -18,7 +18,6 @@ from ..ti_train.errors import UserError
 from ..ti_train.formats import (
     ENDINGS,
     PRECISIONS,
-    READABLE,
     Reading,
     files_of,
     load_embedding,
@@ -102,11 +101,11 @@ def write(reading: Reading, output: Output) -> Written:
     lines += [rounding(word, output.precision)] if output.precision != "fp32" else []
     if reading.outputs and layout != "onetrainer":
         lines.append("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
-    others = [file.name for ending in READABLE if (file := folder / (output.name + ending)).exists()]
-    hiding = sorted(set(others) - {file.name for file in files})
-    if hiding:
-        lines.append(f"There is {', '.join(hiding)} too: prompts know only one of the words of one name.")
-    return Written(files=[file.name for file in files], text="\n".join(lines))
+    names = [file.name for file in files]
+    others = [row["file"] for row in words.listed() if row["name"] == output.name and row["file"] not in names]
+    if others:
+        lines.append(f"There is {', '.join(others)} too: prompts know only one of the words of one name.")
+    return Written(files=names, text="\n".join(lines))
 
 
 def refuse(files: Sequence[Path], overwrite: bool) -> None:

@@ -71,7 +71,7 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
     """
     sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
     pictures = folders.training() / folders.PICTURES
-    if chosen and are_masks(sources, find_pictures(folders.picture_folder(chosen))):
+    if {source.name for source in sources} <= names_of_masks(chosen):
         folder = chosen
     else:
         folders.word_file(name)  # the same rules as for words
@@ -83,9 +83,13 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
     return folder
 
 
-def are_masks(files: Sequence[Path], pictures: Sequence[Path]) -> bool:
-    """Whether all of the files are named as masks of the pictures."""
-    return {file.name for file in files} <= {picture.stem + ending for picture in pictures for ending in ENDINGS}
+def names_of_masks(folder: str) -> set[str]:
+    """What the masks of a folder's pictures may be called; nothing where there are no pictures."""
+    try:
+        pictures = find_pictures(folders.picture_folder(folder or ""))
+    except UserError:
+        return set()
+    return {picture.stem + ending for picture in pictures for ending in ENDINGS}
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:

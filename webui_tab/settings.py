@@ -20,5 +20,7 @@ def add_settings() -> None:
     )
     add(
         "ti_train_records",
-        shared.OptionInfo(True, "Keep a table of the loss and the previews of each run").info("in its runs/NAME/"),
+        shared.OptionInfo(True, "Keep a table and a plot of the loss and the previews of each run").info(
+            "in its runs/NAME/"
+        ),
     )
