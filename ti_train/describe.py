@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -64,6 +64,17 @@ def neighbours(vocabulary: Vocabulary, rows: Tensor) -> dict[str, Any]:
         "vocabulary norm (median)": round(float(vocabulary.norms.median()), 4),
         "nearest words": [[[near, round(s, 3)] for near, s in vocabulary.nearest(vector)] for vector in rows],
     }
+
+
+def writing(word: Embedding, names: Iterable[str], layout: str, precision: str, outputs: bool) -> list[str]:
+    """Lines that say what was written; outputs: whether the word has vectors for the encoders' output too."""
+    sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
+    lines = [f"Wrote {' and '.join(names)}: {sizes}, {precision}, as {layout}."]
+    if precision != "fp32":
+        lines.append(rounding(word, precision))
+    if outputs and layout != "onetrainer":
+        lines.append("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
+    return lines
 
 
 def rounding(word: Embedding, precision: str) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ..ti_train.config import check_name
-from ..ti_train.describe import rounding
+from ..ti_train.describe import writing
 from ..ti_train.embedding import MERGES, merge
 from ..ti_train.errors import UserError
 from ..ti_train.formats import (
@@ -96,12 +96,8 @@ def write(reading: Reading, output: Output) -> Written:
     except OSError as error:
         raise UserError(f"'{folder}' cannot be written to ({error.strerror or error}). Make room.") from None
     threading.Thread(target=know, daemon=True).start()
-    sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
-    lines = [f"Wrote {' and '.join(file.name for file in files)}: {sizes}, {output.precision}, as {layout}."]
-    lines += [rounding(word, output.precision)] if output.precision != "fp32" else []
-    if reading.outputs and layout != "onetrainer":
-        lines.append("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
     names = [file.name for file in files]
+    lines = writing(word, names, layout, output.precision, bool(reading.outputs))
     others = [row["file"] for row in words.listed() if row["name"] == output.name and row["file"] not in names]
     if others:
         lines.append(f"There is {', '.join(others)} too: prompts know only one of the words of one name.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import check_name
-from ..describe import rounding
+from ..describe import writing
 from ..embedding import Embedding
 from ..errors import UserError
 from ..formats import ENDINGS, PRECISIONS, Reading, files_of, layout_for, load_embedding, write_embedding
@@ -48,9 +48,4 @@ def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
     if not out.parent.is_dir():
         raise UserError(f"There is no folder '{out.parent}'. Make it, or write into another.")
     paths = write_embedding(word, out, layout, PRECISIONS[a.dtype], reading.outputs)
-    sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
-    print(f"Wrote {' and '.join(map(str, paths))}: {sizes}, {a.dtype}, as {layout}.")
-    if a.dtype != "fp32":
-        print(rounding(word, a.dtype))
-    if reading.outputs and layout != "onetrainer":
-        print("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
+    print("\n".join(writing(word, map(str, paths), layout, a.dtype, bool(reading.outputs))))
