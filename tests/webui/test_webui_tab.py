@@ -31,6 +31,7 @@ def page(server) -> Iterator[Any]:
             pytest.skip(f"no Chromium starts; WEBUI_BROWSER can name one: {error}")
         page = browser.new_page(viewport={"width": 1400, "height": 1250})
         page.set_default_timeout(120_000)
+        sync_api.expect.set_options(timeout=60_000)
         entered(page, server)
         yield page
         browser.close()
@@ -161,7 +162,7 @@ def test_previews_take_the_prompt_of_txt2img(page):
 
 def test_interrupt_and_resume_in_another_session(page, server):
     fill(page, "name", "stopped")
-    fill(page, "steps", "40")
+    fill(page, "steps", "120")
     fill(page, "preview_every", "0")
     page.locator("#ti_train_start").click()
     says(page, "stopped.*Step [1-9]")
@@ -171,7 +172,7 @@ def test_interrupt_and_resume_in_another_session(page, server):
     entered(page, server)
     fill(page, "name", "stopped")
     page.locator("#ti_train_resume").click()
-    says(page, "stopped is learnt.*Step 40 of 40.*settings that this training was begun with")
+    says(page, "stopped is learnt.*Step 120 of 120.*settings that this training was begun with")
 
 
 def test_mistakes_are_told(page):
