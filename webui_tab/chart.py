@@ -106,4 +106,5 @@ def word_table(rows: list[dict[str, object]]) -> str:
 
     columns = ("word", "file", "vectors", "width", "steps learnt", "layout")
     head = "".join(f"<th>{column}</th>" for column in columns)
-    return f"<table class='ti-train-words'><tr>{head}</tr>{''.join(map(line, rows))}</table>"
+    table = f"<table class='ti-train-words'><tr>{head}</tr>{''.join(map(line, rows))}</table>"
+    return f"<div class='ti-train-list'>{table}</div>"
