@@ -6,12 +6,14 @@ index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import workflows as w
 from page import Page
 from PIL import Image
 
@@ -164,3 +166,42 @@ def test_events_of_nodes_that_are_gone_and_names_with_html(page):
     tab.evaluate(send, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
     assert panel.count() == 0
     assert not [said for said in opened.said if "ti-train" in said or "ti_train" in said]
+
+
+LISTEN = """(url) => new Promise((resolve) => {
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    window.texts = [], window.pictures = [], window.steps = [];
+    socket.onopen = resolve;
+    socket.onmessage = ({ data }) => {
+        if (typeof data === "string") {
+            const { type, data: detail } = JSON.parse(data);
+            if (type === "progress") window.steps.push(detail.value);
+            return;
+        }
+        const view = new DataView(data), text = (from) => new TextDecoder().decode(data.slice(from));
+        if (view.getUint32(0) === 1) window.pictures.push(new Blob([data.slice(8)], { type: "image/jpeg" }));
+        if (view.getUint32(0) === 3) window.texts.push([text(8).slice(0, view.getUint32(4)), text(8 + view.getUint32(4))]);
+    };
+})"""
+SIZES = "Promise.all(window.pictures.map((p) => createImageBitmap(p))).then((all) => all.map((p) => [p.width, p.height]))"
+
+
+def test_a_client_that_does_not_know_the_pack_gets_what_samplers_give(browser, server):
+    """Progress, previews as pictures, and the node's text, over ComfyUI's own websocket; nobody else gets them."""
+    tabs = {name: browser.new_page() for name in ("asking", "other")}
+    for name, tab in tabs.items():
+        tab.goto(f"{server.url}/system_stats")
+        tab.evaluate(LISTEN, f"{server.url.replace('http', 'ws')}/ws?clientId={name}")
+    training = w.training(name="heard", steps=4, preview_every=2)
+    prompt = server.post("/prompt", {"prompt": training, "client_id": "asking"})["prompt_id"]
+    assert server.wait(prompt)["status"]["status_str"] == "success"
+    tab = tabs["asking"]
+    tab.wait_for_function("window.texts.length && window.steps.at(-1) === 4")
+    assert tab.evaluate(SIZES) == [[512, 512]] * 3  # ComfyUI's --preview-size; before the first step, after two, four
+    node, text = tab.evaluate("window.texts.at(-1)")
+    assert node == "train"
+    assert re.fullmatch(r"step 4 of 4 · loss \d\.\d{4} · \d+\.\d\d steps/s · 0:00:00 left", text)
+    assert tabs["other"].evaluate("[window.pictures.length, window.texts.length]") == [0, 0]
+    for tab in tabs.values():
+        tab.close()
