@@ -42,7 +42,7 @@ export class Panel {
       this.status, bar, this.chart, this.strip, this.facts, this.warnings, this.buttons,
     );
     this.observer = new ResizeObserver(() => this.fit());
-    this.observer.observe(this.element);
+    for (const part of [this.element, this.chart]) this.observer.observe(part);
     this.show(null);
   }
 
@@ -58,9 +58,10 @@ export class Panel {
     return this.run ? high + CHART + GAP : Math.max(44, high);
   }
 
-  /** Draws anew at another width, and asks for room where the node has become too small. */
+  /** Draws anew at another size, and asks for room where the node has become too small. */
   fit() {
-    if (this.run && this.chart.clientWidth !== this.width) this.drawChart();
+    const { clientWidth, clientHeight } = this.chart;
+    if (this.run && (clientWidth !== this.drawn.width || clientHeight !== this.drawn.height)) this.drawChart();
     if (this.height === this.needed) return;
     this.needed = this.height;
     this.actions.resize();
@@ -92,13 +93,13 @@ export class Panel {
     this.status.title = run.message;
     this.bar.style.width = `${(100 * run.step) / run.steps}%`;
     this.element.dataset.status = this.connected ? run.status : "lost";
-    this.drawChart();
     this.drawStrip();
     this.facts.replaceChildren(...this.factLines());
     this.warnings.replaceChildren(...run.warnings.map((warning) => element("li", {}, warning)));
     this.stop.hidden = this.cancel.hidden = !running;
     this.stop.disabled = !this.connected || run.stopping === true;
     this.copy.hidden = running || !["done", "stopped"].includes(run.status) || !run.saved;
+    this.drawChart(); // last: it takes the height that the others leave
     this.fit();
   }
 
@@ -131,8 +132,9 @@ export class Panel {
   drawChart() {
     const { evaluations, steps, best } = this.run;
     const noisy = smoothed(this.run.loss);
-    const width = (this.width = this.chart.clientWidth) || 340;
-    const height = this.chart.clientHeight || CHART;
+    this.drawn = { width: this.chart.clientWidth, height: this.chart.clientHeight };
+    const width = this.drawn.width || 340;
+    const height = this.drawn.height || CHART;
     const [low, high] = extent(noisy, evaluations);
     const x = scale(0, steps, LEFT, width - RIGHT);
     const y = scale(low, high, height - BOTTOM, TOP);
@@ -142,7 +144,7 @@ export class Panel {
       svg.append(element("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
       svg.append(element("text", { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, String(value)));
     }
-    for (const step of ticks(0, steps, 4).filter(Number.isInteger)) {
+    for (const step of ticks(0, steps, Math.min(4, Math.ceil(width / 80))).filter(Number.isInteger)) {
       svg.append(element("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
     }
     svg.append(element("path", { class: "noisy", d: path(noisy, x, y) }));
@@ -202,9 +204,14 @@ export class Panel {
       const image = element("img", { src, alt: title, loading: "lazy", draggable: "false" });
       const enlarge = element("button", { type: "button", title, onclick: () => enlarged(src, title) }, image, element("span", {}, label));
       this.strip.append(element("div", { role: "listitem", "data-number": picture.number }, enlarge));
-      this.strip.scrollLeft = this.strip.scrollWidth;
+      this.showNewest();
     }
     this.strip.hidden = !this.run.previews.length;
+  }
+
+  /** Scrolls the previews to the last one. */
+  showNewest() {
+    this.strip.scrollLeft = this.strip.scrollWidth;
   }
 }
 

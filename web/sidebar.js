@@ -30,7 +30,10 @@ function register(actions) {
     label: text("sidebar.label"),
     tooltip: text("sidebar.tooltip"),
     type: "custom",
-    render: (parent) => parent.replaceChildren(place),
+    render: (parent) => {
+      parent.replaceChildren(place);
+      requestAnimationFrame(() => panel.showNewest()); // laid out by then
+    },
   });
   follow(panel);
 }
