@@ -42,9 +42,9 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         if size is None:
             described["warnings"].append({"kind": "unreadable"})
         else:
-            crop = part_kept(size, (side, side) if square else bucket(size, side))
-            described |= {"width": size[0], "height": size[1], "crop": crop}
-            if min(size) < resolution:
+            shape, wanted = (((s, s) if square else bucket(size, s)) for s in (side, resolution))
+            described |= {"width": size[0], "height": size[1], "crop": part_kept(size, shape)}
+            if size[0] < wanted[1] or size[1] < wanted[0]:
                 small = {"kind": "small", "width": size[0], "height": size[1], "resolution": resolution}
                 described["warnings"].append(small)
         if path in copies:

@@ -61,6 +61,7 @@ export class Panel {
   /** Draws anew at another size, and asks for room where the node has become too small. */
   fit() {
     const { clientWidth, clientHeight } = this.chart;
+    if (clientWidth && !this.drawn?.width) this.showNewest(); // just come into view
     if (this.run && (clientWidth !== this.drawn.width || clientHeight !== this.drawn.height)) this.drawChart();
     if (this.height === this.needed) return;
     this.needed = this.height;

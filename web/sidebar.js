@@ -30,10 +30,7 @@ function register(actions) {
     label: text("sidebar.label"),
     tooltip: text("sidebar.tooltip"),
     type: "custom",
-    render: (parent) => {
-      parent.replaceChildren(place);
-      requestAnimationFrame(() => panel.showNewest()); // laid out by then
-    },
+    render: (parent) => parent.replaceChildren(place),
   });
   follow(panel);
 }

@@ -64,7 +64,7 @@ def test_the_ends_of_runs_are_told_apart(server):
 def test_pictures_are_described_as_training_will_see_them(server):
     folder = server.base / "input" / "described"
     folder.mkdir()
-    for name, size in (("a-wide", (800, 600)), ("b-tall", (300, 400))):
+    for name, size in (("a-wide", (640, 480)), ("b-tall", (300, 400))):
         Image.new("RGB", size, "teal").save(folder / f"{name}.png")
     (folder / "c-same.png").write_bytes((folder / "a-wide.png").read_bytes())
     (folder / "d-broken.png").write_bytes(b"no picture")
@@ -73,7 +73,7 @@ def test_pictures_are_described_as_training_will_see_them(server):
     wide, tall, same, broken = answer["pictures"]
     assert answer["side"] == 512
     assert (wide["caption"], wide["warnings"]) == ("a wide one", [])
-    kept = (576 / 448) / (800 / 600)  # of four by three, the nearest bucket of 512 x 512 pixels is 576 x 448
+    kept = (576 / 448) / (640 / 480)  # of four by three, the nearest bucket of 512 x 512 pixels is 576 x 448
     assert wide["crop"] == pytest.approx([(1 - kept) / 2, 0, kept, 1])
     assert tall["crop"] == pytest.approx([0, (1 - kept) / 2, 1, kept])
     assert tall["warnings"] == [{"kind": "small", "width": 300, "height": 400, "resolution": 512}]
