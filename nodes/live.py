@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -86,7 +87,8 @@ class LiveRun:
         pictures = [p for of_prompt in self.previews.values() for p in of_prompt]
         pictures.sort(key=lambda picture: picture["number"])
         seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in pictures]
-        state = {"status": self.status, "message": self.message, "previews": seen, "warnings": list(self.warnings)}
+        state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
+        state |= {"previews": seen, "warnings": list(self.warnings)}
         return self.facts | self.numbers | state | {"loss": list(self.loss), "evaluations": list(self.evaluations)}
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
@@ -117,6 +119,17 @@ class LiveRun:
             self.told = now
             self.tell("progress", self.numbers | self.untold)
             self.untold = {"loss": [], "evaluations": []}
+            self.say(step)
+
+    def say(self, step: Step) -> None:
+        """The node's progress text, for the client that runs the graph and knows nothing of these events."""
+        rate, left = self.numbers["rate"], self.numbers["left"]
+        parts = [f"step {step.step} of {self.facts['steps']}"]
+        parts += [f"loss {step.loss:.4f}"] if step.loss is not None else []
+        parts += [f"{rate:.2f} steps/s", f"{timedelta(seconds=round(left))} left"] if rate else []
+        server: Any = getattr(PromptServer, "instance", None)
+        if server is not None:
+            server.send_progress_text(" · ".join(parts), self.facts["node"], server.client_id)
 
     def _evaluated(self, step: Step, evaluation: float, host: Watched) -> None:
         if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing

@@ -16,6 +16,7 @@ from PIL import Image
 from ..ti_train.data.captions import caption_file, read_caption
 from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
+from ..ti_train.data.masks import FOLDER as MASKS
 from ..ti_train.data.masks import mask_file
 from ..ti_train.embedding import Embedding
 from ..ti_train.errors import UserError
@@ -27,6 +28,7 @@ from .tensors import to_batch, to_mask
 
 log = logging.getLogger("ti_train")
 NONE = "none"
+REMOVED = "removed"  # the folder of pictures that the page has put aside; never read with the pictures around it
 
 
 class LoadEmbedding(io.ComfyNode):
@@ -186,7 +188,8 @@ def pictures_of(folder: str, subfolders: bool) -> list[Path]:
     if not subfolders:
         return find_pictures(path)
     found = []
-    for inner in [path, *sorted(p for p in path.rglob("*") if p.is_dir())]:
+    inside = (p for p in path.rglob("*") if p.is_dir() and not {REMOVED, MASKS} & {*p.relative_to(path).parts})
+    for inner in [path, *sorted(inside)]:
         try:
             found += find_pictures(inner)
         except UserError:

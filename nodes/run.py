@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
+from latent_preview import MAX_PREVIEW_RESOLUTION
 from PIL import Image
 
 from ..ti_train.checkpoint import RunFiles
@@ -77,6 +78,7 @@ def consume(
                     live.step(event, host)
                 elif isinstance(event, Preview):
                     run.previews.append(event.image)
+                    bar.update_absolute(bar.current, config.steps, ("JPEG", event.image, MAX_PREVIEW_RESOLUTION))
                     live.preview(event)
                 elif isinstance(event, Warning):
                     log.warning(event.message)

@@ -13,12 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "web").rglob("*.js"))
 
 
-def test_the_chart(tmp_path):
+def test_the_scripts_that_need_no_page(tmp_path):
+    """tests/*.test.mjs beside copies of what they test."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("There is no Node.js on the PATH to run tests/chart.test.mjs")
-    shutil.copy(ROOT / "web" / "chart.js", tmp_path / "chart.mjs")
-    shutil.copy(ROOT / "tests" / "chart.test.mjs", tmp_path)
+        pytest.skip("There is no Node.js on the PATH to run tests/*.test.mjs")
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    for file in (ROOT / "web" / "chart.js", ROOT / "web" / "run.js", *(ROOT / "tests").glob("*.test.mjs")):
+        shutil.copy(file, tmp_path)
     ran = subprocess.run([node, "--test", tmp_path], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
 

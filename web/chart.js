@@ -1,9 +1,10 @@
 // The arithmetic of the loss chart: no page, no state. Points are [step, value], by rising step.
 
-/** At most `most` points (an even number): every second one goes when there are more; first and last stay. */
-export function thinned(points, most) {
-  while (points.length > most) {
-    points = points.filter((_, i) => i % 2 === 0 || i === points.length - 1);
+/** At most `most` points, evenly spread over the steps, by halving however often; first and last stay. */
+export function thinned(points, most, stepOf = ([step]) => step) {
+  for (let span = 2; points.length > most; span *= 2) {
+    const part = (i) => Math.floor(stepOf(points[i]) / span);
+    points = points.filter((_, i) => i === 0 || i === points.length - 1 || part(i) !== part(i - 1));
   }
   return points;
 }

@@ -1,18 +1,11 @@
-// The live panel inside Train Embedding: what a run has brought so far, and the buttons that end or use it.
+// The live panel of a run, in Train Embedding and in the sidebar: what it has brought so far, and buttons to end or use it.
 
-import { clock, extent, nearest, path, scale, smoothed, thinned, ticks } from "./chart.js";
+import { clock, extent, nearest, path, scale, smoothed, ticks } from "./chart.js";
+import { text } from "./text.js";
 
-const MOST = 400, PREVIEWS = 24, WARNINGS = 20; // kept: points of a curve, pictures of a prompt, texts
 const CHART = 120, GAP = 4, MARGIN = 28; // pixels: the chart's least height, between parts, and around all of them
 const NARROWEST = 120;
 const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // around the curves
-const ENDED = {
-  done: "Learnt",
-  stopped: "Stopped and kept",
-  cancelled: "Cancelled; if_exists = continue goes on",
-  failed: "Failed",
-  lost: "The server has restarted; what was saved last is in the embeddings folder",
-};
 
 /** An element with attributes and children; text is only ever text. */
 export function element(tag, attributes = {}, ...children) {
@@ -35,14 +28,13 @@ export class Panel {
     this.status = element("div", { class: "ti-train-status", role: "status" });
     this.bar = element("div", { class: "ti-train-done" });
     this.chart = element("div", { class: "ti-train-chart" });
-    this.strip = element("div", { class: "ti-train-strip", role: "list", "aria-label": "Previews by step" });
+    this.strip = element("div", { class: "ti-train-strip", role: "list", "aria-label": text("previews") });
     this.facts = element("div", { class: "ti-train-facts" });
-    this.warnings = element("ul", { class: "ti-train-warnings" });
-    const button = (text, title, act) => element("button", { type: "button", title, onclick: act }, text);
-    const keep = "Ends the training now and keeps the best word so far, by the noise-free loss; the graph runs on with it";
-    this.stop = button("Stop and keep", keep, () => this.actions.stop(this.run));
-    this.cancel = button("Cancel", "Ends the whole graph; the last step is kept on disk", () => this.actions.cancel());
-    this.copy = button("Copy prompt", "Puts a prompt with the word on the clipboard", () => this.actions.copy(this.run.prompt));
+    this.warnings = element("ul", { class: "ti-train-warnings", "aria-label": text("warnings") });
+    const button = (name, act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
+    this.stop = button("stop", () => this.actions.stop(this.run));
+    this.cancel = button("cancel", () => this.actions.cancel());
+    this.copy = button("copy", () => this.actions.copy(this.run.prompt));
     this.buttons = element("div", { class: "ti-train-buttons" }, this.stop, this.cancel, this.copy);
     const bar = element("div", { class: "ti-train-bar" }, this.bar);
     this.element = element(
@@ -50,7 +42,7 @@ export class Panel {
       this.status, bar, this.chart, this.strip, this.facts, this.warnings, this.buttons,
     );
     this.observer = new ResizeObserver(() => this.fit());
-    this.observer.observe(this.element);
+    for (const part of [this.element, this.chart]) this.observer.observe(part);
     this.show(null);
   }
 
@@ -62,13 +54,15 @@ export class Panel {
   get height() {
     if (this.element.offsetWidth < NARROWEST) return this.run ? 350 : 44; // not laid out yet: its text stands on end
     const parts = [this.status, this.bar, this.strip, this.facts, this.warnings, this.buttons];
-    const text = parts.reduce((sum, part) => sum + (part.offsetHeight ? part.offsetHeight + GAP : 0), MARGIN);
-    return this.run ? text + CHART + GAP : Math.max(44, text);
+    const high = parts.reduce((sum, part) => sum + (part.offsetHeight ? part.offsetHeight + GAP : 0), MARGIN);
+    return this.run ? high + CHART + GAP : Math.max(44, high);
   }
 
-  /** Draws anew at another width, and asks for room where the node has become too small. */
+  /** Draws anew at another size, and asks for room where the node has become too small. */
   fit() {
-    if (this.run && this.chart.clientWidth !== this.width) this.drawChart();
+    const { clientWidth, clientHeight } = this.chart;
+    if (clientWidth && !this.drawn?.width) this.showNewest(); // just come into view
+    if (this.run && (clientWidth !== this.drawn.width || clientHeight !== this.drawn.height)) this.drawChart();
     if (this.height === this.needed) return;
     this.needed = this.height;
     this.actions.resize();
@@ -83,25 +77,6 @@ export class Panel {
     this.draw();
   }
 
-  progress({ run: _, loss, evaluations, ...numbers }) {
-    Object.assign(this.run, numbers);
-    this.run.loss = thinned(this.run.loss.concat(loss), MOST);
-    this.run.evaluations = thinned(this.run.evaluations.concat(evaluations), MOST);
-    this.draw();
-  }
-
-  preview(picture) {
-    const others = this.run.previews.filter((p) => p.prompt !== picture.prompt);
-    const same = this.run.previews.filter((p) => p.prompt === picture.prompt);
-    this.run.previews = others.concat(thinned([...same, picture], PREVIEWS)).sort((a, b) => a.number - b.number);
-    this.draw();
-  }
-
-  warning(message) {
-    this.run.warnings = [...this.run.warnings, message].slice(-WARNINGS);
-    this.draw();
-  }
-
   connection(connected) {
     this.connected = connected;
     this.draw();
@@ -110,44 +85,47 @@ export class Panel {
   draw() {
     const run = this.run;
     if (!run) {
-      this.status.textContent = "Press Run: the loss, previews and the word's neighbours appear here.";
+      this.status.textContent = text("idle");
       return this.fit();
     }
     const running = run.status === "running";
+    this.status.setAttribute("aria-live", running && this.connected && !run.stopping ? "off" : "polite"); // not every step is read out
     this.status.textContent = this.statusText(running);
     this.status.title = run.message;
     this.bar.style.width = `${(100 * run.step) / run.steps}%`;
     this.element.dataset.status = this.connected ? run.status : "lost";
-    this.drawChart();
     this.drawStrip();
     this.facts.replaceChildren(...this.factLines());
-    this.warnings.replaceChildren(...run.warnings.map((text) => element("li", {}, text)));
+    this.warnings.replaceChildren(...run.warnings.map((warning) => element("li", {}, warning)));
     this.stop.hidden = this.cancel.hidden = !running;
     this.stop.disabled = !this.connected || run.stopping === true;
     this.copy.hidden = running || !["done", "stopped"].includes(run.status) || !run.saved;
+    this.drawChart(); // last: it takes the height that the others leave
     this.fit();
   }
 
   statusText(running) {
     const run = this.run;
-    const step = `step ${run.step} of ${run.steps}`;
-    if (!running) return `${run.name}: ${ENDED[run.status]} (${step})${run.message ? ". " + run.message : ""}`;
-    if (!this.connected) return `${run.name}: no connection to the server; trying again (${step})`;
-    if (run.stopping) return `${run.name}: stopping after this step (${step})`;
-    const rate = run.rate ? ` · ${run.rate < 1 ? run.rate.toFixed(2) : run.rate.toFixed(1)} steps/s` : "";
-    const left = run.left != null ? `, ${clock(run.left)} left` : "";
-    return `${run.name}: ${step}${rate}` + (run.elapsed != null ? ` · ${clock(run.elapsed)} gone${left}` : "");
+    const step = text("step", run);
+    if (!running) return `${run.name}: ${text(`ended.${run.status}`)} (${step})${run.message ? ". " + run.message : ""}`;
+    if (!this.connected) return `${run.name}: ${text("disconnected")} (${step})`;
+    if (run.stopping) return `${run.name}: ${text("stopping")} (${step})`;
+    const parts = [step];
+    if (run.rate) parts.push(text("rate", { rate: run.rate.toFixed(run.rate < 1 ? 2 : 1) }));
+    if (run.elapsed != null) parts.push(text("elapsed", { time: clock(run.elapsed) }));
+    if (run.left != null) parts.push(text("left", { time: clock(run.left) }));
+    return `${run.name}: ${parts.join(" · ")}`;
   }
 
   factLines() {
     const { norm, vocabulary_norm: usual, nearest: near, best } = this.run;
-    const line = (name, value) => element("div", {}, element("span", {}, name), value);
+    const line = (name, value) => element("div", {}, element("span", {}, text(name)), value);
     const lines = [];
-    if (best) lines.push(line("Best", `${best[1].toFixed(4)} at step ${best[0]} (noise-free loss)`));
-    if (norm && usual) lines.push(line("Length", `${norm.toFixed(2)}; the model's words: ${usual.toFixed(2)}`));
+    if (best) lines.push(line("best", text("best.value", { loss: best[1].toFixed(4), step: best[0] })));
+    if (norm && usual) lines.push(line("length", text("length.value", { norm: norm.toFixed(2), usual: usual.toFixed(2) })));
     if (near) {
       const words = near.map((words) => words.map(([word, like]) => `${word} ${like.toFixed(2)}`).join(", "));
-      lines.push(line("Nearest words", words.join("; ")));
+      lines.push(line("nearest", words.join("; ")));
     }
     return lines;
   }
@@ -155,18 +133,19 @@ export class Panel {
   drawChart() {
     const { evaluations, steps, best } = this.run;
     const noisy = smoothed(this.run.loss);
-    const width = (this.width = this.chart.clientWidth) || 340;
-    const height = this.chart.clientHeight || CHART;
+    this.drawn = { width: this.chart.clientWidth, height: this.chart.clientHeight };
+    const width = this.drawn.width || 340;
+    const height = this.drawn.height || CHART;
     const [low, high] = extent(noisy, evaluations);
     const x = scale(0, steps, LEFT, width - RIGHT);
     const y = scale(low, high, height - BOTTOM, TOP);
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img" });
-    svg.append(element("title", {}, "Noise-free loss, and the loss of the steps faint behind it"));
+    svg.append(element("title", {}, text("chart")));
     for (const value of ticks(low, high, 4)) {
       svg.append(element("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
       svg.append(element("text", { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, String(value)));
     }
-    for (const step of ticks(0, steps, 4).filter(Number.isInteger)) {
+    for (const step of ticks(0, steps, Math.min(4, Math.ceil(width / 80))).filter(Number.isInteger)) {
       svg.append(element("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
     }
     svg.append(element("path", { class: "noisy", d: path(noisy, x, y) }));
@@ -205,11 +184,12 @@ export class Panel {
     if (step == null || !evaluations.length) return;
     this.reading = Math.min(steps, Math.max(0, Math.round(step)));
     const measured = nearest(evaluations, this.reading);
-    const noisy = loss.length ? ` · step ${nearest(loss, this.reading)[0]}: ${nearest(loss, this.reading)[1].toFixed(4)}` : "";
+    const said = ([step, value]) => ({ step, loss: value.toFixed(4) });
+    const noisy = loss.length ? ` · ${text("reading.step", said(nearest(loss, this.reading)))}` : "";
     const at = x(measured[0]);
     cursor.setAttribute("x1", at);
     cursor.setAttribute("x2", at);
-    reading.textContent = `noise-free, step ${measured[0]}: ${measured[1].toFixed(4)}${noisy}`;
+    reading.textContent = text("reading.measured", said(measured)) + noisy;
     reading.setAttribute("x", at > middle ? at - 5 : at + 5);
     reading.setAttribute("text-anchor", at > middle ? "end" : "start");
   }
@@ -219,15 +199,20 @@ export class Panel {
     for (const item of [...this.strip.children]) if (!kept.has(Number(item.dataset.number))) item.remove();
     const shown = new Set([...this.strip.children].map((item) => Number(item.dataset.number)));
     for (const picture of this.run.previews.filter((p) => !shown.has(p.number))) {
-      const label = picture.step ? `step ${picture.step}` : "untrained";
+      const label = picture.step ? text("preview.step", picture) : text("preview.untrained");
       const src = this.actions.preview(this.run, picture.number);
       const title = `${label}: ${picture.prompt}`;
       const image = element("img", { src, alt: title, loading: "lazy", draggable: "false" });
       const enlarge = element("button", { type: "button", title, onclick: () => enlarged(src, title) }, image, element("span", {}, label));
       this.strip.append(element("div", { role: "listitem", "data-number": picture.number }, enlarge));
-      this.strip.scrollLeft = this.strip.scrollWidth;
+      this.showNewest();
     }
     this.strip.hidden = !this.run.previews.length;
+  }
+
+  /** Scrolls the previews to the last one. */
+  showNewest() {
+    this.strip.scrollLeft = this.strip.scrollWidth;
   }
 }
 

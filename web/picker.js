@@ -1,31 +1,35 @@
 // The pictures inside Load Training Images: drop, upload, look at them as training will, and write their captions.
 
 import { element, enlarged } from "./panel.js";
+import { text } from "./text.js";
 
-const PICTURE = /\.(png|jpe?g|webp|bmp|gif|tiff?|avif)$/i;
-const CAPTION = /\.txt$/i;
+const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt)$/i;
+const BELONGS = /(-mask(label)?\.png|\.txt)$/i; // to the picture of its name
+const MASKS = "masks", REMOVED = "removed"; // folders
 
 export class Picker {
-  /** actions: fetch(path, options) -> Response, folder() -> text, setFolder(text), subfolders(), resolution(), say(text), resize(). */
+  /** actions: fetch(path, options) -> Response, folder() -> text, setFolder(text), subfolders(), training() -> {resolution, square}, say(message, severity), resize(). */
   constructor(actions) {
     this.actions = actions;
     this.asked = 0;
     this.pictures = [];
     this.head = element("div", { class: "ti-train-status", role: "status" });
-    this.grid = element("div", { class: "ti-train-pictures", role: "list", "aria-label": "Training pictures" });
+    this.grid = element("div", { class: "ti-train-pictures", role: "list", "aria-label": text("pictures") });
     const chooser = (attributes) => element("input", {
       type: "file", hidden: true, multiple: true, ...attributes,
-      onchange: (event) => this.add([...event.target.files]).then(() => (event.target.value = "")),
+      onchange: ({ target }) => {
+        const files = [...target.files].map((file) => ({ file, path: file.webkitRelativePath.split("/").slice(0, -1) }));
+        this.add(files).then(() => (target.value = ""));
+      },
     });
     const files = chooser({ accept: "image/*,.txt" });
     const folder = chooser({ webkitdirectory: true });
-    const button = (text, title, act) => element("button", { type: "button", title, onclick: act }, text);
+    const button = (name, act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
     this.element = element(
       "div", { class: "ti-train-panel ti-train-picker" },
       this.head, this.grid,
       element("div", { class: "ti-train-buttons" },
-        button("Add pictures", "Upload pictures, and captions as text files, into the folder", () => files.click()),
-        button("Add a folder", "Upload a folder's pictures and captions", () => folder.click()), files, folder),
+        button("add", () => files.click()), button("addFolder", () => folder.click()), files, folder),
     );
     this.draw("");
   }
@@ -39,17 +43,18 @@ export class Picker {
     const asked = ++this.asked;
     const folder = this.actions.folder().trim();
     if (!folder) return this.draw("", []);
-    const query = new URLSearchParams({ folder, subfolders: this.actions.subfolders() ? 1 : 0, resolution: this.actions.resolution() });
+    const { resolution, square } = this.actions.training();
+    const query = new URLSearchParams({ folder, resolution, square: Number(square), subfolders: Number(this.actions.subfolders()) });
     const answer = await this.actions.fetch(`/ti_train/pictures?${query}`);
     if (asked !== this.asked) return;
-    if (!answer.ok) return this.draw(`The server cannot read the folder (${answer.status}).`, []);
+    if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
     const { pictures, side, error } = await answer.json();
-    if (asked === this.asked) this.draw(error || `${pictures.length} pictures, learnt at ${side} x ${side}`, pictures);
+    if (asked === this.asked) this.draw(error || text("count", { count: pictures.length, side }), pictures);
   }
 
-  draw(text, pictures = []) {
+  draw(said, pictures = []) {
     this.pictures = pictures;
-    this.head.textContent = text || "Drop pictures here, or name a folder.";
+    this.head.textContent = said || text("drop");
     this.grid.replaceChildren(...pictures.map((picture) => this.card(picture)));
     this.grid.hidden = !pictures.length;
     this.actions.resize();
@@ -59,7 +64,7 @@ export class Picker {
     const address = `/ti_train/thumbnail?${new URLSearchParams({ file: picture.file, v: picture.changed })}`;
     const src = this.actions.address(address);
     const name = picture.file.split("/").pop();
-    const title = picture.crop ? `${name}, ${picture.width} x ${picture.height}; the frame is what training sees` : name;
+    const title = picture.crop ? text("picture", { ...picture, name }) : name;
     const thumb = element("div", { class: "ti-train-thumb" }, element("img", { src, alt: title, loading: "lazy", draggable: "false" }));
     if (picture.crop) {
       const [left, top, width, height] = picture.crop.map((part) => `${(100 * part).toFixed(2)}%`);
@@ -69,50 +74,66 @@ export class Picker {
     }
     const enlarge = element("button", { type: "button", title, onclick: () => enlarged(src, title) }, thumb);
     const caption = element("textarea", {
-      rows: 2, placeholder: "caption", "aria-label": `Caption of ${name}`,
+      rows: 2, placeholder: text("caption"), "aria-label": text("caption.of", { name }),
       onchange: (event) => this.write(picture, event.target),
       onkeydown: (event) => event.stopPropagation(),
     });
     caption.value = picture.caption;
-    const warnings = picture.warnings.map((warning) => element("p", { class: "ti-train-warning" }, warning));
-    return element("div", { role: "listitem" }, enlarge, ...warnings, caption);
+    const remove = element("button", {
+      type: "button", class: "ti-train-remove", title: text("remove.tooltip", { name }), "aria-label": text("remove", { name }),
+      onclick: () => this.remove(picture),
+    }, "\u00d7");
+    const warnings = picture.warnings.map((warning) => element("p", { class: "ti-train-warning" }, text(`warning.${warning.kind}`, warning)));
+    return element("div", { role: "listitem" }, element("div", { class: "ti-train-picture" }, enlarge, remove), ...warnings, caption);
+  }
+
+  /** Has the server put a picture aside; the keyboard's focus goes to the one that takes its place. */
+  async remove(picture) {
+    const place = this.pictures.indexOf(picture);
+    const answer = await this.send("/ti_train/remove", { file: picture.file });
+    if (answer.ok) this.actions.say(text("removed", { file: picture.file, ...(await answer.json()) }), "info");
+    else this.actions.say(await answer.text());
+    await this.refresh();
+    const buttons = this.element.querySelectorAll(".ti-train-remove, .ti-train-buttons button");
+    buttons[Math.min(place, Math.max(0, this.pictures.length - 1))].focus({ preventScroll: true });
   }
 
   async write(picture, field) {
     const answer = await this.send("/ti_train/caption", { file: picture.file, text: field.value });
     if (answer.ok) picture.caption = field.value = (await answer.json()).caption;
-    else this.actions.say(`The caption of ${picture.file} was not saved: ${await answer.text()}`);
+    else this.actions.say(text("caption.failed", { file: picture.file, why: await answer.text() }));
   }
 
   send(path, body) {
     return this.actions.fetch(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
   }
 
-  /** Uploads files: pictures, and text files as captions beside them. */
+  /** Uploads {file, path}: pictures, then their masks and captions. path: the folders that the file comes from, outermost first. */
   async add(files) {
-    const pictures = files.filter((file) => PICTURE.test(file.name));
-    const captions = files.filter((file) => CAPTION.test(file.name));
-    if (!pictures.length && !captions.length) return this.actions.say("There is no picture among these files.");
-    const folder = this.actions.folder().trim() || (await this.newFolder(pictures));
+    const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && !path.includes(REMOVED));
+    if (!taken.length) return this.actions.say(text("none"));
+    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
+    const uploads = taken.map(upload).sort((a, b) => a.belongs - b.belongs || a.depth - b.depth);
+    const stems = new Map(); // picture -> its name in the folder, where another one may have had its own
     const refused = [];
-    for (const [i, file] of [...pictures, ...captions].entries()) {
-      this.head.textContent = `Uploading ${i + 1} of ${pictures.length + captions.length} ...`;
+    for (const [i, { file, picture, stem, rest, belongs, masks }] of uploads.entries()) {
+      this.head.textContent = text("uploading", { number: i + 1, count: uploads.length });
       const form = new FormData();
-      form.append("image", file, file.name);
-      form.append("subfolder", folder);
+      form.append("image", file, (stems.get(picture) ?? stem) + rest);
+      form.append("subfolder", masks ? `${folder}/${MASKS}` : folder);
       form.append("type", "input");
-      if (CAPTION.test(file.name)) form.append("overwrite", "true");
+      if (belongs) form.append("overwrite", "true");
       const answer = await this.actions.fetch("/upload/image", { method: "POST", body: form });
       if (!answer.ok) refused.push(file.name);
+      else if (!belongs) stems.set(picture, (await answer.json()).name.replace(/\.[^.]*$/, ""));
     }
-    if (refused.length) this.actions.say(`Not uploaded: ${refused.join(", ")}`);
+    if (refused.length) this.actions.say(text("refused", { files: refused.join(", ") }));
     this.actions.setFolder(folder);
     await this.refresh();
   }
 
   /** The dropped folder's name, or training-pictures: with a number, where the input directory has it already. */
-  async newFolder(files) {
-    const name = files[0]?.webkitRelativePath?.split("/")[0] || "training-pictures";
+  async newFolder(name = "training-pictures") {
     for (let number = 1; ; number++) {
       const folder = number === 1 ? name : `${name}-${number}`;
       const answer = await this.actions.fetch(`/ti_train/pictures?${new URLSearchParams({ folder })}`);
@@ -123,13 +144,21 @@ export class Picker {
   /** Takes what was dropped on the node; a folder is walked through. */
   async drop(transfer) {
     const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...transfer.files];
-    await this.add(files);
+    const loose = [...transfer.files].map((file) => ({ file, path: [] }));
+    await this.add(entries.length ? (await Promise.all(entries.map((entry) => filesOf(entry)))).flat() : loose);
   }
 }
 
-async function filesOf(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+/** How a file is uploaded. picture: the one that it is or belongs to; its own name is stem + rest. */
+function upload({ file, path }) {
+  const masks = path.at(-1) === MASKS;
+  const [, stem, rest] = file.name.match(/^(.*?)((?:-mask(?:label)?)?\.[^.]*)$/i);
+  const picture = [...(masks ? path.slice(0, -1) : path), stem].join("/");
+  return { file, picture, stem, rest, masks, belongs: masks || BELONGS.test(file.name), depth: path.length };
+}
+
+async function filesOf(entry, path = []) {
+  if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
   const reader = entry.createReader();
   const inside = [];
   for (;;) {
@@ -137,5 +166,5 @@ async function filesOf(entry) {
     if (!some.length) break;
     inside.push(...some);
   }
-  return (await Promise.all(inside.map(filesOf))).flat();
+  return (await Promise.all(inside.map((inner) => filesOf(inner, [...path, entry.name])))).flat();
 }

@@ -34,16 +34,21 @@ class Server:
         if not link.exists():
             link.symlink_to(ROOT, target_is_directory=True)
         self.url = f"http://127.0.0.1:{free_port()}"
-        command = [
+        self.command = [
             os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base), "--disable-auto-launch",
             "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
             "--front-end-root", str(front_end or base / "custom_nodes"),
         ]  # fmt: skip
-        self.log = (base / "server.log").open("ab")
+        self.comfyui = comfyui
+        self.start()
+
+    def start(self) -> None:
+        """Again after stop(), at the same address."""
+        self.log = (self.base / "server.log").open("ab")
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
-            command, cwd=comfyui, stdout=self.log, stderr=subprocess.STDOUT, env=environment
+            self.command, cwd=self.comfyui, stdout=self.log, stderr=subprocess.STDOUT, env=environment
         )
         self._wait_until_it_answers()
 

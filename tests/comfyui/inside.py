@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,7 +242,28 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     }
 
 
-CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_memory}
+def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
+    """What the page's side of a run holds in bytes, and its snapshot, by the number of steps that it has seen."""
+    from pack.nodes.live import LiveRun
+    from pack.ti_train.config import TrainConfig
+    from pack.ti_train.loop import Preview, Step
+
+    run = LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
+    run.look_up_at = float("inf")  # the nearest words need a model
+    host, picture = SimpleNamespace(vectors=lambda: {"clip_l": torch.zeros(1, 768)}), Image.new("RGB", (64, 700))
+    tracemalloc.start()
+    held = {}
+    for step in range(10_001):
+        run.step(Step(step, 0.5, 0.4 - step / 1e6 if step % 12 == 0 else None, 0.01, 1.0, 1.0, 0.0), host)
+        if step % 50 == 0:
+            run.preview(Preview(step, "a photo of *", picture))
+            run.warn(f"step {step}")
+        if step % 2_000 == 0:
+            held[step] = [tracemalloc.get_traced_memory()[0], len(json.dumps(run.snapshot()))]
+    return held
+
+
+CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_memory, "long_run": long_run}
 
 
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:

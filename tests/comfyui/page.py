@@ -20,13 +20,18 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 class Page:
     """`said` gathers what the page writes to its console as an error or a warning."""
 
-    def __init__(self, browser: Any, server: Server, width: int = 1600, height: int = 1000, **context: Any) -> None:
+    def __init__(self, browser: Any, server: Server, without_pack: bool = False, **settings: Any) -> None:
+        """settings: the front end's own, by their ids; they hold for pages that are opened later too."""
         self.server, self.said = server, []
-        self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
+        self.context = browser.new_context(viewport={"width": 1600, "height": 1000})
+        if without_pack:
+            self.context.route("**/extensions/ti-train/**", lambda route: route.fulfill(content_type="text/javascript"))
         self.tab = self.context.new_page()
         self.tab.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        server.post("/api/settings", {"Comfy.TutorialCompleted": True})  # else the templates lie over everything
+        server.post(
+            "/api/settings", {"Comfy.TutorialCompleted": True} | settings
+        )  # else the templates lie over everything
         self.open()
 
     def open(self) -> None:

@@ -64,7 +64,7 @@ def test_the_ends_of_runs_are_told_apart(server):
 def test_pictures_are_described_as_training_will_see_them(server):
     folder = server.base / "input" / "described"
     folder.mkdir()
-    for name, size in (("a-wide", (800, 600)), ("b-tall", (300, 400))):
+    for name, size in (("a-wide", (640, 480)), ("b-tall", (300, 400))):
         Image.new("RGB", size, "teal").save(folder / f"{name}.png")
     (folder / "c-same.png").write_bytes((folder / "a-wide.png").read_bytes())
     (folder / "d-broken.png").write_bytes(b"no picture")
@@ -73,12 +73,15 @@ def test_pictures_are_described_as_training_will_see_them(server):
     wide, tall, same, broken = answer["pictures"]
     assert answer["side"] == 512
     assert (wide["caption"], wide["warnings"]) == ("a wide one", [])
-    kept = (576 / 448) / (800 / 600)  # of four by three, the nearest bucket of 512 x 512 pixels is 576 x 448
+    kept = (576 / 448) / (640 / 480)  # of four by three, the nearest bucket of 512 x 512 pixels is 576 x 448
     assert wide["crop"] == pytest.approx([(1 - kept) / 2, 0, kept, 1])
     assert tall["crop"] == pytest.approx([0, (1 - kept) / 2, 1, kept])
-    assert tall["warnings"] == ["300 x 400: below 512 pixels"]
-    assert same["warnings"] == ["The same as a-wide.png: it counts twice"]
-    assert "No readable picture" in broken["warnings"][0]
+    assert tall["warnings"] == [{"kind": "small", "width": 300, "height": 400, "resolution": 512}]
+    assert same["warnings"] == [{"kind": "copy", "of": "a-wide.png"}]
+    assert broken["warnings"] == [{"kind": "unreadable"}]
+
+    square = server.get("/ti_train/pictures?folder=described&resolution=512&square=1")["pictures"][0]
+    assert square["crop"] == pytest.approx([0.125, 0, 0.75, 1])
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,42 @@ def test_captions_are_written_beside_pictures_only(server):
             server.post("/ti_train/caption", {"file": file, "text": "a caption"})
     assert not outside.with_suffix(".txt").exists()
     assert "outside of ComfyUI's input directory" in server.get("/ti_train/pictures?folder=../models")["error"]
+
+
+def test_a_removed_picture_is_put_aside_with_its_caption_and_mask(server):
+    """Nothing is replaced or deleted, and what lies aside is not read, with subfolders neither."""
+    folder = server.base / "input" / "aside"
+    for name in ("one.png", "one.webp", "two.png", "two-mask.png", "masks/one.png", "inner/three.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), "white").save(folder / name)
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text(f"picture {name}", encoding="utf-8")
+
+    def remove(file: str) -> str:
+        return server.post("/ti_train/remove", {"file": f"aside/{file}"})["to"]
+
+    def left() -> list[str]:
+        seen = server.get("/ti_train/pictures?folder=aside&subfolders=1")["pictures"]
+        return [picture["file"].removeprefix("aside/") for picture in seen]
+
+    def aside() -> list[str]:
+        return sorted(file.relative_to(folder / "removed").as_posix() for file in (folder / "removed").rglob("*.*"))
+
+    assert left() == ["one.png", "one.webp", "two.png", "inner/three.png"], "masks are no pictures"
+    assert remove("two.png") == "aside/removed/two.png"
+    assert aside() == ["two-mask.png", "two.png", "two.txt"]
+    Image.new("RGB", (64, 64), "navy").save(folder / "two.png")
+    assert remove("two.png") == "aside/removed/two-2.png"
+    assert remove("one.png") == "aside/removed/one.png"
+    assert left() == ["one.webp", "inner/three.png"]
+    assert (folder / "one.txt").read_text(encoding="utf-8") == "picture one", "the other picture one keeps its caption"
+    assert (folder / "masks" / "one.png").is_file()
+    assert remove("one.webp") == "aside/removed/one-2.webp"
+    assert remove("inner/three.png") == "aside/inner/removed/three.png"
+    assert aside() == [
+        "masks/one-2.png", "masks/one.png", "one-2.txt", "one-2.webp", "one.png", "one.txt",
+        "two-2.png", "two-mask.png", "two.png", "two.txt",
+    ]  # fmt: skip
+    for file in ("aside/two.png", "../models/checkpoints/sd1.safetensors", "aside/removed/one.txt"):
+        with pytest.raises(RefusedError):
+            server.post("/ti_train/remove", {"file": file})

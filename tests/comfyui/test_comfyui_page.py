@@ -6,12 +6,14 @@ index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import workflows as w
 from page import Page
 from PIL import Image
 
@@ -76,13 +78,20 @@ def photographs(tmp_path) -> list[Path]:
     return files
 
 
+CARDS = ".ti-train-pictures [role=listitem]"
+PANEL = (
+    "[data-testid^=node-body-] .ti-train-panel:not(.ti-train-picker), .dom-widget .ti-train-panel:not(.ti-train-picker)"
+)
+SEND = "([name, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('ti_train.' + name, {detail}))"
+
+
 def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, photographs):
     first = page()
     first.load("Quick start")
     fill_in(first, name="watched", preset="Paper", steps=400, preview_every=5)
     first.set("TITrain_LoadTrainingImages", folder="")
     first.tab.locator(".ti-train-picker input[type=file]").first.set_input_files(photographs)
-    cards = first.tab.locator(".ti-train-pictures [role=listitem]")
+    cards = first.tab.locator(CARDS)
     cards.nth(2).wait_for()
     assert [field.input_value() for field in cards.locator("textarea").all()] == ["", "", "a teal toy"]
     assert "The same as copy.png" in cards.nth(1).inner_text()
@@ -107,9 +116,21 @@ def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, ph
     first.open()  # reloads the page
     previews.nth(1).wait_for()
     assert first.tab.locator(".ti-train-chart .noisy").get_attribute("d").count("L") > 3
-    first.tab.get_by_role("button", name="Stop and keep").click()
+    second = page()  # with another workflow, or on another device
+    tab = second.tab.locator(".ti-train-tab-button")
+    wait_for(second, lambda: re.search(r"\d+%", tab.inner_text()))
+    tab.click()
+    aside = second.tab.locator(".ti-train-sidebar")
+    assert re.search(r"watched: step \d+ of 400", aside.inner_text())
+    assert aside.locator(".ti-train-strip [role=listitem]").count() > 1
+    aside.get_by_role("button", name="Stop and keep").click()
     first.wait_until_idle()
-    status = first.tab.locator(".ti-train-panel:not(.ti-train-picker) .ti-train-status")
+    wait_for(second, lambda: "Stopped and kept" in aside.inner_text())
+    assert "%" not in tab.inner_text()
+    shown = "window.app.graph.getNodeById(3).widgets.filter((w) => w.name === '$$node-text-preview').length"
+    assert first.tab.evaluate(shown) == 1, "the panel is in the place of the progress text"
+
+    status = first.tab.locator(PANEL).locator(".ti-train-status")
     wait_for(first, lambda: "Stopped and kept" in status.inner_text())
     assert (server.base / "models" / "embeddings" / "watched.safetensors").is_file()
     offered = "window.app.graph.add(LiteGraph.createNode('TITrain_LoadEmbedding')).widgets[0].options.values"
@@ -130,37 +151,222 @@ def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, ph
     assert not [said for said in ours if not said.startswith("Unhandled message: ")]
 
 
+def run_of(page: Page, **changes: Any) -> dict[str, Any]:
+    """A server's snapshot of a run that has just begun in the page's workflow."""
+    return {
+        "id": "x", "node": "3", "workflow": page.tab.evaluate("(window.app.rootGraph ?? window.app.graph).id"),
+        "name": "toy", "steps": 10_000, "saved": True, "prompt": "", "step": 0, "status": "running", "message": "",
+        "stopping": False, "previews": [], "warnings": [], "loss": [], "evaluations": [],
+    } | changes  # fmt: skip
+
+
 def test_events_of_nodes_that_are_gone_and_names_with_html(page):
     """A run whose node is on no page is left alone; whatever a run says is shown as text."""
     opened = page()
     opened.load("Quick start")
     tab = opened.tab
-    run = {
-        "id": "x", "node": "3", "workflow": tab.evaluate("(window.app.rootGraph ?? window.app.graph).id"),
-        "name": "<img src=x onerror=window.parsed=1>", "steps": 10_000, "saved": True, "prompt": "", "step": 0,
-        "status": "running", "message": "", "previews": [], "warnings": ["<b>bold</b>"], "loss": [], "evaluations": [],
-    }  # fmt: skip
-    send = "([name, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('ti_train.' + name, {detail}))"
-    tab.evaluate(send, ["run", run | {"id": "y", "node": "99"}])
-    tab.evaluate(send, ["progress", {"run": "y", "step": 1, "loss": [[1, 0.5]], "evaluations": []}])
-    tab.evaluate(send, ["run", run])
-    panel = tab.locator(".ti-train-panel:not(.ti-train-picker)")
+    panel = tab.locator(PANEL)
+    idle = panel.inner_text()
+    for changes in ({"id": "gone", "node": "99"}, {"id": "anothers", "workflow": "another"}, {"workflow": None}):
+        tab.evaluate(SEND, ["run", run_of(opened, **changes)])
+    tab.evaluate(SEND, ["progress", {"run": "gone", "step": 1, "loss": [[1, 0.5]], "evaluations": []}])
+    assert panel.inner_text() == idle
+    run = run_of(opened, name="<img src=x onerror=window.parsed=1>", warnings=["<b>bold</b>"])
+    tab.evaluate(SEND, ["run", run])
     assert "<img src=x" in panel.inner_text()
     assert "<b>bold</b>" in panel.inner_text()
     assert panel.locator("img, b").count() == 0  # no preview yet
+    tab.locator(".ti-train-tab-button").click()
+    assert "<b>bold</b>" in tab.locator(".ti-train-sidebar").inner_text()
     for start in range(0, 10_000, 100):
         loss = [[step, 0.5 + step % 7 / 100] for step in range(start, start + 100)]
-        tab.evaluate(send, ["progress", {"run": "x", "step": start, "loss": loss, "evaluations": [[start, 0.4]]}])
+        tab.evaluate(SEND, ["progress", {"run": "x", "step": start, "loss": loss, "evaluations": [[start, 0.4]]}])
     assert panel.locator(".noisy").get_attribute("d").count("L") < 400
+    assert "99%" in tab.locator(".ti-train-tab-button").inner_text()
     for number in range(60):
         odd = {"run": "x", "number": number, "step": 10 * number, "prompt": "a *", "width": 8, "height": 700}
-        tab.evaluate(send, ["preview", odd])
+        tab.evaluate(SEND, ["preview", odd])
     shown = panel.locator(".ti-train-strip [role=listitem]")
     assert shown.count() <= 24
     assert (shown.first.inner_text(), shown.last.inner_text()) == ("untrained", "step 590")
     assert panel.locator(".ti-train-strip").bounding_box()["height"] < 120
     assert not tab.evaluate("window.parsed")
     tab.evaluate("window.app.graph.remove(window.app.graph.getNodeById(3))")
-    tab.evaluate(send, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
+    tab.evaluate(SEND, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
     assert panel.count() == 0
     assert not [said for said in opened.said if "ti-train" in said or "ti_train" in said]
+
+
+def test_the_keyboard_alone_reaches_everything(page):
+    opened = page()
+    opened.load("Quick start")
+    tab, panel = opened.tab, opened.tab.locator(PANEL)
+    previews = [{"number": n, "step": n, "prompt": "a *", "width": 8, "height": 8} for n in range(2)]
+    points = [[step, 1 / (1 + step)] for step in range(0, 5000, 500)]
+    tab.evaluate(SEND, ["run", run_of(opened, step=5000, previews=previews, loss=points, evaluations=points)])
+    panel.locator("svg").focus()
+    tab.keyboard.press("ArrowLeft")
+    assert panel.locator(".reading").text_content() == "noise-free, step 4500: 0.0002 · step 4500: 0.0002"
+    tab.keyboard.press("Tab")
+    assert "solid" in tab.evaluate("getComputedStyle(document.activeElement).outline")
+    tab.keyboard.press("Enter")
+    tab.locator("dialog.ti-train-enlarged").wait_for()
+    tab.keyboard.press("Escape")
+    reached = []
+    for _ in range(3):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.innerText"))
+    assert reached == ["step 1", "Stop and keep", "Cancel"]
+
+
+def test_a_server_that_restarts_in_mid_run_is_told_and_found_again(page, server):
+    opened = page()
+    opened.load("Quick start")
+    fill_in(opened, name="torn", preset="Paper", steps=2000, preview_every=0)
+    opened.run()
+    status = opened.tab.locator(PANEL).locator(".ti-train-status")
+    wait_for(opened, lambda: re.search("step [1-9]", status.inner_text()), 300)
+    server.stop()
+    wait_for(opened, lambda: "no connection to the server; trying again" in status.inner_text())
+    assert opened.tab.get_by_role("button", name="Stop and keep").is_disabled()
+    server.start()
+    wait_for(opened, lambda: "The server has restarted" in status.inner_text())
+    fill_in(opened, name="torn", preset="Paper", steps=3, preview_every=0, if_exists="replace")
+    opened.run()
+    opened.wait_until_idle()
+    wait_for(opened, lambda: "torn: Learnt (step 3 of 3)" in status.inner_text())
+
+
+def drop(page: Page, path: Path, onto: str) -> None:
+    """As a file manager does, so that the page is given real directory entries."""
+    box = page.tab.locator(onto).bounding_box()
+    where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page.tab)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data} | where)
+
+
+def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page, server, tmp_path):
+    """Captions and masks follow their picture: when its name was taken, and when it is put aside."""
+    dropped = tmp_path / "my-pictures"
+    pictures = {
+        "one.png": "navy",
+        "two.png": "teal",
+        "inner/one.png": "red",
+        "masks/one.png": "white",
+        "removed/old.png": "pink",
+    }
+    for name, colour in pictures.items():
+        (dropped / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (160, 120), colour).save(dropped / name)
+    (dropped / "one.txt").write_text("a navy one", encoding="utf-8")
+    (dropped / "inner" / "one.txt").write_text("a red one", encoding="utf-8")
+    opened = page()
+    opened.load("Quick start")
+    opened.set("TITrain_LoadTrainingImages", folder="")
+    drop(opened, dropped, ".ti-train-picker")
+    cards = opened.tab.locator(CARDS)
+    cards.nth(2).wait_for()
+    folder = server.base / "input" / "my-pictures"
+
+    def files() -> dict[str, str]:
+        return {
+            path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") if path.suffix == ".txt" else ""
+            for path in folder.rglob("*.*")
+        }
+
+    assert files() == {
+        "one.png": "", "one.txt": "a navy one", "masks/one.png": "", "two.png": "",
+        "one (1).png": "", "one (1).txt": "a red one",
+    }  # fmt: skip
+    frame = cards.nth(0).locator(".ti-train-crop")
+    assert "width: 75%" not in frame.get_attribute("style")
+    opened.set("TITrain_TrainEmbedding", preset="Paper")
+    wait_for(opened, lambda: "left: 12.5%; top: 0%; width: 75%" in frame.get_attribute("style"))
+    opened.tab.evaluate(
+        """() => {
+            const [train] = window.app.graph.findNodesByType("TITrain_TrainEmbedding");
+            const options = window.LiteGraph.createNode("TITrain_TrainingOptions");
+            window.app.graph.add(options);
+            options.connect(0, train, train.findInputSlot("options"));
+        }"""
+    )
+    opened.set("TITrain_TrainingOptions", crop="keep proportions", resolution=96)
+    head = opened.tab.locator(".ti-train-picker .ti-train-status")
+    wait_for(opened, lambda: head.inner_text() == "3 pictures, learnt at 96 x 96")
+    assert "width: 75%" not in frame.get_attribute("style")
+
+    remove = opened.tab.get_by_role("button", name="Remove one.png", exact=True)
+    assert "Nothing is deleted" in remove.get_attribute("title")
+    remove.focus()
+    opened.tab.keyboard.press("Enter")
+    wait_for(opened, lambda: cards.count() == 2)
+    assert opened.tab.evaluate("document.activeElement.ariaLabel") == "Remove two.png"
+    assert {name for name in files() if "removed" in name} == {
+        f"removed/{n}" for n in ("one.png", "one.txt", "masks/one.png")
+    }
+
+
+def test_the_panel_speaks_chinese(page, server):
+    opened = page(**{"Comfy.Locale": "zh"})
+    opened.load("Quick start")
+    assert "点击运行" in opened.tab.locator(PANEL).inner_text()
+    assert opened.tab.get_by_role("button", name="添加图片").count() == 1
+    opened.tab.evaluate(SEND, ["run", run_of(opened, status="cancelled", step=7)])
+    assert "已取消" in opened.tab.locator(PANEL).inner_text()
+    server.post("/api/settings", {"Comfy.Locale": "en"})
+
+
+def test_the_pack_adds_no_error_and_no_warning_to_the_console(page):
+    """Whatever the front end says of itself, it says without the pack's scripts too."""
+    said = []
+    for without in (True, False):
+        opened = page(without_pack=without)
+        opened.load("Quick start")
+        opened.tab.wait_for_timeout(1000)
+        assert opened.tab.locator(".ti-train-panel").count() == (0 if without else 2)
+        said.append(set(opened.said))
+    assert said[1] - said[0] == set()
+
+
+LISTEN = """(url) => new Promise((resolve) => {
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    window.texts = [], window.pictures = [], window.steps = [];
+    socket.onopen = resolve;
+    socket.onmessage = ({ data }) => {
+        if (typeof data === "string") {
+            const { type, data: detail } = JSON.parse(data);
+            if (type === "progress") window.steps.push(detail.value);
+            return;
+        }
+        const view = new DataView(data), text = (...part) => new TextDecoder().decode(data.slice(...part));
+        const ends = 8 + view.getUint32(4);
+        if (view.getUint32(0) === 1) window.pictures.push(new Blob([data.slice(8)], { type: "image/jpeg" }));
+        if (view.getUint32(0) === 3) window.texts.push([text(8, ends), text(ends)]);
+    };
+})"""
+SIZES = (
+    "Promise.all(window.pictures.map((p) => createImageBitmap(p))).then((all) => all.map((p) => [p.width, p.height]))"
+)
+
+
+def test_a_client_that_does_not_know_the_pack_gets_what_samplers_give(browser, server):
+    """Progress, previews as pictures, and the node's text, over ComfyUI's own websocket; nobody else gets them."""
+    tabs = {name: browser.new_page() for name in ("asking", "other")}
+    for name, tab in tabs.items():
+        tab.goto(f"{server.url}/system_stats")
+        tab.evaluate(LISTEN, f"{server.url.replace('http', 'ws')}/ws?clientId={name}")
+    training = w.training(name="heard", steps=4, preview_every=2)
+    prompt = server.post("/prompt", {"prompt": training, "client_id": "asking"})["prompt_id"]
+    assert server.wait(prompt)["status"]["status_str"] == "success"
+    tab = tabs["asking"]
+    tab.wait_for_function("window.texts.length && window.steps.at(-1) === 4")
+    assert tab.evaluate(SIZES) == [[512, 512]] * 3  # ComfyUI's --preview-size; before the first step, after two, four
+    node, text = tab.evaluate("window.texts.at(-1)")
+    assert node == "train"
+    assert re.fullmatch(r"step 4 of 4 · loss \d\.\d{4} · \d+\.\d\d steps/s · 0:00:00 left", text)
+    assert tabs["other"].evaluate("[window.pictures.length, window.texts.length]") == [0, 0]
+    for tab in tabs.values():
+        tab.close()

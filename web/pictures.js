@@ -1,0 +1,83 @@
+// Load Training Images in its graph: what its pictures take from the nodes around it.
+
+import { api } from "../../scripts/api.js";
+import { Picker } from "./picker.js";
+import { attach, chain, makeRoom } from "./widget.js";
+
+// By the kind of node: the widgets that change what training sees of the pictures.
+const SEEN_BY = { TITrain_TrainEmbedding: ["preset"], TITrain_TrainingOptions: ["resolution", "crop"] };
+const SQUARE = "square", PRESETS_OWN = "the preset's", SQUARE_PRESET = "Paper";
+const PAUSE = 200; // milliseconds: a workflow that is being opened changes much at once
+
+const pickers = new Set();
+let waiting;
+
+const widget = (node, name) => node?.widgets?.find((w) => w.name === name);
+
+function refreshSoon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => pickers.forEach((picker) => picker.refresh()), PAUSE);
+}
+
+/** Refreshes the pictures when a node that decides how they are seen is changed, connected or disconnected. */
+export function watchSettings(node) {
+  const names = SEEN_BY[node.comfyClass];
+  if (!names) return;
+  for (const name of names) chain(widget(node, name), "callback", refreshSoon);
+  chain(node, "onConnectionsChange", refreshSoon);
+}
+
+export function addPicker(node, say) {
+  const picker = new Picker({
+    fetch: (path, options) => api.fetchApi(path, options),
+    address: (path) => api.apiURL(path),
+    folder: () => String(widget(node, "folder").value ?? ""),
+    setFolder: (folder) => (widget(node, "folder").value = folder),
+    subfolders: () => widget(node, "subfolders").value,
+    training: () => trainingOf(node),
+    say,
+    resize: () => makeRoom(node),
+  });
+  pickers.add(picker);
+  attach(node, "ti_train_pictures", picker);
+  for (const name of ["folder", "subfolders"]) chain(widget(node, name), "callback", () => picker.refresh());
+  for (const name of ["onConfigure", "onConnectionsChange"]) chain(node, name, refreshSoon);
+  chain(node, "onRemoved", () => pickers.delete(picker));
+  node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
+  node.onDragDrop = async (event) => {
+    if (!event.dataTransfer?.items.length) return false;
+    await picker.drop(event.dataTransfer);
+    return true;
+  };
+  picker.element.addEventListener("dragover", (event) => event.preventDefault());
+  picker.element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    picker.drop(event.dataTransfer);
+  });
+}
+
+/** How the first training downstream of a node sees its pictures: side in pixels (0: the model's own), and whether square. */
+function trainingOf(node) {
+  const train = downstream(node, "TITrain_TrainEmbedding");
+  const options = train?.getInputNode?.(train.findInputSlot("options"));
+  const crop = widget(options, "crop")?.value ?? PRESETS_OWN;
+  const square = crop === SQUARE || (crop === PRESETS_OWN && widget(train, "preset")?.value === SQUARE_PRESET);
+  return { resolution: widget(options, "resolution")?.value ?? 0, square };
+}
+
+/** The nearest node of a kind that the pictures of a node come to, through reroutes and nodes that change pictures. */
+function downstream(node, kind) {
+  const found = receivers(node);
+  for (const next of found) {
+    if (next.type === kind) return next;
+    found.push(...receivers(next).filter((other) => !found.includes(other)));
+  }
+  return undefined;
+}
+
+function receivers({ graph, outputs }) {
+  const links = (outputs ?? []).filter(({ type }) => type === "IMAGE" || type === "*").flatMap((output) => output.links ?? []);
+  const ids = links.map((id) => (graph.links.get?.(id) ?? graph.links[id])?.target_id);
+  return ids.map((id) => graph.getNodeById(id)).filter(Boolean);
+}

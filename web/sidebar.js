@@ -1,0 +1,36 @@
+// The sidebar's tab: the run that goes on, or the last one, whichever workflow is open and whoever started it.
+
+import { app } from "../../scripts/app.js";
+import { element, Panel } from "./panel.js";
+import { follow } from "./runs.js";
+import { text } from "./text.js";
+
+const ID = "ti-train";
+
+/** A function that keeps the tab up to date with the latest run; the tab comes with the first one. */
+export function sidebar(actions) {
+  let badge;
+  return (run) => {
+    if (!run) return;
+    if (badge === undefined) register(actions);
+    const now = run.status === "running" ? `${Math.floor((100 * run.step) / run.steps)}%` : "";
+    if (now === badge) return;
+    badge = now;
+    app.extensionManager.getSidebarTabs().find((tab) => tab.id === ID).iconBadge = now;
+  };
+}
+
+function register(actions) {
+  const panel = new Panel({ ...actions, resize() {} });
+  const place = element("section", { class: "ti-train-sidebar" }, element("h2", {}, text("sidebar")), panel.element);
+  app.extensionManager.registerSidebarTab({
+    id: ID,
+    icon: "pi pi-graduation-cap",
+    title: text("sidebar"),
+    label: text("sidebar.label"),
+    tooltip: text("sidebar.tooltip"),
+    type: "custom",
+    render: (parent) => parent.replaceChildren(place),
+  });
+  follow(panel);
+}
