@@ -15,3 +15,8 @@ def test_a_word_is_told_by_its_neighbours(host):
 
 def test_a_card_holds_every_line():
     assert card("one\ntwo").height < card("one\ntwo\nthree " + "long " * 40).height
+
+
+def test_a_card_may_say_a_word_of_any_script():
+    """The font of before Pillow 10.1 has Latin letters only."""
+    assert card("ねこ: 1 vector(s)\nnearest words: 🐱 0.50").getextrema() == ((0, 255),) * 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ti_train.lettering import font, write
+from ti_train.lettering import font, wrapped, write
 
 BITMAP = getattr(ImageFont, "load_default_imagefont", ImageFont.load_default)  # of before Pillow 10.1
 PLACE = (100, 50)
@@ -33,3 +33,7 @@ def test_an_anchor_is_where_the_text_is(face):
 
 def test_what_the_bitmap_font_lacks_is_a_question_mark():
     assert ink("ねこ", BITMAP(), "la") == ink("??", BITMAP(), "la")
+
+
+def test_lines_hold_what_the_font_can_draw():
+    assert wrapped("ねこ is a cat", 1000, BITMAP()) == ["?? is a cat"]

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ti_train.loop import Step
-from ti_train.report import COLUMNS, StepLog, loss_plot, read_steps, smoothed
+from ti_train.report import COLUMNS, Row, StepLog, contact_sheet, loss_plot, read_steps, smoothed
 
 
 def step(number: int, loss: float | None = 0.5, evaluation: float | None = None) -> Step:
@@ -126,3 +127,8 @@ def test_a_title_in_any_script(title):
 def test_smoothing_starts_at_the_first_value_and_follows_slowly():
     assert smoothed([(1, 1.0), (2, 0.0), (3, 0.0)]) == [(1, 1.0), (2, 0.9), (3, pytest.approx(0.81))]
     assert smoothed([]) == []
+
+
+def test_a_contact_sheet_may_say_words_of_any_script():
+    sheet = contact_sheet([Row("ねこ", [Image.new("RGB", (8, 8), "teal")], ["いぬ"])], "ねこ")
+    assert sheet.crop((0, 0, 190, 46)).getextrema() != ((255, 255),) * 3

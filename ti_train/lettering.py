@@ -34,9 +34,9 @@ def write(
 
 
 def wrapped(text: str, width: float, face: Face) -> list[str]:
-    """A text in lines of at most `width` pixels, broken between words."""
+    """A text as the font can draw it, in lines of at most `width` pixels, broken between words."""
     lines = [""]
-    for word in text.split():
+    for word in legible(text, face).split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and face.getlength(longer) > width:
             lines.append(word)

@@ -124,7 +124,7 @@ def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int 
     width = label_width + max(len(row.pictures) for row in rows) * (cell + margin) + margin
     sheet = Image.new("RGB", (width, 46 + sum(heights) + margin), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((margin, 12), title, "black", font(20))
+    write(pen, (margin, 12), title, font(20))
     top = 46
     for row, height in zip(rows, heights, strict=True):
         lines = wrapped(row.label, label_width - 2 * margin, font(15))

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..errors import UserError
-from ..lettering import font, legible, wrapped
+from ..lettering import font, wrapped
 from .layouts import PROVENANCE, provenance_in
 
 CHUNK = "sd-ti-embedding"
@@ -108,7 +108,7 @@ def draw_card(name: str, lines: list[str], vectors: list[Tensor], side: int = 51
     pen, top = ImageDraw.Draw(card), side // 2 + margin
     for text, size in ((name, 36), *((line, 18) for line in lines)):
         face = font(size)
-        for part in wrapped(legible(text, face), side - 2 * margin, face):
+        for part in wrapped(text, side - 2 * margin, face):
             pen.text((margin, top), part, "black", face)
             top += size * 5 // 4
     return card
