@@ -92,11 +92,8 @@ def consume(
                 if live.stop.is_set() and run.embedding is None:
                     return
     except management.InterruptProcessingException:
-        kept = run.steps[-1].step if run.steps else 0
+        kept = f"Step {run.steps[-1].step}" if run.steps else "What was there before"
         log.warning(
-            "Cancelled. Step %d of '%s' is kept in %s; if_exists = continue goes on from there.",
-            kept,
-            config.name,
-            folder,
+            "Cancelled. %s of '%s' is kept in %s; if_exists = continue goes on from there.", kept, config.name, folder
         )
         raise
