@@ -36,8 +36,9 @@ OWN = {  # what each adapter stands on
     "reforge": {"ldm_patched", "modules", "modules_forge"},
     "forge": {"backend", "modules"},
     "weights": set(),
+    "spelling": set(),
 }
-SHARED = {"base", "weights", "webui", "webui_families"}  # what adapters may take from one another
+SHARED = {"base", "weights", "spelling", "webui", "webui_families"}  # what adapters may take from one another
 
 
 def imported_by(file: Path) -> list[tuple[int, str]]:

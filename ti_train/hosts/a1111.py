@@ -63,9 +63,9 @@ class A1111Host(WebUIHost):
             for module, name in flags:
                 setattr(module, name, True)
 
-    def spelt(self, engine: Any, token: int) -> str:
+    def piece(self, engine: Any, token: int) -> str:
         if hasattr(engine, "tokenizer"):
-            return super().spelt(engine, token)
+            return super().piece(engine, token)
         return str(sd_hijack_open_clip.tokenizer.decoder[token])
 
     @torch.no_grad()

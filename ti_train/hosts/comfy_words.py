@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import UserError
 from .base import Vectors, Vocabulary, Words
+from .spelling import readable
 
 PRIVATE = "ti-train-private-"  # no file is called so; letters last, since the host reads "x:1.2" as a weight
 
@@ -54,7 +55,7 @@ def vocabulary(clip: Any, encoder: str) -> Vocabulary:
         return list(ids[:-1] if tokenizer.tokenizer_adds_end_token else ids)
 
     def spell(token: int) -> str:
-        return str(tokenizer.inv_vocab[token]).removesuffix("</w>")
+        return readable(str(tokenizer.inv_vocab[token]))
 
     return Vocabulary(input_embedding(clip, encoder).weight, tokenize, spell)
 

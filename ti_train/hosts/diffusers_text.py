@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Prompt, SampleRequest, Size, Slot, Vocabulary, Words
+from .spelling import readable
 
 Cond = dict[str, Any]
 SINGLE_ENCODERS = {1024: "clip_h"}  # width -> name, as ComfyUI calls Stable Diffusion 2's; any other is clip_l
@@ -32,7 +33,7 @@ class TextEncoder:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _spell(self, token: int) -> str:
-        return str(self.tokenizer.convert_ids_to_tokens(token)).removesuffix("</w>")
+        return readable(str(self.tokenizer.convert_ids_to_tokens(token)))
 
     def __call__(self, prompts: Sequence[Prompt], words: Words, **options: Any) -> Any:
         """The model's outputs for a batch of prompts, differentiable in the vectors."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from .spelling import readable
 from .webui_families import resolution_of, token_table
 from .weights import alias, checkpointed, frozen
 
@@ -129,11 +130,11 @@ class WebUIHost:
             return list(engine.tokenize([text])[0])
 
         def spell(token: int) -> str:
-            return self.spelt(engine, token).removesuffix("</w>")
+            return readable(self.piece(engine, token))
 
         return Vocabulary(alias(table) if table.is_inference() else table, tokenize, spell)
 
-    def spelt(self, engine: Any, token: int) -> str:
+    def piece(self, engine: Any, token: int) -> str:
         return str(engine.tokenizer.convert_ids_to_tokens(token))
 
     def latents(self, pictures: Tensor) -> Latents:

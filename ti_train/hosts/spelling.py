@@ -1,0 +1,20 @@
+"""Pieces of CLIP's vocabulary as people read them."""
+
+from __future__ import annotations
+
+END = "</w>"  # of a word
+PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # bytes that stand for themselves
+OTHERS = [byte for byte in range(256) if byte not in PRINTABLE]
+BYTES = {chr(byte): byte for byte in PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(OTHERS)}
+
+
+def readable(piece: str) -> str:
+    """A piece without its end-of-word mark, its letters put together from their bytes: ðŁĲ± is a cat's face.
+
+    Left as it is where it is no byte-level piece (Radford et al. 2019, section 2.2), or only a part of a letter.
+    """
+    text = piece.removesuffix(END)
+    try:
+        return bytes(BYTES[letter] for letter in text).decode()
+    except (KeyError, UnicodeDecodeError):
+        return text
