@@ -107,6 +107,7 @@ def test_a_word_that_is_learnt_again_is_not_remembered_as_it_was(server):
     assert server.picture("a photo", **in_hires) != first_hires
 
 
+@pytest.mark.parametrize("file", ["given.pt", "given.png"])
 def test_learning_goes_on_from_a_file_of_any_layout(server, file):
     rows = 0.1 * np.random.default_rng(0).standard_normal((2, 768), dtype=np.float32)
     word = Embedding("given", {"emb_params": torch.from_numpy(rows)}, {})
