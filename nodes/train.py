@@ -16,7 +16,7 @@ from ..ti_train.hosts.comfy_words import with_words
 from ..ti_train.prompts import WORD
 from ..ti_train.report import loss_plot
 from .files import EXISTING, place
-from .load import embedding_path
+from .load import LoadEmbedding, embedding_path
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
@@ -144,6 +144,12 @@ class TrainEmbedding(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
+        """Of the word that is gone on from: another file of its name is another start."""
+        (text,) = initial_text or [""]  # none: it comes from another node
+        return str(LoadEmbedding.fingerprint_inputs(text)) if names_file(text) else ""
 
     @classmethod
     def execute(

@@ -15,7 +15,8 @@ from comfyui_server import Server, failure
 from PIL import Image
 from safetensors import safe_open
 
-from ti_train.formats import load_embedding
+from ti_train.embedding import Embedding
+from ti_train.formats import load_embedding, save_embedding
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,18 @@ def test_what_is_queued_behind_a_training_waits_and_what_has_not_changed_is_not_
     assert not word(server, "first-2").exists()
     server.run(w.training(name="second", steps=2))
     assert trained(server) == learnt
+
+
+def test_a_word_that_is_gone_on_from_and_has_changed_is_learnt_from_anew(server):
+    start = Embedding("start", {"emb_params": torch.full((1, 768), 0.01)})
+    save_embedding(start, word(server, "start"))
+    workflow = w.training(name="from-start", initial_text="start.safetensors", steps=1)
+    for _ in range(2):
+        server.run(workflow)
+    assert trained(server)[-1] == "from-start"
+    save_embedding(start.scaled(2.0), word(server, "start"))
+    server.run(workflow)
+    assert trained(server)[-1] == "from-start-2"
 
 
 def test_two_trainings_of_one_name_in_a_graph_get_two_files(server):
