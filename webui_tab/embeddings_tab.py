@@ -54,7 +54,10 @@ def convert_fields() -> tuple[Any, dict[str, Any]]:
         word = word_choice("convert_word", "Word")
         about = "Of Stable Diffusion XL in diffusers' layout, where there is one."
         second = word_choice("convert_second", "Second file", about)
-    fields = {"word": word, "second": second} | output_fields("convert")
+    which = gr.Textbox(
+        label="Which word", info="Where a file holds several.", elem_id="ti_train_convert_which", max_lines=1
+    )
+    fields = {"word": word, "second": second, "which": which} | output_fields("convert")
     return gr.Button("Convert", variant="primary", elem_id="ti_train_convert"), fields
 
 
