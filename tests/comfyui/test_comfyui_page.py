@@ -227,9 +227,11 @@ def test_a_server_that_restarts_in_mid_run_is_told_and_found_again(page, server)
     status = opened.tab.locator(PANEL).locator(".ti-train-status")
     wait_for(opened, lambda: re.search("step [1-9]", status.inner_text()), 300)
     server.stop()
-    wait_for(opened, lambda: "no connection to the server; trying again" in status.inner_text())
-    assert opened.tab.get_by_role("button", name="Stop and keep").is_disabled()
-    server.start()
+    try:
+        wait_for(opened, lambda: "no connection to the server; trying again" in status.inner_text(), 180)
+        assert opened.tab.get_by_role("button", name="Stop and keep").is_disabled()
+    finally:
+        server.start()  # for the tests that follow, too
     wait_for(opened, lambda: "The server has restarted" in status.inner_text())
     fill_in(opened, name="torn", preset="Paper", steps=3, preview_every=0, if_exists="replace")
     opened.run()
