@@ -225,7 +225,7 @@ def test_a_server_that_restarts_in_mid_run_is_told_and_found_again(page, server)
     fill_in(opened, name="torn", preset="Paper", steps=2000, preview_every=0)
     opened.run()
     status = opened.tab.locator(PANEL).locator(".ti-train-status")
-    wait_for(opened, lambda: re.search("step [1-9]", status.inner_text()), 300)
+    wait_for(opened, lambda: re.search("torn: step [1-9]", status.inner_text()), 300)
     server.stop()
     try:
         wait_for(opened, lambda: "no connection to the server; trying again" in status.inner_text(), 180)
