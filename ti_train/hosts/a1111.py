@@ -15,7 +15,6 @@ from torch import Tensor
 from ..errors import UserError
 from .base import Latents
 from .webui import WebUIHost
-from .webui_families import named_encoders
 
 
 class A1111Host(WebUIHost):
@@ -23,19 +22,15 @@ class A1111Host(WebUIHost):
 
     def __init__(self) -> None:
         model = shared.sd_model
-        self.encoders = named_encoders(model)
+        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
         if lowvram.is_enabled(model):
             raise UserError(
                 "The WebUI runs with --medvram or --lowvram, which move the model's parts in and out of the GPU within "
                 "a step; a training step needs them together. Start the WebUI without, and use gradient checkpointing "
                 "if the memory does not suffice."
             )
-        self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
-        self.databases = [sd_hijack.model_hijack.embedding_db]
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
-        if model.is_sdxl:
-            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
         # a setting replaces the table by one in half precision when something is generated
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).double()
         super().__init__(model, model.parameterization, ((1 - alphas) / alphas).sqrt(), devices.device)

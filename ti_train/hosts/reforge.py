@@ -14,7 +14,6 @@ from torch import Tensor
 from ..errors import UserError
 from .base import Latents
 from .webui import WebUIHost
-from .webui_families import named_encoders
 
 
 class ReForgeHost(WebUIHost):
@@ -22,14 +21,10 @@ class ReForgeHost(WebUIHost):
 
     def __init__(self) -> None:
         model = shared.sd_model
-        self.encoders = named_encoders(model)
+        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
-        self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
-        self.databases = [sd_hijack.model_hijack.embedding_db]
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
-        if model.is_sdxl:
-            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
         sigmas = self.unet.model.model_sampling.sigmas
         super().__init__(model, model.parameterization, sigmas, self.unet.load_device)
 

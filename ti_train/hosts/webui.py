@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .base import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
 from .spelling import readable
-from .webui_families import resolution_of, token_table
+from .webui_families import named_encoders, resolution_of, token_table
 from .weights import alias, checkpointed, frozen
 
 CHANNELS = 4
@@ -66,6 +66,14 @@ class WebUIHost:
                 f"The loaded model's U-Net takes {channels} channels, so it is for inpainting or the like. A word is "
                 "learnt on a plain model; the inpainting model of the same family will know it too."
             )
+
+    def _take_encoders(self, model: Any, database: Any) -> None:
+        """Those of A1111's kind of model, which reForge has too. Raises UserError for a family that is not trained."""
+        self.encoders = named_encoders(model)
+        self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
+        self.databases = [database]
+        if model.is_sdxl:
+            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
 
     @cached_property
     def fingerprint(self) -> str:
@@ -152,7 +160,7 @@ class WebUIHost:
             if self.embed_number is None:
                 return [Condition(context, None) for context in contexts]
             pooled = torch.cat([pooled for _, pooled in encoded])
-            numbers = self._numbers(sizes or [self._usual_size()] * len(texts)).to(self.device)
+            numbers = self._numbers(sizes or [self._usual_size()] * len(texts))
             return list(map(Condition, contexts, torch.cat([pooled, numbers], dim=1).split(1)))
 
     def _of_one_length(self, texts: list[str]) -> bool:
