@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from ti_train.evaluation.scores import Score, free_place, plot, table, with_margin, write_scores
-from ti_train.report import INK, MARK
+from ti_train.drawing.colours import INK, MARK
+from ti_train.drawing.score_plot import free_place, plot, with_margin
+from ti_train.evaluation.scores import Score, table, write_scores
 
 PICTURES = Score("training pictures", "training pictures", 0.9, {"on the moon": 0.1, "as an oil painting": 0.2})
 INITIAL = Score("cat", "initial word", 0.5, {"on the moon": 0.4, "as an oil painting": 0.2})

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from ..hosts.base import Host, Size
+from ..host import Host, Size
 from ..seeds import seed_from
 from .captions import CaptionReader
 from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
