@@ -16,10 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ti_train.config import PRESETS, TrainConfig
 from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures
-from ti_train.hosts.diffusers import DiffusersHost
-from ti_train.loop import Step, train
+from ti_train.events import Step
+from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.training.config import PRESETS, TrainConfig
+from ti_train.training.loop import train
 
 
 def main() -> None:

@@ -25,13 +25,14 @@ from demo.concepts import CONCEPTS, scenes  # noqa: E402
 from demo.measure import background_of, edit_shown, fidelity  # noqa: E402
 from demo.showcase import GUIDANCE, STEPS  # noqa: E402
 from demo.world import BACKGROUNDS, render, silhouette  # noqa: E402
-from ti_train.config import TrainConfig  # noqa: E402
 from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
 from ti_train.data.masks import Source  # noqa: E402
-from ti_train.hosts.base import SampleRequest, Vectors  # noqa: E402
-from ti_train.hosts.diffusers import DiffusersHost  # noqa: E402
-from ti_train.loop import Done, train  # noqa: E402
+from ti_train.events import Done  # noqa: E402
+from ti_train.host import SampleRequest, Vectors  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.prompts import parse  # noqa: E402
+from ti_train.training.config import TrainConfig  # noqa: E402
+from ti_train.training.loop import train  # noqa: E402
 
 CONCEPT = CONCEPTS["teal-heart"]
 COUNT, FIRST_SEED = 16, 1000

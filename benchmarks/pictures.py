@@ -25,10 +25,11 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ti_train.config import TrainConfig  # noqa: E402
 from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
-from ti_train.hosts.diffusers import DiffusersHost  # noqa: E402
-from ti_train.loop import Step, train  # noqa: E402
+from ti_train.events import Step  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
+from ti_train.training.config import TrainConfig  # noqa: E402
+from ti_train.training.loop import train  # noqa: E402
 
 SIDE = 1024  # pixels, as they come from a camera or a generator
 

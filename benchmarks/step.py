@@ -25,17 +25,18 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ti_train.checkpoint import RunFiles, State  # noqa: E402
-from ti_train.config import TrainConfig  # noqa: E402
 from ti_train.data.dataset import Dataset, encode_pictures  # noqa: E402
 from ti_train.data.picture import Picture  # noqa: E402
 from ti_train.embedding import Embedding  # noqa: E402
-from ti_train.fixed_batch import FixedBatch  # noqa: E402
-from ti_train.hosts.base import SampleRequest, Slot  # noqa: E402
-from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype  # noqa: E402
-from ti_train.hosts.diffusers_text import place_vectors  # noqa: E402
-from ti_train.loop import Step, train  # noqa: E402
+from ti_train.events import Step  # noqa: E402
+from ti_train.host import SampleRequest, Slot  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost, pick_device, pick_dtype  # noqa: E402
+from ti_train.hosts.diffusers.text import place_vectors  # noqa: E402
 from ti_train.prompts import WORD, Templates  # noqa: E402
+from ti_train.training.checkpoint import RunFiles, State  # noqa: E402
+from ti_train.training.config import TrainConfig  # noqa: E402
+from ti_train.training.loop import train  # noqa: E402
+from ti_train.training.validation import FixedBatch  # noqa: E402
 
 
 def sd15(device: str, dtype: str) -> DiffusersHost:

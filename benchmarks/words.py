@@ -18,20 +18,12 @@ sys.path.insert(0, str(ROOT))
 
 from demo.concepts import Concept, Variety, load  # noqa: E402
 from demo.judge import solid  # noqa: E402
-from demo.measure import (  # noqa: E402
-    edit_shown,
-    fidelity,
-    is_like,
-    pair_fidelity,
-    pixels,
-    read,
-    segment,
-)
+from demo.measure import edit_shown, fidelity, is_like, pair_fidelity, pixels, read, segment  # noqa: E402
 from demo.showcase import GUIDANCE, STEPS  # noqa: E402
 from demo.world import BACKGROUNDS, Figure  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
-from ti_train.hosts.base import SampleRequest, Words  # noqa: E402
-from ti_train.hosts.diffusers import DiffusersHost  # noqa: E402
+from ti_train.host import SampleRequest, Words  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.prompts import parse  # noqa: E402
 
 COUNT = 16  # pictures a figure

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from ti_train.drawing.contact_sheet import Row, contact_sheet
 from ti_train.formats import load_embedding
-from ti_train.hosts.base import Host, SampleRequest, Words
-from ti_train.hosts.diffusers import DiffusersHost
+from ti_train.host import Host, SampleRequest, Words
+from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import parse
-from ti_train.report import Row, contact_sheet
 
 from .concepts import SHIPPED
 from .showcase import GUIDANCE, STEPS

@@ -11,17 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .concepts import Concept, Variety
-from .world import (
-    ARTISTS,
-    BACKGROUNDS,
-    NEON_WALL,
-    SHAPES,
-    SIDE,
-    SKETCH_PAPER,
-    Artist,
-    Figure,
-    silhouette,
-)
+from .world import ARTISTS, BACKGROUNDS, NEON_WALL, SHAPES, SIDE, SKETCH_PAPER, Artist, Figure, silhouette
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]

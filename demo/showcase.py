@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ti_train.hosts.base import Host, SampleRequest, Vectors, Words
+from ti_train.drawing.contact_sheet import Row, contact_sheet
+from ti_train.host import Host, SampleRequest, Vectors, Words
 from ti_train.prompts import parse
-from ti_train.report import Row, contact_sheet
 
 from .concepts import Concept
 from .measure import edit_shown, fidelity

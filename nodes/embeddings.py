@@ -7,13 +7,14 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..ti_train.config import check_name
-from ..ti_train.describe import card, describe, rounding
+from ..ti_train.describe import describe, rounding
+from ..ti_train.drawing.card import card
 from ..ti_train.embedding import Embedding
+from ..ti_train.files import check_name
 from ..ti_train.formats import ENDINGS, PRECISIONS, files_of, read_word, write_embedding
-from ..ti_train.hosts.comfy_words import vocabulary, widths
+from ..ti_train.hosts.comfy.placeholders import vocabulary, widths
 from .files import NEW_NUMBER, REPLACE, embedding_files, embeddings_folder, free_name
-from .load import NONE, LoadEmbedding, embedding_path
+from .load_embedding import NONE, LoadEmbedding, embedding_path
 from .sockets import CATEGORY, EmbeddingSocket
 from .tensors import to_batch
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .embeddings import EmbeddingInfo, SaveEmbedding
-from .load import LoadEmbedding, LoadTrainingImages
+from .load_embedding import LoadEmbedding
 from .merge import MergeEmbeddings
 from .options import TrainingOptions
-from .routes import register
+from .page.routes import register
 from .train import TrainEmbedding
+from .training_images import LoadTrainingImages
 
 NODES = [
     TrainEmbedding,

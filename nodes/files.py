@@ -7,9 +7,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ti_train.checkpoint import RunFiles
-from ..ti_train.config import check_name
+from ..ti_train.files import check_name
 from ..ti_train.formats import PICTURES, READABLE
+from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE)

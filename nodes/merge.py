@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..ti_train.embedding import MERGES, Embedding, merge
 from .files import embedding_files
-from .load import NONE, LoadEmbedding, read_embedding
+from .load_embedding import NONE, LoadEmbedding, read_embedding
 from .sockets import CATEGORY, EmbeddingSocket
 
 

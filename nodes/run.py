@@ -14,16 +14,16 @@ import comfy.utils
 from latent_preview import MAX_PREVIEW_RESOLUTION
 from PIL import Image
 
-from ..ti_train.checkpoint import RunFiles
-from ..ti_train.config import TrainConfig
 from ..ti_train.data.dataset import Dataset
 from ..ti_train.embedding import Embedding
+from ..ti_train.events import Checkpoint, Done, Preview, Step, Warning
 from ..ti_train.formats import load_embedding, save_embedding
-from ..ti_train.hosts.base import Host
-from ..ti_train.loop import Checkpoint, Done, Preview, Step, Warning
-from ..ti_train.memory import train_in_memory
+from ..ti_train.host import Host
+from ..ti_train.training.checkpoint import RunFiles
+from ..ti_train.training.config import TrainConfig
+from ..ti_train.training.out_of_memory import train_in_memory
 from .files import embeddings_folder
-from .live import LiveRun, Watched, followed
+from .page.live import LiveRun, Watched, followed
 
 log = logging.getLogger("ti_train")
 

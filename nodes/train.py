@@ -8,15 +8,15 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
-from ..ti_train.config import PRESETS, TrainConfig
 from ..ti_train.data.dataset import encode_pictures
+from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.formats import names_file
-from ..ti_train.hosts.comfy import ComfyHost
-from ..ti_train.hosts.comfy_words import with_words
+from ..ti_train.hosts.comfy.host import ComfyHost
+from ..ti_train.hosts.comfy.placeholders import with_words
 from ..ti_train.prompts import WORD
-from ..ti_train.report import loss_plot
+from ..ti_train.training.config import PRESETS, TrainConfig
 from .files import EXISTING, place
-from .load import LoadEmbedding, embedding_path
+from .load_embedding import LoadEmbedding, embedding_path
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures

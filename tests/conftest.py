@@ -18,8 +18,8 @@ from tiny_clip import write_clip
 from tiny_host import TinyHost, dataset_of
 from tiny_pipeline import write_pipeline
 
-from ti_train.config import TrainConfig
 from ti_train.data.dataset import Dataset
+from ti_train.training.config import TrainConfig
 
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("any-machine")

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-CONFIGS = Path(__file__).resolve().parents[1] / "ti_train" / "hosts" / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "ti_train" / "hosts" / "diffusers" / "configs"
 NETWORK = "model.diffusion_model."
 VAE = "first_stage_model."
 SHARED = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "use_linear_projection": True}
@@ -49,7 +49,7 @@ def twin(file: Path, family: str) -> Any:
     import diffusers
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
-    from ti_train.hosts.diffusers_loading import clip_tokenizer
+    from ti_train.hosts.diffusers.loading import clip_tokenizer
 
     weights = {key: tensor.float() for key, tensor in load_file(file).items()}
     shipped = CONFIGS / SHIPPED[family]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from ti_train.describe import card, describe
+from ti_train.describe import describe
+from ti_train.drawing.card import card
 from ti_train.embedding import Embedding
 
 

@@ -13,32 +13,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ti_train"
-HOSTS = sorted((PACKAGE / "hosts").glob("*.py"))
+HOSTS = sorted((PACKAGE / "hosts").rglob("*.py"))
 CORE = sorted({*PACKAGE.rglob("*.py")} - {*HOSTS})
 HOST_PACKAGES = {
     "backend", "comfy", "comfy_api", "comfy_execution", "diffusers", "folder_paths", "gradio", "ldm_patched",
     "modules", "modules_forge", "open_clip", "transformers",
 }  # fmt: skip
-OWN = {  # what each adapter stands on
-    "base": set(),
-    "__init__": set(),
-    "diffusers": {"diffusers", "transformers"},
-    "diffusers_checkpoint": set(),
-    "diffusers_ddim": {"diffusers"},
-    "diffusers_loading": {"diffusers", "transformers"},
-    "diffusers_text": set(),
+OWN = {  # what the adapters of a folder stand on; what lies beside the folders stands on no host
+    "hosts": set(),
     "comfy": {"comfy"},
-    "comfy_weights": {"comfy"},
-    "comfy_words": set(),
-    "webui": {"modules"},
-    "webui_families": set(),
+    "diffusers": {"diffusers", "transformers"},
+    "webui": {"backend", "ldm_patched", "modules", "modules_forge"},
+}
+ONE_WEBUI = {  # and within webui/, where one module is one program
+    "host": {"modules"},
+    "families": set(),
     "a1111": {"modules"},
     "reforge": {"ldm_patched", "modules", "modules_forge"},
     "forge": {"backend", "modules"},
-    "weights": set(),
-    "spelling": set(),
 }
-SHARED = {"base", "weights", "spelling", "webui", "webui_families"}  # what adapters may take from one another
 
 
 def imported_by(file: Path) -> list[tuple[int, str]]:
@@ -52,6 +45,16 @@ def imported_by(file: Path) -> list[tuple[int, str]]:
     return found
 
 
+def own_imports(file: Path) -> set[str]:
+    """The project's modules that a file imports, by their names from the root."""
+    package = file.relative_to(ROOT).parts[:-1]
+    return {
+        ".".join([*package[: len(package) - level + 1], *filter(None, [name])])
+        for level, name in imported_by(file)
+        if level
+    }
+
+
 def packages_of(file: Path) -> set[str]:
     return {name.partition(".")[0] for level, name in imported_by(file) if level == 0}
 
@@ -62,16 +65,17 @@ def test_the_core_imports_no_host(file):
 
 
 @pytest.mark.parametrize("file", [file for file in CORE if file.parent.name != "commands"], ids=lambda file: file.stem)
-def test_the_core_knows_of_the_hosts_only_their_boundary(file):
-    assert {name for level, name in imported_by(file) if level and name.startswith("hosts")} <= {"hosts.base"}
+def test_the_core_reaches_no_adapter(file):
+    assert not {name for name in own_imports(file) if name.startswith("ti_train.hosts")}
 
 
-@pytest.mark.parametrize("file", HOSTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", HOSTS, ids=lambda file: f"{file.parent.name}.{file.stem}")
 def test_an_adapter_imports_its_own_host_and_no_other(file):
-    assert packages_of(file) & HOST_PACKAGES <= OWN[file.stem]
-    siblings = {name for level, name in imported_by(file) if level == 1}
-    host = file.stem.partition("_")[0]
-    assert {name for name in siblings if name.partition("_")[0] != host} <= SHARED
+    folder = file.parent.name
+    own = ONE_WEBUI.get(file.stem, OWN[folder]) if folder == "webui" else OWN[folder]
+    assert packages_of(file) & HOST_PACKAGES <= own
+    adapters = {name.split(".")[2] for name in own_imports(file) if name.startswith("ti_train.hosts.")}
+    assert adapters & {*OWN} <= {folder}
 
 
 @pytest.mark.parametrize("file", CORE + HOSTS, ids=lambda file: file.stem)
@@ -99,7 +103,7 @@ def names_in(file: Path) -> set[str]:
     return found
 
 
-IN_A_HOST = sorted(path for folder in ("nodes", "webui_tab", "scripts") for path in (ROOT / folder).glob("*.py"))
+IN_A_HOST = sorted(path for folder in ("nodes", "webui_tab", "scripts") for path in (ROOT / folder).rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", IN_A_HOST, ids=lambda file: f"{file.parent.name}.{file.stem}")
@@ -107,7 +111,8 @@ def test_what_a_hosts_part_imports_of_the_project_is_there(file):
     """mypy does not see these parts, and their own tests need a host."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            package = file.parent.relative_to(ROOT).parts[: 2 - node.level]
+            parts = file.parent.relative_to(ROOT).parts
+            package = parts[: len(parts) - node.level + 1]
             name = ".".join([*package, *filter(None, [node.module])])
             source = module_file(name)
             assert source, f"{file.name}, line {node.lineno}: there is no module {name}"
@@ -125,8 +130,8 @@ def run(code: str, folder: Path) -> str:
 
 def test_importing_the_core_loads_no_host():
     """A host that starts up must not wait for libraries that only the command line needs."""
-    loaded = run("import sys, ti_train.loop, ti_train.__main__; print(*sys.modules)", ROOT).split()
-    assert "ti_train.loop" in loaded
+    loaded = run("import sys, ti_train.training.loop, ti_train.__main__; print(*sys.modules)", ROOT).split()
+    assert "ti_train.training.loop" in loaded
     assert not {"diffusers", "transformers", "open_clip", "accelerate"} & set(loaded)
 
 
@@ -139,15 +144,15 @@ spec = importlib.util.spec_from_file_location(name, path / "__init__.py", submod
 module = importlib.util.module_from_spec(spec)
 sys.modules[name] = module
 spec.loader.exec_module(module)
-loop = importlib.import_module(".ti_train.loop", name)
+loop = importlib.import_module(".ti_train.training.loop", name)
 assert "ti_train" not in sys.modules, "a second copy was imported under its bare name"
-print(loop.train.__module__ == name + ".ti_train.loop")
+print(loop.train.__module__ == name + ".ti_train.training.loop")
 """
 
 
 def test_the_pack_loads_under_a_modules_name_that_is_a_path(tmp_path):
     folder = tmp_path / "custom_nodes" / "Textual Inversion-1.0"
     shutil.copytree(PACKAGE, folder / "ti_train", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "__init__.py").write_text("from .ti_train import loop\n", encoding="utf-8")
+    (folder / "__init__.py").write_text("from .ti_train.training import loop\n", encoding="utf-8")
     code = AS_COMFYUI_DOES.format(folder=str(folder))
     assert run(code, tmp_path) == "True"

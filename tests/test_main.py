@@ -13,7 +13,7 @@ import pytest
 
 from ti_train.__main__ import main
 from ti_train.formats import load_embedding
-from ti_train.report import read_steps
+from ti_train.training.step_log import read_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ti_train.errors import UserError
-from ti_train.hosts.base import Slot
+from ti_train.host import Slot
 from ti_train.prompts import (
     BUILT_IN,
     NAME,

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ti_train.hosts.diffusers_checkpoint import CONFIGS
+from ti_train.hosts.diffusers.checkpoint_file import CONFIGS
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 RESNET = {

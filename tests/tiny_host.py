@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
-from ti_train.hosts.base import Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words
+from ti_train.host import Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 ENCODER = "tiny"
@@ -49,7 +49,7 @@ class Denoiser(nn.Module):
 
 
 class TinyHost:
-    """See ti_train/hosts/base.py. float64 is for finite differences."""
+    """See ti_train/host.py. float64 is for finite differences."""
 
     def __init__(
         self,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .embedding import Embedding
 from .formats import PRECISIONS, Reading, config_of, rounding_error
-from .hosts.base import Vectors, Vocabulary
-from .lettering import font, wrapped
+from .host import Vectors, Vocabulary
 
 BASE_MODEL = ("sd_checkpoint_name", "ss_sd_model_name", "base_model", "modelspec.architecture")  # by who wrote the file
 SHOWN = ("init", "steps", "learning_rate", "templates", "seed")  # of the settings, those that tell words apart
@@ -83,14 +81,3 @@ def rounding(word: Embedding, precision: str) -> str:
     return (
         f"Rounding to {precision} changes a value by {largest:.1e} at most, a vector by {relative:.1e} of its length."
     )
-
-
-def card(text: str, side: int = 640, margin: int = 16) -> Image.Image:
-    """The text as a picture, its lines broken to fit."""
-    face, height = font(17), 26
-    lines = [line for part in text.splitlines() for line in wrapped(part, side - 2 * margin, face)]
-    picture = Image.new("RGB", (side, 2 * margin + height * len(lines)), "white")
-    pen = ImageDraw.Draw(picture)
-    for number, line in enumerate(lines):
-        pen.text((margin, margin + height * number), line, "black", face)
-    return picture

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .hosts.base import Vectors, Vocabulary
+from .host import Vectors, Vocabulary
 
 SINGLE = "emb_params"  # the encoder's name in files that do not name it: theirs is the only encoder
 ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # what the only encoder of Stable Diffusion 1 and 2 is called, by host

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from .errors import UserError
-from .hosts.base import Prompt, Slot
+from .host import Prompt, Slot
 
 WORD = "*"  # how the word being learnt is called in prompts
 NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's marks in template files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from math import isfinite
 
-from ..ti_train.report import smoothed
+from ..ti_train.drawing.loss_plot import smoothed
 from . import jobs
 from .pictures import Shown
 

@@ -11,19 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..ti_train.config import check_name
 from ..ti_train.describe import writing
 from ..ti_train.embedding import MERGES, merge
 from ..ti_train.errors import UserError
-from ..ti_train.formats import (
-    ENDINGS,
-    PRECISIONS,
-    Reading,
-    files_of,
-    load_embedding,
-    read_word,
-    write_embedding,
-)
+from ..ti_train.files import check_name
+from ..ti_train.formats import ENDINGS, PRECISIONS, Reading, files_of, load_embedding, read_word, write_embedding
 from . import folders, jobs, words
 
 log = logging.getLogger("ti_train")

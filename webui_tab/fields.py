@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from ..ti_train.config import PRESETS
 from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import BUILT_IN, WORD
+from ..ti_train.training.config import PRESETS
 from . import chart, folders, pictures
 from .request import TrainRequest
 from .scripts import script

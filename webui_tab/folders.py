@@ -6,9 +6,9 @@ from pathlib import Path
 
 from modules import paths_internal, shared
 
-from ..ti_train.config import check_name
 from ..ti_train.data.image_files import SUFFIXES
 from ..ti_train.errors import UserError
+from ..ti_train.files import check_name
 from ..ti_train.formats import READABLE
 
 PICTURES, RUNS = "pictures", "runs"

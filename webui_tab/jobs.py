@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from modules import call_queue, devices, progress, shared
 
-from ..ti_train.config import TrainConfig
 from ..ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.errors import UserError
-from ..ti_train.loop import Done, Preview, Step, Warning
-from ..ti_train.memory import train_in_memory
+from ..ti_train.events import Done, Preview, Step, Warning
 from ..ti_train.prompts import Templates
-from ..ti_train.report import StepLog, loss_plot
+from ..ti_train.training.config import TrainConfig
+from ..ti_train.training.out_of_memory import train_in_memory
+from ..ti_train.training.step_log import StepLog
 from . import folders, unfinished
 from .hosts import connect
 from .request import TrainRequest

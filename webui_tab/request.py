@@ -8,13 +8,14 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..ti_train.checkpoint import RunFiles
-from ..ti_train.config import PRESETS, TrainConfig, check_name, number_or_schedule
 from ..ti_train.data.dataset import weighed
 from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
+from ..ti_train.files import check_name
 from ..ti_train.formats import names_file
 from ..ti_train.prompts import BUILT_IN
+from ..ti_train.training.checkpoint import RunFiles
+from ..ti_train.training.config import PRESETS, TrainConfig, number_or_schedule
 from . import folders
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..ti_train.config import check_name
-from ..ti_train.files import write_atomically
+from ..ti_train.files import check_name, write_atomically
 from . import folders
 from .request import TrainRequest
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ti_train.hosts.base import Size, Slot
-from ti_train.objective import add_noise, denoising_loss, target
+from ti_train.host import Size, Slot
+from ti_train.training.objective import add_noise, denoising_loss, target
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
@@ -45,7 +45,7 @@ def test_the_gradient_is_that_of_the_function(look, family, encoders):
 
 def test_the_gradient_is_that_of_the_diffusers_host(look, world, tmp_path):
     pytest.importorskip("diffusers")
-    from ti_train.hosts.diffusers import DiffusersHost
+    from ti_train.hosts.diffusers.host import DiffusersHost
 
     found = look("gradient", checkpoint=world / "comfyui" / "checkpoints" / "world.safetensors")
     assert found["finite_differences"]["clip_l"] < 0.01
@@ -59,7 +59,7 @@ def test_the_gradient_of_the_other_families_too(look, drawn, family, tmp_path):
     pytest.importorskip("diffusers")
     from diffusers_twin import twin
 
-    from ti_train.hosts.diffusers import DiffusersHost
+    from ti_train.hosts.diffusers.host import DiffusersHost
 
     look("gradient", family)
     pipeline = twin(drawn / f"{family}.safetensors", family)

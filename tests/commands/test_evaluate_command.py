@@ -67,7 +67,7 @@ def test_a_style_is_measured_with_the_papers_style_prompts(run, tmp_path):
 
 
 def test_the_command_goes_on_after_an_interruption(run, words, tmp_path, monkeypatch, capsys):
-    from ti_train.hosts.diffusers import DiffusersHost
+    from ti_train.hosts.diffusers.host import DiffusersHost
 
     assert run() == 0
     expected = figures(tmp_path / "out")

@@ -38,7 +38,7 @@ def test_inspecting_garbage(tmp_path, the_sentence):
 
 
 def test_inspecting_two_encoders_compares_each_with_its_own(pipelines, tmp_path, capsys):
-    from ti_train.hosts.diffusers import DiffusersHost
+    from ti_train.hosts.diffusers.host import DiffusersHost
 
     folder = pipelines(family="sdxl")
     host = DiffusersHost.load(folder, "cpu", "float32")

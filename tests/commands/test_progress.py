@@ -7,7 +7,7 @@ import io
 import pytest
 
 from ti_train.commands.progress import Bar, ProgressBar
-from ti_train.loop import Step
+from ti_train.events import Step
 
 
 class Terminal(io.StringIO):

@@ -17,7 +17,7 @@ from tiny_host import at_forward, raising
 
 from ti_train.__main__ import main
 from ti_train.formats import config_of, load_embedding
-from ti_train.report import read_steps
+from ti_train.training.step_log import read_steps
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_mistake_ends_with_1_and_one_sentence(train, the_sentence, options, wh
 @pytest.fixture
 def interrupted(train, capsys, monkeypatch):
     """Runs `train` with a Ctrl-C in a forward pass of its steps, counted from 1; returns what stands on stderr."""
-    from ti_train.hosts.diffusers import DiffusersHost
+    from ti_train.hosts.diffusers.host import DiffusersHost
 
     def interrupted(forward: int, *more: str) -> str:
         load = DiffusersHost.load

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
-from ti_train.batch import draw_latents
 from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, weighed
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
-from ti_train.hosts.base import Size
+from ti_train.host import Size
 from ti_train.seeds import seed_from
+from ti_train.training.micro_batches import draw_latents
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 

@@ -16,11 +16,11 @@ from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures,
 from ti_train.data.masks import mask_file, without_masks
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
-from ti_train.fixed_batch import FixedBatch
 from ti_train.formats import load_embedding
-from ti_train.loop import train
-from ti_train.objective import denoising_loss
 from ti_train.prompts import Templates
+from ti_train.training.loop import train
+from ti_train.training.objective import denoising_loss
+from ti_train.training.validation import FixedBatch
 
 RED = (220, 30, 30)
 LEFT = (0, 0, 8, 32)  # the first column of the tiny model's four latents

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from ti_train.data.picture import Picture, bucket, crop
-from ti_train.hosts.base import Size
+from ti_train.host import Size
 
 
 @pytest.mark.parametrize(

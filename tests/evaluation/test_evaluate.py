@@ -26,7 +26,7 @@ from ti_train.evaluation.evaluate import (
 )
 from ti_train.evaluation.samples import Sampling
 from ti_train.evaluation.scores import Score
-from ti_train.hosts.base import Slot
+from ti_train.host import Slot
 
 PROMPTS = EvaluationPrompts("a photo of a *", ("a red *", "a blue *"))
 SMALL = Sampling(side=32, number=3, steps=2, batch_size=2)

@@ -9,7 +9,7 @@ from tiny_host import TinyHost
 
 from ti_train.errors import UserError
 from ti_train.evaluation.samples import Sampling, folder_of, read, sample_missing
-from ti_train.hosts.base import SampleRequest
+from ti_train.host import SampleRequest
 
 SMALL = {"side": 32, "number": 6, "steps": 2, "batch_size": 2}
 TEXT = "a photo of a red toy"

@@ -13,15 +13,7 @@ from safetensors.torch import load_file
 
 from ti_train.embedding import SINGLE, Embedding
 from ti_train.errors import UserError
-from ti_train.formats import (
-    ENDINGS,
-    PRECISIONS,
-    files_of,
-    layout_for,
-    read_word,
-    rounding_error,
-    write_embedding,
-)
+from ti_train.formats import ENDINGS, PRECISIONS, files_of, layout_for, read_word, rounding_error, write_embedding
 
 ONE = Embedding("my-cat", {SINGLE: torch.randn(2, 768)}, {"step": "7", "sd_checkpoint_name": "model-a", "init": "cat"})
 TWO = Embedding("my-cat", {"clip_l": torch.randn(2, 768), "clip_g": torch.randn(2, 1280)}, {"step": "7"})

@@ -17,11 +17,12 @@ pytest.importorskip("diffusers")
 from diffusers import DDPMScheduler, DiffusionPipeline
 
 from ti_train.errors import UserError
+from ti_train.events import Step, Warning
 from ti_train.formats import load_embedding
-from ti_train.hosts.base import SampleRequest, Size, Slot
-from ti_train.hosts.diffusers import DiffusersHost, pick_device, pick_dtype
-from ti_train.loop import Step, Warning, train
-from ti_train.objective import add_noise, denoising_loss, target
+from ti_train.host import SampleRequest, Size, Slot
+from ti_train.hosts.diffusers.host import DiffusersHost, pick_device, pick_dtype
+from ti_train.training.loop import train
+from ti_train.training.objective import add_noise, denoising_loss, target
 
 KINDS = {
     "SD1": {},

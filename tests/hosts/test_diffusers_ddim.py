@@ -10,9 +10,9 @@ pytest.importorskip("diffusers")
 
 from diffusers import PNDMScheduler
 
-from ti_train.hosts.base import SampleRequest
-from ti_train.hosts.diffusers import DiffusersHost
-from ti_train.hosts.diffusers_ddim import sample_with_ddim
+from ti_train.host import SampleRequest
+from ti_train.hosts.diffusers.ddim import sample_with_ddim
+from ti_train.hosts.diffusers.host import DiffusersHost
 
 
 def test_ddim_takes_the_place_of_the_folders_sampler(pipeline_folder):

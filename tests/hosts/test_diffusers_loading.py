@@ -22,12 +22,12 @@ from ti_train.__main__ import main
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
 from ti_train.formats import save_embedding
-from ti_train.hosts import diffusers_checkpoint
-from ti_train.hosts.base import SampleRequest
-from ti_train.hosts.diffusers import DiffusersHost
-from ti_train.hosts.diffusers_checkpoint import CONFIGS
-from ti_train.hosts.diffusers_loading import check_folder, clip_tokenizer, skeleton
-from ti_train.loop import train
+from ti_train.host import SampleRequest
+from ti_train.hosts.diffusers import checkpoint_file as diffusers_checkpoint
+from ti_train.hosts.diffusers.checkpoint_file import CONFIGS
+from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.hosts.diffusers.loading import check_folder, clip_tokenizer, skeleton
+from ti_train.training.loop import train
 
 KINDS = {
     "sd15": {"family": "sd1"},

@@ -13,8 +13,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
 from ti_train.formats import save_embedding
-from ti_train.hosts.base import SampleRequest, Size, Slot
-from ti_train.hosts.diffusers import DiffusersHost
+from ti_train.host import SampleRequest, Size, Slot
+from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import parse, text_of
 
 PIPELINES = {"sd1": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}

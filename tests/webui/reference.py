@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from diffusers_twin import twin
 
-from ti_train.hosts.base import Size, Slot
-from ti_train.hosts.diffusers import DiffusersHost
-from ti_train.objective import add_noise, denoising_loss, target
+from ti_train.host import Size, Slot
+from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.training.objective import add_noise, denoising_loss, target
 
 PROMPTS = [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")]
 SIZES = [Size((640, 512), (0, 64), (512, 512)), Size((1024, 1024), (0, 0), (768, 768))]

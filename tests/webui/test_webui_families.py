@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from webui_server import FAMILIES
 
 from ti_train.formats import load_embedding
-from ti_train.hosts.base import Size, Slot
+from ti_train.host import Size, Slot
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES, indirect=True)]
 STEPS, LEARNT_WITHIN = 50, 1800  # seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..formats import read_word
-from .word_files import SECOND, WORD, add_export_arguments, export
+from .embedding_files import SECOND, WORD, add_export_arguments, export
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

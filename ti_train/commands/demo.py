@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..config import TrainConfig
 from ..data.dataset import find_pictures
 from ..errors import UserError
-from ..start import starting_vectors
+from ..training.config import TrainConfig
+from ..training.initial_vectors import starting_vectors
+from .embedding_files import load_words
 from .model import DEMO, DEMO_WORDS, on_device
 from .train import learn
-from .word_files import load_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +28,7 @@ def run(a: argparse.Namespace) -> None:
     from demo.concepts import load
     from demo.showcase import show
 
-    from ..hosts.diffusers import DiffusersHost
+    from ..hosts.diffusers.host import DiffusersHost
 
     folder = DEMO / "concepts" / a.concept
     if not (folder / "concept.json").is_file():

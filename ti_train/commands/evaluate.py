@@ -23,9 +23,9 @@ from ..evaluation.evaluate import (
 )
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
+from .embedding_files import load_words
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
-from .word_files import load_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(a: argparse.Namespace) -> None:
-    from ..hosts.diffusers_ddim import sample_with_ddim
+    from ..hosts.diffusers.ddim import sample_with_ddim
 
     embeddings = load_words(a.embedding)
     clip = None if a.demo else Clip.load(a.clip_model, a.clip_weights)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..evaluation.samples import Sampling
 from ..files import file_name
-from ..hosts.base import SampleRequest, Slot, Words
+from ..host import SampleRequest, Slot, Words
 from ..prompts import parse
+from .embedding_files import load_words
 from .model import DEMO_WORDS, add_model_arguments, load_model, on_device
-from .word_files import load_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

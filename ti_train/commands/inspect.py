@@ -9,7 +9,7 @@ from typing import Any
 
 from ..describe import facts, neighbours
 from ..formats import read_word
-from .word_files import SECOND, WORD
+from .embedding_files import SECOND, WORD
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +26,7 @@ def run(a: argparse.Namespace) -> None:
     reading = read_word(a.file, a.second, a.word)
     found = facts(reading)
     if a.model:
-        from ..hosts.diffusers import DiffusersHost
+        from ..hosts.diffusers.host import DiffusersHost
 
         host = DiffusersHost.load(a.model, "cpu", "float32")
         fitted = reading.embedding.fitted_to(host.widths)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..embedding import MERGES, merge
 from ..formats import Reading, load_embedding
-from .word_files import add_export_arguments, export
+from .embedding_files import add_export_arguments, export
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

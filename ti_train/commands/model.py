@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..embedding import Embedding
 from ..errors import UserError
-from ..hosts.base import Host, Vectors
+from ..host import Host, Vectors
 
 if TYPE_CHECKING:
-    from ..hosts.diffusers import DiffusersHost
+    from ..hosts.diffusers.host import DiffusersHost
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 DEMO_WORDS = sorted((DEMO / "words").glob("*.safetensors"))
@@ -31,7 +31,7 @@ def add_model_arguments(command: argparse.ArgumentParser, demo: str) -> None:
 
 def load_model(a: argparse.Namespace) -> DiffusersHost:
     """Raises UserError."""
-    from ..hosts.diffusers import DiffusersHost
+    from ..hosts.diffusers.host import DiffusersHost
 
     if a.model is None and not a.demo:
         raise UserError(

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from ..evaluation.evaluate import Sampled
 from ..evaluation.scores import Score
-from ..loop import Step
+from ..events import Step
 
 REDRAW = 0.1  # seconds
 

@@ -10,15 +10,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
-from ..config import PRESETS, TrainConfig, number_or_schedule
 from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, weighed
 from ..data.masks import Source
+from ..drawing.loss_plot import loss_plot
 from ..errors import UserError
-from ..hosts.base import Host
-from ..loop import Checkpoint, Done, Preview, Step, Warning
-from ..memory import train_in_memory
+from ..events import Checkpoint, Done, Preview, Step, Warning
+from ..host import Host
 from ..prompts import BUILT_IN, Templates
-from ..report import StepLog, loss_plot
+from ..training.config import PRESETS, TrainConfig, number_or_schedule
+from ..training.out_of_memory import train_in_memory
+from ..training.step_log import StepLog
 from .model import DEVICE, MODEL, PREDICTION, PREDICTION_TYPES
 from .progress import ProgressBar
 
@@ -132,7 +133,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(a: argparse.Namespace) -> None:
-    from ..hosts.diffusers import DiffusersHost
+    from ..hosts.diffusers.host import DiffusersHost
 
     if a.captions and a.templates:
         raise UserError("Give --captions or --templates, not both: a template with [filewords] uses the captions too.")

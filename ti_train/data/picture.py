@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import UserError
-from ..hosts.base import Size
+from ..host import Size
 
 
 @dataclass(frozen=True)

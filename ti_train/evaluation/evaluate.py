@@ -25,7 +25,7 @@ from ..embedding import Embedding
 from ..errors import UserError
 from ..files import file_name
 from ..formats import config_of, names_file
-from ..hosts.base import Host, Prompt, Vectors, Words
+from ..host import Host, Prompt, Vectors, Words
 from ..prompts import WORD, slots
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score

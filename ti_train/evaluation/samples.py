@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import file_name, write_atomically
-from ..hosts.base import Host, Prompt, SampleRequest, Words
+from ..host import Host, Prompt, SampleRequest, Words
 
 SETTINGS = "settings.json"
 

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..embedding import Embedding
 from ..errors import UserError
-from . import pictures, torch_files
+from . import embedded_images as pictures
+from . import torch_files
 from .layouts import Reading, joined, provenance_in, readings
 
 PICTURES = (".png", ".webp")

@@ -12,11 +12,12 @@ from PIL.Image import Image
 from safetensors.torch import save
 from torch import Tensor
 
+from ..drawing.card import draw_card
 from ..embedding import ONE_CLIP, SINGLE, Embedding
 from ..errors import UserError
 from ..files import write_atomically
+from .embedded_images import card_bytes
 from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL
-from .pictures import card_bytes, draw_card
 from .torch_files import torch_bytes
 
 ENDINGS = {

@@ -1,0 +1,117 @@
+"""The pictures of a folder of ComfyUI's input directory: as training will see them, and put aside."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from collections import Counter
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from PIL import Image
+
+from ...ti_train.data.captions import caption_file
+from ...ti_train.data.dataset import find_pictures
+from ...ti_train.data.image_files import DAMAGED, on_white, upright
+from ...ti_train.data.masks import mask_file
+from ...ti_train.data.picture import bucket
+from ..tensors import side_to_train_at
+from ..training_images import REMOVED, caption_of, pictures_of
+
+THUMBNAIL = 256  # pixels
+UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
+
+
+def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool) -> dict[str, Any]:
+    """The pictures, the side in pixels that they are trained at, and what is wrong with each, for the page to word.
+
+    Raises UserError where the folder has no pictures, or is outside of the input directory.
+    """
+    base = Path(folder_paths.get_input_directory()).resolve()
+    paths = pictures_of(folder, subfolders)
+    sizes = [size_of(path) for path in paths]
+    side = side_to_train_at([size for size in sizes if size], resolution, square)
+    copies = identical(paths)
+    pictures = []
+    for path, size in zip(paths, sizes, strict=True):
+        described: dict[str, Any] = {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
+        described |= {"caption": caption_of(path), "warnings": [], "crop": None}
+        if size is None:
+            described["warnings"].append({"kind": "unreadable"})
+        else:
+            shape, wanted = (((s, s) if square else bucket(size, s)) for s in (side, resolution))
+            described |= {"width": size[0], "height": size[1], "crop": part_kept(size, shape)}
+            if size[0] < wanted[1] or size[1] < wanted[0]:
+                small = {"kind": "small", "width": size[0], "height": size[1], "resolution": resolution}
+                described["warnings"].append(small)
+        if path in copies:
+            described["warnings"].append({"kind": "copy", "of": copies[path].name})
+        pictures.append(described)
+    return {"pictures": pictures, "side": side, "error": ""}
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height, upright; None where the file cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF's orientations 5 to 8 lie on their side
+            return (picture.height, picture.width) if turned else picture.size
+    except UNREADABLE:
+        return None
+
+
+def part_kept(size: tuple[int, int], shape: tuple[int, int]) -> list[float]:
+    """Left, top, width and height of what training sees, as parts of the picture's (width, height).
+
+    shape: (height, width) of the bucket.
+    """
+    parts = [kept / length for kept, length in zip(shape[::-1], size, strict=True)]
+    width, height = (part / max(parts) for part in parts)
+    return [(1 - width) / 2, (1 - height) / 2, width, height]
+
+
+def identical(paths: list[Path]) -> dict[Path, Path]:
+    """Later copy -> the first file with the same bytes. Only files of one length are read."""
+    lengths = {path: path.stat().st_size for path in paths}
+    shared = Counter(lengths.values())
+    first: dict[bytes, Path] = {}
+    copies = {}
+    for path in (p for p in paths if shared[lengths[p]] > 1):
+        original = first.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+        if original is not path:
+            copies[path] = original
+    return copies
+
+
+def scaled_down(path: Path) -> bytes:
+    with Image.open(path) as file:
+        file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a camera's JPEG is decoded at a fraction of its size
+        picture = on_white(upright(file))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=85)
+    return data.getvalue()
+
+
+def put_aside(picture: Path) -> Path:
+    """Moves a picture into the folder `removed` beside it, its caption and mask with it; nothing there is replaced.
+
+    Caption and mask are copied where another picture of the folder shares them. Raises OSError.
+    """
+    folder, stem = picture.parent, picture.stem
+    files = [file for file in (caption_file(picture), mask_file(picture), picture) if file and file.is_file()]
+    shared = any(other.stem == stem and other != picture for other in find_pictures(folder))
+
+    def place(file: Path, name: str) -> Path:
+        return folder / REMOVED / file.relative_to(folder).with_name(name + file.name[len(stem) :])
+
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    name = next(name for name in names if not any(place(file, name).exists() for file in files))
+    for file in files:
+        place(file, name).parent.mkdir(parents=True, exist_ok=True)
+        carry = shutil.copy2 if shared and file != picture else shutil.move
+        carry(file, place(file, name))
+    return place(picture, name)

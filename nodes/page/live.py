@@ -1,0 +1,196 @@
+"""A training as ComfyUI's page sees it: told to every open page as it happens, and kept for pages that come later.
+
+Nothing here changes what is learnt, and nothing waits for a page: an event that nobody hears is dropped by the server.
+What is kept of a run stays small however long it is: curves and previews are thinned, and only the last runs are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import comfy.model_management as management
+import torch
+from server import PromptServer
+
+from ...ti_train.events import Preview, Step
+from ...ti_train.host import Host, Prompt, Size, Vectors, Words
+from ...ti_train.prompts import WORD
+from ...ti_train.training.config import TrainConfig
+from .thinned import Thinned
+
+POINTS, PREVIEWS, WARNINGS, RUNS = 400, 24, 20, 4  # kept: of each curve, of each prompt, of a run, altogether
+PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
+SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
+RECENT = 20  # steps that tell the speed
+
+
+class Watched:
+    """A host that remembers the words that the loop encoded last: their vectors are the live ones."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._words: Words = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def encode(self, prompts: list[Prompt], words: Words, sizes: list[Size] | tuple[()] = ()) -> Any:
+        self._words = words
+        return self._host.encode(prompts, words, sizes)
+
+    def vectors(self) -> Vectors:
+        """A copy in memory of its own, fp32 on the CPU."""
+        return {encoder: v.detach().to("cpu", torch.float32, copy=True) for encoder, v in self._words[WORD].items()}
+
+
+class LiveRun:
+    """One training. `stop` is set when a page asks to stop and keep; `best` is the best word by the noise-free loss.
+
+    It outlives the training and holds no model: the host frees that when it wants to.
+    """
+
+    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
+        self.id, self.stop = uuid.uuid4().hex, Event()
+        first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {WORD}"
+        written = f"embedding:{config.name}"
+        self.facts = {
+            "id": self.id,
+            "node": node,
+            "workflow": workflow,
+            "name": config.name,
+            "steps": config.steps,
+            "saved": saved,
+            "prompt": first.replace(f"<{config.name}>", written).replace(WORD, written),
+        }
+        self.status, self.message = "running", ""
+        self.loss, self.evaluations = Thinned[list[float]](POINTS), Thinned[list[float]](POINTS)
+        self.best: tuple[Step, Vectors] | None = None
+        self.previews: dict[str, Thinned[dict[str, Any]]] = {}
+        self.warnings: deque[str] = deque(maxlen=WARNINGS)
+        self.numbers: dict[str, Any] = {"step": 0}
+        self.began = self.told = monotonic()
+        self.look_up_at = 0.0
+        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
+        self.untold: dict[str, list[list[float]]] = {"loss": [], "evaluations": []}
+
+    def snapshot(self) -> dict[str, Any]:
+        """All there is to see, as JSON."""
+        pictures = [p for of_prompt in self.previews.values() for p in of_prompt]
+        pictures.sort(key=lambda picture: picture["number"])
+        seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in pictures]
+        state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
+        state |= {"previews": seen, "warnings": list(self.warnings)}
+        return self.facts | self.numbers | state | {"loss": list(self.loss), "evaluations": list(self.evaluations)}
+
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        server: Any = getattr(PromptServer, "instance", None)
+        if server is not None:
+            server.send_sync(f"ti_train.{event}", {"run": self.id} | data)
+
+    def step(self, step: Step, host: Watched) -> None:
+        now = monotonic()
+        self.recent.append((step.step, now))
+        for key, value in (("loss", step.loss), ("evaluations", step.evaluation)):
+            if value is not None and math.isfinite(value):
+                point = [step.step, value]
+                getattr(self, key).add(point)
+                self.untold[key].append(point)
+        if step.evaluation is not None and math.isfinite(step.evaluation):
+            self._evaluated(step, step.evaluation, host)
+        (first, since), last = self.recent[0], step.step == self.facts["steps"]
+        rate = (step.step - first) / (now - since) if now > since else None
+        self.numbers |= {
+            "step": step.step,
+            "norm": step.norm,
+            "rate": rate,
+            "elapsed": now - self.began,
+            "left": (self.facts["steps"] - step.step) / rate if rate else None,
+        }
+        if last or now - self.told > PAUSE:
+            self.told = now
+            self.tell("progress", self.numbers | self.untold)
+            self.untold = {"loss": [], "evaluations": []}
+            self.say(step)
+
+    def say(self, step: Step) -> None:
+        """The node's progress text, for the client that runs the graph and knows nothing of these events."""
+        rate, left = self.numbers["rate"], self.numbers["left"]
+        parts = [f"step {step.step} of {self.facts['steps']}"]
+        parts += [f"loss {step.loss:.4f}"] if step.loss is not None else []
+        parts += [f"{rate:.2f} steps/s", f"{timedelta(seconds=round(left))} left"] if rate else []
+        server: Any = getattr(PromptServer, "instance", None)
+        if server is not None:
+            server.send_progress_text(" · ".join(parts), self.facts["node"], server.client_id)
+
+    def _evaluated(self, step: Step, evaluation: float, host: Watched) -> None:
+        if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing
+            self.best = (step, host.vectors())
+            self.numbers["best"] = [step.step, evaluation]
+        began = monotonic()
+        if began > self.look_up_at or step.step == self.facts["steps"]:
+            self.numbers |= surroundings(host)
+            self.look_up_at = began + max(LOOK_UP, (monotonic() - began) / SHARE)
+
+    def preview(self, preview: Preview) -> None:
+        data = io.BytesIO()
+        preview.image.convert("RGB").save(data, "JPEG", quality=92)
+        number = sum(of_prompt.seen for of_prompt in self.previews.values())
+        picture = {
+            "number": number,
+            "step": preview.step,
+            "prompt": preview.prompt,
+            "width": preview.image.width,
+            "height": preview.image.height,
+        }
+        self.previews.setdefault(preview.prompt, Thinned(PREVIEWS)).add(picture | {"jpeg": data.getvalue()})
+        self.tell("preview", picture)
+
+    def picture(self, number: int) -> bytes | None:
+        """A preview as a JPEG file; None where it is not kept."""
+        pictures = (p for of_prompt in self.previews.values() for p in of_prompt)
+        return next((p["jpeg"] for p in pictures if p["number"] == number), None)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        self.tell("warning", {"message": message})
+
+    def end(self, status: str, message: str = "") -> None:
+        self.status, self.message = status, message
+        self.tell("run", self.snapshot())
+
+
+runs: deque[LiveRun] = deque(maxlen=RUNS)
+
+
+@contextmanager
+def followed(run: LiveRun) -> Iterator[LiveRun]:
+    """Shows a run to the pages from its beginning to whatever end it takes."""
+    runs.append(run)
+    run.tell("run", run.snapshot())
+    try:
+        yield run
+    except management.InterruptProcessingException:
+        run.end("cancelled")
+        raise
+    except BaseException as error:
+        run.end("failed", str(error))
+        raise
+    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
+
+
+@torch.no_grad()
+def surroundings(host: Watched) -> dict[str, Any]:
+    """Where the word is among the model's own: their usual length, and those that are nearest to each vector."""
+    encoder, vectors = next(iter(host.vectors().items()))
+    vocabulary = host.vocabulary(encoder)
+    near = [vocabulary.nearest(row.to(vocabulary.table.device), 3) for row in vectors[:3]]
+    return {"vocabulary_norm": float(vocabulary.norms.median()), "nearest": near}

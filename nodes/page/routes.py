@@ -1,0 +1,116 @@
+"""What ComfyUI's page asks the pack: the trainings of now, and the pictures of a folder of the input directory."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from aiohttp import web
+from server import PromptServer
+
+from ...ti_train.data.captions import caption_file
+from ...ti_train.data.image_files import SUFFIXES
+from ...ti_train.errors import UserError
+from ...ti_train.files import write_atomically
+from ..training_images import inside_input
+from .folder_view import UNREADABLE, describe_folder, put_aside, scaled_down
+from .live import LiveRun, runs
+
+USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, where no Training Options say otherwise
+LONGEST_CAPTION = 10_000  # characters
+
+
+def register() -> None:
+    """Adds the routes to ComfyUI's server, where there is one."""
+    server: Any = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+    routes = server.routes
+    routes.get("/ti_train/runs")(list_runs)
+    routes.get("/ti_train/runs/{run}/previews/{number}")(preview)
+    routes.post("/ti_train/runs/{run}/stop")(stop_and_keep)
+    routes.get("/ti_train/pictures")(list_pictures)
+    routes.get("/ti_train/thumbnail")(thumbnail)
+    routes.post("/ti_train/caption")(write_caption)
+    routes.post("/ti_train/remove")(remove_picture)
+
+
+async def list_runs(_: web.Request) -> web.Response:
+    return web.json_response([run.snapshot() for run in runs])
+
+
+def asked_for(request: web.Request) -> LiveRun:
+    run = next((run for run in runs if run.id == request.match_info["run"]), None)
+    if run is None:
+        raise web.HTTPNotFound(text="This training is not known any more.")
+    return run
+
+
+async def preview(request: web.Request) -> web.Response:
+    number = request.match_info["number"]
+    picture = asked_for(request).picture(int(number)) if number.isdecimal() else None
+    if picture is None:
+        raise web.HTTPNotFound(text="This preview is not kept.")
+    return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
+
+
+async def stop_and_keep(request: web.Request) -> web.Response:
+    run = asked_for(request)
+    run.stop.set()
+    run.tell("stopping", {})
+    return web.json_response({})
+
+
+async def list_pictures(request: web.Request) -> web.Response:
+    """The pictures of a folder as training will see them; `error` says why there are none."""
+    query = request.query
+    resolution = int(query.get("resolution") or 0) or USUAL_SIDE
+    subfolders, square = query.get("subfolders") == "1", query.get("square") == "1"
+    try:
+        described = await asyncio.to_thread(describe_folder, query.get("folder", ""), subfolders, resolution, square)
+    except UserError as error:
+        return web.json_response({"pictures": [], "side": 0, "error": str(error)})
+    return web.json_response(described)
+
+
+def picture_file(name: str) -> Path:
+    """A picture of the input directory that the page names. Raises HTTPNotFound."""
+    try:
+        path = inside_input(name)
+    except UserError as error:
+        raise web.HTTPNotFound(text=str(error)) from None
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        raise web.HTTPNotFound(text=f"There is no picture '{name}' in ComfyUI's input directory.")
+    return path
+
+
+async def thumbnail(request: web.Request) -> web.Response:
+    path = picture_file(request.query.get("file", ""))
+    try:
+        body = await asyncio.to_thread(scaled_down, path)
+    except UNREADABLE:
+        raise web.HTTPNotFound(text=f"'{path.name}' cannot be read.") from None
+    return web.Response(body=body, content_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
+
+
+async def write_caption(request: web.Request) -> web.Response:
+    """Writes the text file beside a picture; an empty caption removes it."""
+    asked = await request.json()
+    file, text = caption_file(picture_file(asked["file"])), " ".join(asked["text"].split())[:LONGEST_CAPTION]
+    if text:
+        await asyncio.to_thread(write_atomically, file, text.encode())
+    else:
+        file.unlink(missing_ok=True)
+    return web.json_response({"caption": text})
+
+
+async def remove_picture(request: web.Request) -> web.Response:
+    """Puts a picture aside, into a folder that training does not read; answers its new path in the input directory."""
+    path = picture_file((await request.json())["file"])
+    try:
+        moved = await asyncio.to_thread(put_aside, path)
+    except OSError as error:
+        raise web.HTTPConflict(text=f"'{path.name}' cannot be moved: {error}") from None
+    return web.json_response({"to": moved.relative_to(Path(folder_paths.get_input_directory()).resolve()).as_posix()})

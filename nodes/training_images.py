@@ -1,0 +1,143 @@
+"""Load Embedding and Load Training Images: what is read from files. Both look at the contents, not at the dates."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from ..ti_train.data.captions import caption_file, read_caption
+from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
+from ..ti_train.data.masks import FOLDER as MASKS
+from ..ti_train.data.masks import mask_file
+from ..ti_train.errors import UserError
+from .sockets import CATEGORY
+from .tensors import to_batch, to_mask
+
+log = logging.getLogger("ti_train")
+REMOVED = "removed"  # the folder of pictures that the page has put aside; never read with the pictures around it
+
+
+class LoadTrainingImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TITrain_LoadTrainingImages",
+            display_name="Load Training Images",
+            category=CATEGORY,
+            description="All pictures of a folder in ComfyUI's input directory, each in its own size, turned upright.",
+            inputs=[
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="A folder below ComfyUI's input directory, such as my-cat. A caption is a text file beside "
+                    "its picture, with the same name.",
+                ),
+                io.Boolean.Input(
+                    "subfolders", default=False, tooltip="Also take the pictures of the folders inside the folder."
+                ),
+                io.Boolean.Input(
+                    "alpha_as_mask",
+                    default=False,
+                    optional=True,  # workflows of before the masks do not have it
+                    tooltip="Where a picture has no mask file, leave its transparent parts out of the learning.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "images", display_name="images", is_output_list=True, tooltip="The pictures, one after another."
+                ),
+                io.String.Output(
+                    "captions",
+                    display_name="captions",
+                    is_output_list=True,
+                    tooltip="The text of each picture's caption file; empty where there is none.",
+                ),
+                io.Mask.Output(
+                    "masks",
+                    display_name="masks",
+                    is_output_list=True,
+                    tooltip="Of each picture its mask file (NAME-mask.png beside it, or masks/NAME.png): white is "
+                    "learnt. All white where there is none.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False, **_: Any) -> str:
+        try:
+            pictures = pictures_of(folder, subfolders)
+        except UserError:
+            return ""
+        beside = [file for p in pictures for file in (caption_file(p), mask_file(p)) if file and file.is_file()]
+        return digest([*pictures, *beside])
+
+    @classmethod
+    def execute(cls, folder: str, subfolders: bool, alpha_as_mask: bool = False) -> io.NodeOutput:
+        pictures = pictures_of(folder, subfolders)
+        images, masks = zip(*(read_picture(p, alpha_as_mask) for p in pictures), strict=True)
+        return io.NodeOutput(list(images), [caption_of(p) for p in pictures], list(masks))
+
+
+def inside_input(name: str) -> Path:
+    """A folder or file below ComfyUI's input directory. Raises UserError for one outside of it."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / name.replace("\0", "").strip()).resolve()
+    if path != base and base not in path.parents:
+        raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the pictures in '{base}'.")
+    return path
+
+
+def pictures_of(folder: str, subfolders: bool) -> list[Path]:
+    """Raises UserError for a folder outside of the input directory, and for one without pictures."""
+    path = inside_input(folder)
+    if not subfolders:
+        return find_pictures(path)
+    found = []
+    inside = (p for p in path.rglob("*") if p.is_dir() and not {REMOVED, MASKS} & {*p.relative_to(path).parts})
+    for inner in [path, *sorted(inside)]:
+        try:
+            found += find_pictures(inner)
+        except UserError:
+            continue  # a folder may hold folders only; that none holds a picture is told below
+    return found or find_pictures(path)
+
+
+def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
+    file, remarks = mask_file(path), []
+    try:
+        picture, alpha = read_image(path, 0, remarks)
+        mask = read_mask(file) if file else alpha if alpha_as_mask else None
+    except (UserError, *DAMAGED) as error:
+        raise UserError(f"'{path}' cannot be used: {error} Mend it, or remove it from the folder.") from None
+    for remark in remarks:
+        log.warning(remark)
+    if mask is not None and not mask.getbbox():
+        raise UserError(f"The mask of '{path}' is black all over, which leaves nothing to learn of it. Remove either.")
+    return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
+
+
+def caption_of(picture: Path) -> str:
+    file = caption_file(picture)
+    if not file.is_file():
+        return ""
+    try:
+        return read_caption(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"The caption '{file}' is no UTF-8 text ({error}). Save it as UTF-8.") from None
+
+
+def digest(files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.name}\0".encode() + file.read_bytes())
+    return total.hexdigest()

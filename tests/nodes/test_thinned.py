@@ -1,0 +1,29 @@
+"""What is kept of a long run for ComfyUI's page."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.page.thinned import Thinned
+
+
+@given(st.integers(0, 3000), st.integers(1, 20).map(lambda half: 2 * half))
+def test_a_sequence_of_any_length_stays_short_even_and_whole_at_its_ends(count, most):
+    thinned = Thinned[int](most)
+    for item in range(count):
+        thinned.add(item)
+        assert len(thinned.kept) <= most
+    found = list(thinned)
+    assert found == sorted(set(found))
+    if count:
+        assert (found[0], found[-1]) == (0, count - 1)
+        assert {b - a for a, b in zip(thinned.kept, thinned.kept[1:], strict=False)} <= {thinned.stride}
+        assert count - 1 - thinned.kept[-1] < thinned.stride
+
+
+def test_all_are_kept_while_they_are_few():
+    thinned = Thinned[str](4)
+    for item in "abcd":
+        thinned.add(item)
+    assert list(thinned) == list("abcd")

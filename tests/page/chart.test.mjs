@@ -1,0 +1,76 @@
+// Run by tests/page/test_page_modules.py, which puts web/chart.js beside it.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { clock, extent, nearest, path, scale, smoothed, thinned, ticks } from "./chart.js";
+
+const gapsOf = (steps) => steps.slice(1).map((step, i) => step - steps[i]);
+
+test("a long curve is thinned evenly and keeps its ends", () => {
+  const points = Array.from({ length: 10_001 }, (_, step) => [step, step / 2]);
+  const kept = thinned(points, 400);
+  assert.ok(kept.length <= 400 && kept.length > 150);
+  assert.deepEqual([kept[0], kept.at(-1)], [points[0], points.at(-1)]);
+  assert.equal(new Set(gapsOf(kept.slice(0, -1).map(([step]) => step))).size, 1);
+  assert.deepEqual(thinned(points.slice(0, 400), 400), points.slice(0, 400));
+});
+
+test("a curve that grows point by point never passes its limit, and its beginning stays as dense as the rest", () => {
+  let points = [];
+  for (let step = 0; step < 10_000; step++) {
+    points = thinned(points.concat([[step, 0]]), 400);
+    assert.ok(points.length <= 400);
+    assert.equal(points.at(-1)[0], step);
+  }
+  assert.ok(points.length > 150);
+  assert.ok(Math.max(...gapsOf(points.map(([step]) => step))) <= 64);
+});
+
+test("pictures are thinned by their steps, several of one step too", () => {
+  const pictures = [0, 0, 0, 10, 20, 30, 40].map((step, number) => ({ step, number }));
+  const kept = thinned(pictures, 4, ({ step }) => step);
+  assert.deepEqual(kept.map(({ number }) => number), [0, 4, 6]);
+});
+
+test("the extent holds every value with a margin, for flat and for empty curves too", () => {
+  const [low, high] = extent([[0, 0.2]], [[1, 0.4], [2, 0.3]]);
+  assert.ok(low < 0.2 && low > 0.15 && high > 0.4 && high < 0.45);
+  const [below, above] = extent([[0, 0.25], [9, 0.25]]);
+  assert.ok(below < 0.25 && 0.25 < above);
+  assert.deepEqual(extent([], []), [0, 1]);
+});
+
+test("ticks are round and lie within", () => {
+  assert.deepEqual(ticks(0, 120, 4), [0, 50, 100]);
+  assert.deepEqual(ticks(0.031, 0.052, 4), [0.04, 0.05]);
+  for (const [low, high] of [[0, 3], [-0.2, 0.9], [1e-6, 3e-6], [0, 10_000]]) {
+    const found = ticks(low, high, 4);
+    assert.ok(found.length >= 1 && found.length <= 5, `${low}..${high}: ${found}`);
+    assert.ok(found.every((tick) => tick >= low && tick <= high));
+  }
+});
+
+test("a scale maps its ends, upside down too, and a range of nothing to its beginning", () => {
+  const y = scale(0, 2, 100, 0);
+  assert.deepEqual([y(0), y(1), y(2)], [100, 50, 0]);
+  assert.equal(scale(3, 3, 5, 9)(3), 5);
+});
+
+test("a path moves to the first point and draws to the others", () => {
+  const same = (value) => value;
+  assert.equal(path([[0, 1], [2, 3.25]], same, same), "M0.0,1.0L2.0,3.3");
+  assert.equal(path([], same, same), "");
+});
+
+test("smoothing follows the weight", () => {
+  assert.deepEqual(smoothed([[1, 1], [2, 0]], 0.5), [[1, 1], [2, 0.5]]);
+});
+
+test("hovering finds the nearest step", () => {
+  const points = [[0, 1], [12, 2], [24, 3]];
+  assert.deepEqual([nearest(points, -5), nearest(points, 17), nearest(points, 99)], points);
+});
+
+test("a clock shows hours only where there are any", () => {
+  assert.deepEqual([7, 750.4, 3723, -1].map(clock), ["0:07", "12:30", "1:02:03", "0:00"]);
+});

@@ -1,0 +1,40 @@
+"""The page's scripts as far as they can be run and read without a page."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "web").rglob("*.js"))
+
+
+def test_the_scripts_that_need_no_page(tmp_path):
+    """tests/page/*.test.mjs beside copies of what they test."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("There is no Node.js on the PATH to run tests/page/*.test.mjs")
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    for file in (ROOT / "web" / "chart.js", ROOT / "web" / "run.js", *(ROOT / "tests" / "page").glob("*.test.mjs")):
+        shutil.copy(file, tmp_path)
+    ran = subprocess.run([node, "--test", tmp_path], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "pass 0" not in ran.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_text_is_never_parsed_as_html(script):
+    """Names, prompts and captions come from users and from files."""
+    source = script.read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_only_the_hosts_current_modules_are_imported(script):
+    """scripts/ui.js and extensions/core/* log a warning in every user's console."""
+    imported = re.findall(r'from "(\.\./[^"]+)"', script.read_text(encoding="utf-8"))
+    assert set(imported) <= {"../../scripts/app.js", "../../scripts/api.js"}

@@ -1,0 +1,134 @@
+"""A run on disk: whole or not at all, resumed only by itself, and rescued when the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ti_train.embedding import Embedding
+from ti_train.errors import UserError
+from ti_train.files import write_atomically
+from ti_train.formats import load_embedding
+from ti_train.training.checkpoint import RunFiles, State
+
+VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
+STATE = State(
+    7, 1.5, {"clip_l": VECTORS}, {"clip_l": VECTORS * 2}, {"0.exp_avg": VECTORS / 3, "0.step": torch.tensor(7.0)}
+)
+WORD = Embedding("cat", {"clip_l": VECTORS})
+IDENTITY = {"seed": 0, "learning_rate": 5e-3, "model": "abc", "pictures": "xyz"}
+
+
+@pytest.fixture
+def files(tmp_path) -> RunFiles:
+    return RunFiles(tmp_path / "new folder", "cat", IDENTITY)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Nothing can be put into the folders that are added to the list."""
+    full: list[Path] = []
+    replace = os.replace
+
+    def refuse(source, target):
+        if any(folder in Path(target).parents for folder in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    return full
+
+
+def test_a_state_comes_back_as_it_was_and_the_word_beside_it(files):
+    files.save(STATE, WORD)
+    back = files.load()
+    assert (back.step, back.seconds) == (7, 1.5)
+    for was, now in ((STATE.vectors, back.vectors), (STATE.optimizer, back.optimizer)):
+        assert was.keys() == now.keys()
+        assert all(torch.equal(was[key], now[key]) for key in was)
+    assert torch.equal(load_embedding(files.embedding).vectors["emb_params"], VECTORS)
+
+
+def test_the_state_does_not_look_like_a_word_to_a_host(files):
+    """They list *.safetensors, *.pt, *.bin and pictures."""
+    assert files.state.suffix not in (".safetensors", ".pt", ".bin", ".png", ".webp")
+
+
+def test_nothing_else_is_left_in_the_folder(files):
+    files.save(STATE, WORD)
+    assert sorted(path.name for path in files.folder.iterdir()) == ["cat.resume", "cat.safetensors"]
+    files.finish()
+    files.finish()
+    assert [path.name for path in files.folder.iterdir()] == ["cat.safetensors"]
+
+
+def test_without_a_state_there_is_nothing_to_resume(files):
+    with pytest.raises(UserError, match=r"nothing to resume: .*cat\.resume' does not exist"):
+        files.load()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"model": "def"}, "model was 'abc', now 'def'"),
+        ({"pictures": "uvw"}, "pictures was 'xyz', now 'uvw'"),
+        ({"new_setting": True}, "new_setting was None, now True"),
+    ],
+)
+def test_another_runs_state_is_refused_with_what_differs(files, changed, sentence):
+    files.save(STATE, WORD)
+    other = RunFiles(files.folder, files.name, IDENTITY | changed)
+    with pytest.raises(UserError, match=f"belongs to another run: {sentence}\\. Give the same settings"):
+        other.load()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-3], lambda b: b"\xff" * 40, lambda b: b[:20]])
+def test_a_damaged_state_is_refused(files, damage):
+    files.save(STATE, WORD)
+    files.state.write_bytes(damage(files.state.read_bytes()))
+    with pytest.raises(UserError, match=r"cat\.resume' is no state of a run, or is damaged"):
+        files.load()
+
+
+def test_a_safetensors_file_of_another_kind_is_no_state(files):
+    files.save(STATE, WORD)
+    files.state.write_bytes(files.embedding.read_bytes())
+    with pytest.raises(UserError, match="is no state of a run"):
+        files.load()
+
+
+# --- A disk that is full --------------------------------------------------------
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, full_disk):
+    write_atomically(tmp_path / "a.txt", b"old")
+    full_disk.append(tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "a.txt", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.txt": b"old"}
+
+
+def test_what_was_learnt_is_saved_elsewhere_and_can_be_resumed_from_there(files, full_disk):
+    full_disk.append(files.folder)
+    with pytest.raises(UserError, match=r"No space left.* Step 7 is saved in '") as told:
+        files.rescue(STATE, WORD)
+    refuge = Path(re.findall("is saved in '(.+?)' instead", str(told.value))[0])
+    assert RunFiles(refuge, "cat", IDENTITY).load().step == 7
+    assert torch.equal(load_embedding(refuge / "cat.safetensors").vectors["emb_params"], VECTORS)
+
+
+def test_when_nothing_can_be_written_anywhere_that_is_said_in_words(files, full_disk):
+    full_disk.append(Path(files.folder.anchor))
+    with pytest.raises(UserError, match="cannot be written"):
+        files.rescue(STATE, WORD)
+
+
+def test_a_rescue_that_succeeds_is_silent(files):
+    files.rescue(STATE, WORD)
+    assert files.load().step == 7

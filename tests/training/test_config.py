@@ -1,0 +1,215 @@
+"""Settings: what is refused, what the presets give, and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ti_train.errors import UserError
+from ti_train.files import check_name
+from ti_train.training.config import PRESETS, TrainConfig, number_or_schedule, rate_segments
+
+
+def config(**given) -> TrainConfig:
+    return TrainConfig(**({"name": "my-cat", "init": "cat"} | given))
+
+
+@pytest.mark.parametrize("name", ["my-cat", "Katze", "猫", "a", "v1.5 cat", "console", "com", "x" * 120])
+def test_names_that_files_can_have(name):
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        (" cat", "begins or ends with a dot or a space"),
+        ("cat ", "begins or ends with a dot or a space"),
+        ("cat.", "begins or ends with a dot or a space"),
+        (".cat", "begins or ends with a dot or a space"),
+        ("..", "begins or ends with a dot or a space"),
+        ("../cat", "begins or ends with a dot"),
+        ("a/b", "has a character that file names cannot have"),
+        ("a\\b", "has a character that file names cannot have"),
+        ("C:cat", "has a character that file names cannot have"),
+        ("<cat>", "has a character that file names cannot have"),
+        ("cat\n2", "has a character that file names cannot have"),
+        ("CON", "is reserved on Windows"),
+        ("nul.cat", "is reserved on Windows"),
+        ("com1", "is reserved on Windows"),
+        pytest.param("x" * 121, "file systems take 120", id="121 letters"),
+        pytest.param("猫" * 100, "file systems take", id="300 bytes"),  # Linux takes 255 with the ending
+    ],
+)
+def test_names_that_files_cannot_have_are_refused(name, why):
+    with pytest.raises(UserError, match=why):
+        config(name=name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "least"),
+    [
+        ("num_vectors", 0, 1),
+        ("steps", 0, 1),
+        ("batch_size", 0, 1),
+        ("accumulation", 0, 1),
+        ("evaluate_every", 0, 1),
+        ("checkpoint_every", 0, 1),
+        ("warmup", -1, 0),
+        ("gradient_clip", -0.1, 0),
+        ("preview_every", -1, 0),
+        ("resolution", -8, 0),
+        ("keep_tags", -1, 0),
+        ("progressive_every", -1, 0),
+        ("coarse_weight", -0.1, 0),
+        ("coarse_weight", math.nan, 0),
+    ],
+)
+def test_a_number_below_its_least_is_refused_by_name(field, value, least):
+    config(**{field: least})
+    with pytest.raises(UserError, match=f"^{field} is {value}; it must be at least {least}\\.$"):
+        config(**{field: value})
+
+
+@pytest.mark.parametrize(("resolution", "near"), [(500, 496), (3, 8), (515, 512)])
+def test_a_resolution_that_the_vae_cannot_take_is_answered_with_the_nearest(resolution, near):
+    with pytest.raises(UserError, match=f"Give {near}, or 0"):
+        config(resolution=resolution)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1, 2])
+@pytest.mark.parametrize("field", ["drop_tags", "per_image_words"])
+def test_a_probability_that_is_none_is_refused(field, probability):
+    config(**{field: 0.99})
+    with pytest.raises(UserError, match=f"{field} is {probability}; it is a probability"):
+        config(**{field: probability})
+
+
+@pytest.mark.parametrize("init", ["", "  "])
+def test_an_empty_initial_word_is_refused(init):
+    with pytest.raises(UserError, match="init is empty"):
+        config(init=init)
+
+
+# --- Presets --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_valid_config(preset):
+    made = TrainConfig.from_preset(preset, name="my-cat", init="cat")
+    assert {key: getattr(made, key) for key in PRESETS[preset]} == PRESETS[preset]
+
+
+def test_balanced_is_the_defaults():
+    assert TrainConfig.from_preset("Balanced", name="my-cat", init="cat") == config()
+
+
+def test_given_values_stand_over_the_presets_and_none_means_not_given():
+    made = TrainConfig.from_preset("Paper", name="my-cat", init="cat", steps=7, batch_size=None)
+    assert (made.steps, made.batch_size) == (7, PRESETS["Paper"]["batch_size"])
+
+
+def test_an_unknown_preset_is_answered_with_those_there_are():
+    with pytest.raises(UserError, match=r"no preset 'Fast'.*Paper, Style, Balanced"):
+        TrainConfig.from_preset("Fast", name="my-cat", init="cat")
+
+
+# --- Learning rates -------------------------------------------------------------
+
+
+def test_linear_starts_at_the_rate_and_falls_evenly_to_zero_after_the_last_step():
+    rates = [config(steps=4, learning_rate=0.8).learning_rate_at(step) for step in range(1, 6)]
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+def test_constant_stays():
+    made = config(steps=3, learning_rate=0.01, schedule="constant")
+    assert [made.learning_rate_at(step) for step in (1, 2, 3)] == [0.01] * 3
+
+
+def test_warmup_rises_evenly_and_reaches_the_rate_in_the_step_after_it():
+    made = config(steps=9, learning_rate=0.4, schedule="constant", warmup=3)
+    assert [made.learning_rate_at(step) for step in (1, 2, 3, 4, 5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("0.005", {1: 0.005, 500: 0.005}),
+        ("0.005:100, 1e-3:400, 1e-5", {1: 0.005, 100: 0.005, 101: 1e-3, 400: 1e-3, 401: 1e-5, 500: 1e-5}),
+        ("5e-3:10,1e-3:-1", {10: 5e-3, 11: 1e-3, 500: 1e-3}),
+        (" 1e-3 : 500 ", {500: 1e-3}),
+        ("1e-3:9999", {500: 1e-3}),
+        ("0", {1: 0.0}),
+    ],
+)
+def test_a1111_schedule_strings(text, rates):
+    made = config(steps=500, learning_rate=text)
+    assert {step: made.learning_rate_at(step) for step in rates} == rates
+
+
+@pytest.mark.parametrize(
+    ("rate", "why"),
+    [
+        ("", "cannot be read at ''"),
+        ("fast", "cannot be read at 'fast'"),
+        ("1e-3:1.5", "cannot be read at '1e-3:1.5'"),
+        ("1e-3:100,", "cannot be read at ''"),
+        ("1e-3:100:200", "cannot be read at '1e-3:100:200'"),
+        (-1e-3, "is not a number from 0 up"),
+        ("nan", "is not a number from 0 up"),
+        (math.nan, "is not a number from 0 up"),
+        (math.inf, "is not a number from 0 up"),
+        ("1e-3:100, 1e-4:100, 1e-5", "do not rise at '1e-4:100'"),
+        ("1e-3, 1e-4", "do not rise at '1e-4'"),
+        ("1e-3:100", "ends at step 100 of 500"),
+    ],
+)
+def test_rates_that_cannot_be_read_are_refused_with_the_place(rate, why):
+    with pytest.raises(UserError, match=why):
+        config(steps=500, learning_rate=rate)
+
+
+RATES = st.floats(0, 1e6, allow_nan=False)
+
+
+@given(rates=st.lists(RATES, min_size=1, max_size=5), data=st.data())
+def test_every_step_of_a_schedule_has_the_rate_of_its_segment(rates, data):
+    lasts = sorted(data.draw(st.sets(st.integers(1, 499), min_size=len(rates) - 1, max_size=len(rates) - 1)))
+    text = ", ".join(f"{rate!r}:{last}" for rate, last in zip(rates, [*lasts, -1], strict=True))
+    assert rate_segments(text, 500) == list(zip(rates, [*map(float, lasts), math.inf], strict=True))
+    step = data.draw(st.integers(1, 500))
+    assert config(learning_rate=text).learning_rate_at(step) == rates[sum(last < step for last in lasts)]
+
+
+@given(st.text())
+@settings(max_examples=50)
+def test_any_text_is_a_schedule_or_refused_in_words(text):
+    refused = ""
+    try:
+        rate = config(learning_rate=text).learning_rate_at(1)
+    except UserError as error:
+        refused = str(error)
+    assert "learning rate" in refused if refused else 0 <= rate < math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [(None, None), ("0.005", 0.005), ("5e-3:100, 1e-3", "5e-3:100, 1e-3"), ("fast", "fast")]
+)
+def test_a_plain_rate_is_a_number_and_takes_the_presets_schedule(text, rate):
+    assert number_or_schedule(text) == rate
+
+
+# --- What a resumed run must share ----------------------------------------------
+
+
+def test_only_settings_that_shape_the_vectors_tell_runs_apart():
+    elsewhere = config(checkpoint_every=7, evaluate_every=3, preview_every=5, preview_prompts=("*",), device="cpu")
+    assert config(preview_negative="dark", preview_seed=7).shaping() == config().shaping()
+    assert elsewhere.shaping() == config().shaping()
+    assert config(batch_size=2, accumulation=2).shaping() == config(batch_size=4).shaping()
+    assert config(seed=1).shaping() != config().shaping()

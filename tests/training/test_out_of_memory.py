@@ -1,0 +1,72 @@
+"""A memory that is full: the training goes on with less, and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_host import at_forward, raising
+
+from ti_train.errors import UserError
+from ti_train.events import Done, Step, Warning
+from ti_train.formats import load_embedding
+from ti_train.training.out_of_memory import needing_less, train_in_memory
+
+FULL = raising(torch.cuda.OutOfMemoryError("full"))
+
+
+def learnt(folder: Path) -> torch.Tensor:
+    return load_embedding(folder / "my-toy.safetensors").vectors["emb_params"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_it_goes_on_from_the_last_step_in_smaller_passes(host, dataset, settings, tmp_path, resume):
+    config, released = settings(steps=4, batch_size=4), []
+    list(train_in_memory(host, dataset, config, tmp_path / "calm"))
+    if resume:
+        events = train_in_memory(host, dataset, config, tmp_path / "full")
+        next(events)
+        events.close()
+    with at_forward(host.denoiser, [2], FULL):
+        events = list(train_in_memory(host, dataset, config, tmp_path / "full", resume, lambda: released.append(True)))
+    assert [event.step for event in events if isinstance(event, Step)] == [0, 1, 2, 3, 4]
+    assert isinstance(events[-1], Done)
+    (warning,) = [event for event in events if isinstance(event, Warning)]
+    assert "2 picture(s) a pass, 2 passes a step" in warning.message
+    assert released == [True]
+    assert torch.allclose(learnt(tmp_path / "full"), learnt(tmp_path / "calm"), atol=1e-5)
+
+
+def test_before_the_first_event_there_is_nothing_to_go_on_from(host, dataset, settings, tmp_path):
+    (tmp_path / "my-toy.resume").write_bytes(b"of an older run")
+    encode, calls = host.encode, []
+
+    def full_once(*arguments):
+        calls.append(True)
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("full")
+        return encode(*arguments)
+
+    host.encode = full_once
+    *_, last = train_in_memory(host, dataset, settings(steps=2), tmp_path)
+    assert isinstance(last, Done)
+
+
+def test_a_memory_that_stays_full_is_told_and_the_last_step_kept(host, dataset, settings, tmp_path):
+    with at_forward(host.denoiser, range(2, 99), FULL), pytest.raises(UserError, match="a lower resolution"):
+        list(train_in_memory(host, dataset, settings(steps=4, batch_size=2), tmp_path))
+    assert {file.name for file in tmp_path.iterdir()} == {"my-toy.safetensors", "my-toy.resume"}
+
+
+def test_what_needs_no_less_is_not_tried_again(host, dataset, settings, tmp_path):
+    smallest = settings(steps=4, batch_size=1, gradient_checkpointing=True)
+    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="1 picture"):
+        list(train_in_memory(host, dataset, smallest, tmp_path))
+
+
+@pytest.mark.parametrize(("size", "accumulation", "less"), [(4, 1, (2, 2)), (3, 2, (1, 6)), (1, 4, (1, 4))])
+def test_a_step_keeps_its_pictures(settings, size, accumulation, less):
+    smaller = needing_less(settings(batch_size=size, accumulation=accumulation))
+    assert (smaller.batch_size, smaller.accumulation) == less
+    assert smaller.gradient_checkpointing

@@ -1,0 +1,120 @@
+"""Captions in a run: what reaches the prompts, what is told, and what is checked before the first step."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+import torch
+from PIL import Image
+from tiny_host import dataset_of
+
+from ti_train.errors import UserError
+from ti_train.events import Step, Warning
+from ti_train.formats import load_embedding
+from ti_train.host import Slot
+from ti_train.prompts import text_of
+from ti_train.training.loop import train
+
+
+@pytest.fixture
+def captioned(host, tmp_path):
+    """A dataset of one picture for each caption."""
+
+    def captioned(*captions: str):
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        for i, caption in enumerate(captions):
+            Image.new("RGB", (32, 32), (30 * i, 0, 0)).save(folder / f"{i}.png")
+            (folder / f"{i}.txt").write_text(caption, encoding="utf-8")
+        return dataset_of(host, folder, captions=True)
+
+    return captioned
+
+
+@pytest.fixture
+def asked(host, monkeypatch):
+    """Every prompt of a step, as people read it; under False those of the noise-free loss."""
+    texts, encode = {True: [], False: []}, host.encode
+
+    def listening(prompts, *rest):
+        texts[torch.is_grad_enabled()].extend(map(text_of, prompts))
+        assert all(Slot("*") in prompt for prompt in prompts)
+        return encode(prompts, *rest)
+
+    monkeypatch.setattr(host, "encode", listening)
+    return texts
+
+
+def told(events) -> list[str]:
+    return [event.message for event in events if isinstance(event, Warning)]
+
+
+def test_tags_come_in_every_order_and_with_gaps_and_the_noise_free_loss_sees_them_whole(
+    host, captioned, settings, asked, tmp_path
+):
+    config = settings(templates="captions", steps=30, shuffle_tags=True, drop_tags=0.3, keep_tags=1)
+    told(train(host, captioned("toy, red, blue"), config, tmp_path))
+    assert set(asked[True]) == {
+        f"a photo of a *, toy{rest}" for rest in ("", ", red", ", blue", ", red, blue", ", blue, red")
+    }
+    assert set(asked[False]) == {"a photo of a *, toy, red, blue"}
+
+
+def test_a_stopped_run_with_varied_tags_resumes_to_the_same_word(host, captioned, settings, tmp_path):
+    config = settings(templates="captions", shuffle_tags=True, drop_tags=0.5)
+    dataset = captioned("toy, red, blue", "dog, blue, cat")
+    for _ in train(host, dataset, config, tmp_path / "whole"):
+        pass
+    with closing(train(host, dataset, config, tmp_path / "parts")) as events:
+        next(event for event in events if isinstance(event, Step) and event.step == 3)
+    for _ in train(host, dataset, config, tmp_path / "parts", resume=True):
+        pass
+    whole, parts = (
+        load_embedding(tmp_path / p / "my-toy.safetensors").vectors["emb_params"] for p in ("whole", "parts")
+    )
+    assert torch.equal(whole, parts)
+
+
+def test_a_word_that_shuffling_may_push_too_far_back_is_told_before_the_first_step(host, captioned, settings, tmp_path):
+    dataset = captioned("[name], " + "red toy, " * 8)
+    next(train(host, dataset, settings(templates="captions"), tmp_path / "out"))
+    with pytest.raises(UserError, match="does not fit"):
+        next(train(host, dataset, settings(templates="captions", shuffle_tags=True), tmp_path / "out"))
+
+
+@pytest.fixture
+def captions_alone(tmp_path) -> str:
+    (tmp_path / "lines.txt").write_text("[filewords]", encoding="utf-8")
+    return str(tmp_path / "lines.txt")
+
+
+def test_a_picture_without_the_word_is_named_and_left_out(host, captioned, settings, asked, captions_alone, tmp_path):
+    dataset = captioned("a red toy", "a blue [name]", "a dog")
+    warnings = told(train(host, dataset, settings(templates=captions_alone), tmp_path))
+    assert warnings == [
+        "Left out: 0.png, 2.png. [name] stands neither in the caption nor in a template, "
+        "and without it the word learns nothing."
+    ]
+    assert set(asked[True] + asked[False]) == {"a blue *"}
+
+
+def test_of_many_pictures_only_the_first_are_named(host, captioned, settings, captions_alone, tmp_path):
+    dataset = captioned(*(f"toy {i}" for i in range(7)), "[name]")
+    (warning,) = told(train(host, dataset, settings(templates=captions_alone, steps=1), tmp_path))
+    assert warning.startswith("Left out: 0.png, 1.png, 2.png, 3.png, 4.png and 2 more.")
+
+
+def test_captions_of_which_none_has_the_word_are_refused(host, captioned, settings, captions_alone, tmp_path):
+    with pytest.raises(UserError, match=r"No picture can be used: \[name\] stands neither in the caption"):
+        next(train(host, captioned("a toy"), settings(templates=captions_alone), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_caption_that_calls_the_word_by_its_name_is_told(host, captioned, settings, tmp_path):
+    """Other trainers' captions do so; here it would be learnt as part of the sentence."""
+    dataset = captioned("My-Toy on a table", "a [name], which is my-toy", "a toy")
+    assert told(train(host, dataset, settings(templates="captions", steps=1), tmp_path)) == [
+        "The caption of 0.png says 'my-toy', which the model reads as any text. "
+        "Where the new word is meant, write [name]."
+    ]

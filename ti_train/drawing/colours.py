@@ -1,0 +1,5 @@
+"""The colours of every drawing."""
+
+from __future__ import annotations
+
+INK, FAINT, GRID, PAPER, MARK = "#1b4f8f", "#b9c9dd", "#e6e6e6", "white", "#c03028"

@@ -1,0 +1,41 @@
+"""Rows of pictures on one sheet, with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+from .colours import PAPER
+from .text import font, wrapped, write
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a contact sheet: what it shows, its pictures, and what stands under each (or nothing)."""
+
+    label: str
+    pictures: Sequence[Image.Image]
+    captions: Sequence[str] = ()
+
+
+def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int = 10) -> Image.Image:
+    """Rows of pictures, each scaled to cell x cell pixels, with their labels on the left."""
+    label_width, caption_height = 190, 18
+    heights = [cell + margin + (caption_height if row.captions else 0) for row in rows]
+    width = label_width + max(len(row.pictures) for row in rows) * (cell + margin) + margin
+    sheet = Image.new("RGB", (width, 46 + sum(heights) + margin), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    write(pen, (margin, 12), title, font(20))
+    top = 46
+    for row, height in zip(rows, heights, strict=True):
+        lines = wrapped(row.label, label_width - 2 * margin, font(15))
+        pen.multiline_text((margin, top + cell / 2), "\n".join(lines), "black", font(15), anchor="lm", spacing=5)
+        for i, picture in enumerate(row.pictures):
+            left = label_width + i * (cell + margin)
+            sheet.paste(picture.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS), (left, top))
+            if row.captions:
+                write(pen, (left + cell / 2, top + cell + 3), row.captions[i], font(12), "#555555", "ma")
+        top += height
+    return sheet

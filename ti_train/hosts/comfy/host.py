@@ -1,0 +1,180 @@
+"""The host inside ComfyUI: the MODEL, CLIP and VAE of a graph, as they are loaded.
+
+Everything goes through the host's own objects (its tokenizer, `encode_from_tokens`, `extra_conds`, `apply_model`,
+`model_sampling`, its sampler), so what is trained is what the graph samples, LoRAs and clip skip included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import comfy.model_management as management
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...errors import UserError
+from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ..weights import checkpointed
+from .placeholders import vocabulary, widths, with_words
+from .weights import differentiable, load_whole, trainable_clip, trainable_model
+
+SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
+
+
+class ComfyHost:
+    """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's own tensors need gradients."""
+
+    def __init__(self, model: Any, clip: Any, vae: Any) -> None:
+        self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
+        self._load()
+        self.device = torch.device(self.model.load_device)
+        self.widths = widths(self.clip)
+        self.sampling = self.model.get_model_object("model_sampling")
+        self.prediction = prediction_of(self.sampling)
+        self.sigmas: Tensor = self.sampling.sigmas.detach().float().clone()
+        self.resolution = resolution_of(self.model.model.model_config.unet_config, self.prediction)
+        network = self.model.model.diffusion_model
+        self.fingerprint = fingerprint(network, self.clip.cond_stage_model, vae.first_stage_model)
+
+    def _load(self) -> None:
+        load_whole(self.model, self.clip.patcher)
+
+    @contextmanager
+    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+        self._load()  # before the weights are swapped: the host must not keep an alias as the original of a patch
+        network = self.model.model
+        with ExitStack() as stack:
+            stack.enter_context(differentiable(network, self.clip.cond_stage_model))
+            if gradient_checkpointing:
+                stack.enter_context(checkpointed(network.diffusion_model))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            # the text encoder adds its residuals in place, to tensors that backward needs
+            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            yield
+
+    def vocabulary(self, encoder: str) -> Vocabulary:
+        return vocabulary(self.clip, encoder)
+
+    def latents(self, pictures: Tensor) -> Latents:
+        """The VAE node's own encoding, which takes the mean of the distribution."""
+        with torch.inference_mode():
+            encoded = self.vae.encode((pictures.movedim(1, -1) + 1) / 2)
+            latents = self.model.model.process_latent_in(encoded.float())
+        return Latents(latents.to(self.device).clone(), None)
+
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
+        """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
+        clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
+        clip.patcher = self.clip.patcher  # a clone's would be loaded anew
+        if torch.is_grad_enabled():
+            # Both models are loaded for the step; making room for one now could unload the other.
+            clip.load_model = lambda *_: clip.patcher
+        tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
+        pooled = bool(getattr(self.model.model, "adm_channels", True))  # does the model look at the pooled output?
+        if len(prompts) > 1 and len(tokens[0]) == 1 and not pooled:
+            return encode_together(clip, tokens)
+        encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
+        conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]
+        return [cond | size_conds(size) for cond, size in zip(conds, sizes, strict=True)] if sizes else conds
+
+    def predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
+        if not torch.is_grad_enabled():
+            self._load()
+        network = self.model.model
+        singles = [self._model_conds(c, noisy[i : i + 1]) for i, c in enumerate(cond)]
+        batch = comfy.samplers.cond_cat(singles)
+        options = self.model.model_options["transformer_options"] | {"sigmas": sigma, "cond_or_uncond": [0]}
+        x0 = network.apply_model(noisy, sigma, **batch, transformer_options=options)
+        return from_x0(x0.float(), noisy, sigma, self.prediction)
+
+    def _model_conds(self, cond: dict[str, Any], noisy: Tensor) -> dict[str, Any]:
+        (prepared,) = comfy.samplers.encode_model_conds(
+            self.model.model.extra_conds, [cond | {"model_conds": {}}], noisy, self.device, "positive"
+        )
+        conds = prepared["model_conds"]
+        return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
+
+    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+        """The path of the nodes: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
+        with torch.inference_mode():
+            learnt = {w: {e: v.detach() for e, v in vectors.items()} for w, vectors in words.items()}
+            pairs = zip(request.prompts, request.seeds, strict=True)
+            return [self._picture(request, prompt, seed, learnt) for prompt, seed in pairs]
+
+    def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, words: Words) -> Image.Image:
+        positive, negative = (self._conditioning(p, words) for p in (prompt, request.negative))
+        ratio = self.vae.spacial_compression_encode()
+        shape = (1, 4, request.height // ratio, request.width // ratio)
+        empty = torch.zeros(shape, device=management.intermediate_device())
+        latent = comfy.sample.fix_empty_latent_channels(self.model, empty)
+        noise = comfy.sample.prepare_noise(latent, seed)
+        sampled = comfy.sample.sample(
+            self.model, noise, request.steps, request.guidance, SAMPLER, SCHEDULER, positive, negative, latent,
+            disable_pbar=True, seed=seed,
+        )  # fmt: skip
+        pixels = self.vae.decode(sampled)[0].float().clamp(0, 1).mul(255).round().byte()
+        return Image.fromarray(pixels.cpu().numpy())
+
+    def _conditioning(self, prompt: Prompt, words: Words) -> list[Any]:
+        (cond,) = self.encode([prompt], words)
+        return [[cond.pop("cross_attn"), cond]]
+
+
+def mark(word: str) -> str:
+    """A slot's place in the text; no text that a person types has such characters."""
+    return f"\x02{word}\x03"
+
+
+def text_with_marks(prompt: Prompt) -> str:
+    return "".join(mark(piece.word) if isinstance(piece, Slot) else piece for piece in prompt)
+
+
+def size_conds(size: Size) -> dict[str, int]:
+    """A picture's size as ComfyUI's CLIPTextEncodeSDXL writes it into a conditioning."""
+    (height, width), (top, left), (target_height, target_width) = size.original, size.crop, size.target
+    target = {"target_width": target_width, "target_height": target_height}
+    return {"width": width, "height": height, "crop_w": left, "crop_h": top, **target}
+
+
+def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All prompts in one pass of the text encoder, as the chunks of one long prompt. There is no pooled output then."""
+    ((encoder, _),) = tokens[0].items()
+    chunks = [len(line[encoder]) for line in tokens]
+    cond = clip.encode_from_tokens({encoder: [chunk for line in tokens for chunk in line[encoder]]})
+    length = cond.shape[1] // sum(chunks)
+    return [{"cross_attn": part} for part in cond.split([length * count for count in chunks], dim=1)]
+
+
+def prediction_of(sampling: Any) -> Prediction:
+    """What the model answers. Raises UserError for a parametrisation that the core has no target for."""
+    kinds = comfy.model_sampling
+    if isinstance(sampling, kinds.CONST):
+        return "flow"
+    if isinstance(sampling, kinds.EPS) and not isinstance(sampling, kinds.X0 | kinds.EDM):
+        return "v" if isinstance(sampling, kinds.V_PREDICTION) else "eps"
+    names = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-1])
+    raise UserError(f"The model's sampling ({names}) is not supported; eps, v and flow prediction are.")
+
+
+def resolution_of(unet_config: dict[str, Any], prediction: Prediction) -> int:
+    """Side in pixels of the pictures that a family was trained on, told by the width of its text.
+
+    512 for Stable Diffusion 1 and 2's base model, 768 for 2 with v-prediction, 1024 for XL and what came after.
+    """
+    width = unet_config.get("context_dim")
+    return 512 if width == 768 or (width == 1024 and prediction == "eps") else 768 if width == 1024 else 1024
+
+
+def from_x0(x0: Tensor, noisy: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    """A denoised picture as the answer of the network that it came from, [B, C, h, w]."""
+    sigma = sigma.view(-1, 1, 1, 1)
+    if prediction == "v":
+        return (noisy / (sigma**2 + 1) - x0) * (sigma**2 + 1).sqrt() / sigma
+    return (noisy - x0) / sigma

@@ -1,0 +1,139 @@
+"""Words from memory in ComfyUI's prompts: a copy of a CLIP whose tokenizer reads a placeholder as learnt vectors.
+
+A placeholder is replaced in the text, before the host tokenizes it, by the host's own syntax for embeddings and a
+private name. So the host's emphasis, chunks and every node that calls `clip.tokenize` work as they do for an embedding
+file, and the vectors may be live: gradients flow into them. Only copies are changed. All clones of a CLIP share one
+tokenizer, and the CLIP that came in must not learn the word.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from ...errors import UserError
+from ...host import Vectors, Vocabulary, Words
+from ..spelling import readable
+
+PRIVATE = "ti-train-private-"  # no file is called so; letters last, since the host reads "x:1.2" as a weight
+
+
+def encoders(clip: Any) -> dict[str, Any]:
+    """The tokenizer of each text encoder of a CLIP that takes embeddings, by the name that its module has too."""
+    found = {
+        name: tokenizer
+        for name, tokenizer in vars(clip.tokenizer).items()
+        if hasattr(tokenizer, "_try_get_embedding") and hasattr(clip.cond_stage_model, name)
+    }
+    if not found:
+        raise UserError(
+            f"This CLIP ({type(clip.cond_stage_model).__name__}) has no text encoder that takes embeddings. "
+            "Supported are the CLIPs of Stable Diffusion 1, 2 and XL."
+        )
+    return found
+
+
+def input_embedding(clip: Any, encoder: str) -> Any:
+    """An encoder's table of word vectors, a module with a weight [V, width]."""
+    return getattr(clip.cond_stage_model, encoder).transformer.get_input_embeddings()
+
+
+def widths(clip: Any) -> dict[str, int]:
+    """Encoder -> width of its input embedding."""
+    return {encoder: int(input_embedding(clip, encoder).weight.shape[1]) for encoder in encoders(clip)}
+
+
+def vocabulary(clip: Any, encoder: str) -> Vocabulary:
+    """An encoder's own words."""
+    tokenizer = encoders(clip)[encoder]
+
+    def tokenize(text: str) -> list[int]:
+        ids = tokenizer.tokenizer(text)["input_ids"][tokenizer.tokens_start :]
+        return list(ids[:-1] if tokenizer.tokenizer_adds_end_token else ids)
+
+    def spell(token: int) -> str:
+        return readable(str(tokenizer.inv_vocab[token]))
+
+    return Vocabulary(input_embedding(clip, encoder).weight, tokenize, spell)
+
+
+def with_words(clip: Any, words: Words) -> Any:
+    """A clone of a CLIP that also reads `words`: placeholder -> encoder -> vectors. Later words hide earlier ones."""
+    clone = clip.clone()
+    clone.tokenizer = _copy_as(clip.tokenizer, _PlaceholderTokenizer)
+    names = dict(getattr(clip.tokenizer, "ti_train_names", {}))
+    for encoder, tokenizer in encoders(clip).items():
+        reader = _copy_as(tokenizer, _PrivateWords)
+        known = dict(getattr(tokenizer, "ti_train_vectors", {}))
+        known |= {PRIVATE + _letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(words.values())}
+        reader.ti_train_vectors = known
+        reader.embedding_directory = reader.embedding_directory or []  # None would switch the host's syntax off
+        setattr(clone.tokenizer, encoder, reader)
+        names |= dict(zip(words, list(known)[-len(words) :], strict=True))
+    clone.tokenizer.ti_train_names = names
+    return clone
+
+
+def _letters(number: int) -> str:
+    """0, 1, 2 ... -> a, b, ... z, ba: a name that cannot be read as a number."""
+    high, low = divmod(number, 26)
+    return (_letters(high) if high else "") + chr(ord("a") + low)
+
+
+def _copy_as(tokenizer: Any, reading: type) -> Any:
+    twin = copy.copy(tokenizer)
+    if not isinstance(twin, reading):
+        twin.__class__ = _derived(reading, type(tokenizer))  # type: ignore[arg-type]
+    return twin
+
+
+@cache
+def _derived(reading: type, base: type) -> type:
+    """`base` with the methods of `reading`: still an instance of its own class for whoever asks."""
+    return type(base.__name__, (reading, base), {})
+
+
+def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
+    """Puts the host's syntax in the place of every placeholder that stands as a whole word."""
+    if not names:
+        return text
+    whole = "|".join(map(_whole_word, sorted(names, key=len, reverse=True)))
+    return re.sub(whole, lambda match: f" embedding:{names[match[0]]} ", text)
+
+
+def _whole_word(placeholder: str) -> str:
+    """Letters may not go on beyond the placeholder's ends where it has letters itself: `cat` is not in `cats`."""
+    before = r"(?<![\w-])(?<!embedding:)" if re.match(r"\w", placeholder) else ""
+    after = r"(?![\w-])" if re.search(r"\w$", placeholder) else ""
+    return before + re.escape(placeholder) + after
+
+
+class _PlaceholderTokenizer:
+    """The tokenizer of a whole CLIP."""
+
+    ti_train_names: dict[str, str]  # placeholder -> private name
+
+    def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
+        parent: Any = super()
+        return parent.tokenize_with_weights(replace_placeholders(text, self.ti_train_names), *args, **kwargs)
+
+
+class _PrivateWords:
+    """The tokenizer of one text encoder."""
+
+    ti_train_vectors: Vectors  # private name -> [n, width]
+    embedding_directory: Any
+
+    def _try_get_embedding(self, embedding_name: str, *args: Any, **kwargs: Any) -> Any:
+        parent: Any = super()
+        private = self.ti_train_vectors.get(embedding_name.split()[0])
+        if private is None:
+            return parent._try_get_embedding(embedding_name, *args, **kwargs)
+        without_files = copy.copy(self)
+        without_files.embedding_directory = []
+        parent = super(_PrivateWords, without_files)
+        _, *rest = parent._try_get_embedding(embedding_name, *args, **kwargs)  # two values in 0.3.64, three in 0.33
+        return (private, *rest)

@@ -1,0 +1,75 @@
+"""Having ComfyUI load a model whole, and making it differentiable: nodes run under `torch.inference_mode()`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management as management
+from torch import nn
+
+from ...errors import UserError
+from ..weights import frozen
+
+log = logging.getLogger("ti_train")
+MIB = 2**20
+
+
+def trainable_model(model: Any) -> Any:
+    """A MODEL whose weights stay where they are between forward and backward: itself, or the host's own copy."""
+    return _resident(model) if _is_dynamic(model) else model
+
+
+def trainable_clip(clip: Any) -> Any:
+    """The same for a CLIP."""
+    clone = clip.clone()
+    if _is_dynamic(clip.patcher):
+        clone.patcher = _resident(clip.patcher)
+        clone.cond_stage_model = clone.patcher.model
+    return clone
+
+
+def _is_dynamic(patcher: Any) -> bool:
+    """Dynamic weights (ComfyUI 0.33 on a GPU) are fetched layer by layer into buffers that are used again."""
+    return hasattr(patcher, "is_dynamic") and bool(patcher.is_dynamic())
+
+
+def _resident(patcher: Any) -> Any:
+    name, size = type(patcher.model).__name__, patcher.model_size() // MIB
+    try:
+        whole = patcher.get_non_dynamic_delegate()
+    except RuntimeError as error:  # the host cannot load it a second time: it does not know the file
+        raise UserError(
+            f"{name} is loaded layer by layer, which cannot be trained, and ComfyUI has no file to load it whole from "
+            f"({error}). Load it with a loader node of ComfyUI, or start ComfyUI with --disable-dynamic-vram."
+        ) from None
+    log.info("%s is loaded layer by layer; training uses ComfyUI's own whole copy of it (%d MiB).", name, size)
+    return whole
+
+
+def load_whole(*patchers: Any) -> None:
+    """Has the host load models completely, with their LoRAs. Raises UserError where its settings do not let it."""
+    management.load_models_gpu(list(patchers), force_full_load=True)
+    for patcher in patchers:
+        if getattr(patcher.model, "model_lowvram", False):
+            raise UserError(
+                f"{type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) does not fit into the GPU's "
+                "memory whole, which training needs. Close other programs, or start ComfyUI without --lowvram "
+                "and --novram."
+            )
+
+
+@contextmanager
+def differentiable(*modules: nn.Module) -> Iterator[None]:
+    """Frozen weights that autograd can save, while the context lasts."""
+    training = getattr(management, "in_training", None)  # from 0.33; some models then avoid fused kernels
+    if training is not None:
+        management.in_training = True
+    try:
+        with frozen(*modules):
+            yield
+    finally:
+        if training is not None:
+            management.in_training = training

@@ -1,0 +1,196 @@
+"""Loading a Stable Diffusion pipeline: from a folder in diffusers' layout, or from one checkpoint file.
+
+A file goes through diffusers' own single-file loader. What that would download is here (configs/), except for CLIP's
+vocabulary, which the open_clip package carries.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from ...errors import UserError
+from .checkpoint_file import FAMILIES, WANTED, Checkpoint
+
+PREDICTIONS = ("epsilon", "v_prediction")
+ONE_ENCODER = ("unet", "text_encoder", "tokenizer", "vae", "scheduler")
+PARTS = {
+    "StableDiffusionPipeline": ONE_ENCODER,
+    "StableDiffusionXLPipeline": (*ONE_ENCODER, "text_encoder_2", "tokenizer_2"),
+}
+FAILURES = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # of the libraries, at what is damaged
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def load_pipeline(path: Path, prediction: str | None = None) -> Any:
+    """The pipeline of a folder or file; `prediction`, of PREDICTIONS, overrules what it says. Raises UserError."""
+    if path.is_file():
+        return load_file(path, prediction)
+    pipeline = load_folder(path)
+    if prediction:
+        change_scheduler(pipeline, prediction_type=prediction)
+    kind = pipeline.scheduler.config.get("prediction_type")
+    if kind not in PREDICTIONS or not hasattr(pipeline.scheduler, "alphas_cumprod"):
+        raise UserError(
+            f"The model's scheduler, {type(pipeline.scheduler).__name__}, predicts '{kind}'; "
+            f"supported are {', '.join(PREDICTIONS)}, over a table of noise levels."
+        )
+    return pipeline
+
+
+def load_folder(folder: Path) -> Any:
+    kind, variant = check_folder(folder), variant_of(folder)
+    try:
+        with quiet_libraries():
+            import diffusers  # takes seconds: only for a folder that is right
+
+            without = {"safety_checker": None, "requires_safety_checker": False}
+            options = without if kind == "StableDiffusionPipeline" else {"add_watermarker": False}
+            return getattr(diffusers, kind).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, variant=variant, **options
+            )
+    except FAILURES as error:
+        raise UserError(f"The model folder '{folder}' cannot be loaded: {short(error)}") from error
+
+
+def check_folder(folder: Path) -> str:
+    """The name of a folder's pipeline class. Raises UserError for what is no Stable Diffusion folder."""
+    index = folder / "model_index.json"
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is no model folder and no file: there is nothing. This needs {WANTED}.")
+    if not index.is_file():
+        raise UserError(f"'{folder}' is no model folder: it has no model_index.json. This needs {WANTED}.")
+    try:
+        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (ValueError, AttributeError, OSError) as error:
+        raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
+    if kind not in PARTS:
+        raise UserError(f"'{folder}' is a {kind}; supported are {' and '.join(PARTS)} (Stable Diffusion 1, 2 and XL).")
+    missing = [part for part in PARTS[kind] if not (folder / part).is_dir()]
+    if missing:
+        raise UserError(f"The model folder '{folder}' lacks {', '.join(missing)}. Copy the model folder again.")
+    return str(kind)
+
+
+def variant_of(folder: Path) -> str | None:
+    """fp16 where the weights are there in half precision only. Raises UserError where they are pickles."""
+    for part in (*sorted(folder.glob("text_encoder*")), folder / "unet", folder / "vae"):
+        names = [file.name for file in part.glob("*.safetensors")]
+        if not names and list(part.glob("*.bin")):
+            raise UserError(
+                f"The model folder '{folder}' has its {part.name} as a pickle (.bin), which can run code when it is "
+                "read, so it is not read. Take the model's .safetensors files."
+            )
+        if names and all(".fp16." in name for name in names):
+            return "fp16"
+    return None
+
+
+def load_file(path: Path, prediction: str | None) -> Any:
+    """A pipeline from a checkpoint file in the original layout, with nothing from the network."""
+    checkpoint = Checkpoint.read(path)
+    prediction = prediction or checkpoint.prediction
+    config = checkpoint.config(prediction)
+    index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
+    check_weights(checkpoint, config, index)
+    parts: dict[str, Any] = {name: clip_tokenizer(config / name) for name in index if name.startswith("tokenizer")}
+    try:
+        with quiet_libraries():
+            import diffusers
+
+            pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
+                str(path), config=str(config), local_files_only=True, torch_dtype=checkpoint.dtype, **parts
+            )
+    except FAILURES as error:
+        raise UserError(f"The checkpoint '{path}' cannot be loaded: {short(error)}") from error
+    changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if checkpoint.zero_terminal_snr else {}
+    change_scheduler(pipeline, prediction_type=prediction, **changes)
+    return pipeline
+
+
+def check_weights(checkpoint: Checkpoint, config: Path, index: dict[str, Any]) -> None:
+    """Raises UserError where diffusers would leave a part at random weights, or leave weights of a U-Net out."""
+    family = FAMILIES[checkpoint.kind]
+    for part, prefix in family.prefixes.items():
+        wanted = sum(parameter.numel() for parameter in skeleton(config / part, *index[part]).parameters())
+        there = checkpoint.weights(prefix)
+        if there < wanted or (part == "unet" and there > wanted):
+            raise UserError(
+                f"'{checkpoint.path}' looks like a relative of {family.name}: its {part} has {there:,} weights, "
+                f"where {wanted:,} are wanted. Supported are Stable Diffusion 1, 2 and XL in their own shapes."
+            )
+
+
+def skeleton(folder: Path, library: str, name: str) -> Any:
+    """A part of a pipeline without its weights, by the name of its class and the folder of its configuration."""
+    kind = getattr(import_module(library), name)
+    with quiet_libraries(), torch.device("meta"):
+        if library == "diffusers":
+            return kind.from_config(kind.load_config(folder))
+        return kind(kind.config_class.from_pretrained(folder))
+
+
+def short(error: Exception) -> str:
+    """A library's message on one line; it may name every tensor of a model."""
+    return shorten(str(error), 300, placeholder=" ...")
+
+
+def change_scheduler(pipeline: Any, **changes: Any) -> None:
+    scheduler = pipeline.scheduler
+    pipeline.scheduler = type(scheduler).from_config(scheduler.config, **changes)
+
+
+def clip_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer by the merges that the open_clip package carries, with a folder's settings (Radford et al. 2021;
+    the order of the vocabulary is that of OpenAI's simple_tokenizer.py)."""
+    from transformers import CLIPTokenizer
+
+    package = find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise UserError("A checkpoint file needs CLIP's vocabulary. Install it with: pip install open_clip_torch")
+    with gzip.open(Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
+        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
+    letters = byte_letters()
+    words = [*letters, *(c + "</w>" for c in letters), *(merge.replace(" ", "") for merge in merges), START, END]
+    with TemporaryDirectory() as place:
+        Path(place, "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
+        Path(place, "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return CLIPTokenizer.from_pretrained(place, **settings)
+
+
+def byte_letters() -> list[str]:
+    """A printable letter for each byte, those that have one of their own first, as GPT-2's byte-level BPE has them."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Loading without the libraries' own progress bars and advice: the command line speaks for itself."""
+    import diffusers
+    import transformers
+
+    logs = [library.utils.logging for library in (diffusers, transformers)]
+    were = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (level, bars) in zip(logs, were, strict=True):
+            log.set_verbosity(level)
+            if bars:
+                log.enable_progress_bar()

@@ -1,0 +1,162 @@
+"""What a Stable Diffusion pipeline makes of prompts: its text encoders, and the U-Net's conditions in each family.
+
+The two classes at the end are the one place that knows how the families differ. Their conditions are the keyword
+arguments of the U-Net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import UserError
+from ...host import Prompt, SampleRequest, Size, Slot, Vocabulary, Words
+from ..spelling import readable
+
+Cond = dict[str, Any]
+SINGLE_ENCODERS = {1024: "clip_h"}  # width -> name, as ComfyUI calls Stable Diffusion 2's; any other is clip_l
+
+
+class TextEncoder:
+    """A CLIP text model with its tokenizer, reading prompts whose slots hold vectors of `words`."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.table: nn.Module = model.get_input_embeddings()
+        self.vocabulary = Vocabulary(self.table.weight, self._tokenize, self._spell)
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _spell(self, token: int) -> str:
+        return readable(str(self.tokenizer.convert_ids_to_tokens(token)))
+
+    def __call__(self, prompts: Sequence[Prompt], words: Words, **options: Any) -> Any:
+        """The model's outputs for a batch of prompts, differentiable in the vectors."""
+        ids, places, vectors = [], [], []
+        for row, prompt in enumerate(prompts):
+            line, slots = self.token_ids(prompt, words)
+            ids.append(line)
+            for position, slot in slots:
+                learnt = words[slot.word][self.name]
+                places += [(row, position + i) for i in range(len(learnt))]
+                vectors.append(learnt)
+        with place_vectors(self.table, places, vectors):
+            return self.model(torch.tensor(ids, device=self.vocabulary.table.device), **options)
+
+    def token_ids(self, prompt: Prompt, words: Words) -> tuple[list[int], list[tuple[int, Slot]]]:
+        """Start, pieces, end and padding; slots hold the start token until their vectors take its place.
+
+        The start token, because the pooled output is read where the first end token, or the highest id, stands.
+        """
+        length, tokenizer = self.tokenizer.model_max_length, self.tokenizer
+        ids, slots = [tokenizer.bos_token_id], []
+        for piece in prompt:
+            if isinstance(piece, Slot):
+                count = len(words[piece.word][self.name])
+                slots.append((len(ids), piece))
+                ids += [tokenizer.bos_token_id] * count
+                if len(ids) >= length:
+                    raise UserError(
+                        f"The prompt does not fit: with its {count} vector(s) the word '{piece.word}' ends at token "
+                        f"{len(ids) - 1}, and the text encoder takes {length - 2}. "
+                        "Use fewer vectors, or a shorter template or caption."
+                    )
+            else:
+                ids += self._tokenize(piece)
+        ids = [*ids[: length - 1], tokenizer.eos_token_id]
+        return ids + [tokenizer.pad_token_id] * (length - len(ids)), slots
+
+
+@contextmanager
+def place_vectors(table: nn.Module, places: list[tuple[int, int]], vectors: list[Tensor]) -> Iterator[None]:
+    """Puts vectors into the looked-up embeddings [B, T, width] at (row, position) while the context lasts.
+
+    A hook on the lookup: the table itself is neither grown, copied nor trained, and the path from a vector to the
+    encoder is differentiable.
+    """
+    if not places:
+        yield
+        return
+
+    def replace(_module: nn.Module, _inputs: Any, looked_up: Tensor) -> Tensor:
+        rows, positions = torch.tensor(places, device=looked_up.device).T
+        return looked_up.float().index_put((rows, positions), torch.cat(vectors))
+
+    handle = table.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class StableDiffusion:
+    """Stable Diffusion 1 and 2: the last hidden state of one text encoder, after the final norm."""
+
+    def __init__(self, pipeline: Any) -> None:
+        width = int(pipeline.text_encoder.get_input_embeddings().weight.shape[1])
+        name = SINGLE_ENCODERS.get(width, "clip_l")
+        self.encoders = {name: TextEncoder(name, pipeline.text_encoder, pipeline.tokenizer)}
+
+    def encode(self, prompts: Sequence[Prompt], words: Words, _sizes: Sequence[Size] = ()) -> Cond:
+        (encoder,) = self.encoders.values()
+        return {"encoder_hidden_states": encoder(prompts, words)[0].float()}
+
+    def sampling(self, request: SampleRequest, words: Words) -> dict[str, Tensor]:
+        """The prompts, as the pipeline's keyword arguments."""
+        negatives = [request.negative] * len(request.prompts)
+        return {
+            "prompt_embeds": self.encode(request.prompts, words)["encoder_hidden_states"],
+            "negative_prompt_embeds": self.encode(negatives, words)["encoder_hidden_states"],
+        }
+
+
+class StableDiffusionXL:
+    """Stable Diffusion XL (Podell et al. 2023, section 2): two encoders' last hidden states but one, without the final
+    norm, side by side; the second one's pooled output; and the picture's size and crop."""
+
+    def __init__(self, pipeline: Any) -> None:
+        parts = {
+            "clip_l": (pipeline.text_encoder, pipeline.tokenizer),
+            "clip_g": (pipeline.text_encoder_2, pipeline.tokenizer_2),
+        }
+        self.encoders = {name: TextEncoder(name, *part) for name, part in parts.items()}
+        self.empty_is_zero = bool(pipeline.config.force_zeros_for_empty_prompt)
+        side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+        self.usual_size = Size((side, side), (0, 0), (side, side))
+        pipeline.vae.enable_slicing()  # in fp32, one picture of a megapixel takes gigabytes
+
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
+        outputs = [encoder(prompts, words, output_hidden_states=True) for encoder in self.encoders.values()]
+        numbers = [s.original + s.crop + s.target for s in sizes or [self.usual_size] * len(prompts)]
+        pooled = outputs[-1].text_embeds.float()
+        return {
+            "encoder_hidden_states": torch.cat([output.hidden_states[-2].float() for output in outputs], dim=-1),
+            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": pooled.new_tensor(numbers)},
+        }
+
+    def sampling(self, request: SampleRequest, words: Words) -> dict[str, Tensor]:
+        """The prompts, as the pipeline's keyword arguments; the pipeline itself adds the sizes."""
+        positive = self._prompt_embeds(request.prompts, words)
+        if request.negative in ((), ("",)) and self.empty_is_zero:
+            negative = {name: torch.zeros_like(tensor) for name, tensor in positive.items()}
+        else:
+            negative = self._prompt_embeds([request.negative] * len(request.prompts), words)
+        return positive | {f"negative_{name}": tensor for name, tensor in negative.items()}
+
+    def _prompt_embeds(self, prompts: Sequence[Prompt], words: Words) -> dict[str, Tensor]:
+        cond = self.encode(prompts, words)
+        return {
+            "prompt_embeds": cond["encoder_hidden_states"],
+            "pooled_prompt_embeds": cond["added_cond_kwargs"]["text_embeds"],
+        }
+
+
+FAMILIES: dict[str, type[StableDiffusion] | type[StableDiffusionXL]] = {  # by the pipeline's class
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+}

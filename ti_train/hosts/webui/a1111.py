@@ -1,0 +1,80 @@
+"""The host inside AUTOMATIC1111 (1.8): the modules of the original release, with hooks on them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, shared
+from modules.hypernetworks import hypernetwork
+from torch import Tensor
+
+from ...errors import UserError
+from ...host import Latents
+from .host import WebUIHost
+
+
+class A1111Host(WebUIHost):
+    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+
+    def __init__(self) -> None:
+        model = shared.sd_model
+        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
+        if lowvram.is_enabled(model):
+            raise UserError(
+                "The WebUI runs with --medvram or --lowvram, which move the model's parts in and out of the GPU within "
+                "a step; a training step needs them together. Start the WebUI without, and use gradient checkpointing "
+                "if the memory does not suffice."
+            )
+        self.network = model.model.diffusion_model
+        self.autoencoder = model.first_stage_model
+        # a setting replaces the table by one in half precision when something is generated
+        alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).double()
+        super().__init__(model, model.parameterization, ((1 - alphas) / alphas).sqrt(), devices.device)
+
+    def load(self) -> None:
+        if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
+            sys.modules["networks"].load_networks([], [], [], [])
+        hypernetwork.load_hypernetworks([])
+
+    def precision(self) -> AbstractContextManager[Any]:
+        autocast: AbstractContextManager[Any] = devices.autocast()
+        return autocast
+
+    @contextmanager
+    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+        """The U-Net's own checkpointing wants weights with gradients: it is off; ours may be on."""
+        names = ("checkpoint", "use_checkpoint")
+        flags = [(m, name) for m in self.network.modules() for name in names if getattr(m, name, None) is True]
+        for module, name in flags:
+            setattr(module, name, False)
+        try:
+            with super().training(gradient_checkpointing):
+                yield
+        finally:
+            for module, name in flags:
+                setattr(module, name, True)
+
+    def piece(self, engine: Any, token: int) -> str:
+        if hasattr(engine, "tokenizer"):
+            return super().piece(engine, token)
+        return str(sd_hijack_open_clip.tokenizer.decoder[token])
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor) -> Latents:
+        """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
+        vae: Any = self.autoencoder
+        mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)
+        scale = torch.tensor(float(self.model.scale_factor))
+        return Latents(mean * scale, log_variance.clamp(-30, 20) + 2 * scale.log())
+
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        dtype = devices.dtype_unet
+        conds: dict[str, Any] = {"c_crossattn": [context.to(dtype)], "c_concat": []}
+        if vector is not None:
+            conds = {"crossattn": context.to(dtype), "vector": vector.to(dtype)}
+        output: Tensor = self.model.apply_model(scaled.to(dtype), timesteps, conds)
+        return output

@@ -1,0 +1,45 @@
+"""Which family a WebUI's loaded model is of, told by its text encoders."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from torch import Tensor, nn
+
+from ...errors import UserError
+from ...host import Prediction
+
+ENCODERS = {(768,): ("clip_l",), (1024,): ("clip_h",), (768, 1280): ("clip_l", "clip_g")}  # by their widths
+
+
+def token_table(transformer: nn.Module) -> Tensor:
+    """A text encoder's input embedding, [V, width]. Asked for anew each time: the WebUI may have moved it."""
+    lookups = (part for name, part in transformer.named_modules() if name.rpartition(".")[2] == "token_embedding")
+    lookup: Any = next(lookups)  # the WebUI's own, around the lookup of the model
+    table: Tensor = lookup.wrapped.weight
+    return table
+
+
+def named_encoders(model: Any) -> dict[str, Any]:
+    """The text encoders of A1111's kind of model. Raises UserError for a family that cannot be trained."""
+    conditioner = getattr(model, "conditioner", None)
+    embedders: list[Any] = list(conditioner.embedders) if conditioner else [getattr(model, "cond_stage_model", None)]
+    encoders = [embedder for embedder in embedders if hasattr(embedder, "encode_embedding_init_text")]
+    names = ENCODERS.get(tuple(int(token_table(encoder.wrapped).shape[1]) for encoder in encoders))
+    if names is None:
+        refuse(model)
+    return dict(zip(names, encoders, strict=True))
+
+
+def refuse(model: Any) -> NoReturn:
+    raise UserError(
+        f"The loaded model ({type(model).__name__}) is none of Stable Diffusion 1, 2 and XL's base model, and in a "
+        "WebUI only those can be trained. Choose a checkpoint of one of these families."
+    )
+
+
+def resolution_of(widths: dict[str, int], prediction: Prediction) -> int:
+    """Side in pixels of the pictures that a family was trained on."""
+    if "clip_g" in widths:
+        return 1024
+    return 768 if "clip_h" in widths and prediction == "v" else 512

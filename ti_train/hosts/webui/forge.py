@@ -1,0 +1,120 @@
+"""The host inside Forge: its own engine, with one text processing engine for each encoder (`backend`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from backend import memory_management
+from backend.text_processing import classic_engine
+from modules import sd_models
+from modules.shared import opts
+from torch import Tensor
+
+from ...errors import UserError
+from ...host import Latents, Prompt, Size, Words
+from .families import refuse
+from .host import Condition, WebUIHost
+
+
+class ForgeHost(WebUIHost):
+    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+
+    def __init__(self) -> None:
+        model, _ = sd_models.forge_model_reload()  # Forge loads a chosen checkpoint when it is first used
+        self.encoders = {engine.embedding_key: engine for engine in engines(model)}
+        self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
+        self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
+        self.databases = [engine.embeddings for engine in self.encoders.values()]
+        self.embed_number = getattr(model, "embedder", None)
+        self.network = self.unet.model.diffusion_model
+        self.autoencoder = model.forge_objects_original.vae.first_stage_model
+        predictor = self.unet.model.predictor
+        super().__init__(model, predictor.prediction_type, predictor.sigmas, self.unet.load_device)
+
+    def load(self) -> None:
+        self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
+        self.model.set_clip_skip(int(opts.CLIP_stop_at_last_layers))
+        memory_management.load_models_gpu([self.unet, self.clip.patcher])
+        for loaded in memory_management.current_loaded_models:
+            if loaded.model in (self.unet, self.clip.patcher) and loaded.model_accelerated:
+                raise UserError(
+                    f"{type(loaded.model.model).__name__} does not fit into the GPU's memory whole, which training "
+                    "needs. Close other programs, lower 'GPU Weights', or start the WebUI without its low-VRAM flags."
+                )
+
+    @contextmanager
+    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+        """Forge adds its residuals in place, to what the norms before them need for backward: those get a copy.
+
+        (`allow_mutation_on_saved_tensors` does not reach into a checkpoint: the gradient was wrong by 8 %.)
+        """
+        names = {"norm1", "norm2"}
+        norms = [m for name, m in self.network.named_modules() if name.rpartition(".")[2] in names]
+        with super().training(gradient_checkpointing):
+            hooks = [norm.register_forward_pre_hook(lambda _norm, inputs: (inputs[0].clone(),)) for norm in norms]
+            try:
+                yield
+            finally:
+                for hook in hooks:
+                    hook.remove()
+
+    def register(self, embedding: Any) -> None:
+        for database in self.databases:
+            database.register_embedding(embedding)
+
+    def unregister(self, name: str) -> None:
+        for database in self.databases:
+            database.register_embedding_by_name(None, name)
+
+    def read_folder(self) -> None:
+        for database in self.databases:
+            database.load_textual_inversion_embeddings()
+
+    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Condition]:
+        """Without the line that Forge prints, and adds to the next picture's description, for each word it reads."""
+        classic_engine.print = lambda *_: None
+        described = dict(classic_engine.last_extra_generation_params)
+        try:
+            return super().encode(prompts, words, sizes)
+        finally:
+            del classic_engine.print
+            classic_engine.last_extra_generation_params.clear()
+            classic_engine.last_extra_generation_params.update(described)
+
+    def latents(self, pictures: Tensor) -> Latents:
+        """The distribution's mean and log-variance: Forge lets a hook stand between the encoder and its sample."""
+        vae, seen = self.model.forge_objects.vae, []
+
+        def mode(posterior: Any) -> Tensor:
+            seen.append(posterior)
+            answer: Tensor = posterior.mode()
+            return answer
+
+        options = vae.patcher.model_options
+        vae.patcher.model_options = {**options, "model_vae_regulation": mode}
+        try:
+            with torch.inference_mode():
+                mean = self.model.encode_first_stage(pictures)
+        finally:
+            vae.patcher.model_options = options
+        scale = torch.tensor(float(vae.first_stage_model.scaling_factor))
+        log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(pictures.device)
+        return Latents(mean.float().clone(), (log_variance + 2 * scale.log()).clone())
+
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        dtype = self.unet.model.computation_dtype
+        about = None if vector is None else vector.to(dtype)
+        output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)
+        return output
+
+
+def engines(model: Any) -> list[Any]:
+    """One for each text encoder. Raises UserError for other families than Stable Diffusion 1, 2 and XL."""
+    if hasattr(model, "text_processing_engine"):
+        return [model.text_processing_engine]
+    if model.is_sdxl and hasattr(model, "text_processing_engine_l"):  # the refiner has none
+        return [model.text_processing_engine_l, model.text_processing_engine_g]
+    refuse(model)

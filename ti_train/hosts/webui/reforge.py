@@ -1,0 +1,65 @@
+"""The host inside reForge: A1111's text encoder over ComfyUI's model management (`ldm_patched`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from ldm_patched.modules import model_management
+from modules import sd_hijack, shared
+from modules_forge import forge_clip
+from torch import Tensor
+
+from ...errors import UserError
+from ...host import Latents
+from .host import WebUIHost
+
+
+class ReForgeHost(WebUIHost):
+    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+
+    def __init__(self) -> None:
+        model = shared.sd_model
+        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
+        self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
+        self.network = self.unet.model.diffusion_model
+        self.autoencoder = model.forge_objects_original.vae.first_stage_model
+        sigmas = self.unet.model.model_sampling.sigmas
+        super().__init__(model, model.parameterization, sigmas, self.unet.load_device)
+
+    def load(self) -> None:
+        self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
+        model_management.load_models_gpu([self.unet, self.clip.patcher], force_full_load=True)
+        for patcher in (self.unet, self.clip.patcher):
+            if getattr(patcher.model, "model_lowvram", False):
+                raise UserError(
+                    f"{type(patcher.model).__name__} does not fit into the GPU's memory whole, which training needs. "
+                    "Close other programs, or start the WebUI without its low-VRAM flags."
+                )
+
+    @contextmanager
+    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+        """Both models are loaded for the step: making room for the text encoder within it could unload the U-Net."""
+        # the text encoder adds its residuals in place, to tensors that backward needs
+        mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
+        with super().training(gradient_checkpointing), mutable:
+            move = forge_clip.move_clip_to_gpu
+            forge_clip.move_clip_to_gpu = lambda: None
+            try:
+                yield
+            finally:
+                forge_clip.move_clip_to_gpu = move
+
+    def latents(self, pictures: Tensor) -> Latents:
+        """The mean of the distribution, which is what reForge's own encoding takes."""
+        with torch.inference_mode():
+            latents = self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures))
+        return Latents(latents.float().clone(), None)
+
+    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        inner = self.unet.model
+        dtype = inner.get_dtype() if inner.manual_cast_dtype is None else inner.manual_cast_dtype
+        about = None if vector is None else vector.to(dtype)
+        output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)
+        return output

@@ -1,0 +1,128 @@
+"""A run on disk: the embedding as it is now, and beside it what the run needs to go on.
+
+The state file holds no random state: all that a step draws follows from the seed and the step's number (see loop.py),
+so vectors, optimizer moments and the step are everything. It is a safetensors file with another ending, so that hosts
+that list an embeddings folder do not offer it as a word.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..embedding import Embedding
+from ..errors import UserError
+from ..files import write_atomically
+from ..formats import save_embedding
+
+VECTORS, START, OPTIMIZER, OWN = "vectors.", "start.", "optimizer.", "own."
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after its last completed step."""
+
+    step: int
+    seconds: float  # spent in steps so far
+    vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
+    start: dict[str, Tensor]  # the same before the first step: their file may be gone, or be the run's own by now
+    optimizer: dict[str, Tensor]
+    own: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [pictures, width]: the pictures' own words
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run lives, and what tells it from another run (settings, model and pictures)."""
+
+    folder: Path
+    name: str
+    identity: dict[str, Any]
+
+    @property
+    def embedding(self) -> Path:
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / f"{self.name}.resume"
+
+    def save(self, state: State, embedding: Embedding) -> None:
+        """Writes both files. Raises OSError."""
+        tensors = {VECTORS + key: value for key, value in state.vectors.items()}
+        tensors |= {START + key: value for key, value in state.start.items()}
+        tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
+        tensors |= {OWN + key: value for key, value in state.own.items()}
+        header = {
+            "step": str(state.step),
+            "seconds": str(state.seconds),
+            "identity": json.dumps(self.identity),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_embedding(embedding, self.embedding)
+        write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
+
+    def rescue(self, state: State, embedding: Embedding) -> None:
+        """Saves, if need be into the system's temporary folder; then raises UserError to say where."""
+        try:
+            self.save(state, embedding)
+        except OSError as error:
+            refuge = RunFiles(Path(tempfile.mkdtemp(prefix="ti-train-")), self.name, self.identity)
+            try:
+                refuge.save(state, embedding)
+            except OSError as second:
+                raise UserError(
+                    f"'{self.folder}' cannot be written to ({error.strerror or error}), and neither can "
+                    f"'{refuge.folder}' ({second.strerror or second}). What was saved last is still there."
+                ) from error
+            raise UserError(
+                f"'{self.folder}' cannot be written to ({error.strerror or error}). Step {state.step} is saved in "
+                f"'{refuge.folder}' instead: make room, copy both files back, and resume."
+            ) from error
+
+    def load(self) -> State:
+        """The state of an interrupted run. Raises UserError when there is none, or when it is another run's."""
+        if not self.state.is_file():
+            raise UserError(f"There is nothing to resume: '{self.state}' does not exist. Start without resuming.")
+        try:
+            with safe_open(self.state, framework="pt") as file:
+                header = file.metadata() or {}
+                tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            step, seconds, identity = (
+                int(header["step"]),
+                float(header["seconds"]),
+                json.loads(header["identity"]),
+            )
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"'{self.state}' is no state of a run, or is damaged ({error!r}). Delete it and start anew."
+            ) from None
+        self._check(identity)
+        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, START, OPTIMIZER, OWN)))
+
+    def _check(self, saved: dict[str, Any]) -> None:
+        now = json.loads(json.dumps(self.identity))
+        different = [
+            f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
+            for key in {**now, **saved}
+            if saved.get(key) != now.get(key)
+        ]
+        if different:
+            raise UserError(
+                f"'{self.state.name}' belongs to another run: {'; '.join(different)}. Give the same settings, "
+                f"or start a new run from what was learnt: init = '{self.embedding.name}'."
+            )
+
+    def finish(self) -> None:
+        """Removes the state of a run that is complete."""
+        self.state.unlink(missing_ok=True)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}

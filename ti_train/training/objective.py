@@ -1,0 +1,46 @@
+"""The denoising objective: noise levels, noised latents, targets and the per-sample loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..host import Prediction
+
+
+def draw_timesteps(count: int, levels: int, generator: torch.Generator) -> Tensor:
+    """Indices [count] into a table of noise levels: uniform each, one from each of `count` equal strata.
+
+    The strata leave every sample's distribution as it is (DDPM's, Ho et al. 2020) and take the variance between
+    batches down: a batch of four never holds four nearly noise-free pictures.
+    """
+    position = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    return (position * levels).long().clamp_max(levels - 1)
+
+
+def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    """x0, noise: [B, C, h, w]; sigma: [B]. Variance-exploding, x0 + sigma * noise; for flow the straight line."""
+    sigma = sigma.view(-1, 1, 1, 1)
+    return (1 - sigma) * x0 + sigma * noise if prediction == "flow" else x0 + sigma * noise
+
+
+def target(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    """What the model should answer, in its own parametrisation: [B, C, h, w].
+
+    eps: the noise (Ho et al. 2020). v: alpha * noise - s * x0 with alpha, s = (1, sigma) / sqrt(1 + sigma^2)
+    (Salimans & Ho 2022). flow: noise - x0 (Lipman et al. 2023).
+    """
+    if prediction == "eps":
+        return noise
+    if prediction == "flow":
+        return noise - x0
+    sigma = sigma.view(-1, 1, 1, 1)
+    return (noise - sigma * x0) / (1 + sigma**2).sqrt()
+
+
+def denoising_loss(predicted: Tensor, wanted: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Mean squared error of each sample, [B] fp32, unreduced. (Gal et al. 2022, eq. 2)
+
+    weights: [B, 1, h, w] of mean 1 in every sample, so that the sum of weighted errors is a weighted mean.
+    """
+    return ((predicted.float() - wanted.float()).pow(2) * weights).flatten(1).mean(1)

@@ -1,0 +1,57 @@
+"""The CSV of a training's steps."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ..events import Step
+
+COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
+
+
+class StepLog:
+    """A CSV file with one line a step, written as the steps come."""
+
+    def __init__(self, path: Path, after: int = 0) -> None:
+        """Keeps what an interrupted run wrote up to step `after`; begins anew where that is 0."""
+        self.steps = [step for step in read_steps(path) if step.step <= after] if after else []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(COLUMNS)
+        for step in self.steps:
+            self._write(step)
+
+    def add(self, step: Step) -> None:
+        self.steps.append(step)
+        self._write(step)
+
+    def _write(self, step: Step) -> None:
+        numbers = (step.loss, step.evaluation, step.learning_rate, step.norm, step.cosine, step.seconds)
+        self._writer.writerow([step.step, *("" if n is None else f"{n:.6g}" for n in numbers)])
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_steps(path: Path) -> list[Step]:
+    """The steps of a CSV written by StepLog; [] where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    number = [{key: float(value) if value else None for key, value in row.items()} for row in rows]
+    return [
+        Step(
+            int(n["step"] or 0),
+            n["loss"],
+            n["noise_free_loss"],
+            n["learning_rate"] or 0.0,
+            n["norm"] or 0.0,
+            n["cosine_to_init"] or 0.0,
+            n["seconds"] or 0.0,
+        )
+        for n in number
+    ]
