@@ -1,6 +1,6 @@
 """Gradio 3.41 to 4.40: components are built with keywords that differ between them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
