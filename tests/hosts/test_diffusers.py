@@ -315,3 +315,11 @@ def test_what_is_asked_for_is_picked():
     assert pick_device("auto").type in ("cuda", "xpu", "mps", "cpu")
     assert pick_dtype("float16", torch.device("cpu")) == torch.float16
     assert pick_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_pictures_are_decoded_one_at_a_time(pipelines, family):
+    host, seen = DiffusersHost.load(pipelines(family=family), "cpu", "float32"), []
+    host.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    host.sample(SampleRequest((("a cat",), ("a dog",)), (0, 1), 16, 16, steps=1), {})
+    assert seen == [1, 1]
