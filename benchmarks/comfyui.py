@@ -63,10 +63,10 @@ def main() -> None:
     import comfyui_version
 
     pack()
-    from pack.ti_train.config import TrainConfig
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
-    from pack.ti_train.loop import train
+    from pack.ti_train.training.config import TrainConfig
+    from pack.ti_train.training.loop import train
 
     with torch.inference_mode(), torch.inference_mode(False):  # as in a node
         host = make_host(*load(a.checkpoint))
