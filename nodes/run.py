@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
+import torch
 from latent_preview import MAX_PREVIEW_RESOLUTION
 from PIL import Image
 
@@ -63,13 +64,18 @@ def best_kept(live: LiveRun, file: Path) -> Embedding:
     return best
 
 
+def release() -> None:
+    """Every model leaves the GPU; the training's own come back with its next step."""
+    with torch.inference_mode():  # as the host moves them
+        management.unload_all_models()
+
+
 def consume(
     host: Watched, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, run: Run, live: LiveRun
 ) -> None:
     """Runs the loop, gathering what it brings. Raises the host's interrupt after the step in which it came."""
     bar = comfy.utils.ProgressBar(config.steps, node_id=live.facts["node"])
     try:
-        release = management.soft_empty_cache
         with closing(train_in_memory(host, dataset, config, folder, resume, release)) as events:
             for event in events:
                 if isinstance(event, Step):

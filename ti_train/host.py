@@ -108,8 +108,11 @@ class Host(Protocol):
     def fingerprint(self) -> str:
         """Tells one set of weights from another."""
 
-    def training(self, gradient_checkpointing: bool = False) -> AbstractContextManager[None]:
-        """Makes the model differentiable inside the context and puts everything back on leaving it."""
+    def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> AbstractContextManager[None]:
+        """Makes the model differentiable inside the context and puts everything back on leaving it.
+
+        memory: bytes that a step is expected to need besides the weights, for which the host makes room.
+        """
 
     def vocabulary(self, encoder: str) -> Vocabulary: ...
 

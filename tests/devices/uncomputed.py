@@ -40,7 +40,9 @@ def uncomputed(op: Any, arguments: dict[str, Any], written: Sequence[str | None]
     return tree_map(_unwritten, shaped)
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: Any) -> Any:
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Any:
     """Memory-efficient attention, which keeps its arguments, its answer and the log of its sums; no [N, N] scores."""
     differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, v))
     bias = None if mask is None else mask.to(q.dtype).expand(*q.shape[:-1], k.shape[-2])

@@ -33,6 +33,7 @@ from .micro_batches import draw_latents, draw_noise, in_passes
 from .objective import draw_timesteps
 from .optimizer import adamw, load_state_tensors, set_learning_rate, state_tensors
 from .prompt_sampling import draw_prompt, longest_prompt, with_the_word, words_of
+from .step_memory import shortage, step_memory
 from .validation import FixedBatch
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
@@ -73,6 +74,9 @@ def train(
 
     with torch.no_grad():  # a prompt that does not fit is told before anything is spent
         host.encode([longest_prompt(dataset, templates, config)], words_of(dataset.pictures[:1], vectors, own))
+    memory = step_memory(host.widths, dataset, config)
+    with host.training(config.gradient_checkpointing, memory):  # the host makes room now, and this is what is left
+        remarks += shortage(host.device, host.widths, dataset, config)
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
     sigmas = host.sigmas.float().cpu()
     # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
@@ -113,7 +117,7 @@ def train(
 
             optimizer.zero_grad()
             losses = []
-            with host.training(config.gradient_checkpointing):
+            with host.training(config.gradient_checkpointing, memory):
                 words = words_of(pictures, first_of(vectors, config.vectors_at(step)), own)
                 for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
                     part_of_loss = part.losses(host, words).sum() / size

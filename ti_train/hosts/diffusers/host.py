@@ -105,7 +105,7 @@ class DiffusersHost(Adapter):
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.unet, *self.text_encoders
 
-    def _load(self) -> None:
+    def _load(self, memory: int = 0) -> None:
         """They stay where `_place` has put them."""
 
     def _fingerprint(self) -> str:
