@@ -12,7 +12,6 @@ between its blocks.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
@@ -69,16 +68,11 @@ def comfyui_host(family: str, folder: Path) -> Any:
 
     weights = checkpoint(family)
     os.chdir(folder)
-    sys.path.insert(0, ".")
-    del sys.argv[1:]
-    import comfy.options
+    from inside import enter_comfyui, make_host, pack
 
-    comfy.options.enable_args_parsing()
-    import utils.extra_config  # noqa: F401  before nodes.py puts comfy/, which has a utils.py too, on the path
+    enter_comfyui()
     from comfy.sd import load_state_dict_guess_config
-    from inside import make_host, pack
 
-    logging.getLogger().setLevel(logging.WARNING)
     pack()
     Card.computes = False
     with torch.inference_mode():
@@ -88,9 +82,8 @@ def comfyui_host(family: str, folder: Path) -> Any:
 
 def measure(host: Any, core: str, a: argparse.Namespace) -> None:
     """Prints a line for each phase of a run. core: the name under which the host's process has loaded ti_train."""
-    dataset, picture, prompts = (import_module(f"{core}.{name}") for name in ("data.dataset", "data.picture", "prompts"))
-    types, step_memory = (import_module(f"{core}.{name}") for name in ("host", "training.step_memory"))
-    config = import_module(f"{core}.training.config").TrainConfig
+    names = ("data.dataset", "data.picture", "prompts", "host", "training.step_memory", "training.config")
+    dataset, picture, prompts, types, step_memory, config = (import_module(f"{core}.{name}") for name in names)
     side = a.pixels or host.resolution
     words = {prompts.WORD: {name: torch.zeros(1, width, device="cuda") for name, width in host.widths.items()}}
     request = types.SampleRequest((("a photo of ", types.Slot(prompts.WORD)),), (0,), side, side, steps=2)
@@ -103,7 +96,7 @@ def measure(host: Any, core: str, a: argparse.Namespace) -> None:
     encoded = dataset.encode_pictures(host, pictures, flip=True)
     phase(f"encoding {2 * PICTURES} pictures", lambda: None)
     for batch in a.batch:
-        settings = config(
+        settings = config.TrainConfig(
             name="word", init="photo", batch_size=batch, steps=1, gradient_checkpointing=not a.plain, **FLOAT16
         )
         expected = step_memory.step_memory(host.widths, encoded, settings)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 and XL in their true shapes, fp16, without values: memory that nobody writes to costs nothing."""
+"""Stable Diffusion 1.5 and XL in their true shapes, fp16, without values: memory nobody writes to costs nothing."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from devices.runner import on_card
+
 from ti_train.data.dataset import Dataset, Encoded
 from ti_train.events import Warning
 from ti_train.host import Size

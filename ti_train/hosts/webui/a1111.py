@@ -35,7 +35,7 @@ class A1111Host(WebUIHost):
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).double()
         super().__init__(model, model.parameterization, ((1 - alphas) / alphas).sqrt(), devices.device)
 
-    def _load(self, memory: int = 0) -> None:
+    def _load(self, _memory: int = 0) -> None:
         if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
