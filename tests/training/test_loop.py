@@ -165,7 +165,7 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_loss_of_its_pictures(
     config = settings(batch_size=4 // accumulation, accumulation=accumulation, gradient_clip=0)
     stopped_after(1, host, dataset, config, tmp_path)
     generator = torch.Generator().manual_seed(seed_from("step", 0, 1))
-    x0 = torch.stack(draw_latents(dataset.shown(0, 4, 0), generator))
+    x0 = torch.stack(draw_latents(dataset.take(0, 4, 0), generator))
     noise = torch.randn(x0.shape, generator=generator)
     sigma = host.sigmas[draw_timesteps(4, len(host.sigmas), generator)]
     prompts = [Templates.load("object").draw("", generator) for _ in x0]

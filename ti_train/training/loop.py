@@ -105,7 +105,7 @@ def train(
             began = perf_counter()
             generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
             size = config.effective_batch
-            pictures = dataset.shown((step - 1) * size, size, config.seed)
+            pictures = dataset.take((step - 1) * size, size, config.seed)
             x0 = draw_latents(pictures, generator)
             noise = draw_noise(x0, generator)
             sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
