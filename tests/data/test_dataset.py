@@ -44,25 +44,25 @@ def test_pictures_are_found_by_name_whatever_the_case_of_their_ending(tmp_path):
 
 
 def test_no_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder .*none"):
+    with pytest.raises(UserError, match=r"The folder .*none"):
         find_pictures(tmp_path / "none")
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "cat.png").touch()
-    with pytest.raises(UserError, match=r"There is no folder .*cat\.png"):
+    with pytest.raises(UserError, match=r"The folder .*cat\.png"):
         find_pictures(tmp_path / "cat.png")
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="has no pictures"):
+    with pytest.raises(UserError, match="has no images"):
         find_pictures(tmp_path)
 
 
 def test_no_usable_picture_at_all_is_refused(host, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
-    with pytest.raises(UserError, match="None of the pictures can be used"):
+    with pytest.raises(UserError, match="None of the images can be used"):
         dataset_of(host, tmp_path)
 
 

@@ -121,8 +121,8 @@ def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, se
     ("given", "remark"),
     [
         ({"name": "dog"}, "'dog' is already a word of the model's vocabulary .*my-dog would not"),
-        ({"init": "red toy"}, "has 2 tokens .*starting from 'toy'"),
-        ({"num_vectors": 2}, "it is repeated"),
+        ({"init": "red toy"}, "has 2 tokens .*training starts from 'toy'"),
+        ({"num_vectors": 2}, "the text is repeated"),
     ],
 )
 def test_what_the_user_should_know_comes_first(host, dataset, settings, tmp_path, given, remark):
@@ -519,8 +519,8 @@ def test_a_model_that_ignores_its_prompt_is_told_before_time_is_lost(kind, pictu
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"init": "zebra"}, "finds no word in the initial text 'zebra'"),
-        ({"init": "none.safetensors"}, "There is no embedding file 'none.safetensors'"),
+        ({"init": "zebra"}, "The initial text 'zebra' has no tokens"),
+        ({"init": "none.safetensors"}, "The embedding file 'none.safetensors'"),
         ({"num_vectors": 19}, "The prompt does not fit"),
         ({"templates": "none.txt"}, "Templates 'none.txt' are neither"),
     ],
@@ -547,7 +547,7 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
         ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder wants {WIDTH}"),
         ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Give 3"),
         ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 words"),
-        ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "not numbers"),
+        ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "NaN or infinite"),
     ],
 )
 def test_a_file_that_cannot_be_gone_on_from_is_refused(host, dataset, settings, tmp_path, tensors, why):
