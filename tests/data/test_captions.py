@@ -98,7 +98,8 @@ def test_a_pictures_own_file_goes_before_the_table(folder):
 def test_a_picture_that_the_table_does_not_name_is_told(folder):
     (folder / "metadata.csv").write_text("file_name,text\nb.png,text\n", encoding="utf-8")
     assert captions(folder)[1] == [
-        "a.png has no caption (a.txt is missing, and metadata.csv has no entry for it): it is trained with the template alone."
+        "a.png has no caption (a.txt is missing, and metadata.csv has no entry for it): "
+        "it is trained with the template alone."
     ]
 
 

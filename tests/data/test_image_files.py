@@ -101,7 +101,8 @@ def test_avif_is_read_where_pillow_reads_it(tmp_path):
 @pytest.mark.parametrize("ending", ["heic", "avif", "heif"])
 def test_a_kind_that_pillow_has_no_decoder_for_is_told_by_its_name(tmp_path, ending):
     (tmp_path / f"phone.{ending}").write_bytes(b"\0\0\0\x18ftypabcd\0\0\0\0")
-    assert f"cannot read {ending.upper()} files here. Save it as PNG or JPEG." in why_skipped(tmp_path / f"phone.{ending}")
+    why = why_skipped(tmp_path / f"phone.{ending}")
+    assert f"cannot read {ending.upper()} files here. Save it as PNG or JPEG." in why
 
 
 def test_floating_point_pixels_are_refused_rather_than_guessed(tmp_path):

@@ -69,8 +69,8 @@ def write_embedding(
     vectors = {encoder: _cast(v, dtype) for encoder, v in embedding.vectors.items()}
     if len(vectors) > 1 and layout not in ("safetensors", "onetrainer") and set(vectors) != set(SDXL):
         raise UserError(
-            f"The embedding '{embedding.name}' has vectors for {' + '.join(vectors)}. The layout '{layout}' supports one "
-            "text encoder, or clip_l + clip_g of Stable Diffusion XL; 'safetensors' supports any."
+            f"The embedding '{embedding.name}' has vectors for {' + '.join(vectors)}. The layout '{layout}' "
+            "supports one text encoder, or clip_l + clip_g of Stable Diffusion XL; 'safetensors' supports any."
         )
     header = {**embedding.provenance, "name": embedding.name}
     match layout:
