@@ -103,7 +103,10 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
-    fingerprint: str  # identifies the weights
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights."""
 
     def training(self, gradient_checkpointing: bool = False) -> AbstractContextManager[None]:
         """Makes the model differentiable within the context, and restores everything on leaving it."""
