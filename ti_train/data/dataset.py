@@ -2,7 +2,7 @@
 
 Only the latents stay in memory (kilobytes a picture), so five hundred pictures cost no more than five. Which picture
 comes when follows from the seed and the position alone: nothing needs to be remembered to go on after an interruption.
-Pictures of different shapes come in one shuffled order all the same; training/micro_batches.py sorts a step's into passes.
+Pictures of different shapes come in one shuffled order all the same; training/micro_batches.py sorts a step's by shape.
 """
 
 from __future__ import annotations
