@@ -94,7 +94,8 @@ class TrainEmbedding(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFF,
                     control_after_generate=False,  # the page would draw a new one for every Run, and train anew
-                    tooltip="Start of all random numbers; the same seed learns the same vectors again.",
+                    tooltip="Start of all random numbers; the same seed learns the same vectors again, on a GPU but "
+                    "for rounding: see deterministic in Training Options.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -114,7 +115,7 @@ class TrainEmbedding(io.ComfyNode):
                     options=list(EXISTING),
                     default=EXISTING[0],
                     tooltip="If the name exists. new number: learn name-2, name-3 ...; continue: go on with an "
-                    "interrupted training, to the very result it would have had; replace: overwrite it.",
+                    "interrupted training, to the result it would have had; replace: overwrite it.",
                 ),
                 io.Boolean.Input(
                     "save",

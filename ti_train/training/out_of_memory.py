@@ -46,18 +46,23 @@ def train_in_memory(
             smaller = needing_less(config)
             if smaller == config:
                 raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
+            told = full_memory(error, going_on(smaller))
         release()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last >= 0
-        yield Warning(
-            f"The memory is full: going on with gradient checkpointing and {config.batch_size} picture(s) a pass, "
-            f"{config.accumulation} passes a step. The result is the same; a step takes longer."
-        )
+        yield Warning(told)
 
 
 def needing_less(config: TrainConfig) -> TrainConfig:
     """Fewer pictures a pass, as many a step."""
     size = config.batch_size // 2 if config.batch_size % 2 == 0 else 1
     return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
+
+
+def going_on(config: TrainConfig) -> str:
+    return (
+        f"Going on with gradient checkpointing and {config.batch_size} picture(s) a pass, {config.accumulation} passes "
+        "a step. The result is the same; a step takes longer."
+    )
 
 
 def does_not_fit(resolution: int) -> str:
