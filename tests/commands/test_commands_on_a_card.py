@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from devices.pretend_cuda import Card
 from devices.runner import on_card
+from safetensors.torch import load_file
 
 STEPS = 4
 SAMPLED = 8  # kernels of a training at which the memory is full
