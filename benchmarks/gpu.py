@@ -1,0 +1,136 @@
+"""What only a GPU can show, in at most 25 minutes: one table, benchmarks/gpu.json, and an exit code.
+
+python benchmarks/gpu.py [--comfyui PATH [--comfyui-python PYTHON]] [--webui PATH [--webui-python PYTHON]] [--quick]
+
+Each part runs in a process of its own, so that a failure or a full memory ends nothing but its part. The exit code is 1
+where a promise of the README does not hold, or a part does not come to its end.
+
+Without a GPU, to see whether the benchmark itself works: `--device cpu`, and `--pretend GIB` for a pretended CUDA
+device; both with narrow models, and into gpu-simulated.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gpu_parts.finding import MARK, PROMISES, Finding, Options
+
+HERE = Path(__file__).resolve().parent
+AT_MOST = 25 * 60  # seconds for all
+PARTS = {  # in this order; seconds that each may take
+    "card": 60,
+    "demo": 180,
+    "shapes": 270,
+    "repeat": 150,
+    "full_memory": 120,
+    "gradient": 90,
+    "waits": 60,
+    "comfyui": 390,
+    "webui": 240,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finding of a part, or why the part found nothing more."""
+
+    part: str
+    finding: Finding
+    failed: bool = False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comfyui", default="", help="the folder of a ComfyUI to train and sample in")
+    parser.add_argument("--comfyui-python", default="", help="its Python (default: this one)")
+    parser.add_argument("--webui", default="", help="the folder of an AUTOMATIC1111, reForge or Forge")
+    parser.add_argument("--webui-python", default="", help="its Python (default: this one)")
+    parser.add_argument("--quick", action="store_true", help="fewer steps: a first look")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu (default: %(default)s)")
+    parser.add_argument("--pretend", type=float, default=0.0, help="GiB of a pretended CUDA device")
+    parser.add_argument("--out", type=Path, help="the file of figures (default: gpu.json beside this script)")
+    a = parser.parse_args()
+    small = a.pretend > 0 or a.device == "cpu"
+    out = a.out or HERE / ("gpu-simulated.json" if small else "gpu.json")
+    began, rows = time.monotonic(), []
+    with TemporaryDirectory() as scratch:
+        hosts = {name: getattr(a, name) for name in ("comfyui", "comfyui_python", "webui", "webui_python")}
+        options = Options(a.device, scratch, a.quick, small, a.pretend, **hosts)
+        for part in dict.fromkeys(["card", *a.only]):
+            for row in found(part, options, began + AT_MOST - time.monotonic()):
+                print(line(row), flush=True)
+                rows.append(row)
+            if part == "card" and rows[-1].failed:
+                return 2  # there is no such device
+    kept = verdicts(rows)
+    print("\n" + told(kept))
+    figures = {"simulated": small, "seconds": round(time.monotonic() - began), "promises": kept}
+    out.write_text(json.dumps(figures | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
+    print(f"\nWritten: {out}")
+    return int(False in kept.values() or any(row.failed for row in rows))
+
+
+def found(part: str, options: Options, left: float) -> Iterator[Row]:
+    """Runs a part. left: seconds that all have left."""
+    if part in ("comfyui", "webui") and not getattr(options, part):
+        yield Row(part, Finding("left out", {"why": f"no --{part} was given"}))
+        return
+    limit = min(PARTS[part], left)
+    command = [sys.executable, "-m", "gpu_parts", part, json.dumps(asdict(options))]
+    complaints = Path(options.scratch) / f"{part}.err"
+    with complaints.open("wb") as errors:
+        process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=errors, text=True)
+    alarm = threading.Timer(max(limit, 0), process.kill)
+    alarm.start()
+    assert process.stdout is not None
+    for text in process.stdout:
+        if text.startswith(MARK):
+            yield Row(part, Finding(**json.loads(text.removeprefix(MARK))))
+    code = process.wait()
+    in_time = alarm.is_alive()
+    alarm.cancel()
+    if code:
+        said = complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        why = said[-1] if said and in_time else f"no end within {limit:.0f} s" if not in_time else f"exit code {code}"
+        yield Row(part, Finding("failed", {"said": why}), failed=True)
+
+
+def verdicts(rows: list[Row]) -> dict[str, bool | None]:
+    """Of each promise whether it held wherever it was checked; None where it was not."""
+    checks = [row.finding.promises for row in rows]
+    found_of = {key: [held[key] for held in checks if key in held] for key in PROMISES}
+    return {key: all(held) if held else None for key, held in found_of.items()}
+
+
+def line(row: Row) -> str:
+    """A row of a Markdown table, to be pasted into a report."""
+    figures = ", ".join(f"{name}: {number(value)}" for name, value in row.finding.figures.items())
+    broken = [PROMISES[key] for key, held in row.finding.promises.items() if not held]
+    marks = "".join(f' **does not hold: "{promise}"**' for promise in broken)
+    return f"| {row.part} | {row.finding.case} | {figures}{marks} |".replace("\n", " ")
+
+
+def number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def told(kept: dict[str, bool | None]) -> str:
+    words = {True: "holds", False: "DOES NOT HOLD", None: "not checked"}
+    return "Promises of the README:\n" + "\n".join(f'{words[held]}: "{PROMISES[key]}"' for key, held in kept.items())
+
+
+if __name__ == "__main__":
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    sys.exit(main())
