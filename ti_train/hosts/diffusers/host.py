@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
+from ..noise_levels import sigmas_of, timesteps_of
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond
 
@@ -69,8 +70,7 @@ class DiffusersHost:
         self.fingerprint = fingerprint(self.unet, *self.text_encoders, self.vae)
         self.prediction: Prediction = PREDICTIONS[pipeline.scheduler.config.prediction_type]
         # 2^-24: a schedule that ends in pure noise (Lin et al. 2023) would have an infinite last level
-        alphas = pipeline.scheduler.alphas_cumprod.double().clamp_min(2**-24)
-        self.sigmas = ((1 - alphas) / alphas).sqrt().float().to(device)
+        self.sigmas = sigmas_of(pipeline.scheduler.alphas_cumprod.clamp_min(2**-24)).to(device)
         self.resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         pipeline.set_progress_bar_config(disable=True)
         self._place()
@@ -136,7 +136,7 @@ class DiffusersHost:
             return self.family.encode(prompts, words, sizes)
 
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
-        timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
+        timesteps = timesteps_of(sigma, self.sigmas)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
         text = cond["encoder_hidden_states"].to(self.dtype)
         given = cond | {"encoder_hidden_states": text}
