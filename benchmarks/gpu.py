@@ -84,8 +84,9 @@ def main() -> int:
 
 def found(part: str, options: Options, left: float) -> Iterator[Row]:
     """Runs a part. left: seconds that all have left."""
-    if part in ("comfyui", "webui") and not getattr(options, part):
-        yield Row(part, Finding("left out", {"why": f"no --{part} was given"}))
+    if part in ("comfyui", "webui") and (options.pretend or not getattr(options, part)):
+        why = "nothing is pretended in a server" if options.pretend else f"no --{part} was given"
+        yield Row(part, Finding("left out", {"why": why}))
         return
     limit = min(PARTS[part], left)
     command = [sys.executable, "-m", "gpu_parts", part, json.dumps(asdict(options))]

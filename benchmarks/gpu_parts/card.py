@@ -10,7 +10,7 @@ from shutil import which
 import torch
 
 from ti_train import __version__
-from ti_train.hosts.diffusers.host import pick_device, pick_dtype
+from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
 
 from .accelerator import GIB, backend
 from .finding import Finding, Options

@@ -10,6 +10,7 @@ PROMISES = {  # in the README's own words
     "learns": "learns the word `teal-heart`",
     "unchanged": "The model stays as it is",
     "resumes": "the same command with `--resume` goes on",
+    "deterministic": "`--deterministic` asks PyTorch for kernels that do not",
     "comfyui": "so `embedding:my-cat` works in any prompt afterwards",
     "webui": "Afterwards the name works in the next prompt",
     "checkpointing": "gradient checkpointing needs less",

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from ti_train.hosts.diffusers.checkpoint_file import CONFIGS
-from ti_train.hosts.diffusers.host import DiffusersHost, pick_device, pick_dtype
+from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
+from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.hosts.diffusers.loading import quiet_libraries
 
 from .finding import Options

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import torch
 from timing import timed
 from torch.utils.flop_counter import FlopCounterMode
 
 from ti_train.data.dataset import Dataset, encode_pictures
+from ti_train.device import is_out_of_memory
 
 from .accelerator import allocated, give_back, in_gib, matmul_rate, peak, reset_peak
 from .finding import Finding, Options
@@ -54,7 +53,9 @@ def step_of(options: Options, host: Any, case: str, side: int, batch: int, faste
         try:
             count = 3 if options.small else 5 if options.quick else 10
             taken, flops = steps(host, datasets[0], Path(options.scratch), count, batch, checkpointing)
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             figures[name] = "out of memory"
             continue
         peaks.append(peak(device))
@@ -68,11 +69,13 @@ def step_of(options: Options, host: Any, case: str, side: int, batch: int, faste
 def steps(
     host: Any, dataset: Dataset, folder: Path, count: int, batch: int, checkpointing: bool
 ) -> tuple[float, float]:
-    """Seconds of a step, the median, and its floating-point operations."""
+    """Seconds of a step, and its floating-point operations."""
     settings = {"batch_size": batch, "gradient_checkpointing": checkpointing}
     with stepping(host, dataset, folder, **settings) as events:
+        for _ in range(WARM_UP):
+            next(events)
         with FlopCounterMode(display=False) as counter:
             next(events)
-        for _ in range(WARM_UP - 1):
-            next(events)
-        return median(timed(lambda: next(events), host.device) for _ in range(count)), float(counter.get_total_flops())
+        # at once: to wait for the device after each would keep the next step from being queued
+        seconds = timed(lambda: [next(events) for _ in range(count)], host.device)
+        return seconds / count, float(counter.get_total_flops())
