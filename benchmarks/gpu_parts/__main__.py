@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import asdict
 from importlib import import_module
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(part: str, given: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # as an exception, so that a server is stopped
     options = Options(**json.loads(given))
     sys.path.insert(0, str(ROOT))
     if options.pretend:  # before anything asks whether there is a CUDA device

@@ -57,9 +57,13 @@ def test_a_part_that_fails_says_why(part):
     assert (row.finding.figures, row.failed) == ({"said": "RuntimeError: no kernel image"}, True)
 
 
-def test_a_part_that_hangs_is_ended_in_time(part):
-    (row,) = part("time.sleep(600); yield", left=3)
-    assert (row.finding.figures, row.failed) == ({"said": "no end within 3 s"}, True)
+def test_a_part_that_hangs_is_ended_in_time_and_stops_what_it_has_started(part, tmp_path):
+    hanging = (
+        f"try: yield Finding('first', {{}}); time.sleep(600)\n    finally: open({str(tmp_path / 'stopped')!r}, 'w')"
+    )
+    *_, last = part(hanging, left=10)
+    assert (last.finding.figures, last.failed) == ({"said": "no end within 10 s"}, True)
+    assert (tmp_path / "stopped").exists()
 
 
 def test_a_promise_holds_where_it_held_in_every_case(gpu):
