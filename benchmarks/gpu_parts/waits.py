@@ -35,13 +35,15 @@ def measure(options: Options) -> Iterator[Finding]:
 
 
 def waits(events: Any) -> dict[str, str | float]:
-    """Of the host: numbers read back, and the driver's calls that wait."""
+    """Of the host: scalars that it reads, of its own memory too; copies to it; the driver's calls that wait."""
     steps = [e.time_range for e in events if e.name == RANGE and e.device_type == DeviceType.CPU]
     inside = [e for e in events if any(s.start <= e.time_range.start <= s.end for s in steps)]
-    read = sum(e.name == "aten::_local_scalar_dense" for e in inside)
+    scalars = sum(e.name == "aten::_local_scalar_dense" for e in inside)
+    copies = sum(e.name.startswith("Memcpy DtoH") for e in events)
     waited = [e for e in inside if "Synchronize" in e.name]
     return {
-        "numbers read back a step": read / STEPS,
+        "scalars read a step": scalars / STEPS,
+        "copies to the host a step": copies / STEPS,
         "calls that wait a step": len(waited) / STEPS,
         "ms waited a step": sum(e.time_range.elapsed_us() for e in waited) / 1e3 / STEPS,
     }
