@@ -67,7 +67,7 @@ def main() -> int:
     small = a.pretend > 0 or a.device == "cpu"
     out = a.out or HERE / ("gpu-simulated.json" if small else "gpu.json")
     began, at_most, rows = time.monotonic(), AT_MOST * (PATIENCE if small else 1), []
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         hosts = {name: getattr(a, name) for name in ("comfyui", "comfyui_python", "webui", "webui_python")}
         options = Options(a.device, scratch, a.quick, small, a.pretend, **hosts)
         for part in dict.fromkeys(["card", *a.only]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+ROUNDING = 1  # of 255, by which two pictures of one model may differ anyway
 MARK = "finding: "  # begins the lines of a part's output that gpu.py reads
 
 PROMISES = {  # in the README's own words
