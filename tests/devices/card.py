@@ -59,7 +59,7 @@ def remember(tensor: Tensor, size: int) -> None:
     Card.peak = max(Card.peak, Card.used)
 
 
-def to_card(cpu: Tensor) -> Tensor:
+def to_card(cpu: Tensor, copied: bool = True) -> Tensor:
     """A new tensor of the card with what a CPU tensor holds, and its strides where it has no gaps."""
     extent = 1 + sum((n - 1) * s for n, s in zip(cpu.shape, cpu.stride(), strict=True)) if cpu.numel() else 0
     cpu = cpu if extent == cpu.numel() else cpu.contiguous()
@@ -67,7 +67,8 @@ def to_card(cpu: Tensor) -> Tensor:
     take(size, "an allocation")
     tensor = _tensor(0, size, cpu, KDL_CUDA)
     if size:
-        on_cpu(tensor).copy_(cpu)
+        if copied:
+            on_cpu(tensor).copy_(cpu)
         remember(tensor, size)
     return tensor
 
