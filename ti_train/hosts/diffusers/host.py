@@ -15,47 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...errors import UserError
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
+from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto" takes the first accelerator there is. Raises UserError for one that is not there."""
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, present in there.items() if present))
-    kind = name.partition(":")[0]
-    if not there.get(kind, False):
-        usable = ", ".join(kind for kind, present in there.items() if present)
-        raise UserError(f"The device '{name}' is not there. This computer and this PyTorch have: {usable}.")
-    return torch.device(name)
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" takes what the device computes fastest without losing range where that matters."""
-    if name != "auto":
-        return DTYPES[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    if device.type == "xpu":
-        return torch.bfloat16
-    if device.type == "cpu":
-        # bf16 is two to four times faster where the CPU has it, and four times slower where it is emulated
-        native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        if any(getattr(torch.cpu, check, lambda: False)() for check in native):
-            return torch.bfloat16
-    return torch.float32
 
 
 class DiffusersHost(Adapter):
