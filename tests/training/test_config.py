@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ti_train.errors import UserError
 from ti_train.files import check_name
-from ti_train.training.config import PRESETS, TrainConfig, number_or_schedule, rate_segments
+from ti_train.training.config import PRESETS, TrainConfig
+from ti_train.training.learning_rate import number_or_schedule, rate_segments
 
 
 def config(**given) -> TrainConfig:
@@ -114,7 +115,7 @@ def test_given_values_stand_over_the_presets_and_none_means_not_given():
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match=r"no preset 'Fast'.*Paper, Style, Balanced"):
+    with pytest.raises(UserError, match=r"no preset 'Fast'.*Balanced, Style, Paper"):
         TrainConfig.from_preset("Fast", name="my-cat", init="cat")
 
 
