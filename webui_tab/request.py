@@ -18,7 +18,6 @@ from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
 from . import folders
 
-
 NOT_OFFERED = {  # options that neither the API nor the tab has
     "device": "The WebUI chooses it (--use-cpu, --device-id).",
     "dtype": "The checkpoint is loaded already; the WebUI chooses its precision (--no-half, --precision).",
@@ -31,8 +30,9 @@ NOTES = {  # what is true of an option here only
 
 
 class RunRequest(BaseModel):
-    """What a training is asked for beside its options."""
+    """What a training is asked for beside its options; TrainRequest has those too."""
 
+    name: str
     pictures: str = Field(description="A folder below ti-train/pictures, with 3 to 5 images.")
     more_pictures: list[str] = Field(
         default=[], description="Further folders; the images of FOLDER:3 are repeated three times."
@@ -94,82 +94,6 @@ def field_of(option: Option) -> tuple[Any, Any]:
         return list[str], Field(default=list(option.default), **field)
     default = {"name": ..., "init": option.example}.get(option.name, option.default)
     return option.type, Field(default=default, **field)
-
-
-OFFERED = {  # options that neither the API nor the tab has
-    "device": "The WebUI chooses it (--use-cpu, --device-id).",
-    "dtype": "The checkpoint is loaded already; the WebUI chooses its precision (--no-half, --precision).",
-}
-NOTES = {  # what is true of an option here only
-    "name": " Prompts have it as it is.",
-    "init": " The file is one of the embeddings folder.",
-    "templates": " The file is one of the WebUI's textual_inversion_templates, without its ending.",
-}
-
-
-class RunRequest(BaseModel):
-    """What a training is asked for beside its options."""
-
-    pictures: str = Field(description="A folder below ti-train/pictures, with 3 to 5 images.")
-    more_pictures: list[str] = Field(
-        default=[], description="Further folders; the images of FOLDER:3 are repeated three times."
-    )
-    preset: str = Field(default="Balanced", description=PRESETS_HELP)
-    overwrite: bool = Field(default=False, description="Replace an embedding of this name.")
-    resume: bool = Field(default=False, description="Continue the interrupted training of this name.")
-
-    def config(self) -> TrainConfig:
-        """The core's settings. Raises UserError."""
-        given = {name: getattr(self, name) for name in OFFERED}
-        read = {
-            "init": self._start(given["init"]),
-            "learning_rate": number_or_schedule(given["learning_rate"]),
-            "templates": self._templates(given["templates"]),
-            "preview_prompts": tuple(prompt for prompt in given["preview_prompts"] if prompt.strip()),
-        }
-        return TrainConfig.from_preset(self.preset, **given | read)
-
-    def folders(self) -> dict[Path, int]:
-        """The folders with the pictures, and how often theirs come in a round. Raises UserError."""
-        return weighed([self.pictures, *self.more_pictures], folders.picture_folder)
-
-    def target(self) -> Path:
-        """The word's file. Raises UserError for one that is there and shall stay, or for nothing to resume."""
-        file = folders.word_file(self.name)
-        if self.resume and not RunFiles(file.parent, self.name, {}).state.is_file():
-            raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
-        if file.exists() and not (self.overwrite or self.resume):
-            raise UserError(
-                f"The word '{self.name}' exists. Choose another name, resume its training if that was interrupted, "
-                "or have it overwritten."
-            )
-        return file
-
-    def _start(self, init: str) -> str:
-        if not names_file(init):
-            return init
-        check_name(init)
-        return str(folders.embeddings() / init)
-
-    def _templates(self, templates: str | None) -> str | None:
-        if templates is None or templates in BUILT_IN:
-            return templates
-        files = folders.template_files()
-        if templates not in files:
-            known = ", ".join([*BUILT_IN, *files])
-            raise UserError(f"There are no templates '{templates}'. There are {known}.")
-        return str(files[templates])
-
-
-def field_of(option: Option) -> tuple[Any, Any]:
-    """Type and field of an option in a model of pydantic's. null leaves it to the preset."""
-    kind = list[str] if option.kind == "lines" else option.type
-    nullable = option.presets or option.default is None
-    numbers = {"ge": option.least, "le": option.most} if option.kind in ("int", "float") else {}
-    about = {"description": option.described("null") + NOTES.get(option.name, ""), **numbers}
-    if option.required:
-        return kind, Field(**about)
-    return (kind | None if nullable else kind), Field(default=None if nullable else option.default, **about)
 
 
 OFFERED = tuple(name for name in OPTIONS if name not in NOT_OFFERED)
