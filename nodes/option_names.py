@@ -1,5 +1,7 @@
 """Which input of which node is which option. Saved workflows know inputs by their places: append, never reorder."""
 
+from typing import Literal
+
 TRAIN_EMBEDDING = {
     "name": "name",
     "initial_text": "init",
@@ -34,13 +36,13 @@ TRAINING_OPTIONS = {
     "coarse_weight": "coarse_weight",
     "evaluate_every": "evaluate_every",
 }
-NUMBERS = {"learning_rate": "float"}  # inputs of another kind than their option
+NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # what is true of an input only
     "name": " In prompts write embedding:name.",
     "initial_text": " The file is one of the embeddings folder.",
-    "templates": " The file is one of models/textual_inversion_templates.",
-    "learning_rate": " That text is an input of Training Options.",
-    "learning_rates": " It stands before Train Embedding's learning_rate.",
+    "templates": " With captions where they are connected. Files: in models/textual_inversion_templates.",
+    "learning_rate": " A text is given in Training Options.",
+    "learning_rates": " Overrides the learning_rate of Train Embedding.",
 }
 FIRST_OPTIONAL = "crop"
 NOT_OFFERED = {

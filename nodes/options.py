@@ -23,7 +23,7 @@ class TrainingOptions(io.ComfyNode):
             node_id="TITrain_TrainingOptions",
             display_name="Training Options",
             category=CATEGORY,
-            description="More settings for Train Embedding. The defaults are what it does without this node.",
+            description="More settings for Train Embedding. The defaults are those that it has without this node.",
             inputs=[
                 option_input(name, option, files.get(option, ()), optional=name not in required)
                 for name, option in TRAINING_OPTIONS.items()

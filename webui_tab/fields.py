@@ -13,7 +13,8 @@ from ..ti_train.prompts import WORD
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP
 from ..ti_train.training.widgets import Widget, values_of, widget_of
 from . import chart, folders, pictures
-from .request import NOTES, OFFERED, TrainRequest
+from .option_names import NOTES
+from .request import OFFERED, TrainRequest
 from .scripts import script
 
 IN_A_ROW = 3

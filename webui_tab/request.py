@@ -17,16 +17,7 @@ from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
 from . import folders
-
-NOT_OFFERED = {  # options that neither the API nor the tab has
-    "device": "The WebUI chooses it (--use-cpu, --device-id).",
-    "dtype": "The checkpoint is loaded already; the WebUI chooses its precision (--no-half, --precision).",
-}
-NOTES = {  # what is true of an option here only
-    "name": " Prompts have it as it is.",
-    "init": " The file is one of the embeddings folder.",
-    "templates": " The file is one of the WebUI's textual_inversion_templates, without its ending.",
-}
+from .option_names import NOT_OFFERED, NOTES
 
 
 class RunRequest(BaseModel):
@@ -87,7 +78,7 @@ class RunRequest(BaseModel):
 def field_of(option: Option) -> tuple[Any, Any]:
     """Type and field of an option in a model of pydantic's. null leaves it to the preset."""
     numbers = {"ge": option.least, "le": option.most} if option.kind in ("int", "float") else {}
-    field = {"description": option.described("null") + NOTES.get(option.name, ""), **numbers}
+    field = {"description": option.described("null = preset", "null") + NOTES.get(option.name, ""), **numbers}
     if option.presets or option.default is None:
         return option.type | None, Field(default=None, **field)
     if option.kind == "lines":

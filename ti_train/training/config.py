@@ -57,7 +57,7 @@ class TrainConfig:
     )
     steps: int = option(
         120, TRAINING, "Steps",
-        "Training steps (optimizer updates). More if the embedding shows too little of its images.",
+        "Training steps (optimizer updates). Use more if the embedding shows too little of its images.",
         least=1, most=MANY, aliases=("max_train_steps",),
     )
     batch_size: int = option(  # four even out the noise levels within a step
@@ -240,9 +240,12 @@ class TrainConfig:
 
 
 OPTIONS = options_of(TrainConfig, PRESETS)
-PRESETS_HELP = "Values of the options that are not given. " + " ".join(
-    "{}: {steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule}).".format(
-        preset, **{name: option.presets[preset] for name, option in OPTIONS.items() if option.presets}
+PRESETS_IN_WORDS = {
+    preset: "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})".format(
+        **{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets}
     )
     for preset in PRESETS
+}
+PRESETS_HELP = "Values of the options that are not given. " + " ".join(
+    f"{preset}: {values}." for preset, values in PRESETS_IN_WORDS.items()
 )

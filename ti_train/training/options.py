@@ -53,10 +53,14 @@ class Option(About):
         if self.most is not None and not value <= self.most:
             raise UserError(f"{self.name} is {value}; it must be at most {self.most}.")
 
-    def described(self, left_out: str) -> str:
-        """The help, with what it means to leave the option out. `left_out`: how a face writes that ("0", "null")."""
-        meaning = f"preset ({self.preset_values})" if self.presets else self.unset
-        return f"{self.help} {left_out} = {meaning}." if meaning else self.help
+    def described(self, preset: str, unset: str) -> str:
+        """The help, with what it means to leave the option out, which each face writes in its own way.
+
+        preset, unset: such as "0 = preset" and "-1".
+        """
+        if self.presets:
+            return f"{self.help} {preset}: {self.preset_values}."
+        return f"{self.help} {unset} = {self.unset}." if self.unset else self.help
 
     @property
     def preset_values(self) -> str:
