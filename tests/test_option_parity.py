@@ -74,8 +74,8 @@ def test_the_flags_of_before_are_there():
     for flag in (
         "lr", "progressive", "preview-prompt", "name", "init", "steps", "batch-size", "accumulation", "num-vectors",
         "resolution", "square", "seed", "device", "dtype", "templates", "shuffle-tags", "drop-tags", "keep-tags",
-        "flip", "mask", "gradient-checkpointing", "preview-every", "preview-negative", "preview-seed", "per-image-words",
-        "coarse-weight",
+        "flip", "mask", "gradient-checkpointing", "preview-every", "preview-negative", "preview-seed",
+        "per-image-words", "coarse-weight",
     ):  # fmt: skip
         assert f"--{flag}" in {flag_of(option) for option in OPTIONS.values()}
 

@@ -233,7 +233,7 @@ OPTIONS = {
     "accumulation": 2, "schedule": "constant", "warmup": 1, "gradient_clip": 0.5, "square": True, "mask": "none",
     "templates": "captions", "shuffle_tags": True, "drop_tags": 0.25, "keep_tags": 1, "flip": True,
     "progressive_every": 2, "per_image_words": 0.25, "coarse_weight": 0.5, "checkpoint_every": 2, "num_vectors": 2,
-    "preview_negative": "dark", "preview_seed": 7, "seed": 3, "gradient_checkpointing": True,
+    "preview_negative": "dark", "preview_seed": 7, "seed": 3, "gradient_checkpointing": True, "evaluate_every": 2,
 }  # fmt: skip
 
 
