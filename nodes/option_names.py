@@ -29,6 +29,7 @@ TRAINING_OPTIONS = {
     "shuffle_tags": "shuffle_tags",
     "drop_tags": "drop_tags",
     "keep_tags": "keep_tags",
+    "deterministic": "deterministic",
     "preview_negative": "preview_negative",
     "preview_seed": "preview_seed",
     "progressive_every": "progressive_every",

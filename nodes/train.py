@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
 from ..ti_train.data.dataset import encode_pictures
+from ..ti_train.device import full_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
@@ -24,6 +25,7 @@ from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
 
+DOES_NOT_FIT = "Give a lower resolution in Training Options, or close other programs that use the GPU."
 HERE: dict[str, dict[str, Any]] = {
     "learning_rate": {"max": 1.0, "round": 0.000001},
     "seed": {"control_after_generate": False},  # the page would draw a new one for every Run, and train anew
@@ -56,7 +58,7 @@ class TrainEmbedding(io.ComfyNode):
                     options=list(EXISTING),
                     default=EXISTING[0],
                     tooltip="If the name exists. new number: learn name-2, name-3 ...; continue: go on with an "
-                    "interrupted training, to the very result it would have had; replace: overwrite it.",
+                    "interrupted training, to the result it would have had; replace: overwrite it.",
                 ),
                 io.Boolean.Input(
                     "save",
@@ -105,7 +107,7 @@ class TrainEmbedding(io.ComfyNode):
         **lists: list[Any],
     ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), full_memory_as_user_error(DOES_NOT_FIT):
             return cls.train(images, captions or [], masks or [], **given)
 
     @classmethod

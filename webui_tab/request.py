@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from ..ti_train.data.dataset import weighed
+from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
 from ..ti_train.formats import names_file
@@ -45,7 +45,7 @@ class RunRequest(BaseModel):
 
     def folders(self) -> dict[Path, int]:
         """The folders with the pictures, and how often theirs come in a round. Raises UserError."""
-        return weighed([self.pictures, *self.more_pictures], folders.picture_folder)
+        return with_repeats([self.pictures, *self.more_pictures], folders.picture_folder)
 
     def target(self) -> Path:
         """The word's file. Raises UserError for one that is there and shall stay, or for nothing to resume."""

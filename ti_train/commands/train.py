@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, weighed
+from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, with_repeats
 from ..drawing.loss_plot import loss_plot
 from ..errors import UserError
 from ..events import Checkpoint, Done, Preview, Step, Warning
@@ -57,7 +57,7 @@ def run(a: argparse.Namespace) -> None:
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
-    repeats = weighed(a.images)
+    repeats = with_repeats(a.images)
     pictures = [picture for folder in repeats for picture in find_pictures(folder)]
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
     learn(host, pictures, config, a.out, a.resume, repeats)

@@ -143,7 +143,9 @@ class TrainConfig:
         least=0, most=2048, step=8,
     )
     seed: int = option(
-        0, TRAINING, "Seed", "Seed of all random numbers: the same seed trains the same embedding again.",
+        0, TRAINING, "Seed",
+        "Seed of all random numbers: the same seed trains the same embedding again, on a GPU but for rounding (see "
+        "deterministic).",
         least=0, most=SEEDS,
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
@@ -153,6 +155,11 @@ class TrainConfig:
     device: str = option(
         "auto", MEMORY, "Device", "auto, cuda, mps, xpu or cpu.",
         choices=("auto", "cuda", "mps", "xpu", "cpu"), may_change=True,
+    )
+    deterministic: bool = option(
+        False, MEMORY, "Deterministic",
+        "The same digits every time on a GPU too, where PyTorch has kernels for it: slower. A CPU needs no such thing.",
+        may_change=True,
     )
     gradient_checkpointing: bool = option(
         False, MEMORY, "Gradient checkpointing",
@@ -224,6 +231,19 @@ class TrainConfig:
         """How many of the vectors step `step` uses."""
         joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
         return min(self.num_vectors, joined)
+
+    def evaluates_after(self, step: int) -> bool:
+        return step % self.evaluate_every == 0 or step == self.steps
+
+    def previews_after(self, step: int) -> bool:
+        return self.preview_every > 0 and (step % self.preview_every == 0 or step == self.steps)
+
+    def saves_after(self, step: int) -> bool:
+        return step % self.checkpoint_every == 0 and step < self.steps
+
+    def pauses_after(self, step: int) -> bool:
+        """Whether more happens after update `step` than the next update."""
+        return self.evaluates_after(step) or self.previews_after(step) or self.saves_after(step)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step `step`, counted from 1."""
