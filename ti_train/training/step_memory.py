@@ -17,11 +17,11 @@ from .config import TrainConfig
 
 GIB = 2**30
 # By the width of the text that the U-Net attends to: bytes for each place of a picture's latents, in half precision,
-# with gradient checkpointing and without. Measured with benchmarks/memory.py; the larger of the hosts' figures.
+# with gradient checkpointing and without. Measured with benchmarks/memory.py.
 A_PLACE = {
     768: (62_000, 205_000),  # Stable Diffusion 1
     1024: (62_000, 205_000),  # 2: the U-Net of 1 with wider text
-    2048: (62_000, 345_000),  # XL
+    2048: (46_000, 345_000),  # XL, of the command line's host; ComfyUI keeps 2.7 GiB a picture of its encoders more
 }
 TEXT = 0.4 * GIB  # the text encoders' activations, and tables that a host casts to fp32
 
