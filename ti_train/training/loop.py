@@ -85,8 +85,10 @@ def train(
         count = config.vectors_at(step)
         used, words = first_of(now, count), {WORD: first_of(vectors, count)}
         norm, cosine = torch.stack([mean_norm(used), mean_cosine(used, first_of(start, count))]).tolist()
-        due = step % config.evaluate_every == 0 or step == config.steps
-        return Step(step, loss, fixed_batch.loss(host, words) if due else None, rate, norm, cosine, seconds)
+        if step % config.evaluate_every and step < config.steps:
+            return Step(step, loss, None, rate, norm, cosine, seconds)
+        measured = as_embedding(State(step, seconds, dict(now), start, {}), config, host)
+        return Step(step, loss, fixed_batch.loss(host, words), rate, norm, cosine, seconds, measured)
 
     try:
         files.save(done, as_embedding(done, config, host))  # a folder that cannot be written to is told now
