@@ -43,7 +43,7 @@ def test_its_events_and_its_embedding_are_those_of_the_loop(host, dataset, setti
     session = Session(config, tmp_path / "session")
     events = list(session.train(host, dataset))
     assert [type(event) for event in events] == [type(event) for event in plain]
-    assert session.complete
+    assert session.done is events[-1]
     assert vectors(session.file).equal(vectors(tmp_path / "plain" / "my-toy.safetensors"))
     assert [file.name for file in session.file.parent.iterdir()] == ["my-toy.safetensors"], "no records unasked"
 
@@ -76,7 +76,7 @@ def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(
     first, second = (Session(settings(), tmp_path, records) for _ in range(2))
     leave_after(first, host, dataset, 3)
     assert records.plot.is_file()
-    assert not first.complete
+    assert first.done is None
     list(second.train(host, dataset, resume=True))
     for steps in (second.steps, read_steps(records.log)):
         assert [step.step for step in steps] == [0, 1, 2, 3, 4, 5, 6]

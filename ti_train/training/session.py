@@ -87,7 +87,7 @@ class Session:
         self.file = RunFiles(folder, config.name, {}).embedding
         self.steps: list[Step] = []  # without their embeddings; with records, those before an interruption too
         self.best: Best | None = None
-        self.complete = False
+        self.done: Done | None = None
         self.pace = Pace(config.steps)
         self._log: StepLog | None = None
 
@@ -134,10 +134,10 @@ class Session:
                 number = self.config.preview_prompts.index(event.prompt)
                 event.image.save(self.records.preview(event.step, number))
             case Done():
-                self.complete = True
                 if self.keep == "best" and self.best:
                     self.keep_best()
-                    return replace(event, embedding=self.best.embedding)
+                    event = replace(event, embedding=self.best.embedding)
+                self.done = event
         return event
 
     def _add(self, step: Step) -> None:
