@@ -8,16 +8,22 @@ from collections.abc import Sequence
 
 from . import __version__
 from .commands import convert, demo, evaluate, generate, inspect, merge, train
+from .device import full_memory_as_user_error
 from .errors import UserError
 
 COMMANDS = (train, generate, evaluate, inspect, convert, merge, demo)
 INTERRUPTED = 130
+DOES_NOT_FIT = (
+    "Give a lower --resolution or a smaller --batch-size where the command has one, close other programs that use the "
+    "memory, or compute in the computer's own with --device cpu."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with full_memory_as_user_error(DOES_NOT_FIT):
+            arguments.run(arguments)
     except (UserError, OSError) as error:
         print(f"ti_train: {error}", file=sys.stderr)
         return 1

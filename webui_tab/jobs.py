@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from modules import call_queue, devices, progress, shared
 
 from ..ti_train.data.dataset import find_pictures
+from ..ti_train.device import full_memory, is_out_of_memory
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
@@ -25,6 +25,7 @@ from .request import TrainRequest
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are remembered
+DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
 class StopTraining(Exception):  # noqa: N818
@@ -133,9 +134,9 @@ def _outcome(job: Job) -> tuple[str, str]:
         return INTERRUPTED, ""
     except UserError as error:
         return FAILED, str(error)
-    except torch.cuda.OutOfMemoryError:  # outside of the steps: the pictures' latents take it too
-        return FAILED, "The GPU's memory is full. Lower the resolution, or close other programs that use the GPU."
     except Exception as error:
+        if is_out_of_memory(error):  # outside of the steps: the pictures' latents take it too
+            return FAILED, full_memory(error, DOES_NOT_FIT)
         log.exception("The training of '%s' failed", job.request.name)
         return FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
     return DONE, ""

@@ -57,7 +57,14 @@ class TrainRequest(BaseModel):
     )
     resolution: int = Field(default=0, description="Side in pixels; 0: the model's own.", ge=0, le=2048)
     gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
-    seed: int = Field(default=0, description="Of all random numbers; the same seed learns the same word.", ge=0)
+    deterministic: bool = Field(
+        default=False, description="On a GPU too, the same digits every time, where PyTorch has kernels for it: slower."
+    )
+    seed: int = Field(
+        default=0,
+        description="Of all random numbers; the same seed learns the same word (deterministic: to the bit).",
+        ge=0,
+    )
     progressive_every: int = Field(default=0, description="Steps between vectors that join in; 0: all at once.", ge=0)
     per_image_words: float = Field(
         default=0.0,

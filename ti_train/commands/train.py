@@ -103,6 +103,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="less memory for a third more time",
     )
     add(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="on a GPU too, the same digits every time, where PyTorch has kernels for it: slower (a CPU needs none)",
+    )
+    add(
         "--preview-prompt",
         action="append",
         metavar="PROMPT",
@@ -164,6 +170,7 @@ def run(a: argparse.Namespace) -> None:
         mask=a.mask,
         square=a.square,
         gradient_checkpointing=a.gradient_checkpointing,
+        deterministic=a.deterministic,
         preview_prompts=tuple(dict.fromkeys(a.preview_prompt or ())) or None,
         preview_negative=a.preview_negative,
         preview_seed=a.preview_seed,
