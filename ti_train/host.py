@@ -103,7 +103,10 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels that the model was trained on
     resolution: int  # side in pixels of the pictures that the model was trained on
-    fingerprint: str  # tells one set of weights from another
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one set of weights from another."""
 
     def training(self, gradient_checkpointing: bool = False) -> AbstractContextManager[None]:
         """Makes the model differentiable inside the context and puts everything back on leaving it."""
