@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..ti_train.data.dataset import weighed
+from ..ti_train.data.dataset import with_repeats
 from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
@@ -94,7 +94,7 @@ class TrainRequest(BaseModel):
 
     def folders(self) -> dict[Path, int]:
         """The folders with the pictures, and how often theirs come in a round. Raises UserError."""
-        return weighed([self.pictures, *self.more_pictures], folders.picture_folder)
+        return with_repeats([self.pictures, *self.more_pictures], folders.picture_folder)
 
     def target(self) -> Path:
         """The word's file. Raises UserError for one that is there and shall stay, or for nothing to resume."""

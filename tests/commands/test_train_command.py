@@ -138,7 +138,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
         (["--device", "cuda:99x"], "The device 'cuda:99x' is not there"),
         (["--device", "abacus"], "The device 'abacus' is not there"),
         (["--captions", "--templates", "style"], "Give --captions or --templates, not both"),
-        (["--init", "none.safetensors"], "There is no embedding file"),
+        (["--init", "none.safetensors"], "The embedding file"),
         (["--num-vectors", "76"], "The prompt does not fit"),
         (["--out", __file__], "cannot be written to"),
     ],

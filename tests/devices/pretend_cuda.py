@@ -94,6 +94,11 @@ class Stream:
         return lambda *_, **__: True
 
 
+class Event(Stream):
+    def synchronize(self) -> None:
+        count("WAIT for an event")
+
+
 def _answers() -> dict[str, Any]:
     """What programs ask of torch.cuda."""
     major, minor = Card.capability
@@ -119,7 +124,7 @@ def _answers() -> dict[str, Any]:
         "set_rng_state": lambda state, *_: Card.generator.set_state(state),
         "manual_seed": lambda seed: Card.generator.manual_seed(seed),
         "manual_seed_all": lambda seed: Card.generator.manual_seed(seed),
-        "Stream": Stream, "Event": Stream, "current_stream": Stream, "default_stream": Stream,
+        "Stream": Stream, "Event": Event, "current_stream": Stream, "default_stream": Stream,
         "stream": lambda stream: stream or Stream(), "device": lambda *_: contextlib.nullcontext(),
     }  # fmt: skip
 

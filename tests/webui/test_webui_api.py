@@ -272,7 +272,7 @@ def test_a_mask_says_what_is_learnt_and_folders_are_weighed(server):
     learn(server, name="unmasked", pictures="masked", mask="none")
     assert not np.array_equal(vectors(server, "masked"), vectors(server, "unmasked"))
     twice = learn(server, name="weighed", more_pictures=["more:2"])
-    assert any("is the same picture as" in message for message in twice["messages"])
+    assert any("is the same image as" in message for message in twice["messages"])
 
 
 def test_a_file_of_ours_that_is_dropped_into_the_folder_works(server):

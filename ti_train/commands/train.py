@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
-from ..data.dataset import Dataset, find_pictures, weighed
+from ..data.dataset import Dataset, find_pictures, with_repeats
 from ..data.masks import Source
 from ..errors import UserError
 from ..events import Done, Step, Warning
@@ -179,7 +179,7 @@ def run(a: argparse.Namespace) -> None:
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
-    folders = weighed(a.images)
+    folders = with_repeats(a.images)
     for folder in folders:
         find_pictures(folder)  # before the model is loaded
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)

@@ -88,7 +88,7 @@ def updates(
     optimizer, size = trained.optimizer, config.effective_batch
     for step in range(done + 1, config.steps + 1):
         generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
-        pictures = dataset.shown((step - 1) * size, size, config.seed)
+        pictures = dataset.take((step - 1) * size, size, config.seed)
         x0 = draw_latents(pictures, generator)
         noise = draw_noise(x0, generator)
         sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
