@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as management
+import torch
 from PIL import Image
 
 from ..ti_train.data.dataset import Dataset
@@ -35,7 +36,7 @@ def learn(
     live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
     with followed(live):
         try:
-            with closing(session.train(host, dataset, resume, management.soft_empty_cache)) as events:
+            with closing(session.train(host, dataset, resume, release)) as events:
                 for event in events:
                     live.show(event, session, host)
                     previews += [event.image] if isinstance(event, Preview) else []
@@ -50,3 +51,9 @@ def learn(
             return session.done.embedding, session, previews
         log.info("Stopped. The best word so far, of step %s, is kept in %s.", session.keep_best(), session.file)
         return load_embedding(session.file), session, previews
+
+
+def release() -> None:
+    """Unloads every model from the GPU; the next step loads those of the training again."""
+    with torch.inference_mode():  # as the host moves them
+        management.unload_all_models()

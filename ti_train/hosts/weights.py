@@ -109,9 +109,15 @@ def checkpointed(
 
 
 def _blocks(network: nn.Module, in_list: bool = False) -> Iterator[nn.Module]:
-    """The members of the network's lists of modules, nested lists opened."""
+    """The members of the network's lists of modules, nested lists opened.
+
+    Of a member that has a list of its own it is that list's members: one of Stable Diffusion XL's transformers has ten
+    blocks, whose activations would all be there at once while it is computed again.
+    """
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             yield from _blocks(child, in_list=True)
+        elif in_list and any(isinstance(part, nn.ModuleList) for part in child.modules()):
+            yield from _blocks(child)
         elif in_list:
             yield child

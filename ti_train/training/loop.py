@@ -26,6 +26,7 @@ from .checkpoint import RunFiles, State, as_embedding
 from .config import TrainConfig
 from .initial_vectors import untrained
 from .prompt_sampling import check_longest_prompt, with_the_word
+from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
 from .validation import FixedBatch
 
@@ -52,6 +53,9 @@ def train(
     done, more = (files.load(), []) if resume else untrained(host, dataset, config)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.own)
+    memory = step_memory(host.widths, dataset, config)
+    with host.training(config.gradient_checkpointing, memory):  # the host makes room now, and this is what is left
+        more += shortage(host.device, host.widths, dataset, config)
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
     side, skipped = config.resolution or dataset.resolution, 0
 

@@ -39,6 +39,7 @@ class DiffusersHost(Adapter):
         resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         super().__init__(device, widths, PREDICTIONS[pipeline.scheduler.config.prediction_type], sigmas, resolution)
         pipeline.set_progress_bar_config(disable=True)
+        pipeline.vae.enable_slicing()  # decodes one picture at a time: in fp32, one of a megapixel takes 3 GiB
         self._place()
 
     def _place(self) -> None:
@@ -70,7 +71,7 @@ class DiffusersHost(Adapter):
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.unet, *self.text_encoders
 
-    def _load(self) -> None:
+    def _load(self, memory: int = 0) -> None:
         """They stay where `_place` has put them."""
 
     def _fingerprint(self) -> str:

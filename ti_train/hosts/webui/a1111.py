@@ -36,7 +36,7 @@ class A1111Host(WebUIHost):
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
         super().__init__(model, model.parameterization, sigmas_of(alphas), devices.device)
 
-    def _load(self) -> None:
+    def _load(self, _memory: int = 0) -> None:
         if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
