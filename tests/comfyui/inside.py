@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"name": "word", "init": "toy", "steps": 4, "batch_size": 2, "evaluate_every": 2, "checkpoint_every": 1}
 
 
-def enter_comfyui() -> None:
-    """ComfyUI's modules become importable, as its main.py leaves them with --cpu."""
+def enter_comfyui(*flags: str) -> None:
+    """ComfyUI's modules become importable, as its main.py leaves them with these flags."""
     sys.path.insert(0, ".")
-    sys.argv[1:] = ["--cpu"]
+    sys.argv[1:] = flags
     import comfy.options
 
     comfy.options.enable_args_parsing()
@@ -269,7 +269,7 @@ CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_me
 
 
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
-    enter_comfyui()
+    enter_comfyui("--cpu")
     pack()
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):

@@ -138,7 +138,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
         (["--device", "abacus"], "The device 'abacus' is not there"),
         (["--captions", "--templates", "style"], "Give --captions or --templates, not both"),
         (["--init", "none.safetensors"], "The embedding file"),
-        (["--num-vectors", "76"], "The prompt does not fit"),
+        (["--num-vectors", "75"], "The prompt does not fit"),
         (["--out", __file__], "cannot be written to"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",

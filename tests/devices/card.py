@@ -8,6 +8,7 @@ way.
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ def remember(tensor: Tensor, size: int) -> None:
     Card.peak = max(Card.peak, Card.used)
 
 
-def to_card(cpu: Tensor) -> Tensor:
+def to_card(cpu: Tensor, copied: bool = True) -> Tensor:
     """A new tensor of the card with what a CPU tensor holds, and its strides where it has no gaps."""
     extent = 1 + sum((n - 1) * s for n, s in zip(cpu.shape, cpu.stride(), strict=True)) if cpu.numel() else 0
     cpu = cpu if extent == cpu.numel() else cpu.contiguous()
@@ -67,7 +68,8 @@ def to_card(cpu: Tensor) -> Tensor:
     take(size, "an allocation")
     tensor = _tensor(0, size, cpu, KDL_CUDA)
     if size:
-        on_cpu(tensor).copy_(cpu)
+        if copied:
+            on_cpu(tensor).copy_(cpu)
         remember(tensor, size)
     return tensor
 
@@ -91,19 +93,25 @@ CODES = {  # dtype -> DLDataTypeCode, bits
 
 _capsule = ctypes.pythonapi.PyCapsule_New
 _capsule.restype, _capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-_libc = ctypes.CDLL(None)
-_libc.aligned_alloc.restype, _libc.aligned_alloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t, ctypes.c_size_t)
-_FREE = ctypes.cast(_libc.free, ctypes.c_void_p).value
+
+
+@functools.cache
+def _c_library() -> tuple[Callable[[int, int], int], int | None]:
+    """aligned_alloc, and the address of free. When it is first wanted: Windows has no such library."""
+    library = ctypes.CDLL(None)
+    library.aligned_alloc.restype, library.aligned_alloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t, ctypes.c_size_t)
+    return library.aligned_alloc, ctypes.cast(library.free, ctypes.c_void_p).value
 
 
 def _tensor(address: int, size: int, like: Tensor, device: int) -> Tensor:
     """A tensor over memory at `address`, or, where that is 0, over `size` new bytes."""
-    block = _libc.aligned_alloc(ALIGNMENT, HEAD + (0 if address else size + -size % ALIGNMENT + ALIGNMENT))
+    allocate, free = _c_library()
+    block = allocate(ALIGNMENT, HEAD + (0 if address else size + -size % ALIGNMENT + ALIGNMENT))
     head = (ctypes.c_char * HEAD).from_address(block)
     code, bits = CODES.get(like.dtype, (1, 8 * like.itemsize))
     shape, strides = block + SHAPE, block + SHAPE + 8 * MOST
     # data, device (type, id), dimensions, dtype (code, bits, lanes), shape, strides, offset, context, deleter
-    fields = address or block + HEAD, device, 0, like.dim(), code, bits, 1, shape, strides, 0, 0, _FREE
+    fields = address or block + HEAD, device, 0, like.dim(), code, bits, 1, shape, strides, 0, 0, free
     struct.pack_into("=QiiiBBHQQQQQ", head, 0, *fields)
     _pack(head, SHAPE, like.shape)
     _pack(head, SHAPE + 8 * MOST, like.stride())

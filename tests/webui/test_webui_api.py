@@ -234,6 +234,7 @@ OPTIONS = {
     "templates": "captions", "shuffle_tags": True, "drop_tags": 0.25, "keep_tags": 1, "flip": True,
     "progressive_every": 2, "per_image_words": 0.25, "coarse_weight": 0.5, "checkpoint_every": 2, "num_vectors": 2,
     "preview_negative": "dark", "preview_seed": 7, "seed": 3, "gradient_checkpointing": True, "deterministic": True,
+    "evaluate_every": 2,
 }  # fmt: skip
 
 

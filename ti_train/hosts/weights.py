@@ -7,8 +7,8 @@ training step. Copying the weights was the alternative: it doubles the memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -89,11 +89,18 @@ def _over(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def checkpointed(network: nn.Module) -> Iterator[None]:
-    """Keeps no activations inside the network's blocks: backward computes them again."""
+def checkpointed(
+    network: nn.Module, precision: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Iterator[None]:
+    """Keeps no activations inside the network's blocks: backward computes them again.
+
+    precision: the context of the forward pass, where it is not PyTorch's autocast, which backward enters by itself.
+    """
     blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
     for block in blocks:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = functools.partial(
+            checkpoint, block.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), precision())
+        )
     try:
         yield
     finally:

@@ -53,9 +53,8 @@ def load_whole(*patchers: Any) -> None:
     for patcher in patchers:
         if getattr(patcher.model, "model_lowvram", False):
             raise UserError(
-                f"{type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) does not fit into the GPU's "
-                "memory whole, which training needs. Close other programs, or start ComfyUI without --lowvram "
-                "and --novram."
+                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, and "
+                "training needs it whole in the GPU's memory. Start ComfyUI without --novram (--lowvram may stay)."
             )
 
 
