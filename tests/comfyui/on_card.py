@@ -64,7 +64,7 @@ CASES = {
 
 
 def try_all(checkpoint: str, lora: str, folder: str, only: list[str] | None = None) -> dict[str, dict[str, Any]]:
-    """By case: is "picture" that of before, which weights are "changed", "vectors" of the word, "dtype"; or an "error"."""
+    """By case: is "picture" that of before, which weights are "changed", the "vectors" and "dtype"; or an "error"."""
     enter_comfyui()
     pack()
     sample_in_two_steps()
