@@ -26,15 +26,14 @@ class Card:
     """What is pretended, and what has been seen of it: one card for a process."""
 
     total = 24 * GIB  # bytes
+    computes = True  # off: large tensors are allocated, and no kernel writes into them (uncomputed.py)
     used = 0  # bytes at the last count: what has been freed since is still in it
-    peak = 0  # the most that `used` has been, bytes
-    exact = False  # counts at every allocation, which makes `peak` exact; slow
+    peak = 0  # the most that has been used at once, bytes
     capability = (8, 6)
     generator = torch.Generator()  # of the numbers that are drawn on the card
     seen: ClassVar[Counter[str]] = Counter()  # kernels by name, and "WAIT for ..." for what the host had to wait
     fail_at: Callable[[str], bool] | None = None  # asked before each kernel: is the memory full now?
     blocks: ClassVar[list[tuple[StorageWeakRef, int]]] = []  # every storage on the card, and its bytes
-    counted = 0  # blocks that the last count found
 
 
 def take(size: int, name: str) -> None:
@@ -47,29 +46,34 @@ def take(size: int, name: str) -> None:
 def count_used() -> int:
     """The bytes that are still used."""
     Card.blocks = [block for block in Card.blocks if not block[0].expired()]
-    Card.used, Card.counted = sum(size for _, size in Card.blocks), len(Card.blocks)
+    Card.used = sum(size for _, size in Card.blocks)
     return Card.used
 
 
 def remember(tensor: Tensor, size: int) -> None:
-    """Counts a new tensor's bytes until its storage is freed."""
+    """Counts a new tensor's bytes until its storage is freed; a count only where there could be a new peak."""
     Card.blocks.append((StorageWeakRef(tensor.untyped_storage()), size))
     Card.used += size
-    if Card.exact or len(Card.blocks) > Card.counted + 4096:
-        count_used()
-    Card.peak = max(Card.peak, Card.used)
+    if Card.used > Card.peak:
+        Card.peak = max(Card.peak, count_used())
 
 
 def to_card(cpu: Tensor, copied: bool = True) -> Tensor:
     """A new tensor of the card with what a CPU tensor holds, and its strides where it has no gaps."""
-    extent = 1 + sum((n - 1) * s for n, s in zip(cpu.shape, cpu.stride(), strict=True)) if cpu.numel() else 0
-    cpu = cpu if extent == cpu.numel() else cpu.contiguous()
-    size = cpu.numel() * cpu.itemsize
+    tensor = allocate(cpu)
+    if copied and tensor.numel():
+        on_cpu(tensor).copy_(cpu)
+    return tensor
+
+
+def allocate(like: Tensor) -> Tensor:
+    """A new tensor of the card with a tensor's shape and type, and its strides where it has no gaps; nothing in it."""
+    extent = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True)) if like.numel() else 0
+    like = like if extent == like.numel() else torch.empty_like(like, memory_format=torch.contiguous_format)
+    size = like.numel() * like.itemsize
     take(size, "an allocation")
-    tensor = _tensor(0, size, cpu, KDL_CUDA)
+    tensor = _tensor(0, size, like, KDL_CUDA)
     if size:
-        if copied:
-            on_cpu(tensor).copy_(cpu)
         remember(tensor, size)
     return tensor
 

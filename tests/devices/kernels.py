@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .card import CUDA, Card, on_cpu, take, to_card
+from .uncomputed import fused_attention, goes_uncomputed, uncomputed
 
 aten = torch.ops.aten
 BACKEND_NEUTRAL = {  # PyTorch's own work on any device, or are replaced below
@@ -76,6 +77,8 @@ def _kernel(op: Any) -> Callable[..., Any]:
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         if "generator" in order[len(args) :]:
             kwargs = kwargs | {"generator": Card.generator}
+        if not Card.computes and where.type == "cuda" and name not in WAITING and goes_uncomputed(name, given):
+            return uncomputed(op, dict(zip(order, args, strict=False)) | kwargs, written)
         lowered = {id(tensor): on_cpu(tensor) for tensor in there}
         with torch._C._AutoDispatchBelowAutograd():
             low = _mapped(lambda x: lowered.get(id(x), x), (args, kwargs))
@@ -159,7 +162,9 @@ def count(name: str, args: tuple[Any, ...] = ()) -> None:
 def _attention(
     q: Any, k: Any, v: Any, mask: Any = None, dropout: float = 0.0, causal: bool = False, **more: Any
 ) -> Any:
-    """Which kernel computes it is chosen in C++, by asking the card: here it is the plain one."""
+    """Which kernel computes it is chosen in C++, by asking the card: here it is the plain one, or none."""
+    if not Card.computes:
+        return fused_attention(q, k, v, mask, dropout, causal, more.get("scale"))
     return aten._scaled_dot_product_attention_math(q, k, v, mask, dropout, causal, None, **more)[0]
 
 

@@ -42,8 +42,8 @@ class ComfyHost(Adapter):
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
 
-    def _load(self) -> None:
-        load_whole(self.model, self.clip.patcher)
+    def _load(self, memory: int = 0) -> None:
+        load_whole(self.model, self.clip.patcher, memory=memory)
 
     def _fingerprint(self) -> str:
         network = self.model.model.diffusion_model
