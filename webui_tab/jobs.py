@@ -185,6 +185,7 @@ def _train(job: Job) -> None:
     except host.Interrupted:
         raise StopTraining from None
     finally:
+        host.give_back()
         if record:
             record.close()
             _draw(job, record)

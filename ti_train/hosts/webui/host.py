@@ -106,6 +106,9 @@ class WebUIHost(Adapter):
         self.read_folder()
         forget_conditions()
 
+    def give_back(self) -> None:
+        """Has the WebUI move the model's parts as it does without us; a later step takes them anew."""
+
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
