@@ -49,8 +49,8 @@ def kind_of(webui: Path) -> str:
 class Server:
     """`base` holds everything that the WebUI writes: models, embeddings, extensions and settings.
 
-    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it; None: the user's own. on_cpu: in fp32; else as the
-    WebUI wants it for the device. card: GiB of a pretended CUDA device to run on.
+    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it; None: the user's own. on_cpu: in fp32; otherwise
+    as the WebUI wants it. card: GiB of a pretended CUDA device to run on.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from devices.card import GIB, Card, count_used
 from fastapi import Body
 from modules import call_queue, script_callbacks, shared
+from ti_train_extension_pack.ti_train.events import Event, Preview, Step
 from ti_train_extension_pack.ti_train.host import SampleRequest
 from ti_train_extension_pack.ti_train.training import loop
 from ti_train_extension_pack.webui_tab import jobs
@@ -18,8 +18,8 @@ from ti_train_extension_pack.webui_tab.hosts import connect
 
 SPARE = 64 * 2**20  # bytes
 WHOLE = Card.total
-SHOWN = {"step": "_show_step", "preview": "_show_preview"}
-show = {name: getattr(jobs, name) for name in SHOWN.values()}
+KINDS = {"step": Step, "preview": Preview, "nothing": ()}
+show = jobs._show
 
 loop.SampleRequest = partial(SampleRequest, steps=2)  # a preview of the tests is quick
 
@@ -47,12 +47,12 @@ def unload() -> None:
 def unload_after(what: str = Body(..., embed=True)) -> None:
     """Unloads after each "step" or "preview" of a training; "nothing": no longer."""
 
-    def shown_and_unloaded(original: Callable[..., None], *args: Any) -> None:
-        original(*args)
-        unload()
+    def shown_and_unloaded(job: jobs.Job, event: Event) -> None:
+        show(job, event)
+        if isinstance(event, KINDS[what]):
+            unload()
 
-    for name, original in show.items():
-        setattr(jobs, name, partial(shown_and_unloaded, original) if SHOWN.get(what) == name else original)
+    jobs._show = shown_and_unloaded
 
 
 def resize(what: str = Body(..., embed=True)) -> None:
