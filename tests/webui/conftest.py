@@ -56,7 +56,7 @@ def start(
     for file in (checkpoint, checkpoint.with_suffix(".yaml")):
         if file.exists():
             (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
-    return Server(webui, base, hub, flags, card)
+    return Server(webui, base, hub, flags, card=card)
 
 
 @pytest.fixture(scope="session")
