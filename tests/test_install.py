@@ -138,7 +138,7 @@ def test_a_complete_environment_is_used_as_it_is(monkeypatch, pip):
     assert install.main(["--demo", "--", "--steps", "2"]) == 0
     [command] = pip.commands
     assert command == [
-        install.python_of(install.ROOT / ".venv"), "-m", "ti_train", "demo", "--steps", "2"
+        install.python_of(install.ROOT / ".venv"), "-m", "demo", "--steps", "2"
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: python -m ti_train {train,generate,evaluate,inspect,convert,merge,demo}."""
+"""The command line: python -m ti_train {train,generate,evaluate,inspect,convert,merge}."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import convert, demo, evaluate, generate, inspect, merge, train
+from .commands import convert, evaluate, generate, inspect, merge, train
 from .errors import UserError
 
-COMMANDS = (train, generate, evaluate, inspect, convert, merge, demo)
+COMMANDS = (train, generate, evaluate, inspect, convert, merge)
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    return run(parser().parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command that was parsed; returns the exit status."""
     try:
         arguments.run(arguments)
     except (UserError, OSError) as error:
