@@ -2,7 +2,8 @@
 
 python install.py                   what a host calls: adds what its Python misses, moves nothing
 python install.py --demo            makes .venv if there is none, and runs the demo in it
-python install.py --test [-- ...]   the same with the tools: ruff, mypy, pytest (gets the rest)
+python install.py --check           the same with the tools: ruff and mypy
+python install.py --test [-- ...]   --check, then pytest (gets the rest)
 python install.py --test --oldest   pytest on the oldest libraries; needs Python 3.10 or 3.11
 
 No syntax here is newer than Python 3.8, so that an old Python gets far enough to be told.
@@ -146,17 +147,27 @@ def demo(rest: list[str]) -> int:
     return subprocess.run([python, "-m", "demo", *rest], cwd=ROOT).returncode
 
 
-def test(oldest: bool, rest: list[str]) -> int:
-    if oldest:
-        steps, python = [], ready(".venv-oldest", requirements("tests/oldest.txt"))
-    else:
-        steps = ["ruff check .", "ruff format --check .", "mypy"]
-        python = ready(".venv", requirements("requirements.txt") + extra("test"))
+CHECKS = ("ruff check .", "ruff format --check .", "mypy")
+
+
+def check(python: str) -> list[str]:
+    """The checks that fail."""
     failed = []
-    for step in steps:
+    for step in CHECKS:
         say(step)
         if subprocess.run([python, "-m", *step.split()], cwd=ROOT).returncode:
             failed.append(step)
+    return failed
+
+
+def development() -> str:
+    """The Python of the environment with the tools."""
+    return ready(".venv", requirements("requirements.txt") + extra("test"))
+
+
+def test(oldest: bool, rest: list[str]) -> int:
+    python = ready(".venv-oldest", requirements("tests/oldest.txt")) if oldest else development()
+    failed = [] if oldest else check(python)
     say(f"pytest (failed so far: {', '.join(failed)})" if failed else "pytest")
     code = subprocess.run([python, "-m", "pytest", "-q", *rest], cwd=ROOT).returncode
     return code or len(failed)
@@ -167,6 +178,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(usage=(__doc__ or "").split("\n\n")[1])
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--demo", action="store_true")
+    mode.add_argument("--check", action="store_true")
     mode.add_argument("--test", action="store_true")
     mode.add_argument("--unmet", type=json.loads, help=argparse.SUPPRESS)  # asked by unmet_in
     parser.add_argument("--oldest", action="store_true")
@@ -179,6 +191,8 @@ def main(argv: list[str]) -> int:
         return 0
     if asked.demo:
         return demo(rest)
+    if asked.check:
+        return len(check(development()))
     return test(asked.oldest, rest) if asked.test else set_up_host()
 
 

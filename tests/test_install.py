@@ -170,6 +170,12 @@ def test_pytest_runs_last_and_any_failure_counts(monkeypatch, pip, capsys):
     assert "failed so far: ruff check ., ruff format --check ., mypy" in capsys.readouterr().out
 
 
+def test_the_checks_run_without_the_tests(monkeypatch, pip):
+    monkeypatch.setattr(install, "unmet_in", lambda venv, wanted: [])
+    assert install.main(["--check"]) == 0
+    assert [command[2] for command in pip.commands] == ["ruff", "ruff", "mypy"]
+
+
 # --- Requirements -------------------------------------------------------------
 
 

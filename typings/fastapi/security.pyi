@@ -1,0 +1,6 @@
+class HTTPBasicCredentials:
+    username: str
+    password: str
+
+class HTTPBasic:
+    def __call__(self, request: object) -> HTTPBasicCredentials: ...

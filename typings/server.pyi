@@ -1,0 +1,4 @@
+from typing import Any, ClassVar
+
+class PromptServer:
+    instance: ClassVar[Any]
