@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import UserError
@@ -165,8 +166,8 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
 
 
 def _encode(host: Host, numbers: Sequence[int], pictures: Sequence[Picture]) -> Iterator[Encoded]:
-    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures])).permute(0, 3, 1, 2)
-    latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
+    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+    latents = host.latents(rearrange(pixels, "n h w c -> n c h w").float().div(127.5).sub(1).to(host.device))
     means = latents.mean.float().cpu()
     variances = [None] * len(pictures) if latents.log_variance is None else latents.log_variance.float().cpu()
     for n, p, mean, variance in zip(numbers, pictures, means, variances, strict=True):
