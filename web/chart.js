@@ -1,22 +1,4 @@
-// The arithmetic of the loss chart: no page, no state. Points are [step, value], by rising step.
-
-/** At most `most` points, evenly spread over the steps, by halving however often; first and last stay. */
-export function thinned(points, most, stepOf = ([step]) => step) {
-  for (let span = 2; points.length > most; span *= 2) {
-    const part = (i) => Math.floor(stepOf(points[i]) / span);
-    points = points.filter((_, i) => i === 0 || i === points.length - 1 || part(i) !== part(i - 1));
-  }
-  return points;
-}
-
-/** An exponential mean; without it the noise of the steps' loss would hide the curve. */
-export function smoothed(points, weight = 0.9) {
-  let mean;
-  return points.map(([step, value]) => {
-    mean = mean === undefined ? value : weight * mean + (1 - weight) * value;
-    return [step, mean];
-  });
-}
+// The arithmetic of the loss chart: no page, no state. Points are [step, value], by rising step; the server has thinned and smoothed them.
 
 /** [lowest, highest] of the points' values, with a margin; [0, 1] where there are none. */
 export function extent(...curves) {

@@ -1,6 +1,6 @@
 // The live panel of a run, in Train Embedding and in the sidebar: what it has brought so far, and buttons to end or use it.
 
-import { clock, extent, nearest, path, scale, smoothed, ticks } from "./chart.js";
+import { clock, extent, nearest, path, scale, ticks } from "./chart.js";
 import { text } from "./text.js";
 
 const CHART = 120, GAP = 4, MARGIN = 28; // pixels: the chart's least height, between parts, and around all of them
@@ -131,12 +131,11 @@ export class Panel {
   }
 
   drawChart() {
-    const { evaluations, steps, best } = this.run;
-    const noisy = smoothed(this.run.loss);
+    const { loss, evaluations, steps, best } = this.run;
     this.drawn = { width: this.chart.clientWidth, height: this.chart.clientHeight };
     const width = this.drawn.width || 340;
     const height = this.drawn.height || CHART;
-    const [low, high] = extent(noisy, evaluations);
+    const [low, high] = extent(loss, evaluations);
     const x = scale(0, steps, LEFT, width - RIGHT);
     const y = scale(low, high, height - BOTTOM, TOP);
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img" });
@@ -148,7 +147,7 @@ export class Panel {
     for (const step of ticks(0, steps, Math.min(4, Math.ceil(width / 80))).filter(Number.isInteger)) {
       svg.append(element("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
     }
-    svg.append(element("path", { class: "noisy", d: path(noisy, x, y) }));
+    svg.append(element("path", { class: "noisy", d: path(loss, x, y) }));
     svg.append(element("path", { class: "measured", d: path(evaluations, x, y) }));
     if (best) svg.append(element("circle", { class: "best", cx: x(best[0]), cy: y(best[1]), r: 4 }));
     const cursor = element("line", { class: "cursor", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });

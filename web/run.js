@@ -1,25 +1,20 @@
-// What an event adds to a run, which is the server's snapshot of it. No page, no state.
+// What an event changes in a run, which is the server's snapshot of it. No page, no state.
 
-import { thinned } from "./chart.js";
+const WARNINGS = 20; // kept
 
-const MOST = 400, PREVIEWS = 24, WARNINGS = 20; // kept: points of a curve, pictures of a prompt, texts
-
-/** By the event's name: brings a run up to date. What a snapshot had already is left out. */
-export const bring = {
+/** By the event's name: applies it to a run. An event may be older than the snapshot, and then changes nothing. */
+export const applyEvent = {
   progress(run, { run: _, loss, evaluations, ...numbers }) {
-    for (const [name, points] of Object.entries({ loss, evaluations })) {
-      const last = run[name].at(-1)?.[0] ?? -1;
-      run[name] = thinned(run[name].concat(points.filter(([step]) => step > last)), MOST);
+    if (numbers.step < run.step) return;
+    for (const [name, [start, points]] of Object.entries({ loss, evaluations })) {
+      run[name] = run[name].slice(0, start).concat(points); // the server thins its curves: they may change from the beginning
     }
     Object.assign(run, numbers);
   },
 
-  preview(run, { run: _, ...picture }) {
-    if (run.previews.some((other) => other.number === picture.number)) return;
-    const others = run.previews.filter((other) => other.prompt !== picture.prompt);
-    const same = run.previews.filter((other) => other.prompt === picture.prompt);
-    const kept = thinned([...same, picture], PREVIEWS, ({ step }) => step);
-    run.previews = others.concat(kept).sort((a, b) => a.number - b.number);
+  preview(run, { run: _, kept, ...picture }) {
+    if (run.previews.some((other) => other.number >= picture.number)) return;
+    run.previews = [...run.previews, picture].filter(({ number }) => kept.includes(number));
   },
 
   stopping(run) {

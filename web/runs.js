@@ -1,7 +1,7 @@
 // The trainings that this page knows of: the server's snapshots, kept up to date by its events, and the panels that show them.
 
 import { api } from "../../scripts/api.js";
-import { bring } from "./run.js";
+import { applyEvent } from "./run.js";
 
 const KEPT = 8; // runs
 const runs = new Map(); // id -> snapshot, the latest last; a run without a node on this page too: its workflow may be opened later
@@ -12,7 +12,7 @@ export function latest(of = () => true) {
   return [...runs.values()].filter(of).at(-1);
 }
 
-function know(run) {
+function remember(run) {
   runs.set(run.id, run);
   for (const id of [...runs.keys()].slice(0, -KEPT)) runs.delete(id);
 }
@@ -43,7 +43,7 @@ async function fetchRuns() {
   for (const [id, run] of runs) {
     if (!known.has(id) && run.status === "running") run.status = "lost"; // a server that has restarted knows nothing of it
   }
-  for (const run of known.values()) know(run);
+  for (const run of known.values()) remember(run);
 }
 
 /** Listens to the server for as long as the page is there. told(run): after every event and snapshot; ended(run): once. */
@@ -54,15 +54,15 @@ export async function listen({ told, ended }) {
   };
   const update = () => fetchRuns().then(() => show());
   api.addEventListener("ti_train.run", ({ detail }) => {
-    know(detail);
+    remember(detail);
     show(detail);
     if (detail.status !== "running") ended(detail);
   });
-  for (const [name, into] of Object.entries(bring)) {
+  for (const [name, apply] of Object.entries(applyEvent)) {
     api.addEventListener(`ti_train.${name}`, ({ detail }) => {
       const run = runs.get(detail.run);
       if (!run) return update(); // begun before this page heard anything: a snapshot brings all
-      into(run, detail);
+      apply(run, detail);
       show(run);
     });
   }

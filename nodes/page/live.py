@@ -7,7 +7,6 @@ What is kept of a run stays small however long it is: curves and previews are th
 from __future__ import annotations
 
 import io
-import math
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -21,13 +20,14 @@ import comfy.model_management as management
 import torch
 from server import PromptServer
 
+from ...ti_train.drawing.loss_curves import LossCurves
+from ...ti_train.drawing.thinned import Thinned
 from ...ti_train.events import Preview, Step
 from ...ti_train.host import Host, Prompt, Size, Vectors, Words
 from ...ti_train.prompts import WORD
 from ...ti_train.training.config import TrainConfig
-from .thinned import Thinned
 
-POINTS, PREVIEWS, WARNINGS, RUNS = 400, 24, 20, 4  # kept: of each curve, of each prompt, of a run, altogether
+PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: of each prompt, of a run, altogether
 PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
 SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
 RECENT = 20  # steps that tell the speed
@@ -72,7 +72,7 @@ class LiveRun:
             "prompt": first.replace(f"<{config.name}>", written).replace(WORD, written),
         }
         self.status, self.message = "running", ""
-        self.loss, self.evaluations = Thinned[list[float]](POINTS), Thinned[list[float]](POINTS)
+        self.curves = LossCurves()
         self.best: tuple[Step, Vectors] | None = None
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
@@ -80,16 +80,14 @@ class LiveRun:
         self.began = self.told = monotonic()
         self.look_up_at = 0.0
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
-        self.untold: dict[str, list[list[float]]] = {"loss": [], "evaluations": []}
 
     def snapshot(self) -> dict[str, Any]:
         """All there is to see, as JSON."""
-        pictures = [p for of_prompt in self.previews.values() for p in of_prompt]
-        pictures.sort(key=lambda picture: picture["number"])
-        seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in pictures]
+        seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in self._pictures()]
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
         state |= {"previews": seen, "warnings": list(self.warnings)}
-        return self.facts | self.numbers | state | {"loss": list(self.loss), "evaluations": list(self.evaluations)}
+        curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.evaluations)}
+        return self.facts | self.numbers | state | curves
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
         server: Any = getattr(PromptServer, "instance", None)
@@ -99,13 +97,9 @@ class LiveRun:
     def step(self, step: Step, host: Watched) -> None:
         now = monotonic()
         self.recent.append((step.step, now))
-        for key, value in (("loss", step.loss), ("evaluations", step.evaluation)):
-            if value is not None and math.isfinite(value):
-                point = [step.step, value]
-                getattr(self, key).add(point)
-                self.untold[key].append(point)
-        if step.evaluation is not None and math.isfinite(step.evaluation):
-            self._evaluated(step, step.evaluation, host)
+        self.curves.add(step)
+        if step.evaluation is not None:
+            self._evaluated(step, host)
         (first, since), last = self.recent[0], step.step == self.facts["steps"]
         rate = (step.step - first) / (now - since) if now > since else None
         self.numbers |= {
@@ -117,8 +111,8 @@ class LiveRun:
         }
         if last or now - self.told > PAUSE:
             self.told = now
-            self.tell("progress", self.numbers | self.untold)
-            self.untold = {"loss": [], "evaluations": []}
+            curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.evaluations.changes()}
+            self.tell("progress", self.numbers | curves)
             self.say(step)
 
     def say(self, step: Step) -> None:
@@ -131,10 +125,10 @@ class LiveRun:
         if server is not None:
             server.send_progress_text(" · ".join(parts), self.facts["node"], server.client_id)
 
-    def _evaluated(self, step: Step, evaluation: float, host: Watched) -> None:
-        if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing
+    def _evaluated(self, step: Step, host: Watched) -> None:
+        if self.curves.best and self.curves.best[0] == step.step:
             self.best = (step, host.vectors())
-            self.numbers["best"] = [step.step, evaluation]
+            self.numbers["best"] = self.curves.best
         began = monotonic()
         if began > self.look_up_at or step.step == self.facts["steps"]:
             self.numbers |= surroundings(host)
@@ -152,12 +146,16 @@ class LiveRun:
             "height": preview.image.height,
         }
         self.previews.setdefault(preview.prompt, Thinned(PREVIEWS)).add(picture | {"jpeg": data.getvalue()})
-        self.tell("preview", picture)
+        self.tell("preview", picture | {"kept": [p["number"] for p in self._pictures()]})
 
     def picture(self, number: int) -> bytes | None:
         """A preview as a JPEG file; None where it is not kept."""
-        pictures = (p for of_prompt in self.previews.values() for p in of_prompt)
-        return next((p["jpeg"] for p in pictures if p["number"] == number), None)
+        return next((p["jpeg"] for p in self._pictures() if p["number"] == number), None)
+
+    def _pictures(self) -> list[dict[str, Any]]:
+        """The previews that are kept, the oldest first."""
+        kept = (picture for of_prompt in self.previews.values() for picture in of_prompt)
+        return sorted(kept, key=lambda picture: int(picture["number"]))
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
