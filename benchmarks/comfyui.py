@@ -31,7 +31,7 @@ from timing import in_turns, peak_memory
 
 def bare_pass(host: Any, latents: torch.Tensor) -> Callable[[], None]:
     """The work that no trainer can leave out: encode, denoise, and the gradient of a vector."""
-    from pack.ti_train.hosts.comfy_weights import differentiable
+    from pack.ti_train.hosts.weights import frozen
 
     text, network = host.clip.cond_stage_model, host.model.model.diffusion_model
     row = host.vocabulary("clip_l").rows("photo")[0].clone().requires_grad_()
@@ -41,7 +41,7 @@ def bare_pass(host: Any, latents: torch.Tensor) -> Callable[[], None]:
 
     def once() -> None:
         with ExitStack() as stack:
-            stack.enter_context(differentiable(network, text))
+            stack.enter_context(frozen(network, text))
             stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             cond = text.encode_token_weights(tokens)[0]
             cond = cond.reshape(len(latents), -1, cond.shape[-1]).to(host.device)
@@ -63,10 +63,10 @@ def main() -> None:
     import comfyui_version
 
     pack()
-    from pack.ti_train.config import TrainConfig
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
-    from pack.ti_train.loop import train
+    from pack.ti_train.training.config import TrainConfig
+    from pack.ti_train.training.loop import train
 
     with torch.inference_mode(), torch.inference_mode(False):  # as in a node
         host = make_host(*load(a.checkpoint))

@@ -30,7 +30,8 @@ from ti_train.data.picture import Picture  # noqa: E402
 from ti_train.embedding import Embedding  # noqa: E402
 from ti_train.events import Step  # noqa: E402
 from ti_train.host import SampleRequest, Slot  # noqa: E402
-from ti_train.hosts.diffusers.host import DiffusersHost, pick_device, pick_dtype  # noqa: E402
+from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.hosts.diffusers.text import place_vectors  # noqa: E402
 from ti_train.prompts import WORD, Templates  # noqa: E402
 from ti_train.training.checkpoint import RunFiles, State  # noqa: E402

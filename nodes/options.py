@@ -130,6 +130,13 @@ class TrainingOptions(io.ComfyNode):
                     optional=True,
                     tooltip="Tags at a caption's beginning that are neither shuffled nor left out.",
                 ),
+                io.Boolean.Input(
+                    "deterministic",
+                    default=False,
+                    optional=True,
+                    tooltip="The same digits every time on a GPU too, where PyTorch has kernels for it: slower. "
+                    "Off: two runs differ a little there.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", display_name="options", tooltip="For Train Embedding.")],
         )

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
 from ..ti_train.data.dataset import encode_pictures
+from ..ti_train.device import full_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
@@ -20,6 +21,8 @@ from .load_embedding import LoadEmbedding, embedding_path
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
+
+DOES_NOT_FIT = "Give a lower resolution in Training Options, or close other programs that use the GPU."
 
 
 class TrainEmbedding(io.ComfyNode):
@@ -91,7 +94,8 @@ class TrainEmbedding(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFF,
                     control_after_generate=False,  # the page would draw a new one for every Run, and train anew
-                    tooltip="Start of all random numbers; the same seed learns the same vectors again.",
+                    tooltip="Start of all random numbers; the same seed learns the same vectors again, on a GPU but "
+                    "for rounding: see deterministic in Training Options.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -111,7 +115,7 @@ class TrainEmbedding(io.ComfyNode):
                     options=list(EXISTING),
                     default=EXISTING[0],
                     tooltip="If the name exists. new number: learn name-2, name-3 ...; continue: go on with an "
-                    "interrupted training, to the very result it would have had; replace: overwrite it.",
+                    "interrupted training, to the result it would have had; replace: overwrite it.",
                 ),
                 io.Boolean.Input(
                     "save",
@@ -160,7 +164,7 @@ class TrainEmbedding(io.ComfyNode):
         **lists: list[Any],
     ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), full_memory_as_user_error(DOES_NOT_FIT):
             return cls.train(images, captions or [], masks or [], **given)
 
     @classmethod

@@ -26,10 +26,10 @@ def test_one_word_for_one_vector_is_its_row(host, vocabulary):
     ("text", "count", "words", "remark"),
     [
         ("red cat", 2, "red cat", None),
-        ("small red cat", 1, "cat", "starting from 'cat'"),
-        ("small red cat", 2, "red cat", "starting from 'red + cat'"),
-        ("cat", 3, "cat cat cat", "it is repeated"),
-        ("red cat", 3, "red cat red", "it is repeated"),
+        ("small red cat", 1, "cat", "training starts from 'cat'"),
+        ("small red cat", 2, "red cat", "training starts from 'red + cat'"),
+        ("cat", 3, "cat cat cat", "the text is repeated"),
+        ("red cat", 3, "red cat red", "the text is repeated"),
     ],
 )
 def test_a_phrase_keeps_its_last_words_or_is_repeated(vocabulary, text, count, words, remark):
@@ -45,7 +45,7 @@ def test_start_vectors_are_a_copy_of_the_table(vocabulary):
 
 
 def test_a_text_without_a_known_word_is_refused(vocabulary):
-    with pytest.raises(UserError, match="finds no word in the initial text 'zebra'"):
+    with pytest.raises(UserError, match="The initial text 'zebra' has no tokens"):
         from_text(vocabulary, "zebra", 1)
 
 
@@ -70,9 +70,9 @@ def test_hosts_call_the_only_clip_by_names_of_their_own():
 @pytest.mark.parametrize(
     ("vectors", "widths", "sentence"),
     [
-        ({"t5base": 768}, {"clip_l": 768}, r"width 768 \(t5base\), but the model's text encoder wants 768"),
-        ({SINGLE: 768}, {"clip_l": 1024}, "width 768, but the model's text encoder wants 1024"),
-        ({SINGLE: 768}, {"clip_l": 768, "clip_g": 1280}, "wants 768 \\(clip_l\\) \\+ 1280 \\(clip_g\\)"),
+        ({"t5base": 768}, {"clip_l": 768}, r"width 768 \(t5base\), but the model's text encoder needs 768"),
+        ({SINGLE: 768}, {"clip_l": 1024}, "width 768, but the model's text encoder needs 1024"),
+        ({SINGLE: 768}, {"clip_l": 768, "clip_g": 1280}, "needs 768 \\(clip_l\\) \\+ 1280 \\(clip_g\\)"),
         ({"clip_l": 768, "clip_g": 1280}, {"clip_l": 768}, "768 \\(clip_l\\) \\+ 1280 \\(clip_g\\), but"),
     ],
 )
@@ -161,18 +161,18 @@ LONG = Embedding("long", {SINGLE: torch.ones(3, 2)})
 @pytest.mark.parametrize(
     ("words", "how", "weights", "why"),
     [
-        ([ONE], "sum", [1], r"1 word\(s\) and 1 weight\(s\): give two words or more"),
-        ([ONE, OTHER], "sum", [1], r"2 word\(s\) and 1 weight\(s\)"),
+        ([ONE], "sum", [1], r"Got 1 embedding\(s\) and 1 weight\(s\). Give two or more"),
+        ([ONE, OTHER], "sum", [1], r"Got 2 embedding\(s\) and 1 weight\(s\)"),
         (
             [ONE, WIDE],
             "sum",
             [1, 1],
-            r"'one' has vectors of width 2 and 'wide' of 3 \(clip_l\) \+ 4 \(clip_g\): words of",
+            r"'one' has vectors of width 2 and 'wide' of 3 \(clip_l\) \+ 4 \(clip_g\). Embeddings of different",
         ),
-        ([ONE, LONG], "sum", [1, 1], "The words have 2 and 3 vectors. .* 'concatenate' takes any"),
-        ([ONE, LONG], "interpolate", [1, 1], "The words have 2 and 3 vectors"),
-        ([ONE, OTHER, ONE], "interpolate", [1, 1, 1], "'interpolate' is between two words"),
-        ([ONE, OTHER], "interpolate", [2, -1], "with weights from 0 up"),
+        ([ONE, LONG], "sum", [1, 1], "The embeddings have 2 and 3 vectors. .* use 'concatenate' instead"),
+        ([ONE, LONG], "interpolate", [1, 1], "The embeddings have 2 and 3 vectors"),
+        ([ONE, OTHER, ONE], "interpolate", [1, 1, 1], "'interpolate' needs exactly two embeddings"),
+        ([ONE, OTHER], "interpolate", [2, -1], "with weights of 0 or more"),
         ([ONE, OTHER], "interpolate", [0, 0], "that are not both 0"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_mistake_is_no_traceback(tmp_path):
     process = started("inspect", tmp_path / "none.safetensors")
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
-    assert re.fullmatch(r"ti_train: There is no embedding file '[^\n]*'\. Check its name and its folder\.\n", err)
+    assert re.fullmatch(r"ti_train: The embedding file '[^\n]*' does not exist\. Check its name and folder\.\n", err)
 
 
 NO_SIGINT = os.name == "nt" or signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # ignored by jobs in the background

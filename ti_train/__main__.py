@@ -8,10 +8,15 @@ from collections.abc import Sequence
 
 from . import __version__
 from .commands import convert, evaluate, generate, inspect, merge, train
+from .device import full_memory_as_user_error
 from .errors import UserError
 
 COMMANDS = (train, generate, evaluate, inspect, convert, merge)
 INTERRUPTED = 130
+DOES_NOT_FIT = (
+    "Give a lower --resolution or a smaller --batch-size where the command has one, close other programs that use the "
+    "memory, or compute in the computer's own with --device cpu."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command that was parsed; returns the exit status."""
     try:
-        arguments.run(arguments)
+        with full_memory_as_user_error(DOES_NOT_FIT):
+            arguments.run(arguments)
     except (UserError, OSError) as error:
         print(f"ti_train: {error}", file=sys.stderr)
         return 1

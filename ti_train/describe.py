@@ -1,4 +1,4 @@
-"""A learnt word in words: its neighbours in the vocabulary, the lengths of its vectors, where it came from."""
+"""Describes an embedding: nearest words of the vocabulary, norms, provenance."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from .embedding import Embedding
 from .formats import PRECISIONS, Reading, config_of, rounding_error
 from .host import Vectors, Vocabulary
 
-BASE_MODEL = ("sd_checkpoint_name", "ss_sd_model_name", "base_model", "modelspec.architecture")  # by who wrote the file
-SHOWN = ("init", "steps", "learning_rate", "templates", "seed")  # of the settings, those that tell words apart
+BASE_MODEL = (
+    "sd_checkpoint_name",
+    "ss_sd_model_name",
+    "base_model",
+    "modelspec.architecture",
+)  # in the order of preference; each tool writes its own
+SHOWN = ("init", "steps", "learning_rate", "templates", "seed")  # the settings that differ between embeddings most
 
 
 def describe(embedding: Embedding, vectors: Vectors, vocabularies: Mapping[str, Vocabulary]) -> str:
-    """Lines of text; `vectors` are the embedding's under the model's encoder names."""
+    """A description for people. vectors: the embedding's, under the model's encoder names."""
     widths = ", ".join(str(rows.shape[-1]) for rows in vectors.values())
     lines = [f"{embedding.name}: {embedding.num_vectors} vector(s) of width {widths}"]
     for encoder, rows in vectors.items():
         vocabulary = vocabularies[encoder]
-        lines.append(f"lengths of this model's words ({encoder}): {float(vocabulary.norms.median()):.3f} (median)")
+        lines.append(f"median norm of the vocabulary ({encoder}): {float(vocabulary.norms.median()):.3f}")
         for number, row in enumerate(rows, 1):
             near = ", ".join(f"{word} {similarity:.2f}" for word, similarity in vocabulary.nearest(row))
-            lines.append(f"vector {number}: length {float(row.norm()):.3f}, nearest words: {near}")
+            lines.append(f"vector {number}: norm {float(row.norm()):.3f}, nearest words: {near}")
     config = config_of(embedding)
     lines += [f"{key}: {config[key]}" for key in SHOWN if key in config]
     lines += [f"{key}: {embedding.provenance[key]}" for key in ("step", "software") if key in embedding.provenance]
@@ -32,7 +37,7 @@ def describe(embedding: Embedding, vectors: Vectors, vocabularies: Mapping[str, 
 
 
 def facts(reading: Reading) -> dict[str, Any]:
-    """What a file holds, for `inspect`: plain values only."""
+    """The contents of a file as JSON-compatible values, for `inspect`."""
     word = reading.embedding
     step = word.provenance.get("step", "")
     found: dict[str, Any] = {
@@ -57,7 +62,7 @@ def facts(reading: Reading) -> dict[str, Any]:
 
 
 def neighbours(vocabulary: Vocabulary, rows: Tensor) -> dict[str, Any]:
-    """A word's vectors [n, width] among a model's own words, for `inspect`."""
+    """The nearest words of the vocabulary for vectors [n, width], for `inspect`."""
     return {
         "vocabulary norm (median)": round(float(vocabulary.norms.median()), 4),
         "nearest words": [[[near, round(s, 3)] for near, s in vocabulary.nearest(vector)] for vector in rows],
@@ -65,19 +70,20 @@ def neighbours(vocabulary: Vocabulary, rows: Tensor) -> dict[str, Any]:
 
 
 def writing(word: Embedding, names: Iterable[str], layout: str, precision: str, outputs: bool) -> list[str]:
-    """Lines that say what was written; outputs: whether the word has vectors for the encoders' output too."""
+    """A report of what was written. outputs: whether the embedding also has vectors for the encoders' output."""
     sizes = ", ".join(f"{v.shape[0]} x {v.shape[1]} ({encoder})" for encoder, v in word.vectors.items())
     lines = [f"Wrote {' and '.join(names)}: {sizes}, {precision}, as {layout}."]
     if precision != "fp32":
         lines.append(rounding(word, precision))
     if outputs and layout != "onetrainer":
-        lines.append("The vectors for the encoders' output are left out: no tool but OneTrainer uses them.")
+        lines.append("The vectors for the encoders' output were not written: only OneTrainer uses them.")
     return lines
 
 
 def rounding(word: Embedding, precision: str) -> str:
-    """What writing a word as fp16 or bf16 costs, in a sentence."""
+    """One sentence about the rounding error of fp16 or bf16."""
     largest, relative = rounding_error(word, PRECISIONS[precision])
     return (
-        f"Rounding to {precision} changes a value by {largest:.1e} at most, a vector by {relative:.1e} of its length."
+        f"Rounding to {precision} changes each value by at most {largest:.1e}, "
+        f"and each vector by at most {relative:.1e} of its norm."
     )

@@ -1,4 +1,4 @@
-"""A learnt word: its vectors for each text encoder, and where they came from."""
+"""An embedding: its vectors for each text encoder, and where they came from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from .errors import UserError
 from .host import Vectors, Vocabulary
 
-SINGLE = "emb_params"  # the encoder's name in files that do not name it: theirs is the only encoder
-ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # what the only encoder of Stable Diffusion 1 and 2 is called, by host
+SINGLE = "emb_params"  # the encoder's name in files for models with a single text encoder, which do not name it
+ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # the names that hosts give the single text encoder of Stable Diffusion 1 and 2
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """vectors: encoder -> [num_vectors, width] fp32 on the CPU. provenance: what the file's header says."""
+    """vectors: encoder -> [num_vectors, width] fp32 on the CPU. provenance: the file's header."""
 
     name: str
     vectors: dict[str, Tensor]
@@ -29,20 +29,23 @@ class Embedding:
         return next(iter(self.vectors.values())).shape[0]
 
     def fitted_to(self, widths: Mapping[str, int]) -> dict[str, Tensor]:
-        """The vectors under a model's own encoder names. Raises UserError naming both widths where they differ."""
+        """The vectors under the model's encoder names.
+
+        widths: encoder -> width of its input embedding. Raises UserError with both widths if they differ.
+        """
         vectors = self.vectors
         if len(vectors) == len(widths) == 1 and (SINGLE in vectors or {*vectors, *widths} <= ONE_CLIP):
             vectors = dict(zip(widths, vectors.values(), strict=True))
         if {encoder: v.shape[-1] for encoder, v in vectors.items()} != dict(widths):
             have = {encoder: v.shape[-1] for encoder, v in self.vectors.items()}
             raise UserError(
-                f"The embedding '{self.name}' has vectors of width {_widths(have)}, but the model's text encoder wants "
-                f"{_widths(widths)}. Use an embedding that was learnt on the same family of models."
+                f"The embedding '{self.name}' has vectors of width {_widths(have)}, but the model's text encoder needs "
+                f"{_widths(widths)}. Use an embedding that was trained on the same model family."
             )
         return {encoder: vectors[encoder] for encoder in widths}
 
     def scaled(self, strength: float = 1.0, norm: float = 0.0) -> Embedding:
-        """Every vector brought to the L2 norm `norm`, where it is not 0, and then multiplied by `strength`."""
+        """Every vector rescaled to L2 norm `norm` (0: unchanged), then multiplied by `strength`."""
         vectors = self.vectors
         if norm:
             vectors = {e: norm * v / v.norm(dim=-1, keepdim=True).clamp_min(1e-12) for e, v in vectors.items()}
@@ -50,7 +53,7 @@ class Embedding:
             vectors = {e: strength * v for e, v in vectors.items()}
         if vectors is self.vectors:
             return self
-        measured = {"norms", "cosine_to_init"}  # of the vectors as they were learnt
+        measured = {"norms", "cosine_to_init"}  # true of the trained vectors only
         provenance = {key: value for key, value in self.provenance.items() if key not in measured}
         return Embedding(self.name, vectors, provenance | {"scaled": f"norm {norm:g}, strength {strength:g}"})
 
@@ -61,49 +64,49 @@ def _widths(widths: Mapping[str, int]) -> str:
 
 
 def from_text(vocabulary: Vocabulary, text: str, num_vectors: int) -> tuple[Tensor, str | None]:
-    """Start vectors [num_vectors, width] from the vocabulary's rows, and what to say when the phrase did not fit.
+    """Initial vectors [num_vectors, width] from the vocabulary's rows, and a remark if the token count differs.
 
-    A longer phrase keeps its last words (an English phrase ends with its noun); a shorter one is repeated.
+    A longer text keeps its last tokens (an English phrase ends with its noun); a shorter one is repeated.
+    Raises UserError for a text without tokens.
     """
     ids = vocabulary.tokenize(text)
     if not ids:
-        raise UserError(
-            f"The text encoder finds no word in the initial text '{text}'. Give a plain word, such as \"cat\"."
-        )
+        raise UserError(f"The initial text '{text}' has no tokens. Use a plain word, such as \"cat\".")
     spelt = " + ".join(vocabulary.spell(i) for i in ids)
     rows = vocabulary.rows(text)
     if len(ids) > num_vectors:
         kept = " + ".join(vocabulary.spell(i) for i in ids[-num_vectors:])
         return rows[-num_vectors:], (
-            f"The initial text '{text}' has {len(ids)} tokens ({spelt}) for {num_vectors} vector(s): "
-            f"starting from '{kept}'."
+            f"The initial text '{text}' has {len(ids)} tokens ({spelt}), the embedding {num_vectors} vector(s): "
+            f"training starts from '{kept}'."
         )
     repeated = rows[torch.arange(num_vectors) % len(ids)]
     if len(ids) == num_vectors:
         return repeated, None
     return (
         repeated,
-        f"The initial text '{text}' has {len(ids)} token(s) ({spelt}) for {num_vectors} vectors: it is repeated.",
+        f"The initial text '{text}' has {len(ids)} token(s) ({spelt}), the embedding {num_vectors} vectors: "
+        "the text is repeated.",
     )
 
 
 def first_of(vectors: Vectors, count: int) -> dict[str, Tensor]:
-    """The first `count` vectors of a word."""
+    """The first `count` vectors for each encoder."""
     return {encoder: v[:count] for encoder, v in vectors.items()}
 
 
 def squared_distance(vectors: Vectors, others: Vectors) -> Tensor:
-    """Squared L2 distance between two words' vectors, the mean over vectors and encoders: a scalar tensor."""
+    """Squared L2 distance, averaged over vectors and encoders: a scalar tensor."""
     return torch.stack([(v - others[encoder]).pow(2).sum(dim=-1).mean() for encoder, v in vectors.items()]).mean()
 
 
 def mean_norm(vectors: Vectors) -> Tensor:
-    """Mean L2 norm over a word's vectors and encoders: a scalar tensor."""
+    """L2 norm, averaged over vectors and encoders: a scalar tensor."""
     return torch.stack([v.norm(dim=-1).mean() for v in vectors.values()]).mean()
 
 
 def mean_cosine(vectors: Vectors, others: Vectors) -> Tensor:
-    """Mean cosine similarity between two words' vectors: a scalar tensor."""
+    """Cosine similarity, averaged over vectors and encoders: a scalar tensor."""
     pairs = [torch.cosine_similarity(v, others[encoder], dim=-1).mean() for encoder, v in vectors.items()]
     return torch.stack(pairs).mean()
 
@@ -111,26 +114,27 @@ def mean_cosine(vectors: Vectors, others: Vectors) -> Tensor:
 MERGES = ("concatenate", "sum", "interpolate")
 
 
-def merge(words: Sequence[Embedding], how: str, weights: Sequence[float], name: str) -> Embedding:
-    """One word made of several, in the first one's encoders.
+def merge(embeddings: Sequence[Embedding], how: str, weights: Sequence[float], name: str) -> Embedding:
+    """Merges embeddings into one, under the encoder names of the first.
 
-    concatenate: the vectors one after another, each multiplied by its word's weight. sum: the weighted sum of the
-    vectors, place by place. interpolate: of two words, on the arc between each pair of directions (Shoemake 1985), with
-    the lengths in between; only the ratio of the weights counts. Raises UserError for words that do not go together.
+    concatenate: the vectors in sequence, each multiplied by its embedding's weight. sum: the weighted sum of the
+    vectors at each position. interpolate: between two embeddings, spherically in direction (Shoemake 1985) and linearly
+    in norm; only the ratio of the weights counts. Raises UserError for embeddings that cannot be merged.
     """
-    if len(words) < 2 or len(weights) != len(words):
+    if len(embeddings) < 2 or len(weights) != len(embeddings):
         raise UserError(
-            f"{len(words)} word(s) and {len(weights)} weight(s): give two words or more, and a weight each."
+            f"Got {len(embeddings)} embedding(s) and {len(weights)} weight(s). "
+            "Give two or more embeddings, and one weight each."
         )
-    parts = [_fitted(word, words[0]) for word in words]
-    counts = [word.num_vectors for word in words]
+    parts = [_fitted(embedding, embeddings[0]) for embedding in embeddings]
+    counts = [embedding.num_vectors for embedding in embeddings]
     if how != "concatenate" and len(set(counts)) > 1:
         raise UserError(
-            f"The words have {' and '.join(map(str, counts))} vectors. Only words of as many vectors can be merged by "
-            f"'{how}'; 'concatenate' takes any."
+            f"The embeddings have {' and '.join(map(str, counts))} vectors. '{how}' needs the same number "
+            "of vectors in each; use 'concatenate' instead."
         )
-    if how == "interpolate" and (len(words) != 2 or min(weights) < 0 or sum(weights) == 0):
-        raise UserError("'interpolate' is between two words, with weights from 0 up that are not both 0.")
+    if how == "interpolate" and (len(embeddings) != 2 or min(weights) < 0 or sum(weights) == 0):
+        raise UserError("'interpolate' needs exactly two embeddings, with weights of 0 or more that are not both 0.")
     merged = {}
     for encoder in parts[0]:
         rows = [part[encoder] for part in parts]
@@ -139,27 +143,27 @@ def merge(words: Sequence[Embedding], how: str, weights: Sequence[float], name: 
             merged[encoder] = _between(rows[0], rows[1], weights[1] / sum(weights))
         else:
             merged[encoder] = torch.cat(weighted) if how == "concatenate" else torch.stack(weighted).sum(0)
-    origin = [{"name": word.name, "weight": weight} for word, weight in zip(words, weights, strict=True)]
+    origin = [{"name": e.name, "weight": weight} for e, weight in zip(embeddings, weights, strict=True)]
     return Embedding(name, merged, {"merged": json.dumps({"how": how, "of": origin})})
 
 
-def _fitted(word: Embedding, first: Embedding) -> dict[str, Tensor]:
-    widths, own = ({e: v.shape[-1] for e, v in w.vectors.items()} for w in (first, word))
+def _fitted(embedding: Embedding, first: Embedding) -> dict[str, Tensor]:
+    widths, own = ({e: v.shape[-1] for e, v in each.vectors.items()} for each in (first, embedding))
     try:
-        return word.fitted_to(widths)
+        return embedding.fitted_to(widths)
     except UserError:
         raise UserError(
-            f"'{first.name}' has vectors of width {_widths(widths)} and '{word.name}' of {_widths(own)}: words of "
-            "different families of models cannot be merged."
+            f"'{first.name}' has vectors of width {_widths(widths)} and '{embedding.name}' of {_widths(own)}. "
+            "Embeddings of different model families cannot be merged."
         ) from None
 
 
 def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
-    """[n, width] each; share: 0 is the one, 1 the other."""
+    """Spherical interpolation of [n, width] and [n, width]; share: 0 is the first, 1 the second."""
     norms = [v.norm(dim=-1, keepdim=True) for v in (one, other)]
     a, b = (v / norm.clamp_min(1e-12) for v, norm in zip((one, other), norms, strict=True))
     angle = (a * b).sum(-1, keepdim=True).clamp(-1, 1).acos()
     sine = angle.sin()
     arc = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / sine.clamp_min(1e-12)
-    direction = torch.where(sine < 1e-4, torch.lerp(a, b, share), arc)  # on one line there is no arc to follow
+    direction = torch.where(sine < 1e-4, torch.lerp(a, b, share), arc)  # (anti)parallel vectors span no arc
     return direction * torch.lerp(norms[0], norms[1], share)

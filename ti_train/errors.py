@@ -1,5 +1,5 @@
-"""The one error type that is shown to people as it is."""
+"""The error type whose message is shown to users as it is."""
 
 
 class UserError(ValueError):
-    """A mistake that its reader can mend: says what, what was got, what is wanted, and how to fix it."""
+    """Something the user can fix. The message says what happened, what was given, what is needed, and how to fix it."""

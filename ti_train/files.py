@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and what they may be called."""
+"""Atomic writes, and valid file names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNSAFE_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` whole or not at all; what stood there stays until then. Raises OSError."""
+    """Writes `data` to `path` completely or not at all; an existing file stays until then. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -32,18 +32,17 @@ def file_name(prompt: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """A word's name is its file's name too, on every system. Raises UserError."""
+    """Checks that an embedding's name is a valid file name on every system. Raises UserError."""
     if not name.strip() or name != name.strip() or name.startswith(".") or name.endswith("."):
         raise UserError(
-            f"The name '{name}' is empty, or begins or ends with a dot or a space. Name the word like a file: my-cat."
+            f"The name '{name}' is empty, or begins or ends with a dot or a space. Use a name such as my-cat."
         )
     if UNSAFE_IN_NAMES.search(name):
         raise UserError(
-            f"The name '{name}' has a character that file names cannot have (< > : \" / \\ | ? *). Use letters and '-'."
+            f"The name '{name}' contains a character that file names must not have (< > : \" / \\ | ? *). "
+            "Use letters and '-'."
         )
     if RESERVED_ON_WINDOWS.fullmatch(name):
-        raise UserError(f"The name '{name}' is reserved on Windows. Choose another, such as my-{name}.")
+        raise UserError(f"The name '{name}' is reserved on Windows. Use another, such as my-{name}.")
     if len(name.encode()) > 120:
-        raise UserError(
-            f"The name has {len(name.encode())} bytes; file systems take 120 beside the ending. Shorten it."
-        )
+        raise UserError(f"The name has {len(name.encode())} bytes; at most 120 are allowed. Use a shorter one.")

@@ -1,8 +1,8 @@
-"""What the core asks of a host: a handful of verbs, and the small types that cross the boundary.
+"""What the core needs from a host: a few methods, and the small types that they exchange.
 
-A host adapter translates between the program that has loaded a diffusion model and the core. The core never sees token
-ids, timesteps of the network or modules; a host never sees templates, losses or files. `Cond` is whatever the host's
-denoiser is conditioned on: the core hands it from `encode` to `predict` and looks at nothing in it.
+An adapter connects the core to the program that has loaded the diffusion model. The core never sees token ids, modules
+or the network's own timesteps; a host never sees templates, losses or files. `Cond` is whatever the host's denoiser is
+conditioned on: the core passes it from `encode` to `predict` and does not look inside.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Words = Mapping[str, Vectors]  # word -> its vectors
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a learnt word in a prompt; its vectors stand there instead of tokens."""
+    """The place of an embedding in a prompt: its vectors are inserted there in place of tokens."""
 
     word: str
 
@@ -37,10 +37,10 @@ Prompt = tuple[str | Slot, ...]  # ("a photo of ", Slot("*"), " on the moon")
 
 @dataclass(frozen=True)
 class Size:
-    """Where a training picture comes from, (height, width) in pixels: Stable Diffusion XL is conditioned on it.
+    """The size conditioning of Stable Diffusion XL, each (height, width) in pixels (Podell et al. 2023, section 2.2).
 
-    (Podell et al. 2023, section 2.2: the size before scaling, the scaled picture's rows and columns cut off at the top
-    left, and what is left.)
+    original: before scaling. crop: rows and columns of the scaled image that were cropped at the top left. target: the
+    size after cropping.
     """
 
     original: tuple[int, int]
@@ -50,7 +50,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Latents:
-    """A VAE's answer for pictures, in the denoiser's scale; log_variance is None where the VAE has none."""
+    """The VAE's posterior in the denoiser's scale; log_variance is None if the VAE has none or hides it."""
 
     mean: Tensor  # [B, C, h, w] fp32
     log_variance: Tensor | None
@@ -58,7 +58,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Pictures to sample by the host's normal path: prompt i with seed i, all of one size."""
+    """Images to sample with the host's own sampler: prompt i with seed i, all of one size."""
 
     prompts: tuple[Prompt, ...]
     seeds: tuple[int, ...]
@@ -71,7 +71,7 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A text encoder's own words: `table` is its input embedding [V, width], read but never changed."""
+    """A text encoder's vocabulary. table: its input embedding [V, width], which is never modified."""
 
     table: Tensor
     tokenize: Callable[[str], list[int]]  # without start, end and padding
@@ -84,11 +84,11 @@ class Vocabulary:
         return norms
 
     def rows(self, text: str) -> Tensor:
-        """The rows of a piece of text, [tokens, width] fp32."""
+        """The rows of a text's tokens, [tokens, width] fp32."""
         return self.table.detach()[self.tokenize(text)].float()
 
     def nearest(self, vector: Tensor, count: int = 5) -> list[tuple[str, float]]:
-        """The words most like a vector [width]: (word, cosine similarity), best first."""
+        """The vocabulary's entries nearest to a vector [width]: (text, cosine similarity), best first."""
         table = self.table.detach().to(torch.float32)
         similarity = table @ vector.to(table) / (self.norms * vector.norm()).clamp_min(1e-12)
         best = similarity.topk(count)
@@ -96,41 +96,45 @@ class Vocabulary:
 
 
 class Host(Protocol):
-    """A loaded text-to-image model, as the training loop needs it. Tensors are fp32 on `device`."""
+    """A loaded text-to-image model, as the training loop uses it. Tensors are fp32 on `device`."""
 
     device: torch.device
     widths: dict[str, int]  # encoder name -> width of its input embedding, e.g. {"clip_l": 768}
     prediction: Prediction
-    sigmas: Tensor  # [T] ascending: the noise levels that the model was trained on
-    resolution: int  # side in pixels of the pictures that the model was trained on
-    fingerprint: str  # tells one set of weights from another
+    sigmas: Tensor  # [T] ascending: the noise levels of the model's training
+    resolution: int  # side in pixels of the model's training images
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights."""
 
     def training(self, gradient_checkpointing: bool = False) -> AbstractContextManager[None]:
-        """Makes the model differentiable inside the context and puts everything back on leaving it."""
+        """Makes the model differentiable within the context, and restores everything on leaving it."""
 
     def vocabulary(self, encoder: str) -> Vocabulary: ...
 
     def latents(self, pictures: Tensor) -> Latents:
-        """Encodes pictures [B, 3, H, W] in [-1, 1]."""
+        """Encodes images [B, 3, H, W] in [-1, 1]."""
 
     def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
-        """Conditions for a batch of prompts, by the host's own inference rules; differentiable in the vectors.
+        """The conditioning of a batch of prompts, as the host computes it; differentiable in the vectors.
 
-        sizes: one for each prompt, of the picture that it describes; none: what the host samples with by itself.
-        Raises UserError when a slot does not fit into the encoder's context.
+        sizes: one for each prompt, or none for the host's default. Raises UserError if a slot does not fit into the
+        encoder's context.
         """
 
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
-        """Answers, in the model's own parametrisation, x0 + sigma * noise (flow: (1-sigma) * x0 + sigma * noise).
+        """The model's prediction, [B, C, h, w], in its own parametrisation (eps, v or flow).
 
-        noisy: [B, C, h, w]; sigma: [B], values of `sigmas`. The scaling of the network's input is the host's.
+        noisy: x0 + sigma * noise (flow: (1 - sigma) * x0 + sigma * noise), [B, C, h, w], not scaled to the network's
+        input; sigma: [B], values of `sigmas`.
         """
 
     def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]: ...
 
 
 def fingerprint(*modules: nn.Module) -> str:
-    """Tells one set of weights from another by the names, shapes and a few values of its tensors."""
+    """Identifies weights by the names, shapes and a few values of their tensors."""
     digest = hashlib.sha256()
     for name, tensor in chain.from_iterable(module.state_dict().items() for module in modules):
         flat = tensor.detach().flatten()

@@ -1,4 +1,4 @@
-"""Prompts as pieces of text with slots: templates of the paper, template files, captions, and what a person types."""
+"""Prompts as pieces of text with slots for embeddings: from templates, captions and typed text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from .errors import UserError
 from .host import Prompt, Slot
 
-WORD = "*"  # how the word being learnt is called in prompts
-NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's marks in template files
+WORD = "*"  # stands for the embedding in training in every prompt
+NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's placeholders in template files
 
 # Gal et al. 2022, appendix D (from the ImageNet templates of CLIP).
 OBJECT_TEMPLATES = (
@@ -78,7 +78,7 @@ BUILT_IN = {
 
 @dataclass(frozen=True)
 class Templates:
-    """Lines with [name], [filewords] or both; a caption that says [name] itself is used as it is."""
+    """Lines with [name], [filewords] or both. A caption that contains [name] is used without a template."""
 
     lines: tuple[str, ...]
 
@@ -91,15 +91,15 @@ class Templates:
             text = Path(source).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"Templates '{source}' are neither a readable UTF-8 text file "
+                f"The templates '{source}' are neither a readable UTF-8 text file "
                 f"nor one of {', '.join(BUILT_IN)} ({error})."
             ) from None
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         for number, line in enumerate(lines, 1):
             if NAME not in line and FILEWORDS not in line:
                 raise UserError(
-                    f"Template {number} of '{source}' is '{line}', which lacks {NAME}: nothing could be learnt from "
-                    f"it. Write {NAME} where the new word belongs, or {FILEWORDS} for captions that say it themselves."
+                    f"Template {number} of '{source}' is '{line}', which lacks {NAME}: it would not use "
+                    f"the embedding. Write {NAME} where it belongs, or {FILEWORDS} for captions that contain it."
                 )
         if not lines:
             raise UserError(
@@ -109,30 +109,30 @@ class Templates:
 
     @property
     def use_captions(self) -> bool:
-        """Whether any line has a place for a picture's caption."""
+        """Whether any line includes the image's caption."""
         return any(FILEWORDS in line for line in self.lines)
 
     def prompts(self, caption: str) -> tuple[Prompt, ...]:
-        """Every prompt with the word that a picture with this caption can be shown with."""
+        """Every prompt with the embedding that an image with this caption may be trained with."""
         lines = (caption,) if NAME in caption else tuple(line for line in self.lines if NAME in line)
         return tuple(fill(line, caption) for line in lines)
 
     def draw(self, caption: str, generator: torch.Generator) -> Prompt:
-        """One of a caption's prompts; there must be one."""
+        """A random one of the caption's prompts, of which there must be at least one."""
         prompts = self.prompts(caption)
         return prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
 
 
 def beside(prompt: Prompt, word: str) -> Prompt:
-    """The prompt with " with <word>" behind its last word: "a photo of a * with <word>, on a table"."""
+    """The prompt with a second slot after its last one: "a photo of a * with <other>, on a table"."""
     last = max(i for i, piece in enumerate(prompt) if isinstance(piece, Slot))
     return (*prompt[: last + 1], " with ", Slot(word), *prompt[last + 1 :])
 
 
 def vary_tags(caption: str, generator: torch.Generator, shuffle: bool, drop: float, keep: int) -> str:
-    """A caption's comma-separated tags in another order, each left out with probability `drop`.
+    """Shuffles a caption's comma-separated tags, and drops each with probability `drop`.
 
-    The first `keep` stay where they are; a tag with [name] is never left out.
+    The first `keep` tags keep their place; a tag with [name] is never dropped.
     """
     if not (shuffle or drop):
         return caption
@@ -152,24 +152,24 @@ def tags_of(caption: str, keep: int) -> tuple[list[str], list[str]]:
 
 
 def with_name_last(caption: str, keep: int) -> str:
-    """The order of a caption's tags in which the word comes latest."""
+    """The order of a caption's tags in which [name] comes last."""
     fixed, loose = tags_of(caption, keep)
     return ", ".join(fixed + sorted(loose, key=lambda tag: NAME in tag))
 
 
 def says(caption: str, name: str) -> bool:
-    """Whether a caption calls the word by its name, which is no more than text to the model."""
+    """Whether a caption contains the embedding's bare name, which the model reads as ordinary text."""
     return NAME not in caption and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", caption, re.IGNORECASE) is not None
 
 
 def fill(line: str, caption: str) -> Prompt:
-    """A template line and a picture's caption -> a prompt."""
+    """The prompt from a template line and an image's caption."""
     text = line.replace(FILEWORDS, "" if NAME in caption else caption).strip(" ,")
     return slots(text, {NAME: WORD})
 
 
 def parse(text: str, words: Collection[str]) -> Prompt:
-    """What a person types -> a prompt: `<name>` is a loaded word, and `*` too when only one is loaded."""
+    """The prompt from typed text: `<name>` is a loaded embedding, and so is `*` if there is only one."""
     marks = {f"<{word}>": word for word in words}
     if len(words) == 1:
         marks[WORD] = next(iter(words))
@@ -177,7 +177,7 @@ def parse(text: str, words: Collection[str]) -> Prompt:
 
 
 def slots(text: str, marks: dict[str, str]) -> Prompt:
-    """Cuts a text at its marks (mark -> word), longest mark first."""
+    """Splits a text at its marks (mark -> embedding), longest mark first."""
     if not marks:
         return (text,)
     by_length = sorted(marks, key=len, reverse=True)
@@ -186,13 +186,13 @@ def slots(text: str, marks: dict[str, str]) -> Prompt:
 
 
 def text_of(prompt: Prompt) -> str:
-    """A prompt as people read it."""
+    """The prompt as text, with `*` or `<name>` for its slots."""
     pieces = (f"<{p.word}>" if isinstance(p, Slot) and p.word != WORD else p for p in prompt)
     return "".join(WORD if isinstance(p, Slot) else p for p in pieces)
 
 
 def latest_word(prompts: Sequence[Prompt]) -> Prompt:
-    """The prompt with the most text before its last word: the first that would not fit."""
+    """The prompt with the most text before its last slot: the first to exceed the encoder's context."""
 
     def text_before(prompt: Prompt) -> int:
         last = max((i for i, piece in enumerate(prompt) if isinstance(piece, Slot)), default=0)

@@ -1,4 +1,4 @@
-"""Seeds of a run's random numbers."""
+"""Seeds for the independent random streams of a run."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import hashlib
 
 
 def seed_from(*parts: object) -> int:
-    """A seed of 63 bits from the names of what it is for: streams of one run never meet."""
+    """A 63-bit seed hashed from its parts, so that the streams of one run never coincide."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1

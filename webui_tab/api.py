@@ -86,7 +86,7 @@ def interrupt(job: JobId) -> Status:
 
 
 def resume(job: Interrupted) -> JobId:
-    """A new job that goes on with an interrupted one, to the very result that it would have had."""
+    """A new job that goes on with an interrupted one, to the result that it would have had."""
     if job.id:
         request = jobs.request_of(job.id)
         if request is None:

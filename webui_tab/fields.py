@@ -174,7 +174,9 @@ def preview_fields(name: Any) -> Fields:
 
 def run_fields() -> Fields:
     with gr.Row():
-        seed = number("seed", "Seed", "The same seed learns the same word.")
+        seed = number(
+            "seed", "Seed", "The same seed learns the same word; on a GPU but for rounding (see Deterministic)."
+        )
         overwrite = switch("overwrite", "Overwrite", "Replace a word of this name.")
     return {"seed": seed, "overwrite": overwrite}
 
@@ -215,6 +217,8 @@ def more_fields() -> Fields:
             fields["gradient_checkpointing"] = switch("checkpointing", "Gradient checkpointing", about)
             about = "Steps between two saves, against power cuts; Interrupt saves in any case."
             fields["checkpoint_every"] = number("checkpoint_every", "Save every", about, 100)
+        about = "On a GPU too, the same digits every time, where PyTorch has kernels for it: slower."
+        fields["deterministic"] = switch("deterministic", "Deterministic", about)
         heading("The paper's ablations")
         with gr.Row():
             about = "Steps between two of the word's vectors that join in; 0: all from the start."

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from modules import call_queue, devices, progress, shared
 
 from ..ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..ti_train.device import full_memory, is_out_of_memory
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Preview, Step, Warning
@@ -28,6 +28,7 @@ from .request import TrainRequest
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are remembered
+DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
 class StopTraining(Exception):  # noqa: N818
@@ -148,9 +149,9 @@ def _outcome(job: Job) -> tuple[str, str]:
         return INTERRUPTED, ""
     except UserError as error:
         return FAILED, str(error)
-    except torch.cuda.OutOfMemoryError:  # outside of the steps: the pictures' latents take it too
-        return FAILED, "The GPU's memory is full. Lower the resolution, or close other programs that use the GPU."
     except Exception as error:
+        if is_out_of_memory(error):  # outside of the steps: the pictures' latents take it too
+            return FAILED, full_memory(error, DOES_NOT_FIT)
         log.exception("The training of '%s' failed", job.request.name)
         return FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
     return DONE, ""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..ti_train.data.dataset import weighed
+from ..ti_train.data.dataset import with_repeats
 from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
@@ -57,7 +57,14 @@ class TrainRequest(BaseModel):
     )
     resolution: int = Field(default=0, description="Side in pixels; 0: the model's own.", ge=0, le=2048)
     gradient_checkpointing: bool = Field(default=False, description="Less memory for a third more time.")
-    seed: int = Field(default=0, description="Of all random numbers; the same seed learns the same word.", ge=0)
+    deterministic: bool = Field(
+        default=False, description="On a GPU too, the same digits every time, where PyTorch has kernels for it: slower."
+    )
+    seed: int = Field(
+        default=0,
+        description="Of all random numbers; the same seed learns the same word (deterministic: to the bit).",
+        ge=0,
+    )
     progressive_every: int = Field(default=0, description="Steps between vectors that join in; 0: all at once.", ge=0)
     per_image_words: float = Field(
         default=0.0,
@@ -87,7 +94,7 @@ class TrainRequest(BaseModel):
 
     def folders(self) -> dict[Path, int]:
         """The folders with the pictures, and how often theirs come in a round. Raises UserError."""
-        return weighed([self.pictures, *self.more_pictures], folders.picture_folder)
+        return with_repeats([self.pictures, *self.more_pictures], folders.picture_folder)
 
     def target(self) -> Path:
         """The word's file. Raises UserError for one that is there and shall stay, or for nothing to resume."""

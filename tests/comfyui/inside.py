@@ -61,14 +61,14 @@ def with_lora(model: Any, clip: Any, lora: str) -> tuple[Any, Any]:
 
 
 def make_host(model: Any, clip: Any, vae: Any) -> Any:
-    from pack.ti_train.hosts.comfy import ComfyHost
+    from pack.ti_train.hosts.comfy.host import ComfyHost
 
     return ComfyHost(model, clip, vae)
 
 
 def batch(host: Any) -> dict[str, Any]:
     """Two pictures' worth of fixed latents, noise, prompts and sizes, and a word's vectors."""
-    from pack.ti_train.hosts.base import Size, Slot
+    from pack.ti_train.host import Size, Slot
 
     generator = torch.Generator().manual_seed(3)
     return {
@@ -82,7 +82,7 @@ def batch(host: Any) -> dict[str, Any]:
 
 
 def loss_of(host: Any, data: dict[str, Any], vectors: dict[str, torch.Tensor]) -> torch.Tensor:
-    from pack.ti_train.objective import add_noise, denoising_loss, target
+    from pack.ti_train.training.objective import add_noise, denoising_loss, target
 
     noisy = add_noise(data["x0"], data["noise"], data["sigma"], host.prediction)
     wanted = target(data["x0"], data["noise"], data["sigma"], host.prediction)
@@ -189,6 +189,7 @@ def restored(checkpoint: str, lora: str, _folder: Path) -> dict[str, Any]:
     original = state_of(model, clip)
     patched_model, patched_clip = with_lora(model, clip, lora)
     patched = make_host(patched_model, patched_clip, vae)
+    assert patched.fingerprint != host.fingerprint  # asking for it loads the model
     results["patched differs"] = not same(original, state_of(model, clip))
     plain = gradient_of(host, data)
     results["gradient differs"] = difference(gradient_of(patched, data), plain) > 1e-3
@@ -209,10 +210,10 @@ def values_equal(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
 def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """A card that is full in step 2, and one that stays so."""
     from pack.nodes.run import learn
-    from pack.ti_train.config import TrainConfig
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
     from pack.ti_train.errors import UserError
+    from pack.ti_train.training.config import TrainConfig
 
     host = make_host(*load(checkpoint))
     noise = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -244,9 +245,9 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
 def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     """What the page's side of a run holds in bytes, and its snapshot, by the number of steps that it has seen."""
-    from pack.nodes import live
-    from pack.ti_train.config import TrainConfig
-    from pack.ti_train.loop import Preview, Step
+    from pack.nodes.page import live
+    from pack.ti_train.events import Preview, Step
+    from pack.ti_train.training.config import TrainConfig
 
     live.PAUSE = 0  # a step that learns takes longer than this loop; what is not told yet is kept
     run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)

@@ -84,8 +84,8 @@ def test_in_the_encode_node_of_xl(wide):
 @pytest.mark.parametrize(
     ("family", "file", "message"),
     [
-        ("sdxl", "narrow.safetensors", r"width 768, but the model's text encoder wants 768 \(clip_l\) \+ 1280"),
-        ("sd2-v", "wide-xl.safetensors", r"768 \(clip_l\).*, but the model's text encoder wants 1024"),
+        ("sdxl", "narrow.safetensors", r"width 768, but the model's text encoder needs 768 \(clip_l\) \+ 1280"),
+        ("sd2-v", "wide-xl.safetensors", r"768 \(clip_l\).*, but the model's text encoder needs 1024"),
     ],
 )
 def test_another_familys_word_is_refused(wide, family, file, message):

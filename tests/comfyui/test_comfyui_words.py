@@ -98,7 +98,7 @@ def test_strength(words):
 
 
 def test_another_width_is_refused(words):
-    with pytest.raises(AssertionError, match="vectors of width 1024, but the model's text encoder wants 768"):
+    with pytest.raises(AssertionError, match="vectors of width 1024, but the model's text encoder needs 768"):
         encoded(words, {"word": load("wide.safetensors", "*", ["model", 1])}, {"x": (["word", 0], "*")})
 
 

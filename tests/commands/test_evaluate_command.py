@@ -111,7 +111,7 @@ def edits(folder: Path) -> Path:
         (["--clip-model", "no-such-clip"], "open_clip knows no model 'no-such-clip'"),
         (["--images", "no-such-folder"], "There is no folder 'no-such-folder'"),
         (["--prompts", "no-such-file"], "The prompts 'no-such-file' cannot be read"),
-        (["--embedding", "none.safetensors"], "There is no embedding file 'none.safetensors'"),
+        (["--embedding", "none.safetensors"], "The embedding file 'none.safetensors'"),
         (["--number", "0"], "--number is 0"),
         (["--resolution", "20"], "--resolution is 20"),
     ],

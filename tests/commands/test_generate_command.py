@@ -42,7 +42,7 @@ def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_fold
     ("arguments", "why"),
     [
         (["--model", "no-such-model"], "is no model folder"),
-        (["--model", "MODEL", "--embedding", "none.safetensors"], "There is no embedding file"),
+        (["--model", "MODEL", "--embedding", "none.safetensors"], "The embedding file"),
         (["--model", "MODEL", "--out", __file__], "test_generate_command.py"),
         (["--model", "MODEL", "--resolution", "20"], "--resolution is 20; it must be a multiple of 8"),
         (["--model", "MODEL", "--steps", "0"], "--steps is 0; it must be at least 1"),

@@ -34,7 +34,7 @@ def test_inspecting_as_json_with_a_model(pipeline_folder, words, capsys):
 def test_inspecting_garbage(tmp_path, the_sentence):
     (tmp_path / "cat.safetensors").write_bytes(b"garbage")
     assert main(["inspect", str(tmp_path / "cat.safetensors")]) == 1
-    assert "is no embedding that can be read, or is damaged" in the_sentence()
+    assert "is not a readable embedding, or it is damaged" in the_sentence()
 
 
 def test_inspecting_two_encoders_compares_each_with_its_own(pipelines, tmp_path, capsys):

@@ -49,7 +49,8 @@ def test_every_option_reaches_the_run(train, tmp_path):
     options = (
         "--preset Paper --lr 1e-3:2,1e-4 --accumulation 2 --num-vectors 2 --resolution 32 --seed 7 --style --captions "
         "--flip --mask alpha --square --shuffle-tags --drop-tags 0.1 --keep-tags 1 --progressive 2 "
-        "--per-image-words 0.25 --coarse-weight 0.5 --preview-every 2 --preview-negative dark --preview-seed 7"
+        "--per-image-words 0.25 --coarse-weight 0.5 --preview-every 2 --preview-negative dark --preview-seed 7 "
+        "--deterministic"
     )
     assert train(*options.split(), *[f"--preview-prompt={prompt}" for prompt in ("a *", "the *", "a *")]) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
@@ -58,7 +59,7 @@ def test_every_option_reaches_the_run(train, tmp_path):
         "templates": "style-captions", "flip": True, "mask": "alpha", "square": True, "schedule": "constant",
         "shuffle_tags": True, "drop_tags": 0.1, "keep_tags": 1, "progressive_every": 2, "per_image_words": 0.25,
         "coarse_weight": 0.5, "steps": 3, "batch_size": 2, "preview_every": 2, "preview_prompts": ["a *", "the *"],
-        "preview_negative": "dark", "preview_seed": 7,
+        "preview_negative": "dark", "preview_seed": 7, "deterministic": True,
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))
@@ -136,7 +137,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
         (["--device", "cuda:99x"], "The device 'cuda:99x' is not there"),
         (["--device", "abacus"], "The device 'abacus' is not there"),
         (["--captions", "--templates", "style"], "Give --captions or --templates, not both"),
-        (["--init", "none.safetensors"], "There is no embedding file"),
+        (["--init", "none.safetensors"], "The embedding file"),
         (["--num-vectors", "76"], "The prompt does not fit"),
         (["--out", __file__], "cannot be written to"),
     ],

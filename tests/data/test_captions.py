@@ -31,7 +31,7 @@ def test_captions_are_one_line_of_the_text_file_beside_a_picture(pictures, tmp_p
     warnings: list[str] = []
     read = list(read_pictures(find_pictures(pictures), 32, warnings, captions=True))
     assert [(p.name, p.caption) for p in read] == [("blue.png", "blue dog"), ("green.png", ""), ("red.png", "red toy")]
-    assert warnings == ["green.png has no caption (green.txt is missing): the template is used without one."]
+    assert warnings == ["green.png has no caption (green.txt is missing): it is trained with the template alone."]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_encoding_that_is_guessed_is_told_with_what_it_gives(folder):
     (folder / "a.txt").write_bytes("ein Café, «blau»".encode("cp1252"))
     (caption,), (warning,) = captions(folder)
     assert caption == "ein Café, «blau»"
-    assert warning.startswith("a.txt is not UTF-8. Read as Windows-1252 it says 'ein Café, «blau»'")
+    assert warning.startswith("a.txt is not UTF-8. As Windows-1252 it reads 'ein Café, «blau»'")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea", b"caf\x81\xff", b"a\0b"])
@@ -98,7 +98,8 @@ def test_a_pictures_own_file_goes_before_the_table(folder):
 def test_a_picture_that_the_table_does_not_name_is_told(folder):
     (folder / "metadata.csv").write_text("file_name,text\nb.png,text\n", encoding="utf-8")
     assert captions(folder)[1] == [
-        "a.png has no caption (a.txt is missing, and metadata.csv does not name it): the template is used without one."
+        "a.png has no caption (a.txt is missing, and metadata.csv has no entry for it): "
+        "it is trained with the template alone."
     ]
 
 
@@ -112,7 +113,7 @@ def test_a_picture_that_the_table_does_not_name_is_told(folder):
 )
 def test_entries_that_cannot_be_read_are_told_once(folder, name, content):
     (folder / name).write_text(content, encoding="utf-8")
-    assert captions(folder) == (["toy"], [f"{name}: 'file_name' or 'text' cannot be read in entry 2, 3, 4, left out."])
+    assert captions(folder) == (["toy"], [f"{name}: entry 2, 3, 4 has no valid 'file_name' and 'text' and is ignored."])
 
 
 # --- Writing --------------------------------------------------------------------

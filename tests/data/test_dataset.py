@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
-from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, weighed
+from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, with_repeats
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.host import Size
@@ -26,14 +26,14 @@ RED, BLUE = (220, 30, 30), (30, 30, 220)
 # --- Finding --------------------------------------------------------------------
 
 
-def test_a_folder_is_weighed_by_a_number_behind_it_and_never_by_its_name(tmp_path, monkeypatch):
+def test_a_folder_is_repeated_by_a_number_behind_it_and_never_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("2024_holiday", "odd:2"):
         (tmp_path / name).mkdir()
     given = ["2024_holiday", "odd:2", "odd:2:4", "cats:3", "C:\\cats:3", "dogs:0", ":5"]
     paths = ["2024_holiday", "odd:2", "odd:2", "cats", "C:\\cats", "dogs:0", ":5"]
     repeats = [1, 4, 4, 3, 3, 1, 1]
-    assert weighed(given) == dict(zip(map(Path, paths), repeats, strict=True))
+    assert with_repeats(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
 def test_pictures_are_found_by_name_whatever_the_case_of_their_ending(tmp_path):
@@ -44,25 +44,25 @@ def test_pictures_are_found_by_name_whatever_the_case_of_their_ending(tmp_path):
 
 
 def test_no_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder .*none"):
+    with pytest.raises(UserError, match=r"The folder .*none"):
         find_pictures(tmp_path / "none")
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "cat.png").touch()
-    with pytest.raises(UserError, match=r"There is no folder .*cat\.png"):
+    with pytest.raises(UserError, match=r"The folder .*cat\.png"):
         find_pictures(tmp_path / "cat.png")
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="has no pictures"):
+    with pytest.raises(UserError, match="has no images"):
         find_pictures(tmp_path)
 
 
 def test_no_usable_picture_at_all_is_refused(host, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
-    with pytest.raises(UserError, match="None of the pictures can be used"):
+    with pytest.raises(UserError, match="None of the images can be used"):
         dataset_of(host, tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_the_vae_sees_every_picture_once(host, pictures):
     hook = host.vae.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
     dataset = dataset_of(host, pictures)
     for position in range(9):
-        draw_latents(dataset.shown(position, 2, 0), torch.Generator())
+        draw_latents(dataset.take(position, 2, 0), torch.Generator())
     hook.remove()
     assert sum(seen) == 3
 
@@ -145,7 +145,7 @@ def dataset_of_size(count: int, log_variance: float | None = None, repeats: tupl
 
 
 def names(dataset: Dataset, position: int, count: int, seed: int = 0) -> list[str]:
-    return [picture.name for picture in dataset.shown(position, count, seed)]
+    return [picture.name for picture in dataset.take(position, count, seed)]
 
 
 @given(count=st.integers(1, 12), seed=st.integers(0, 2**32), first=st.integers(0, 100))

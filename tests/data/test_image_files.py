@@ -127,12 +127,13 @@ def test_avif_is_read_where_pillow_reads_it(tmp_path):
 @pytest.mark.parametrize("ending", ["heic", "avif", "heif"])
 def test_a_kind_that_pillow_has_no_decoder_for_is_told_by_its_name(tmp_path, ending):
     (tmp_path / f"phone.{ending}").write_bytes(b"\0\0\0\x18ftypabcd\0\0\0\0")
-    assert f"reads no {ending.upper()} here. Save it as PNG or JPEG." in why_skipped(tmp_path / f"phone.{ending}")
+    why = why_skipped(tmp_path / f"phone.{ending}")
+    assert f"cannot read {ending.upper()} files here. Save it as PNG or JPEG." in why
 
 
 def test_floating_point_pixels_are_refused_rather_than_guessed(tmp_path):
     Image.new("F", (40, 40), 0.5).save(tmp_path / "a.tiff")
-    assert "floating-point numbers, which do not say what is white" in why_skipped(tmp_path / "a.tiff")
+    assert "floating-point numbers without a defined white" in why_skipped(tmp_path / "a.tiff")
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
@@ -142,7 +143,7 @@ def test_of_a_moving_picture_the_first_frame_is_used_and_told_once(tmp_path, end
     warnings: list[str] = []
     (picture,) = read_pictures([tmp_path / f"a.{ending}"], 32, warnings)
     assert colour_at(picture.pixels, 16, 16) == [255] * 3
-    assert warnings == [f"a.{ending} has several frames: the first one is used."]
+    assert warnings == [f"a.{ending} has several frames; only the first one is used."]
 
 
 def test_a_phones_picture_with_its_depth_is_no_moving_picture(tmp_path):
@@ -163,8 +164,8 @@ def test_the_same_picture_twice_is_told_also_across_folders(tmp_path):
     paths = [path for name in ("a", "b") for path in find_pictures(tmp_path / name)]
     assert len(list(read_pictures(paths, 32, warnings))) == 4
     assert warnings == [
-        "y.bmp is the same picture as x.png: it counts twice.",
-        f"x.png is the same picture as {tmp_path / 'a' / 'x.png'}: it counts twice.",
+        "y.bmp is the same image as x.png, which therefore counts twice.",
+        f"x.png is the same image as {tmp_path / 'a' / 'x.png'}, which therefore counts twice.",
     ]
 
 
@@ -238,7 +239,9 @@ def test_a_picture_is_turned_upright_also_where_its_exif_cannot_be_written_again
 
 def test_a_picture_far_smaller_than_the_training_size_is_skipped(tmp_path):
     Image.new("RGB", (64, 63)).save(tmp_path / "icon.png")
-    assert "Skipped icon.png: it has 64 x 63 pixels; enlarging it to 512" in why_skipped(tmp_path / "icon.png", 512)
+    assert "Skipped icon.png: it has 64 x 63 pixels, too few to enlarge to 512" in why_skipped(
+        tmp_path / "icon.png", 512
+    )
     assert read_one(tmp_path / "icon.png", 504).shape == (504, 504, 3)
 
 

@@ -125,9 +125,9 @@ def test_a_mask_is_cropped_as_its_picture_is_whatever_its_scale(tmp_path, size, 
 @pytest.mark.parametrize(
     ("mask", "why"),
     [
-        (Image.new("L", (64, 48), 255), "the mask has 64 x 48 pixels and the picture 64 x 64"),
-        (Image.new("L", (64, 64)), "the mask is black wherever the picture is used"),
-        (None, "the mask is no picture that can be read, or it is damaged"),
+        (Image.new("L", (64, 48), 255), "the mask has 64 x 48 pixels, but the image 64 x 64"),
+        (Image.new("L", (64, 64)), "the mask is black over the whole crop"),
+        (None, "the mask is not a readable image, or it is damaged"),
     ],
 )
 def test_a_mask_that_cannot_be_meant_is_named_and_its_picture_left_out(tmp_path, mask, why):
@@ -144,7 +144,7 @@ def test_a_mask_that_cannot_be_meant_is_named_and_its_picture_left_out(tmp_path,
 
 
 def test_a_mask_whose_white_is_cropped_away_leaves_nothing_to_learn():
-    with pytest.raises(UserError, match="the mask is black wherever the picture is used"):
+    with pytest.raises(UserError, match="the mask is black over the whole crop"):
         Picture.cropped("a", Image.new("RGB", (128, 32)), (32, 32), mask=left_of((128, 32)))
 
 

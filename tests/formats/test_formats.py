@@ -101,8 +101,8 @@ def with_value(value: float) -> torch.Tensor:
         ({"emb": torch.ones(1, 2, 4)}, r"shape \[1, 2, 4\]"),
         ({"emb": torch.tensor(1.0)}, r"shape \[\]"),
         ({"emb": torch.ones(0, 4)}, r"shape \[0, 4\]"),
-        ({"emb": with_value(float("nan"))}, "not numbers"),
-        ({"emb": with_value(float("inf"))}, "not numbers"),
+        ({"emb": with_value(float("nan"))}, "NaN or infinite"),
+        ({"emb": with_value(float("inf"))}, "NaN or infinite"),
     ],
 )
 def test_a_file_that_is_no_word_is_refused_by_name(tmp_path, tensors, why):
@@ -114,7 +114,7 @@ def test_a_file_that_is_no_word_is_refused_by_name(tmp_path, tensors, why):
 @pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0notjson!"])
 def test_garbage_is_refused(tmp_path, content):
     (tmp_path / "cat.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"'cat.safetensors' is no embedding that can be read, or is damaged"):
+    with pytest.raises(UserError, match=r"'cat.safetensors' is not a readable embedding, or it is damaged"):
         load_embedding(tmp_path / "cat.safetensors")
 
 
@@ -122,12 +122,12 @@ def test_half_a_file_is_refused(tmp_path):
     path = tmp_path / "cat.safetensors"
     save_embedding(Embedding("cat", {SINGLE: torch.ones(2, 4)}), path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match="is no embedding that can be read, or is damaged"):
+    with pytest.raises(UserError, match="is not a readable embedding, or it is damaged"):
         load_embedding(path)
 
 
 def test_no_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="There is no embedding file"):
+    with pytest.raises(UserError, match="The embedding file"):
         load_embedding(tmp_path / "cat.safetensors")
 
 

@@ -106,26 +106,29 @@ def test_what_can_be_read_in_several_ways_is_an_error_that_lists_them(tmp_path, 
     write(path)
     assert [r.embedding.name for r in read_words(path)] == names
     listed = "; ".join(rf"'{name}' \(1 vector\(s\) of [89]\)" for name in names).replace("*", r"\*")
-    with pytest.raises(UserError, match=rf"holds 2 words, .* It can be read as: {listed}"):
+    with pytest.raises(UserError, match=rf"holds 2 embeddings, .* It can be read as: {listed}"):
         read_word(path)
     for name in names:
         assert read_word(path, word=name).embedding.name == name
-    with pytest.raises(UserError, match="holds no word 'other'"):
+    with pytest.raises(UserError, match="holds no embedding 'other'"):
         read_word(path, word="other")
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ({"t5": torch.ones(1, 8), "t5xxl": torch.ones(1, 8)}, r"vectors of the encoder 't5xxl' twice \(t5 \+ t5xxl\)"),
-        ({"clip_l_out": torch.ones(1, 8)}, r"for the output of a text encoder only \(clip_l_out\)"),
-        ([{"a": torch.ones(1, 7)}, {"b": torch.ones(1, 8)}], "tensors of the widths 7, 8 and does not say"),
+        ({"t5": torch.ones(1, 8), "t5xxl": torch.ones(1, 8)}, r"vectors for the encoder 't5xxl' twice \(t5 \+ t5xxl\)"),
+        ({"clip_l_out": torch.ones(1, 8)}, r"for the output of a text encoder \(clip_l_out\)"),
+        ([{"a": torch.ones(1, 7)}, {"b": torch.ones(1, 8)}], "tensors of width 7, 8 without the names"),
         ([1, 2], "holds no tensor"),
         ({"step": 3}, "holds no tensor"),
         ("text", "holds a str, not an embedding"),
         ({"string_to_param": 3}, "holds no vectors under 'string_to_param'"),
         ({"string_to_param": {}}, "holds no tensor"),
-        ({"optimizer_state_dict": {}}, r"the state of A1111's optimizer; the word is in the file without '.optim'"),
+        (
+            {"optimizer_state_dict": {}},
+            r"the state of A1111's optimizer; the embedding is in the file without '.optim'",
+        ),
         ({f"IN{i:02}": torch.ones(1, 8) for i in (1, 2, 4)}, "an XTI embedding"),
     ],
 )

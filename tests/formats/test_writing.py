@@ -110,7 +110,7 @@ def test_what_rounding_costs_is_measured(precision):
 
 def test_a_value_beyond_fp16_is_refused(tmp_path):
     word = Embedding("x", {SINGLE: torch.tensor([[1e6]])})
-    with pytest.raises(UserError, match=r"Values of up to 1e\+06 do not fit into float16. Write bf16 or fp32"):
+    with pytest.raises(UserError, match=r"Values of up to 1e\+06 overflow float16. Use bf16 or fp32"):
         write_embedding(word, tmp_path / "x.pt", "a1111", torch.float16)
     assert list(tmp_path.iterdir()) == []
 
@@ -121,15 +121,19 @@ FLUX = Embedding("x", {"clip_l": torch.ones(1, 8), "t5xxl": torch.ones(1, 8)})
 @pytest.mark.parametrize(
     ("word", "layout", "why"),
     [
-        (FLUX, "a1111", r"vectors for clip_l \+ t5xxl. The layout 'a1111' knows one text encoder, or clip_l \+ clip_g"),
-        (FLUX, "png", "The layout 'png' knows one text encoder"),
-        (FLUX, "diffusers", "The layout 'diffusers' knows one text encoder"),
+        (
+            FLUX,
+            "a1111",
+            r"vectors for clip_l \+ t5xxl. The layout 'a1111' supports one text encoder, or clip_l \+ clip_g",
+        ),
+        (FLUX, "png", "The layout 'png' supports one text encoder"),
+        (FLUX, "diffusers", "The layout 'diffusers' supports one text encoder"),
         (
             Embedding("x", {"byt5_small": torch.ones(1, 8)}),
             "onetrainer",
-            "trains no words for the text encoder byt5_small",
+            "has no embeddings for the text encoder byt5_small",
         ),
-        (ONE, "ckpt", "There is no layout 'ckpt'. The layouts are safetensors, a1111"),
+        (ONE, "ckpt", "Unknown layout 'ckpt'. Choose one of safetensors, a1111"),
     ],
 )
 def test_what_a_layout_has_no_place_for_is_refused(tmp_path, word, layout, why):
@@ -142,7 +146,9 @@ def test_the_ending_says_the_layout():
     wanted = {"a.safetensors": "safetensors", "a.PT": "a1111", "a.png": "png"}
     assert {name: layout_for(Path(name)) for name in wanted} == wanted
     assert layout_for(Path("a.safetensors"), "diffusers") == "diffusers"
-    with pytest.raises(UserError, match=r"'a.bin' ends in '.bin'; an embedding is written as .safetensors, .pt, .png"):
+    with pytest.raises(
+        UserError, match=r"'a.bin' has the extension '.bin'; an embedding needs .safetensors, .pt, .png"
+    ):
         layout_for(Path("a.bin"))
-    with pytest.raises(UserError, match=r"'a.safetensors' ends in '.safetensors'; a1111 is written as .pt"):
+    with pytest.raises(UserError, match=r"'a.safetensors' has the extension '.safetensors'; a1111 needs .pt"):
         layout_for(Path("a.safetensors"), "a1111")

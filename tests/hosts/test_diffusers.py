@@ -20,7 +20,7 @@ from ti_train.errors import UserError
 from ti_train.events import Step, Warning
 from ti_train.formats import load_embedding
 from ti_train.host import SampleRequest, Size, Slot
-from ti_train.hosts.diffusers.host import DiffusersHost, pick_device, pick_dtype
+from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.training.loop import train
 from ti_train.training.objective import add_noise, denoising_loss, target
 
@@ -299,19 +299,3 @@ def test_weights_have_their_fingerprint_whatever_the_type_they_run_in(pipelines,
 
 def test_the_size_of_its_pictures_is_the_models(host):
     assert (host.resolution, host.widths) == (16, {"clip_l": 32})
-
-
-# --- Devices and types ----------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["abacus", "", "cuda:0x"])
-def test_a_device_that_is_not_there_is_answered_with_those_that_are(name):
-    with pytest.raises(UserError, match=f"The device '{name}' is not there. .* have: .*cpu"):
-        pick_device(name)
-
-
-def test_what_is_asked_for_is_picked():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in ("cuda", "xpu", "mps", "cpu")
-    assert pick_dtype("float16", torch.device("cpu")) == torch.float16
-    assert pick_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)

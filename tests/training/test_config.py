@@ -208,7 +208,9 @@ def test_a_plain_rate_is_a_number_and_takes_the_presets_schedule(text, rate):
 
 
 def test_only_settings_that_shape_the_vectors_tell_runs_apart():
-    elsewhere = config(checkpoint_every=7, evaluate_every=3, preview_every=5, preview_prompts=("*",), device="cpu")
+    elsewhere = config(
+        checkpoint_every=7, evaluate_every=3, preview_every=5, preview_prompts=("*",), device="cpu", deterministic=True
+    )
     assert config(preview_negative="dark", preview_seed=7).shaping() == config().shaping()
     assert elsewhere.shaping() == config().shaping()
     assert config(batch_size=2, accumulation=2).shaping() == config(batch_size=4).shaping()

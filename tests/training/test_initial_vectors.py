@@ -34,7 +34,7 @@ def test_its_vectors_must_be_as_many_as_the_words(host, settings, tmp_path, layo
 
 @pytest.mark.parametrize("init", ["none.safetensors", "none.pt", "none.BIN", "folder/none.png", "none.webp"])
 def test_a_file_that_is_not_there_is_no_phrase(host, settings, init):
-    with pytest.raises(UserError, match=f"There is no embedding file '{init}'"):
+    with pytest.raises(UserError, match=f"The embedding file '{init}'"):
         starting_vectors(host, settings(init=init))
 
 

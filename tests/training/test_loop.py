@@ -121,8 +121,8 @@ def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, se
     ("given", "remark"),
     [
         ({"name": "dog"}, "'dog' is already a word of the model's vocabulary .*my-dog would not"),
-        ({"init": "red toy"}, "has 2 tokens .*starting from 'toy'"),
-        ({"num_vectors": 2}, "it is repeated"),
+        ({"init": "red toy"}, "has 2 tokens .*training starts from 'toy'"),
+        ({"num_vectors": 2}, "the text is repeated"),
     ],
 )
 def test_what_the_user_should_know_comes_first(host, dataset, settings, tmp_path, given, remark):
@@ -165,7 +165,7 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_loss_of_its_pictures(
     config = settings(batch_size=4 // accumulation, accumulation=accumulation, gradient_clip=0)
     stopped_after(1, host, dataset, config, tmp_path)
     generator = torch.Generator().manual_seed(seed_from("step", 0, 1))
-    x0 = torch.stack(draw_latents(dataset.shown(0, 4, 0), generator))
+    x0 = torch.stack(draw_latents(dataset.take(0, 4, 0), generator))
     noise = torch.randn(x0.shape, generator=generator)
     sigma = host.sigmas[draw_timesteps(4, len(host.sigmas), generator)]
     prompts = [Templates.load("object").draw("", generator) for _ in x0]
@@ -486,6 +486,40 @@ def test_nine_such_steps_and_a_good_one_start_the_count_anew(host, dataset, sett
     assert isinstance(events[-1], Done)
 
 
+def test_a_run_resumed_after_a_skipped_step_equals_one_that_never_stopped(host, dataset, settings, tmp_path):
+    """The loss scale has fallen by then, which fp16 would notice: it is saved with the run."""
+    config = settings(schedule="constant")
+    with at_forward(host.denoiser, [2], not_a_number):
+        whole = learnt(host, dataset, config, tmp_path / "whole")
+    with at_forward(host.denoiser, [2], not_a_number):
+        stopped_after(3, host, dataset, config, tmp_path / "parts")
+    saved = load_file(tmp_path / "parts" / "my-toy.resume")["optimizer.loss_scale"]
+    assert saved == dataset.pictures[0].mean.numel() / 2
+    assert torch.equal(learnt(host, dataset, config, tmp_path / "parts", resume=True), whole)
+
+
+class TooNarrow(TinyHost):
+    """Its gradients overflow where what enters the network is larger than a bound, as in fp16."""
+
+    bound = 0.5
+
+    def predict(self, noisy, sigma, cond):
+        answer = super().predict(noisy, sigma, cond)
+        if answer.requires_grad:
+            answer.register_hook(lambda grad: torch.where(grad.abs() > self.bound, torch.inf, grad))
+        return answer
+
+
+def test_gradients_that_overflow_come_into_range_as_the_loss_scale_falls(pictures, settings, tmp_path):
+    """A scale that stays would skip every step."""
+    host = TooNarrow()
+    events = list(train(host, dataset_of(host, pictures), settings(steps=12), tmp_path))
+    skipped = of(Warning, events)
+    assert 0 < len(skipped) < 8
+    assert isinstance(events[-1], Done)
+    assert not torch.equal(on_disk(tmp_path), host.vocabulary(ENCODER).rows("toy"))
+
+
 # --- No gradient ----------------------------------------------------------------
 
 
@@ -509,8 +543,26 @@ class Detached(TinyHost):
 @pytest.mark.parametrize("kind", [Deaf, Detached])
 def test_a_model_that_ignores_its_prompt_is_told_before_time_is_lost(kind, pictures, settings, tmp_path):
     host = kind()
-    with pytest.raises(UserError, match=r"No gradient reached .* The likely cause: .*ignores its prompt"):
+    with pytest.raises(UserError, match=r"No gradient reached .*ignores its prompt.*SageAttention"):
         learnt(host, dataset_of(host, pictures), settings(), tmp_path)
+
+
+def test_a_preview_that_does_not_fit_is_left_out_and_told(host, dataset, settings, tmp_path):
+    expected = learnt(host, dataset, settings(), tmp_path / "calm")
+    sample, calls = host.sample, []
+
+    def full_once(*arguments):
+        calls.append(True)
+        if len(calls) == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return sample(*arguments)
+
+    host.sample = full_once
+    events = list(train(host, dataset, settings(preview_every=2), tmp_path / "full"))
+    assert [preview.step for preview in of(Preview, events)] == [0, 4, 6]
+    (warning,) = of(Warning, events)
+    assert warning.message.startswith("Step 2: The GPU's memory is full. This preview is left out")
+    assert torch.equal(on_disk(tmp_path / "full"), expected)
 
 
 # --- What cannot work -----------------------------------------------------------
@@ -519,8 +571,8 @@ def test_a_model_that_ignores_its_prompt_is_told_before_time_is_lost(kind, pictu
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"init": "zebra"}, "finds no word in the initial text 'zebra'"),
-        ({"init": "none.safetensors"}, "There is no embedding file 'none.safetensors'"),
+        ({"init": "zebra"}, "The initial text 'zebra' has no tokens"),
+        ({"init": "none.safetensors"}, "The embedding file 'none.safetensors'"),
         ({"num_vectors": 19}, "The prompt does not fit"),
         ({"templates": "none.txt"}, "Templates 'none.txt' are neither"),
     ],
@@ -547,7 +599,7 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
         ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder wants {WIDTH}"),
         ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Give 3"),
         ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 words"),
-        ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "not numbers"),
+        ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "NaN or infinite"),
     ],
 )
 def test_a_file_that_cannot_be_gone_on_from_is_refused(host, dataset, settings, tmp_path, tensors, why):

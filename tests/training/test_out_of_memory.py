@@ -9,7 +9,7 @@ import torch
 from tiny_host import at_forward, raising
 
 from ti_train.errors import UserError
-from ti_train.events import Done, Step, Warning
+from ti_train.events import Done, Preview, Step, Warning
 from ti_train.formats import load_embedding
 from ti_train.training.out_of_memory import needing_less, train_in_memory
 
@@ -59,9 +59,25 @@ def test_a_memory_that_stays_full_is_told_and_the_last_step_kept(host, dataset, 
     assert {file.name for file in tmp_path.iterdir()} == {"my-toy.safetensors", "my-toy.resume"}
 
 
+def test_it_goes_on_in_ever_smaller_passes_until_they_fit(host, dataset, settings, tmp_path):
+    config = settings(steps=3, batch_size=4, preview_every=1)
+    whole = list(train_in_memory(host, dataset, config, tmp_path / "calm"))
+    with at_forward(host.denoiser, [2, 3], FULL):
+        events = list(train_in_memory(host, dataset, config, tmp_path / "full"))
+    told = [(type(e), e.step) for e in events if isinstance(e, Step | Preview)]
+    assert told == [(type(e), e.step) for e in whole if isinstance(e, Step | Preview)], "each once"
+    sizes = [e.message.partition("checkpointing and ")[2][:1] for e in events if isinstance(e, Warning)]
+    assert sizes == ["2", "1"]
+
+
+def test_an_error_that_is_none_of_the_memory_ends_the_run(host, dataset, settings, tmp_path):
+    with at_forward(host.denoiser, [2], raising(RuntimeError("a bug"))), pytest.raises(RuntimeError, match="a bug"):
+        list(train_in_memory(host, dataset, settings(steps=4), tmp_path))
+
+
 def test_what_needs_no_less_is_not_tried_again(host, dataset, settings, tmp_path):
     smallest = settings(steps=4, batch_size=1, gradient_checkpointing=True)
-    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="1 picture"):
+    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="one picture of 32 pixels"):
         list(train_in_memory(host, dataset, smallest, tmp_path))
 
 

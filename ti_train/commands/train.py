@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
-from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, weighed
+from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, with_repeats
 from ..data.masks import Source
 from ..drawing.loss_plot import loss_plot
 from ..errors import UserError
@@ -105,6 +105,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="less memory for a third more time",
     )
     add(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="on a GPU too, the same digits every time, where PyTorch has kernels for it: slower (a CPU needs none)",
+    )
+    add(
         "--preview-prompt",
         action="append",
         metavar="PROMPT",
@@ -166,6 +172,7 @@ def run(a: argparse.Namespace) -> None:
         mask=a.mask,
         square=a.square,
         gradient_checkpointing=a.gradient_checkpointing,
+        deterministic=a.deterministic,
         preview_prompts=tuple(dict.fromkeys(a.preview_prompt or ())) or None,
         preview_negative=a.preview_negative,
         preview_seed=a.preview_seed,
@@ -174,7 +181,7 @@ def run(a: argparse.Namespace) -> None:
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
-    repeats = weighed(a.images)
+    repeats = with_repeats(a.images)
     pictures = [picture for folder in repeats for picture in find_pictures(folder)]
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
     learn(host, pictures, config, a.out, a.resume, repeats)

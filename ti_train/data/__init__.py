@@ -1,1 +1,1 @@
-"""The training set: from a folder of pictures, captions and masks to latents."""
+"""The training set: from image files, captions and masks to latents."""

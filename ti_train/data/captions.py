@@ -1,7 +1,7 @@
-"""Captions: what a picture shows, in words, from the text file beside it or from its folder's table.
+"""Captions, from the text file beside an image or from its folder's table.
 
-A table is the one that the Hugging Face Hub's image folders have: metadata.jsonl or metadata.csv with the columns
-file_name and text. A picture's own text file goes before it.
+Tables have the format of image folders on the Hugging Face Hub: metadata.jsonl or metadata.csv with the columns
+file_name and text. An image's own text file takes precedence.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def one_line(text: str) -> str:
 def decode(data: bytes) -> tuple[str, bool]:
     """A file's text, and whether its encoding had to be guessed. Raises UnicodeDecodeError.
 
-    UTF-16 is told by its mark, or by the zero bytes that no other text has; what is neither that nor UTF-8 is read as
-    Windows-1252, in which most old files of Western Europe are written.
+    UTF-16 is detected by its byte order mark or by zero bytes, which no other text has. Anything else that is not UTF-8
+    is read as Windows-1252, the encoding of most old files in Western Europe.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16"), False
@@ -59,14 +59,14 @@ def decode(data: bytes) -> tuple[str, bool]:
 
 
 class CaptionReader:
-    """Finds pictures' captions, reading each folder's table once; names in `warn` what cannot be read."""
+    """Looks up captions, reading each folder's table once; appends to `warn` what cannot be read."""
 
     def __init__(self, warn: list[str]) -> None:
         self.warn = warn
         self.tables: dict[Path, dict[str, str]] = {}
 
     def caption(self, picture: Path) -> str:
-        """Empty where there is none."""
+        """The caption, or an empty string."""
         sidecar = caption_file(picture)
         if sidecar.is_file():
             return one_line(self._text(sidecar))
@@ -75,20 +75,20 @@ class CaptionReader:
             self.tables[folder] = dict(self._rows(folder))
         if picture.name not in self.tables[folder]:
             table = next((name for name in TABLES if (folder / name).is_file()), None)
-            where = f"{sidecar.name} is missing" + (f", and {table} does not name it" if table else "")
-            self.warn.append(f"{picture.name} has no caption ({where}): the template is used without one.")
+            where = f"{sidecar.name} is missing" + (f", and {table} has no entry for it" if table else "")
+            self.warn.append(f"{picture.name} has no caption ({where}): it is trained with the template alone.")
         return self.tables[folder].get(picture.name, "")
 
     def _text(self, file: Path) -> str:
         try:
             text, guessed = decode(file.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
-            self.warn.append(f"{file.name} cannot be read as text ({error}): save it as UTF-8. It is left out.")
+            self.warn.append(f"{file.name} cannot be read as text ({error}) and is ignored. Save it as UTF-8.")
             return ""
         if guessed:
             self.warn.append(
-                f"{file.name} is not UTF-8. Read as Windows-1252 it says '{one_line(text)[:60]}': "
-                "if that is wrong, save it as UTF-8."
+                f"{file.name} is not UTF-8. As Windows-1252 it reads '{one_line(text)[:60]}'. "
+                "If that is wrong, save it as UTF-8."
             )
         return text
 
@@ -104,7 +104,7 @@ class CaptionReader:
                     bad.append(str(number))
             if bad:
                 which = ", ".join(bad[:5]) + (" and more" if len(bad) > 5 else "")
-                self.warn.append(f"{file.name}: 'file_name' or 'text' cannot be read in entry {which}, left out.")
+                self.warn.append(f"{file.name}: entry {which} has no valid 'file_name' and 'text' and is ignored.")
 
 
 def _csv(text: str) -> Iterator[dict[str, Any]]:
@@ -112,7 +112,7 @@ def _csv(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl(text: str) -> Iterator[dict[str, Any]]:
-    """An object a line; an empty one where a line is none."""
+    """One object per line; an empty one for a line that is not a JSON object."""
     for line in filter(str.strip, text.split("\n")):
         try:
             row = json.loads(line)

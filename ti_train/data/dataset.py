@@ -1,8 +1,8 @@
-"""The training set: pictures found in folders, read, and turned into latents once.
+"""The training set: images found in folders, read, and encoded to latents once.
 
-Only the latents stay in memory (kilobytes a picture), so five hundred pictures cost no more than five. Which picture
-comes when follows from the seed and the position alone: nothing needs to be remembered to go on after an interruption.
-Pictures of different shapes come in one shuffled order all the same; training/micro_batches.py sorts a step's by shape.
+Only the latents stay in memory (kilobytes per image), so five hundred images cost no more than five. The order of the
+images follows from the seed and the position alone, so resuming needs no saved state. Images of all shapes share one
+shuffled order; training/micro_batches.py groups those of a step by shape.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
 from .masks import Source, mask_file, without_masks
 from .picture import Picture, bucket
 
-ENCODED_AT_ONCE = 4  # pictures through the VAE: one batch's memory, however many there are
+ENCODED_AT_ONCE = 4  # images per forward pass of the VAE
 NO_REPEATS: Mapping[Path, int] = {}
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as the loop knows it. Tensors are fp32 on the CPU."""
+    """An encoded training image. Tensors are fp32 on the CPU."""
 
     name: str
-    number: int  # of the picture that was given, from 0: a mirrored copy has its original's
+    number: int  # of the image, from 0; a mirrored copy shares its original's
     mean: Tensor  # of the VAE's posterior, [C, h, w]
-    log_variance: Tensor | None  # the same; None where the VAE has none
-    weights: Tensor  # how much each place counts in the loss, [1, h, w] of mean 1
+    log_variance: Tensor | None  # of the VAE's posterior, [C, h, w]; None if the VAE has none
+    weights: Tensor  # of each position in the loss, [1, h, w] of mean 1
     size: Size
     caption: str
-    repeats: int  # times in a round
+    repeats: int  # per epoch
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pictures, and a hash of all that they teach."""
+    """The encoded images, and a hash of everything that training uses of them."""
 
     pictures: tuple[Encoded, ...]
     fingerprint: str
@@ -59,7 +59,7 @@ class Dataset:
 
     @property
     def resolution(self) -> int:
-        """The side in pixels of a square with as many as the largest picture, to a multiple of 8."""
+        """Side in pixels of a square with the area of the largest image, rounded to a multiple of 8."""
         most = max(height * width for height, width in (picture.size.target for picture in self.pictures))
         return round(math.sqrt(most) / 8) * 8
 
@@ -67,33 +67,31 @@ class Dataset:
     def _deck(self) -> list[Encoded]:
         return [picture for picture in self.pictures for _ in range(picture.repeats)]
 
-    def shown(self, position: int, count: int, seed: int) -> list[Encoded]:
-        """What comes at `position` .. `position + count` of an endless sequence of shuffled rounds."""
+    def take(self, position: int, count: int, seed: int) -> list[Encoded]:
+        """Images `position` to `position + count` of the endless sequence of shuffled epochs."""
         size, end = len(self._deck), position + count
-        rounds = {number: self._round(number, seed) for number in range(position // size, -(-end // size))}
-        return [rounds[p // size][p % size] for p in range(position, end)]
+        epochs = {number: self._epoch(number, seed) for number in range(position // size, -(-end // size))}
+        return [epochs[p // size][p % size] for p in range(position, end)]
 
-    def _round(self, number: int, seed: int) -> list[Encoded]:
+    def _epoch(self, number: int, seed: int) -> list[Encoded]:
         generator = torch.Generator().manual_seed(seed_from("round", seed, number))
         return [self._deck[i] for i in torch.randperm(len(self._deck), generator=generator).tolist()]
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The picture files of a folder, by name, without the masks of others. Raises UserError when there are none."""
+    """The image files of a folder, sorted by name, without mask files. Raises UserError if there are none."""
     if not folder.is_dir():
-        raise UserError(f"There is no folder '{folder}'. Give the folder that holds your 3 to 5 training pictures.")
+        raise UserError(f"The folder '{folder}' does not exist. Give the folder with your 3 to 5 training images.")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
     if not found:
-        raise UserError(
-            f"The folder '{folder}' has no pictures (looked for {' '.join(SUFFIXES)}). Put 3 to 5 of them there."
-        )
+        raise UserError(f"The folder '{folder}' has no images ({' '.join(SUFFIXES)}). Put 3 to 5 of them there.")
     return without_masks(found)
 
 
-def weighed(given: Iterable[str], place: Callable[[str], Path] = Path) -> dict[Path, int]:
-    """FOLDER or FOLDER:3, three times as often as the others. place: where a folder of that name lies.
+def with_repeats(given: Iterable[str], place: Callable[[str], Path] = Path) -> dict[Path, int]:
+    """Folder -> repeats, from FOLDER or FOLDER:3. place: the path of a folder of that name.
 
-    A folder's own name never says so: by kohya's 3_name a "2024_holiday" would come two thousand times.
+    Repeats are not read from folder names: with kohya's 3_name a "2024_holiday" would be repeated two thousand times.
     """
     repeats = {}
     for text in given:
@@ -112,9 +110,9 @@ def read_pictures(
     square: bool = False,
     repeats: Mapping[Path, int] = NO_REPEATS,
 ) -> Iterator[Picture]:
-    """Reads pictures one at a time, cut to their bucket or to a square; names in `warn` what cannot be used.
+    """Reads images one at a time, cropped to their bucket or to a square; appends to `warn` what cannot be used.
 
-    repeats: by folder, how often its pictures come in a round, where that is not once.
+    repeats: folder -> how often its images occur in an epoch, if not once.
     """
     reader = CaptionReader(warn)
     seen: dict[bytes, Path] = {}
@@ -133,7 +131,7 @@ def read_pictures(
         first = seen.setdefault(hashlib.sha256(picture.pixels.tobytes()).digest(), path)
         if first != path:
             name = first.name if first.parent == path.parent else first
-            warn.append(f"{path.name} is the same picture as {name}: it counts twice.")
+            warn.append(f"{path.name} is the same image as {name}, which therefore counts twice.")
         yield picture
 
 
@@ -142,11 +140,11 @@ def _why(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
         return f"it cannot be opened ({error.strerror})."
-    return f"it is no picture that can be read, or it is damaged ({error})."
+    return f"it is not a readable image, or it is damaged ({error})."
 
 
 def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
-    """Runs the host's VAE over all pictures once. Raises UserError when no picture is left."""
+    """Encodes all images with the host's VAE, once. flip: mirrored copies too. Raises UserError if no image is left."""
     source, digest = enumerate(pictures), hashlib.sha256()
     encoded: list[Encoded] = []
     while chunk := list(islice(source, ENCODED_AT_ONCE)):
@@ -160,7 +158,7 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
             encoded += _encode(host, *zip(*same_shape, strict=True))
     if not encoded:
         raise UserError(
-            "None of the pictures can be used. Put 3 to 5 readable pictures (PNG, JPEG or WebP) into the folder."
+            "None of the images can be used. Put 3 to 5 readable images (PNG, JPEG or WebP) into the folder."
         )
     return Dataset(tuple(encoded), digest.hexdigest())
 
@@ -175,7 +173,7 @@ def _encode(host: Host, numbers: Sequence[int], pictures: Sequence[Picture]) -> 
 
 
 def weights_of(mask: np.ndarray | None, shape: Sequence[int]) -> Tensor:
-    """A mask averaged over the area of each latent, [1, h, w] of mean 1: a small mask does not mean a small loss."""
+    """A mask averaged over the area of each latent, [1, h, w] of mean 1: a small mask does not scale the loss down."""
     if mask is None:
         return torch.ones(1, *shape)
     averaged = F.interpolate(torch.from_numpy(mask.copy()).float()[None, None], tuple(shape), mode="area")[0]

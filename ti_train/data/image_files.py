@@ -1,4 +1,4 @@
-"""Image files as they are meant to be seen: upright, eight bits a channel, RGB on white."""
+"""Reading image files: upright, eight bits per channel, RGB on white."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from ..errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
-NOT_EVERYWHERE = (".avif", ".heic", ".heif")  # Pillow reads AVIF from 11.3 on, and what phones save with a plug-in
+NOT_EVERYWHERE = (".avif", ".heic", ".heif")  # AVIF needs Pillow 11.3, HEIC a plug-in
 MAX_PIXELS = 200_000_000
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
 TURNS = {
@@ -28,7 +28,7 @@ TURNS = {
 
 
 def read_image(path: Path, resolution: int, warn: list[str]) -> tuple[Image.Image, Image.Image | None]:
-    """A training picture in RGB, and its alpha channel in mode L where it has one.
+    """A training image in RGB, and its alpha channel in mode L if it has one.
 
     Raises UserError, and what is in DAMAGED.
     """
@@ -36,12 +36,12 @@ def read_image(path: Path, resolution: int, warn: list[str]) -> tuple[Image.Imag
         width, height = file.size
         if min(width, height) < resolution / 8:
             raise UserError(
-                f"it has {width} x {height} pixels; enlarging it to {resolution} would teach blur "
-                f"(the limit is {resolution // 8} pixels)."
+                f"it has {width} x {height} pixels, too few to enlarge to {resolution} "
+                f"(at least {resolution // 8} are needed)."
             )
-        # Phones' pictures may be MPO, whose other frames are the first one's depth or thumbnail.
+        # In a phone's MPO file the other frames are a depth map or a thumbnail.
         if getattr(file, "is_animated", False) and file.format != "MPO":
-            warn.append(f"{path.name} has several frames: the first one is used.")
+            warn.append(f"{path.name} has several frames; only the first one is used.")
         picture = eight_bits(upright(file))
         return on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
 
@@ -65,22 +65,22 @@ def read_mask(path: Path) -> Image.Image:
         with _opened(path) as file:
             return eight_bits(upright(file)).convert("L")
     except DAMAGED as error:
-        raise UserError(f"the mask is no picture that can be read, or it is damaged ({error}).") from None
+        raise UserError(f"the mask is not a readable image, or it is damaged ({error}).") from None
 
 
 def _opened(path: Path) -> Image.Image:
     """Raises UserError, and what is in DAMAGED."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own, and said
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS has a message of its own
             file = Image.open(path)
-    except Image.DecompressionBombError as error:  # Pillow's own limit, which a program may have set lower
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which a host may have lowered
         raise UserError(f"it is too large ({error}). Scale it down.") from None
     except UnidentifiedImageError:
         if path.suffix.lower() not in NOT_EVERYWHERE:
             raise
         raise UserError(
-            f"Pillow {PIL.__version__} reads no {path.suffix[1:].upper()} here. Save it as PNG or JPEG."
+            f"Pillow {PIL.__version__} cannot read {path.suffix[1:].upper()} files here. Save it as PNG or JPEG."
         ) from None
     width, height = file.size
     if width * height > MAX_PIXELS:
@@ -91,15 +91,15 @@ def _opened(path: Path) -> Image.Image:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Turned as its EXIF says. (Pillow's exif_transpose fails where it cannot write the whole block anew.)"""
+    """Applies the EXIF orientation. (Pillow's exif_transpose fails if it cannot rewrite the whole EXIF block.)"""
     turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     return picture if turn is None else picture.transpose(turn)
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
-    """Scaled where Pillow would clip 16 bits a pixel at 255. Raises UserError."""
+    """Scales 16-bit images to 8 bits, where Pillow would clip at 255. Raises UserError."""
     if picture.mode == "F":
-        raise UserError("its pixels are floating-point numbers, which do not say what is white. Save it as PNG.")
+        raise UserError("its pixels are floating-point numbers without a defined white. Save it as PNG.")
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
@@ -110,7 +110,7 @@ def has_alpha(picture: Image.Image) -> bool:
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, where dropping the alpha would show what lies hidden there."""
+    """Converts to RGB on white: dropping the alpha channel would reveal arbitrary hidden colours."""
     picture = eight_bits(picture)
     if has_alpha(picture):
         layer = picture.convert("RGBA")

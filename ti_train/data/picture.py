@@ -1,4 +1,4 @@
-"""A training picture: its middle, cut and scaled to a shape that the model is trained at."""
+"""A training image: cropped to the centre and scaled to a bucket's shape."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ..host import Size
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it is trained on, uint8 [h, w, 3], with its file's name, where it was cut from and its caption.
+    """A cropped and scaled training image.
 
-    mask: how much each pixel counts, uint8 or float [h, w] from 0 up; None: all alike. repeats: times in a round.
+    pixels: uint8 [h, w, 3]. mask: weight of each pixel in the loss, uint8 or float [h, w], 0 or more; None: all equal.
+    repeats: per epoch.
     """
 
     name: str
@@ -37,9 +38,9 @@ class Picture:
         mask: Image.Image | None = None,
         repeats: int = 1,
     ) -> Picture:
-        """The middle of an RGB image, and of its mask in mode L, scaled to shape (height, width) in pixels.
+        """Crops an RGB image, and its mask in mode L, to shape (height, width) in pixels.
 
-        Raises UserError for a mask of other proportions than the image, and for one that leaves nothing to learn.
+        Raises UserError for a mask whose proportions differ from the image's, and for one that is black all over.
         """
         pixels, size = crop(image, shape)
         cut = None if mask is None else _crop_mask(mask, image.size, shape)
@@ -51,10 +52,10 @@ class Picture:
 
 
 def bucket(image_size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The shape (height, width) nearest to an image's (width, height) of about side x side pixels; square for a square.
+    """The bucket (height, width) nearest to an image's (width, height), of about side x side pixels.
 
-    Sides are multiples of 64 pixels (fewer below 512) from about half of `side` to twice as much: "aspect ratio
-    bucketing", by which NovelAI (2022) trained Stable Diffusion; kohya's scripts have the same shapes.
+    Sides are multiples of 64 pixels (less below 512), from about half to twice `side`: the aspect ratio buckets of
+    NovelAI (2022) and of kohya's scripts.
     """
     width, height = image_size
     return min(_shapes(side), key=lambda shape: abs(math.log(shape[1] * height / (shape[0] * width))))
@@ -72,7 +73,7 @@ def _shapes(side: int) -> tuple[tuple[int, int], ...]:
 
 
 def crop(image: Image.Image, shape: tuple[int, int]) -> tuple[np.ndarray, Size]:
-    """The largest centred part of an image with the proportions of shape (height, width), scaled to it."""
+    """The largest centre crop with the proportions of shape (height, width), scaled to it."""
     height, width = shape
     pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
     scale = max(height / image.height, width / image.width)
@@ -82,14 +83,16 @@ def crop(image: Image.Image, shape: tuple[int, int]) -> tuple[np.ndarray, Size]:
 
 def _crop_mask(mask: Image.Image, image_size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
     (width, height), (mask_width, mask_height) = image_size, mask.size
-    if abs(mask_width * height - width * mask_height) > max(*image_size, *mask.size):  # more than a pixel of rounding
+    if abs(mask_width * height - width * mask_height) > max(
+        *image_size, *mask.size
+    ):  # more than a pixel of rounding error
         raise UserError(
-            f"the mask has {mask_width} x {mask_height} pixels and the picture {width} x {height}: "
-            "they do not cover each other. Save the mask in the picture's size."
+            f"the mask has {mask_width} x {mask_height} pixels, but the image {width} x {height}. "
+            "Save the mask in the size of the image."
         )
     cut = np.asarray(ImageOps.fit(mask, shape[::-1], Image.Resampling.BOX))
     if not cut.any():
         raise UserError(
-            "the mask is black wherever the picture is used, which leaves nothing to learn. White marks what to learn."
+            "the mask is black over the whole crop, so nothing would be trained on. Paint what to train on white."
         )
     return cut

@@ -1,7 +1,7 @@
-"""Embedding files: the one place that knows their layouts. Nodes, command line and training read and write here.
+"""Embedding files: reading and writing every layout.
 
-layouts.py tells what the keys of a file mean, reading.py opens files with limits, writing.py writes them;
-torch_files.py and pictures.py know the two containers that are not safetensors.
+layouts.py interprets a file's keys, reading.py opens files with limits, writing.py writes them; torch_files.py and
+embedded_images.py handle the containers other than safetensors.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def config_of(embedding: Embedding) -> dict[str, object]:
-    """The settings that the word was learnt with, {} where the file does not say."""
+    """The training settings in an embedding's header, {} if there are none."""
     try:
         config = json.loads(embedding.provenance.get("config", "{}"))
     except ValueError:

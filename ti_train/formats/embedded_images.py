@@ -1,7 +1,7 @@
-"""Embeddings in pictures, as A1111 has them (modules/textual_inversion/image_embedding.py).
+"""Embeddings in images, in A1111's format (modules/textual_inversion/image_embedding.py).
 
-Read: the text chunk `sd-ti-embedding` of a PNG, and the two panels left and right of the picture that hold the same
-data in the lower halves of their bytes, for pictures that lost their chunks. Written: a PNG with the chunk.
+Read: the text chunk `sd-ti-embedding` of a PNG, or, in images that lost their chunks, the panels at the left and right
+edge, which hold the same data in the lower four bits of their bytes. Written: a PNG with the chunk.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LONGEST_DATA = 2**25  # characters of JSON
 
 
 def read_picture(data: bytes) -> tuple[str, Any, dict[str, str]]:
-    """Where in the picture it is, the object, and our provenance, {} where another program wrote it.
+    """The container, the stored object, and this project's provenance ({} if another program wrote the file).
 
-    Raises UserError whose text goes on from the file's name, or one of reading.DAMAGE.
+    Raises UserError with a message that continues the file's name, or one of reading.DAMAGE.
     """
     with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as picture:
         if picture.width * picture.height > MOST_PIXELS:
@@ -56,32 +56,30 @@ def to_json(content: dict[str, Any]) -> bytes:
 
 
 def panels_text(pixels: Pixels) -> bytes:
-    """What the panels [H, W, 3] uint8 hold; they end where a column's lower halves are all zero."""
+    """The data in the panels of an image [H, W, 3] uint8; a panel ends at a column whose lower four bits are zero."""
     lit: Any = (pixels > 0).all(axis=2)
     if not lit.any():
-        raise UserError("is a picture without an embedding in it.")
+        raise UserError("is an image without an embedding.")
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
     halves = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] & 0x0F
     dark = np.flatnonzero(halves.sum(axis=(0, 2)) == 0)
     if len(dark) < 2:
-        raise UserError("is a picture without an embedding in it.")
+        raise UserError("is an image without an embedding.")
     low, high = _unmask(halves[:, : dark[0]]), _unmask(halves[:, dark[-1] + 1 :])
     if low.shape != high.shape:
-        raise UserError("is a picture without an embedding in it.")
+        raise UserError("is an image without an embedding.")
     unpacker = zlib.decompressobj()
     try:
         text = unpacker.decompress((high << 4 | low).tobytes(), LONGEST_DATA)
     except zlib.error:
-        raise UserError(
-            "is a picture without an embedding in it, or one that was scaled or saved as JPEG since."
-        ) from None
+        raise UserError("is an image without an embedding, or one that was scaled or saved as JPEG.") from None
     if unpacker.unconsumed_tail:
         raise UserError(f"unpacks to more than {LONGEST_DATA >> 20} MiB, more than any embedding.")
     return text
 
 
 def _unmask(panel: Pixels) -> Pixels:
-    """Undoes A1111's mask: x -> 1664525 x + 1013904223 modulo 2^32 from 0 on, each x modulo 255."""
+    """Reverts A1111's mask: x -> 1664525 x + 1013904223 modulo 2^32 starting at 0, each x modulo 255."""
     powers = np.cumprod(np.full(panel.size, 1664525, np.uint32), dtype=np.uint32)
     sums = np.cumsum(powers, dtype=np.uint32) - powers + np.uint32(1)
     mask = (np.uint32(1013904223) * sums) % 255 & 0x0F
@@ -89,7 +87,7 @@ def _unmask(panel: Pixels) -> Pixels:
 
 
 def card_bytes(content: dict[str, Any], provenance: dict[str, str], picture: Image.Image) -> bytes:
-    """The picture as a PNG that holds the object in A1111's chunk."""
+    """The image as a PNG with the object in A1111's chunk."""
     texts, file = PngInfo(), io.BytesIO()
     texts.add_text(CHUNK, base64.b64encode(to_json(content)).decode())
     texts.add_itxt(PROVENANCE, json.dumps(provenance))

@@ -1,7 +1,7 @@
-"""What the keys of an embedding file mean: every layout that the tools write, told apart, never guessed.
+"""Interprets the keys of embedding files: every layout that other tools write, without guessing.
 
-The encoders bear ComfyUI's names (its `embedding_key`). Where keys may be read in two ways, every reading is returned,
-and whoever asks has to choose one by name.
+Encoders have ComfyUI's names (its `embedding_key`). If keys can be interpreted in more than one way, all readings are
+returned, and the caller chooses one by name.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ ENCODERS = (
     *("qwen3_2b", "qwen3_4b", "qwen3_8b", "qwen35_2b", "qwen3vl_8b", "qwen3vl_32b", "mistral3_24b", "ministral3_3b"),
     *("jina_clip_2", "chinese_roberta", "lyrics", "gpt_oss", "hidream_o1", "sam3_clip"),
 )
-ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # where OneTrainer's name of an encoder is another
-EMP, OUT = "emp_params", "_out"  # OneTrainer's own key (sic), and its vectors for an encoder's output
+ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # OneTrainer's name -> ours, where they differ
+EMP, OUT = "emp_params", "_out"  # OneTrainer's key (sic), and the suffix of its vectors for an encoder's output
 SDXL = {"clip_l": 768, "clip_g": 1280}
 BY_WIDTH = {width: encoder for encoder, width in SDXL.items()}
 FACTS = ("step", "sd_checkpoint", "sd_checkpoint_name")  # beside the vectors in A1111's files
 BUNDLE = re.compile(r"bundle_emb\.(.+?)\.(string_to_param\..+|\w+)")
-PROVENANCE = "ti-train"  # where files without a header of their own keep ours, as JSON
-OTHER_FILES = {  # keys that tell files which are no embeddings
-    "optimizer_state_dict": "the state of A1111's optimizer; the word is in the file without '.optim'",
-    "IN01": "an XTI embedding, with vectors for each layer of the U-Net: no tool reads those",
+PROVENANCE = "ti-train"  # the key of our header, as JSON, in files without a header of their own
+OTHER_FILES = {  # keys of files that are not embeddings
+    "optimizer_state_dict": "the state of A1111's optimizer; the embedding is in the file without '.optim'",
+    "IN01": "an XTI embedding, with vectors for each layer of the U-Net, which no tool reads",
 }
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A word that a file holds, and how it stands there."""
+    """An embedding in a file, and how it is stored."""
 
     embedding: Embedding
     layout: str
-    dtypes: Mapping[str, torch.dtype]  # encoder -> as in the file
+    dtypes: Mapping[str, torch.dtype]  # encoder -> dtype in the file
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # OneTrainer's `_out`: encoder -> [n, width] fp32
 
 
 def readings(content: Any, container: str, name: str, header: Mapping[str, str]) -> list[Reading]:
-    """Every word that a file's content may be read as. Raises UserError whose text goes on from the file's name."""
+    """Every embedding in a file. Raises UserError with a message that continues the file's name."""
     layout, words = _words(content)
     if not any(words.values()):
-        raise UserError("holds no tensor: it is no embedding.")
+        raise UserError("holds no tensors, so it is not an embedding.")
     facts = _facts(content)
     origin = {key: facts[key] for key in FACTS if key in facts} | dict(header)
     return [
@@ -66,16 +66,16 @@ def readings(content: Any, container: str, name: str, header: Mapping[str, str])
 
 
 def provenance_in(texts: Any) -> dict[str, str]:
-    """What this project has written about the word into a file without a header, {} where another program wrote it."""
+    """The header that this project adds to files without one of their own, {} if another program wrote the file."""
     found = json.loads(texts.get(PROVENANCE, "{}")) if isinstance(texts, dict) else {}
     return {str(key): str(value) for key, value in found.items()}
 
 
-Keys = dict[str, Tensor]  # the file's name of an encoder -> its tensor
+Keys = dict[str, Tensor]  # key in the file -> tensor
 
 
 def _words(content: Any) -> tuple[str, dict[str, Keys]]:
-    """The layout, "" where the keys say it, and word -> its keys; a word without a name of its own is ""."""
+    """The layout ("" if the keys name it), and embedding -> its keys; "" is an embedding without a name of its own."""
     if isinstance(content, Tensor):
         return "a bare tensor", {"": {SINGLE: content}}
     if isinstance(content, list):
@@ -103,7 +103,7 @@ def _words(content: Any) -> tuple[str, dict[str, Keys]]:
 
 
 def _nameless(words: dict[str, Keys]) -> dict[str, Keys]:
-    """The only word of a file is called as the file is, whatever stands in its key: that is how hosts call it."""
+    """A file's only embedding is named after the file whatever its key, as in all hosts."""
     return {"": next(iter(words.values()))} if len(words) == 1 else words
 
 
@@ -112,7 +112,7 @@ def _tensors(content: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def _encoder(key: str) -> str:
-    """Our name of the encoder that a key stands for, "" for a key that stands for none."""
+    """Our name of the encoder of a key, "" if the key is none."""
     if key == EMP:
         return SINGLE
     return ONETRAINER.get(key, key if key in ENCODERS else "")
@@ -123,7 +123,7 @@ def _names(keys: Iterable[str]) -> str:
 
 
 def _ordered(keys: Iterable[str]) -> list[str]:
-    """Stable Diffusion XL's in the order of its encoders; a file has them in any."""
+    """In the order of the encoders of Stable Diffusion XL; files have any order."""
     return sorted(keys, key=lambda key: (key != "clip_l", key))
 
 
@@ -142,7 +142,7 @@ def _bundles(matches: list[re.Match[str]], tensors: dict[str, Tensor]) -> dict[s
 
 
 def _by_width(content: list[Any]) -> Keys:
-    """A list of dicts is read as ComfyUI does: an encoder takes the tensors of its width, one after another."""
+    """A list of dicts is read as in ComfyUI: an encoder gets the tensors of its width, concatenated."""
     parts = [t for part in content if isinstance(part, dict) for t in _tensors(part).values() if t.ndim]
     by_width: dict[int, list[Tensor]] = {}
     for tensor in parts:
@@ -152,14 +152,14 @@ def _by_width(content: list[Any]) -> Keys:
         return {SINGLE: next(iter(joined.values()))}
     if not set(joined) <= set(BY_WIDTH):
         raise UserError(
-            f"holds a list of tensors of the widths {', '.join(map(str, joined))} and does not say which "
-            "text encoder each is for; told apart are 768 and 1280, those of Stable Diffusion XL."
+            f"holds a list of tensors of width {', '.join(map(str, joined))} without the names of their "
+            "text encoders; only 768 and 1280, those of Stable Diffusion XL, can be assigned."
         )
     return {BY_WIDTH[width]: tensor for width, tensor in joined.items()}
 
 
 def _facts(content: Any) -> dict[str, str]:
-    """What an A1111 file says beside its vectors."""
+    """The metadata in A1111's files."""
     if not isinstance(content, dict):
         return {}
     return {k: str(content[k]) for k in ("name", *FACTS) if isinstance(content.get(k), (str, int, float))}
@@ -173,19 +173,17 @@ def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> 
         encoder = _encoder(key.removesuffix(OUT)) or SINGLE
         part = outputs if key.endswith(OUT) and _encoder(key.removesuffix(OUT)) else vectors
         if encoder in part:
-            raise UserError(
-                f"has vectors of the encoder '{encoder}' twice ({_names(keys)}) and does not say which count."
-            )
+            raise UserError(f"has vectors for the encoder '{encoder}' twice ({_names(keys)}), which is ambiguous.")
         part[encoder] = _checked(tensor, key)
         if part is vectors:
             dtypes[encoder] = tensor.dtype
     if not vectors:
         raise UserError(
-            f"holds vectors for the output of a text encoder only ({_names(keys)}): no tool but OneTrainer uses them."
+            f"only holds vectors for the output of a text encoder ({_names(keys)}), which only OneTrainer uses."
         )
     if len({v.shape[0] for v in vectors.values()}) > 1:
         counts = " and ".join(f"{v.shape[0]} for {encoder}" for encoder, v in vectors.items())
-        raise UserError(f"holds {counts}: a word has as many vectors for each text encoder.")
+        raise UserError(f"holds {counts}: an embedding needs the same number of vectors for each text encoder.")
     return Reading(Embedding(name, vectors, provenance), layout, dtypes, outputs)
 
 
@@ -194,16 +192,16 @@ def _checked(tensor: Tensor, key: str) -> Tensor:
     if tensor.ndim not in (1, 2) or 0 in tensor.shape or not tensor.is_floating_point():
         raise UserError(
             f"holds '{key}' of shape {list(tensor.shape)} and type {str(tensor.dtype)[6:]}; "
-            "an embedding is a list of vectors: [num_vectors, width] of floats."
+            "an embedding is a list of vectors, [num_vectors, width] of floats."
         )
     vectors = tensor.float().reshape(-1, tensor.shape[-1])
     if not vectors.isfinite().all():
-        raise UserError("holds values that are not numbers (NaN or infinity). Learn or download the word again.")
+        raise UserError("holds NaN or infinite values. Train or download the embedding again.")
     return vectors
 
 
 def joined(first: Reading, second: Reading) -> Reading:
-    """Stable Diffusion XL's two files of diffusers, in either order. Raises UserError."""
+    """Joins the two files of diffusers for Stable Diffusion XL, in either order. Raises UserError."""
     pair = (first, second)
     widths = [v.shape[1] for reading in pair for v in reading.embedding.vectors.values()]
     counts = {reading.embedding.num_vectors for reading in pair}

@@ -1,4 +1,4 @@
-"""Reading embedding files of any layout: opening them with limits, and one sentence for each thing that is wrong."""
+"""Reading embedding files of any layout, within limits, and with a message for everything that can be wrong."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from safetensors import SafetensorError, safe_open
 
 from ..embedding import Embedding
 from ..errors import UserError
-from . import embedded_images as pictures
-from . import torch_files
+from . import embedded_images, torch_files
 from .layouts import Reading, joined, provenance_in, readings
 
 PICTURES = (".png", ".webp")
 READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
 LARGEST = 2**24  # bytes of vectors or of a file; 75 vectors for three encoders take less than two megabytes
 MOST_KEYS, MOST_LISTED = 64, 10
-DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON raise on bytes that are not theirs
+DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON raise for invalid data
     *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, DecompressionBombError),
     *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
     *(RuntimeError, SyntaxError, MemoryError),
@@ -31,27 +30,27 @@ DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON rais
 
 
 def names_file(text: str) -> bool:
-    """Whether a text is an embedding file's name, by its ending, and no word or phrase."""
+    """Whether a text is the name of an embedding file, by its extension, rather than a word or phrase."""
     return text.lower().endswith(READABLE)
 
 
 def load_embedding(path: Path) -> Embedding:
-    """The word in a file of any layout: encoder -> vectors [n, width] fp32. Raises UserError."""
+    """The embedding in a file of any layout. Raises UserError."""
     return read_word(path).embedding
 
 
 def read_word(path: Path, second: Path | None = None, word: str | None = None) -> Reading:
-    """The word in a file, or in Stable Diffusion XL's two. Raises UserError, with all readings where there are several.
+    """The embedding in a file, or in the two files of diffusers for Stable Diffusion XL.
 
-    word: which one, where a file holds several.
+    word: the name of one of several in the file. Raises UserError, with all readings if there are several.
     """
     found = read_words(path)
     chosen = [reading for reading in found if reading.embedding.name == word] if word else found
     if len(chosen) != 1:
         listed = "; ".join(f"'{r.embedding.name}' ({_size(r)})" for r in found[:MOST_LISTED])
         listed = _printable(listed + (" ..." if len(found) > MOST_LISTED else ""))
-        asked = f"no word '{word}'" if word else f"{len(found)} words, or one word in parts that it does not name"
-        raise UserError(f"'{path.name}' holds {asked}. It can be read as: {listed}. Choose one of them by its name.")
+        asked = f"no embedding '{word}'" if word else f"{len(found)} embeddings, or one embedding in unnamed parts"
+        raise UserError(f"'{path.name}' holds {asked}. It can be read as: {listed}. Choose one by its name.")
     if second is None:
         return chosen[0]
     return joined(chosen[0], read_word(second))
@@ -63,9 +62,9 @@ def _size(reading: Reading) -> str:
 
 
 def read_words(path: Path) -> list[Reading]:
-    """Every word that a file holds. Raises UserError."""
+    """Every embedding in a file. Raises UserError."""
     if not path.is_file():
-        raise UserError(f"There is no embedding file '{path}'. Check its name and its folder.")
+        raise UserError(f"The embedding file '{path}' does not exist. Check its name and folder.")
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -76,17 +75,17 @@ def read_words(path: Path) -> list[Reading]:
     except DAMAGE as error:
         said = _printable(f"{type(error).__name__} {error}")[:200]
         raise UserError(
-            f"'{path.name}' is no embedding that can be read, or is damaged ({said}). Save or download it again."
+            f"'{path.name}' is not a readable embedding, or it is damaged ({said}). Save or download it again."
         ) from None
 
 
 def _printable(text: str) -> str:
-    """On one line: what a file calls its tensors is the file's choice."""
+    """On one line, without control characters: tensor names come from the file."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _open(path: Path, start: bytes) -> tuple[str, Any, dict[str, str]]:
-    """The container in words, the content and the header. By the file's first bytes: endings are often wrong."""
+    """The container's name, the content and the header. Detected by the first bytes: extensions are often wrong."""
     picture = start.startswith(b"\x89PNG") or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
     pickled = start.startswith(b"PK\x03\x04") or (start.startswith(b"\x80") and start[8:9] != b"{")
     if not picture and not pickled:
@@ -95,7 +94,7 @@ def _open(path: Path, start: bytes) -> tuple[str, Any, dict[str, str]]:
         raise UserError(f"has {path.stat().st_size >> 20} MiB; an embedding has less than one. Is it a model?")
     data = path.read_bytes()
     if picture:
-        return pictures.read_picture(data)
+        return embedded_images.read_picture(data)
     content = torch_files.read_torch(data)
     return "torch.save", content, provenance_in(content)
 

@@ -1,9 +1,9 @@
-"""What torch.save writes (.pt, .bin), read without torch's own loader, and written so that A1111's safe loader agrees.
+"""Files of torch.save (.pt, .bin): read without torch's loader, written so that A1111's safe loader accepts them.
 
-A pickle is a program. It is run here with a table of the few names that an embedding needs, each answered by a
-stand-in of ours, so nothing of what a file asks for is ever called. torch.load(weights_only=True) is not used: it
-refuses the ParameterDict of torch 1.11 and before, and until torch 2.6 it could be made to run code (CVE-2025-32434).
-Python's C unpickler is not used either: one opcode can make it allocate gigabytes.
+A pickle is a program. This unpickler resolves only the few names that embeddings use, each to a stand-in defined here,
+so no code that a file names is ever called. torch.load(weights_only=True) is not used: it rejects the ParameterDict of
+torch 1.11 and older, and before torch 2.6 it could be made to run code (CVE-2025-32434). Python's C unpickler is not
+used either: a single opcode can make it allocate gigabytes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 from ..errors import UserError
 
 LARGEST_PICKLE = 2**20  # bytes; that of an embedding has a few hundred
-MOST_VALUES = 10_000  # in one file: lists that hold each other may stand for more than memory holds
-MOST_TENSORS, MOST_NUMBERS = 1_000, 2**24  # in one file: the tensors may share one storage
+MOST_VALUES = 10_000  # per file: nested references may expand to more than fits into memory
+MOST_TENSORS, MOST_NUMBERS = 1_000, 2**24  # per file: tensors may share one storage
 MOST_DIMENSIONS = 8
-LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
+LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A stretch of numbers in the file that tensors are cut from."""
+    """A storage in the file, which tensors are views of."""
 
     dtype: torch.dtype
     key: str
@@ -40,7 +40,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Strided:
-    """A tensor whose values are still in the file."""
+    """A tensor whose values have not been read yet."""
 
     storage: Storage
     offset: int
@@ -48,7 +48,7 @@ class Strided:
     stride: tuple[int, ...]
 
     def tensor(self, data: bytes) -> Tensor:
-        """Its values out of its storage's bytes. Raises ValueError where they are not all there."""
+        """Reads the values from the storage's bytes. Raises ValueError if they are incomplete."""
         if any(number < 0 for number in (self.offset, *self.shape, *self.stride)):
             raise ValueError("a tensor has a negative size")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
@@ -60,7 +60,7 @@ class Strided:
 
 
 class ParameterDict(dict[str, Any]):
-    """torch.nn.ParameterDict: what it holds is in its state."""
+    """Stands in for torch.nn.ParameterDict, whose content is in its state."""
 
 
 def _strided(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Strided:
@@ -92,9 +92,9 @@ STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class Unpickler(pickle._Unpickler):
-    """Answers every name from the table; raises UserError for any other."""
+    """Resolves the names in STAND_INS; raises UserError for any other."""
 
-    # Without those that reach for a name in another way, or allocate what they announce.
+    # Without the opcodes that resolve names in other ways, or that allocate an announced size.
     dispatch = {  # noqa: RUF012  the base class has it so
         opcode: action
         for opcode, action in pickle._Unpickler.dispatch.items()
@@ -107,20 +107,20 @@ class Unpickler(pickle._Unpickler):
             return STAND_INS[module, name]
         except KeyError:
             raise UserError(
-                f"asks for '{module}.{name}', which no embedding needs: it may be another kind of file, or harmful. "
-                "Nothing of it was run."
+                f"asks for '{module}.{name}', which no embedding needs: it is another kind of file, or malicious. "
+                "None of its code was run."
             ) from None
 
     def persistent_load(self, saved_id: Any) -> Any:
         kind, dtype, key = saved_id[:3]
-        if kind == "module":  # before torch 1.6: a class with its source code; ours comes from the table
+        if kind == "module":  # before torch 1.6: a class with its source code; the stand-in is used instead
             return dtype
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise ValueError("a storage of an unknown kind")
         return Storage(dtype, str(key))
 
     def build(self) -> None:
-        """BUILD would set any attribute of any object; only a ParameterDict's content is wanted."""
+        """BUILD could set any attribute of any object; only the content of a ParameterDict is needed."""
         state = self.stack.pop()  # type: ignore[attr-defined]
         if isinstance(self.stack[-1], ParameterDict):  # type: ignore[attr-defined]
             self.stack[-1].update(state["_parameters"])  # type: ignore[attr-defined]
@@ -129,9 +129,9 @@ class Unpickler(pickle._Unpickler):
 
 
 def read_torch(data: bytes) -> Any:
-    """The object in a file of torch.save, of either of its formats: dicts, lists, tensors, texts and numbers.
+    """The object in a file of torch.save, in its zip or legacy format: dicts, lists, tensors, strings and numbers.
 
-    Raises UserError whose text goes on from the file's name, or one of reading.DAMAGE.
+    Raises UserError with a message that continues the file's name, or one of reading.DAMAGE.
     """
     if data.startswith(b"PK"):
         return _read_zip(data)
@@ -152,11 +152,11 @@ def _read_zip(data: bytes) -> Any:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise UserError("is a zip file, but not one of torch.save: an embedding comes without a zip around it.")
+            raise UserError("is a zip file that torch.save did not write. Unpack it first.")
         if sum(info.file_size for info in archive.infolist()) > len(data):
-            raise UserError("is a compressed zip, which torch.save never writes: it may unpack to more than fits.")
+            raise UserError("is a compressed zip, which torch.save never writes.")
         if archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
-            raise UserError("holds more than an embedding: its list of contents alone has more than 1 MiB.")
+            raise UserError("is not an embedding: its pickle alone has more than 1 MiB.")
         content = Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
         folder = pickles[0].removesuffix("data.pkl")
         return _filled(content, cache(lambda key: archive.read(f"{folder}data/{key}")))
@@ -174,21 +174,21 @@ def _filled(content: Any, storage: Callable[[str], bytes]) -> Any:
     def tensor(strided: Strided) -> Tensor:
         sizes.append(math.prod(strided.shape))
         if len(sizes) > MOST_TENSORS or sum(sizes) > MOST_NUMBERS:
-            raise UserError("holds more tensors than an embedding: it may be a model.")
+            raise UserError("holds more tensors than an embedding. Is it a model?")
         return strided.tensor(storage(strided.storage.key))
 
     return _walk(content, tensor)
 
 
 def _walk(content: Any, action: Callable[[Strided], Any]) -> Any:
-    """A copy of nested dicts and lists with every tensor replaced by what `action` makes of it."""
+    """A copy of nested dicts and lists with `action` applied to every tensor."""
     count = 0
 
     def copy(value: Any) -> Any:
         nonlocal count
         count += 1
         if count > MOST_VALUES:
-            raise UserError(f"holds more than {MOST_VALUES} values: that is no embedding.")
+            raise UserError(f"holds more than {MOST_VALUES} values, so it is not an embedding.")
         if isinstance(value, Strided):
             return action(value)
         if isinstance(value, dict):
@@ -201,10 +201,9 @@ def _walk(content: Any, action: Callable[[Strided], Any]) -> Any:
 
 
 def torch_bytes(content: dict[str, Any]) -> bytes:
-    """A file of torch.save with only the entries that A1111's safe loader knows (modules/safe.py: check_zip_filenames).
+    """A file of torch.save of the entries that A1111's safe loader accepts (modules/safe.py, check_zip_filenames).
 
-    Since torch 2.1 there are others (byteorder, .format_version ...), which it takes for an attack and torch can do
-    without.
+    Since torch 2.1 there are others (byteorder, .format_version ...), which A1111 rejects and torch does not need.
     """
     written, kept = io.BytesIO(), io.BytesIO()
     torch.save(content, written)

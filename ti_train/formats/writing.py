@@ -1,4 +1,4 @@
-"""Writing embedding files: each layout with exactly the keys that its readers look for, whole or not at all."""
+"""Writing embedding files: each layout with exactly the keys that its readers look for, atomically."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ ENDINGS = {
     "png": ".png",
 }
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ASTERISK = 265  # CLIP's token of "*", which A1111 writes and no loader reads
+ASTERISK = 265  # CLIP's token id of "*", which A1111 writes and no loader reads
 
 
 def save_embedding(embedding: Embedding, path: Path) -> None:
-    """Writes the vectors [n, width] in fp32 and the provenance, all or nothing. Raises OSError.
+    """Writes the vectors [n, width] as fp32 safetensors with the provenance, atomically. Raises OSError.
 
-    One encoder's are called `emb_params`, several bear their encoders' names.
+    The key of a single encoder is `emb_params`; several encoders are keyed by their names.
     """
     write_embedding(embedding, path)
 
 
 def layout_for(path: Path, layout: str | None = None) -> str:
-    """The layout that a file's ending says, or the one asked for. Raises UserError where the two disagree."""
+    """The layout for a file's extension, or the given one. Raises UserError if the two disagree."""
     fitting = [name for name, ending in ENDINGS.items() if ending == path.suffix.lower()]
     if not fitting or (layout is not None and layout not in fitting):
         wanted = ENDINGS[layout] if layout else ", ".join(dict.fromkeys(ENDINGS.values()))
-        raise UserError(f"'{path.name}' ends in '{path.suffix}'; {layout or 'an embedding'} is written as {wanted}.")
+        raise UserError(f"'{path.name}' has the extension '{path.suffix}'; {layout or 'an embedding'} needs {wanted}.")
     return layout or fitting[0]
 
 
 def files_of(embedding: Embedding, path: Path, layout: str) -> list[Path]:
-    """The files that write_embedding writes: diffusers has one for each encoder, as its training scripts leave them."""
+    """The files that write_embedding writes: for diffusers one per encoder, as its training scripts do."""
     second = path.with_name(f"{path.stem}_2{path.suffix}")
     return [path, second] if layout == "diffusers" and len(embedding.vectors) > 1 else [path]
 
@@ -61,16 +61,16 @@ def write_embedding(
     dtype: torch.dtype = torch.float32,
     outputs: Mapping[str, Tensor] | None = None,
 ) -> list[Path]:
-    """Writes a word in one of the layouts of ENDINGS, to the files of files_of, which it returns.
+    """Writes an embedding in a layout of ENDINGS, and returns the paths (see files_of).
 
-    outputs: OneTrainer's vectors for the encoders' output, which only its own layout keeps.
-    Raises UserError for a word that the layout has no place for, and OSError.
+    outputs: OneTrainer's vectors for the encoders' output, which only its own layout can store. Raises UserError for an
+    embedding that the layout cannot store, and OSError.
     """
     vectors = {encoder: _cast(v, dtype) for encoder, v in embedding.vectors.items()}
     if len(vectors) > 1 and layout not in ("safetensors", "onetrainer") and set(vectors) != set(SDXL):
         raise UserError(
-            f"The word '{embedding.name}' has vectors for {' + '.join(vectors)}. The layout '{layout}' knows one text "
-            "encoder, or clip_l + clip_g of Stable Diffusion XL; 'safetensors' takes any."
+            f"The embedding '{embedding.name}' has vectors for {' + '.join(vectors)}. The layout '{layout}' "
+            "supports one text encoder, or clip_l + clip_g of Stable Diffusion XL; 'safetensors' supports any."
         )
     header = {**embedding.provenance, "name": embedding.name}
     match layout:
@@ -85,10 +85,10 @@ def write_embedding(
             further = {PROVENANCE: json.dumps(header)} if len(vectors) == 1 else {}
             contents = [torch_bytes(_a1111(embedding, vectors) | further)]
         case "png":
-            widened = {encoder: v.float() for encoder, v in vectors.items()}  # JSON has one kind of number
+            widened = {encoder: v.float() for encoder, v in vectors.items()}  # JSON has no half precision
             contents = [card_bytes(_a1111(embedding, widened), header, _card(embedding))]
         case _:
-            raise UserError(f"There is no layout '{layout}'. The layouts are {', '.join(ENDINGS)}.")
+            raise UserError(f"Unknown layout '{layout}'. Choose one of {', '.join(ENDINGS)}.")
     paths = files_of(embedding, path, layout)
     for file, content in zip(paths, contents, strict=True):
         write_atomically(file, content)
@@ -99,13 +99,13 @@ def _cast(vectors: Tensor, dtype: torch.dtype) -> Tensor:
     cast = vectors.detach().cpu().to(dtype).contiguous()
     if not cast.isfinite().all():
         raise UserError(
-            f"Values of up to {float(vectors.abs().max()):.3g} do not fit into {str(dtype)[6:]}. Write bf16 or fp32."
+            f"Values of up to {float(vectors.abs().max()):.3g} overflow {str(dtype)[6:]}. Use bf16 or fp32."
         )
     return cast
 
 
 def rounding_error(embedding: Embedding, dtype: torch.dtype) -> tuple[float, float]:
-    """What writing as `dtype` changes: the largest difference of a value, and that of a vector relative to its norm."""
+    """The rounding error of `dtype`: the largest of a value, and the largest of a vector relative to its norm."""
     pairs = [(v, v.to(dtype).float()) for v in embedding.vectors.values()]
     largest = max(float((v - cast).abs().max()) for v, cast in pairs)
     relative = max(float(((v - cast).norm(dim=1) / v.norm(dim=1).clamp_min(1e-12)).max()) for v, cast in pairs)
@@ -122,13 +122,13 @@ def _onetrainer(vectors: dict[str, Tensor], outputs: Mapping[str, Tensor], dtype
     names = {encoder: EMP if set(vectors) <= ONE_CLIP else own.get(encoder, encoder) for encoder in vectors}
     unknown = set(names.values()) - {EMP, *SDXL, *ONETRAINER, "llama"}
     if unknown:
-        raise UserError(f"OneTrainer trains no words for the text encoder {', '.join(sorted(unknown))}.")
+        raise UserError(f"OneTrainer has no embeddings for the text encoder {', '.join(sorted(unknown))}.")
     tensors = {names[encoder]: v for encoder, v in vectors.items()}
     return tensors | {names[encoder] + OUT: _cast(v, dtype) for encoder, v in outputs.items() if encoder in names}
 
 
 def _a1111(embedding: Embedding, vectors: dict[str, Tensor]) -> dict[str, Any]:
-    """What A1111 itself writes; of two encoders it takes nothing but the two tensors."""
+    """What A1111 itself writes; for two encoders its loader accepts nothing but the two tensors."""
     if len(vectors) > 1:
         return {encoder: vectors[encoder] for encoder in SDXL}
     step = embedding.provenance.get("step", "")
@@ -144,6 +144,6 @@ def _a1111(embedding: Embedding, vectors: dict[str, Tensor]) -> dict[str, Any]:
 
 def _card(embedding: Embedding) -> Image:
     sizes = " + ".join(f"{v.shape[0]} x {v.shape[1]}" for v in embedding.vectors.values())
-    model = embedding.provenance.get("sd_checkpoint_name") or embedding.provenance.get("base_model", "not said")
-    lines = [f"vectors: {sizes}", f"model: {model}", f"step: {embedding.provenance.get('step', 'not said')}"]
+    model = embedding.provenance.get("sd_checkpoint_name") or embedding.provenance.get("base_model", "unknown")
+    lines = [f"vectors: {sizes}", f"model: {model}", f"step: {embedding.provenance.get('step', 'unknown')}"]
     return draw_card(embedding.name, lines, list(embedding.vectors.values()))

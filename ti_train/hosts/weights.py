@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any
 
@@ -20,22 +20,48 @@ from torch.utils.checkpoint import checkpoint
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Weights that ask for no gradient and that autograd can save, while the context lasts."""
-    aliases, flags = [], []
-    for slots, name, tensor in list(_tensors(modules)):
-        if type(tensor.data) is Tensor and tensor.is_inference():
-            slots[name] = normal = alias(tensor)
-            aliases.append((slots, name, tensor, normal))
-        elif tensor.requires_grad:
-            flags.append(tensor.requires_grad_(False))
-    try:
+    mend(*modules)
+    with ExitStack() as stack:
+        for slots, name, tensor in list(_tensors(modules)):
+            if type(tensor.data) is Tensor and tensor.is_inference():
+                slots[name] = normal = alias(tensor)
+                stack.callback(_put_back, slots, name, tensor, normal)
+            elif tensor.requires_grad:
+                stack.callback(tensor.requires_grad_(False).requires_grad_, True)
         yield
-    finally:
-        for tensor in flags:
-            tensor.requires_grad_(True)
-        for slots, name, tensor, normal in aliases:
-            # The host may have moved or unpatched the model meanwhile; then what stands there now is right.
-            if slots.get(name) is normal:
-                slots[name] = tensor
+
+
+def mend(*modules: nn.Module) -> None:
+    """Makes weights usable that somebody made in inference mode and last moved outside of it.
+
+    Such a tensor counts no versions and is no inference tensor either: no view of it can be made, in no mode. Over the
+    same memory it becomes the inference tensor again that it was before.
+    """
+    for _, _, tensor in _tensors(modules):
+        if type(tensor.data) is Tensor and not tensor.is_inference() and not _counts_versions(tensor):
+            _set_data(tensor, tensor)
+
+
+def _put_back(slots: dict[str, Any], name: str, tensor: Tensor, normal: Tensor) -> None:
+    """Undoes a swap, unless the host has put a tensor of its own there meanwhile: then that one is right."""
+    if slots.get(name) is not normal:
+        return
+    if normal.data_ptr() != tensor.data_ptr():  # the host has moved the model, and the alias with it
+        _set_data(tensor, normal)
+    slots[name] = tensor
+
+
+def _counts_versions(tensor: Tensor) -> bool:
+    try:
+        return tensor._version >= 0
+    except RuntimeError:
+        return False
+
+
+def _set_data(tensor: Tensor, source: Tensor) -> None:
+    """Puts the very same tensor over the memory of `source`, as an inference tensor."""
+    with torch.inference_mode():
+        tensor.data = _over(source)
 
 
 def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
@@ -51,9 +77,15 @@ def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], s
 def alias(tensor: Tensor) -> Tensor:
     """A normal tensor over an inference tensor's memory."""
     with torch.inference_mode(False), torch.no_grad():
-        normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        normal.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        normal = _over(tensor)
         return nn.Parameter(normal, requires_grad=False) if isinstance(tensor, nn.Parameter) else normal
+
+
+def _over(tensor: Tensor) -> Tensor:
+    """A new tensor over the memory of another, of the mode that it is made in: a view would be of the other's mode."""
+    made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+    return made
 
 
 @contextmanager

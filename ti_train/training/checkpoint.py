@@ -1,8 +1,8 @@
 """A run on disk: the embedding as it is now, and beside it what the run needs to go on.
 
 The state file holds no random state: all that a step draws follows from the seed and the step's number (see loop.py),
-so vectors, optimizer moments and the step are everything. It is a safetensors file with another ending, so that hosts
-that list an embeddings folder do not offer it as a word.
+so vectors, optimizer moments, fp16's loss scale and the step are everything. It is a safetensors file with another
+ending, so that hosts that list an embeddings folder do not offer it as a word.
 """
 
 from __future__ import annotations

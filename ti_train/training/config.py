@@ -56,6 +56,7 @@ class TrainConfig:
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
     device: str = "auto"  # auto, cuda, mps, xpu, cpu
+    deterministic: bool = False  # asks PyTorch for kernels that give the same digits every time: slower, on a GPU
     gradient_checkpointing: bool = False  # a third slower, for cards that do not hold the activations
     evaluate_every: int = 12  # steps between two measures of the noise-free loss: see benchmarks/README.md for the cost
     checkpoint_every: int = 100  # steps between two saves: minutes at most are lost even to a power cut
@@ -115,6 +116,19 @@ class TrainConfig:
         joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
         return min(self.num_vectors, joined)
 
+    def evaluates_after(self, step: int) -> bool:
+        return step % self.evaluate_every == 0 or step == self.steps
+
+    def previews_after(self, step: int) -> bool:
+        return self.preview_every > 0 and (step % self.preview_every == 0 or step == self.steps)
+
+    def saves_after(self, step: int) -> bool:
+        return step % self.checkpoint_every == 0 and step < self.steps
+
+    def pauses_after(self, step: int) -> bool:
+        """Whether more happens after update `step` than the next update."""
+        return self.evaluates_after(step) or self.previews_after(step) or self.saves_after(step)
+
     def learning_rate_at(self, step: int) -> float:
         """The rate of update `step`, counted from 1."""
         if isinstance(self.learning_rate, str):
@@ -136,6 +150,7 @@ class TrainConfig:
             "batch_size",
             "accumulation",
             "gradient_checkpointing",
+            "deterministic",
         }
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
         return kept | {"effective_batch": self.effective_batch}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Encoded
+from ..device import upload
 from ..host import Host, Prompt, Size, Words
 from .objective import add_noise, denoising_loss, target
 
@@ -70,13 +71,13 @@ def in_passes(
 
     def gathered(tensors: Sequence[Tensor], part: list[int]) -> Tensor:
         """Concatenating keeps the layout in which the VAE answered: channels last on a CPU, where it is quicker."""
-        return torch.cat([tensors[i][None] for i in part]).to(device)
+        return upload(torch.cat([tensors[i][None] for i in part]), device)
 
     return [
         Pass(
             gathered(x0, part),
             gathered(noise, part),
-            sigma[part].to(device),
+            upload(sigma[part], device),
             gathered([picture.weights for picture in pictures], part),
             [prompts[i] for i in part],
             [pictures[i].size for i in part],

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from ..data.dataset import Dataset
+from ..device import full_memory, is_out_of_memory
 from ..errors import UserError
-from ..events import Event, Step, Warning
+from ..events import Event, Preview, Step, Warning
 from ..host import Host
 from .config import TrainConfig
 from .loop import train
@@ -25,33 +26,30 @@ def train_in_memory(
     resume: bool = False,
     release: Callable[[], object] = torch.cuda.empty_cache,
 ) -> Generator[Event, None, None]:
-    """The events of train(), which is begun anew once, needing less, when the memory is full; a Warning tells so.
+    """The events of train(), which is begun anew, needing less, as often as the memory is full; a Warning tells so.
 
-    release: gives the host's unused memory back. Raises UserError where the memory stays full.
+    release: gives the host's unused memory back. Raises UserError where the least does not fit.
     """
-    told = -1  # the last step that was told
-    try:
-        with closing(train(host, dataset, config, folder, resume)) as events:
-            for event in events:
-                told = event.step if isinstance(event, Step) else told
-                yield event
-        return
-    except torch.cuda.OutOfMemoryError as error:
-        smaller = needing_less(config)
-        if smaller == config:
-            raise still_full(config, dataset, error) from None
-    release()  # out of the except clause, whose exception holds all that the step held
-    yield Warning(
-        f"The GPU's memory is full: going on with gradient checkpointing and {smaller.batch_size} picture(s) a pass, "
-        f"{smaller.accumulation} passes a step. The result is the same; a step takes longer."
-    )
-    try:
-        with closing(train(host, dataset, smaller, folder, resume or told >= 0)) as events:
-            for event in events:
-                if not isinstance(event, Step) or event.step > told:
+    last = before = -1  # the last step that was told, altogether and before this beginning
+    while True:
+        try:
+            with closing(train(host, dataset, config, folder, resume)) as events:
+                for event in events:
+                    if isinstance(event, Step | Preview) and event.step <= before:
+                        continue
+                    last = event.step if isinstance(event, Step) else last
                     yield event
-    except torch.cuda.OutOfMemoryError as error:
-        raise still_full(smaller, dataset, error) from None
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = needing_less(config)
+            if smaller == config:
+                raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
+            told = full_memory(error, going_on(smaller))
+        release()  # out of the except clause, whose exception holds all that the step held
+        config, before, resume = smaller, last, resume or last >= 0
+        yield Warning(told)
 
 
 def needing_less(config: TrainConfig) -> TrainConfig:
@@ -60,9 +58,15 @@ def needing_less(config: TrainConfig) -> TrainConfig:
     return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
 
 
-def still_full(config: TrainConfig, dataset: Dataset, error: Exception) -> UserError:
-    return UserError(
-        f"The GPU's memory is full even with gradient checkpointing and {config.batch_size} picture(s) of "
-        f"{dataset.resolution} pixels a pass. Give a batch size of 1 or a lower resolution, or close other programs "
-        f"that use the GPU. ({error})"
+def going_on(config: TrainConfig) -> str:
+    return (
+        f"Going on with gradient checkpointing and {config.batch_size} picture(s) a pass, {config.accumulation} passes "
+        "a step. The result is the same; a step takes longer."
+    )
+
+
+def does_not_fit(resolution: int) -> str:
+    return (
+        f"It is too small for one picture of {resolution} pixels at a time, even with gradient checkpointing. "
+        "Give a lower resolution, or close other programs that use the memory."
     )

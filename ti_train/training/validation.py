@@ -33,7 +33,7 @@ class FixedBatch:
     def draw(cls, host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> FixedBatch:
         """Of the run's first pictures, by its seed; apart from what the steps draw."""
         generator = torch.Generator().manual_seed(seed_from("fixed batch", config.seed))
-        pictures = dataset.shown(0, SIZE, config.seed)
+        pictures = dataset.take(0, SIZE, config.seed)
         x0 = [picture.mean for picture in pictures]
         noise = draw_noise(x0, generator)
         sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, len(host.sigmas), generator)]

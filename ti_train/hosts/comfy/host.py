@@ -7,7 +7,7 @@ Everything goes through the host's own objects (its tokenizer, `encode_from_toke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management as management
@@ -16,64 +16,60 @@ import comfy.sample
 import comfy.samplers
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import UserError
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ..adapter import Adapter
 from ..weights import checkpointed
 from .placeholders import vocabulary, widths, with_words
-from .weights import differentiable, load_whole, trainable_clip, trainable_model
+from .weights import load_whole, told_of_training, trainable_clip, trainable_model
 
 SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
 
 
-class ComfyHost:
+class ComfyHost(Adapter):
     """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's own tensors need gradients."""
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
         self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
-        self._load()
-        self.device = torch.device(self.model.load_device)
-        self.widths = widths(self.clip)
-        self.sampling = self.model.get_model_object("model_sampling")
-        self.prediction = prediction_of(self.sampling)
-        self.sigmas: Tensor = self.sampling.sigmas.detach().float().clone()
-        self.resolution = resolution_of(self.model.model.model_config.unet_config, self.prediction)
-        network = self.model.model.diffusion_model
-        self.fingerprint = fingerprint(network, self.clip.cond_stage_model, vae.first_stage_model)
+        sampling = self.model.get_model_object("model_sampling")
+        prediction = prediction_of(sampling)
+        resolution = resolution_of(self.model.model.model_config.unet_config, prediction)
+        device = torch.device(self.model.load_device)
+        super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+
+    def _weights(self) -> tuple[nn.Module, ...]:
+        return self.model.model, self.clip.cond_stage_model
 
     def _load(self) -> None:
         load_whole(self.model, self.clip.patcher)
 
+    def _fingerprint(self) -> str:
+        network = self.model.model.diffusion_model
+        return fingerprint(network, self.clip.cond_stage_model, self.vae.first_stage_model)
+
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
-        self._load()  # before the weights are swapped: the host must not keep an alias as the original of a patch
-        network = self.model.model
-        with ExitStack() as stack:
-            stack.enter_context(differentiable(network, self.clip.cond_stage_model))
-            if gradient_checkpointing:
-                stack.enter_context(checkpointed(network.diffusion_model))
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            # the text encoder adds its residuals in place, to tensors that backward needs
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+        network = self.model.model.diffusion_model
+        # the text encoder adds its residuals in place, to tensors that backward needs
+        mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
+        with told_of_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
             yield
 
-    def vocabulary(self, encoder: str) -> Vocabulary:
+    def _vocabulary(self, encoder: str) -> Vocabulary:
         return vocabulary(self.clip, encoder)
 
-    def latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pictures: Tensor) -> Latents:
         """The VAE node's own encoding, which takes the mean of the distribution."""
-        with torch.inference_mode():
-            encoded = self.vae.encode((pictures.movedim(1, -1) + 1) / 2)
-            latents = self.model.model.process_latent_in(encoded.float())
-        return Latents(latents.to(self.device).clone(), None)
+        encoded = self.vae.encode((pictures.movedim(1, -1) + 1) / 2)
+        return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
+    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
         clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
         clip.patcher = self.clip.patcher  # a clone's would be loaded anew
-        if torch.is_grad_enabled():
+        if self.stepping:
             # Both models are loaded for the step; making room for one now could unload the other.
             clip.load_model = lambda *_: clip.patcher
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
@@ -84,9 +80,7 @@ class ComfyHost:
         conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]
         return [cond | size_conds(size) for cond, size in zip(conds, sizes, strict=True)] if sizes else conds
 
-    def predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
-        if not torch.is_grad_enabled():
-            self._load()
+    def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
         network = self.model.model
         singles = [self._model_conds(c, noisy[i : i + 1]) for i, c in enumerate(cond)]
         batch = comfy.samplers.cond_cat(singles)
@@ -101,12 +95,10 @@ class ComfyHost:
         conds = prepared["model_conds"]
         return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
 
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
         """The path of the nodes: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
-        with torch.inference_mode():
-            learnt = {w: {e: v.detach() for e, v in vectors.items()} for w, vectors in words.items()}
-            pairs = zip(request.prompts, request.seeds, strict=True)
-            return [self._picture(request, prompt, seed, learnt) for prompt, seed in pairs]
+        pairs = zip(request.prompts, request.seeds, strict=True)
+        return [self._picture(request, prompt, seed, words) for prompt, seed in pairs]
 
     def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, words: Words) -> Image.Image:
         positive, negative = (self._conditioning(p, words) for p in (prompt, request.negative))
@@ -123,7 +115,7 @@ class ComfyHost:
         return Image.fromarray(pixels.cpu().numpy())
 
     def _conditioning(self, prompt: Prompt, words: Words) -> list[Any]:
-        (cond,) = self.encode([prompt], words)
+        (cond,) = self._encode([prompt], words, ())
         return [[cond.pop("cross_attn"), cond]]
 
 

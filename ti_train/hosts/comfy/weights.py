@@ -1,4 +1,4 @@
-"""Having ComfyUI load a model whole, and making it differentiable: nodes run under `torch.inference_mode()`."""
+"""Having ComfyUI load a model whole, where it stays between forward and backward."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management as management
-from torch import nn
 
 from ...errors import UserError
-from ..weights import frozen
 
 log = logging.getLogger("ti_train")
 MIB = 2**20
@@ -62,14 +60,14 @@ def load_whole(*patchers: Any) -> None:
 
 
 @contextmanager
-def differentiable(*modules: nn.Module) -> Iterator[None]:
-    """Frozen weights that autograd can save, while the context lasts."""
-    training = getattr(management, "in_training", None)  # from 0.33; some models then avoid fused kernels
-    if training is not None:
-        management.in_training = True
+def told_of_training() -> Iterator[None]:
+    """Has ComfyUI know, from 0.33 on, that gradients are wanted: some models then avoid fused kernels."""
+    before = getattr(management, "in_training", None)
+    if before is None:
+        yield
+        return
+    management.in_training = True
     try:
-        with frozen(*modules):
-            yield
+        yield
     finally:
-        if training is not None:
-            management.in_training = training
+        management.in_training = before

@@ -15,63 +15,29 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...errors import UserError
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
+from ..adapter import Adapter
+from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto" takes the first accelerator there is. Raises UserError for one that is not there."""
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, present in there.items() if present))
-    kind = name.partition(":")[0]
-    if not there.get(kind, False):
-        usable = ", ".join(kind for kind, present in there.items() if present)
-        raise UserError(f"The device '{name}' is not there. This computer and this PyTorch have: {usable}.")
-    return torch.device(name)
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" takes what the device computes fastest without losing range where that matters."""
-    if name != "auto":
-        return DTYPES[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    if device.type == "xpu":
-        return torch.bfloat16
-    if device.type == "cpu":
-        # bf16 is two to four times faster where the CPU has it, and four times slower where it is emulated
-        native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        if any(getattr(torch.cpu, check, lambda: False)() for check in native):
-            return torch.bfloat16
-    return torch.float32
-
-
-class DiffusersHost:
+class DiffusersHost(Adapter):
     """A Host (see host.py) over the parts of a diffusers pipeline; what tells the families apart is in `family`."""
 
     def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
-        self.pipeline, self.unet, self.vae = pipeline, pipeline.unet, pipeline.vae
+        self.dtype, self.pipeline, self.unet, self.vae = dtype, pipeline, pipeline.unet, pipeline.vae
         self.family = FAMILIES[type(pipeline).__name__](pipeline)
         self.text_encoders = [encoder.model for encoder in self.family.encoders.values()]
-        self.widths = {name: encoder.vocabulary.table.shape[1] for name, encoder in self.family.encoders.items()}
-        self.fingerprint = fingerprint(self.unet, *self.text_encoders, self.vae)
-        self.prediction: Prediction = PREDICTIONS[pipeline.scheduler.config.prediction_type]
+        self._as_loaded = fingerprint(self.unet, *self.text_encoders, self.vae)
+        widths = {name: encoder.vocabulary.table.shape[1] for name, encoder in self.family.encoders.items()}
         # 2^-24: a schedule that ends in pure noise (Lin et al. 2023) would have an infinite last level
         alphas = pipeline.scheduler.alphas_cumprod.double().clamp_min(2**-24)
-        self.sigmas = ((1 - alphas) / alphas).sqrt().float().to(device)
-        self.resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+        sigmas = ((1 - alphas) / alphas).sqrt()
+        resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+        super().__init__(device, widths, PREDICTIONS[pipeline.scheduler.config.prediction_type], sigmas, resolution)
         pipeline.set_progress_bar_config(disable=True)
         self._place()
 
@@ -101,24 +67,32 @@ class DiffusersHost:
         chosen = pick_device(device)
         return cls(load_pipeline(path, prediction), chosen, pick_dtype(dtype, chosen))
 
+    def _weights(self) -> tuple[nn.Module, ...]:
+        return self.unet, *self.text_encoders
+
+    def _load(self) -> None:
+        """They stay where `_place` has put them."""
+
+    def _fingerprint(self) -> str:
+        """Of the weights before `_place`, which rounds them."""
+        return self._as_loaded
+
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         if gradient_checkpointing:  # of the U-Net: the text encoders' activations are small
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers checkpoints in training mode only; the dropout is 0
         try:
-            with torch.enable_grad():
-                yield
+            yield
         finally:
             if gradient_checkpointing:
                 self.unet.disable_gradient_checkpointing()
                 self.unet.eval()
 
-    def vocabulary(self, encoder: str) -> Vocabulary:
+    def _vocabulary(self, encoder: str) -> Vocabulary:
         return self.family.encoders[encoder].vocabulary
 
-    @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pictures: Tensor) -> Latents:
         encoded = self.vae.encode(pictures)
         shift, scale = self._latent_scale()
         if hasattr(encoded, "latents"):  # AutoencoderTiny has no distribution
@@ -130,12 +104,12 @@ class DiffusersHost:
         config = self.vae.config
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
+    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> Cond:
         """The U-Net's keyword arguments, fp32: what the pipeline makes of the same prompts."""
         with self._autocast():
             return self.family.encode(prompts, words, sizes)
 
-    def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+    def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
         text = cond["encoder_hidden_states"].to(self.dtype)
@@ -143,8 +117,7 @@ class DiffusersHost:
         answer: Tensor = self.unet(scaled.to(self.dtype), timesteps, **given, return_dict=False)[0]
         return answer.float()
 
-    @torch.no_grad()
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
         """The pipeline's own sampling, its scheduler as the model configures it."""
         with self._autocast():
             latents = self.pipeline(

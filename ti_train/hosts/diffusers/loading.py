@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from ...device import is_out_of_memory
 from ...errors import UserError
 from ..spelling import BYTES, END_OF_WORD
 from .checkpoint_file import FAMILIES, WANTED, Checkpoint
@@ -62,7 +63,7 @@ def load_folder(folder: Path) -> Any:
                 folder, local_files_only=True, use_safetensors=True, variant=variant, **options
             )
     except FAILURES as error:
-        raise UserError(f"The model folder '{folder}' cannot be loaded: {short(error)}") from error
+        raise unreadable(f"The model folder '{folder}'", error) from error
 
 
 def check_folder(folder: Path) -> str:
@@ -114,7 +115,7 @@ def load_file(path: Path, prediction: str | None) -> Any:
                 str(path), config=str(config), local_files_only=True, torch_dtype=checkpoint.dtype, **parts
             )
     except FAILURES as error:
-        raise UserError(f"The checkpoint '{path}' cannot be loaded: {short(error)}") from error
+        raise unreadable(f"The checkpoint '{path}'", error) from error
     changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if checkpoint.zero_terminal_snr else {}
     change_scheduler(pipeline, prediction_type=prediction, **changes)
     return pipeline
@@ -142,9 +143,13 @@ def skeleton(folder: Path, library: str, name: str) -> Any:
         return kind(kind.config_class.from_pretrained(folder))
 
 
-def short(error: Exception) -> str:
-    """A library's message on one line; it may name every tensor of a model."""
-    return shorten(str(error), 300, placeholder=" ...")
+def unreadable(what: str, error: Exception) -> Exception:
+    """A library's message on one line, as it may name every tensor of a model. A memory that is full is no damage."""
+    return (
+        error
+        if is_out_of_memory(error)
+        else UserError(f"{what} cannot be loaded: {shorten(str(error), 300, placeholder=' ...')}")
+    )
 
 
 def change_scheduler(pipeline: Any, **changes: Any) -> None:

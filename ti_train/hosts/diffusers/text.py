@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...device import upload
 from ...errors import UserError
 from ...host import Prompt, SampleRequest, Size, Slot, Vocabulary, Words
 from ..spelling import readable
@@ -46,7 +47,7 @@ class TextEncoder:
                 places += [(row, position + i) for i in range(len(learnt))]
                 vectors.append(learnt)
         with place_vectors(self.table, places, vectors):
-            return self.model(torch.tensor(ids, device=self.vocabulary.table.device), **options)
+            return self.model(upload(torch.tensor(ids), self.vocabulary.table.device), **options)
 
     def token_ids(self, prompt: Prompt, words: Words) -> tuple[list[int], list[tuple[int, Slot]]]:
         """Start, pieces, end and padding; slots hold the start token until their vectors take its place.
@@ -84,7 +85,7 @@ def place_vectors(table: nn.Module, places: list[tuple[int, int]], vectors: list
         return
 
     def replace(_module: nn.Module, _inputs: Any, looked_up: Tensor) -> Tensor:
-        rows, positions = torch.tensor(places, device=looked_up.device).T
+        rows, positions = upload(torch.tensor(places), looked_up.device).T
         return looked_up.float().index_put((rows, positions), torch.cat(vectors))
 
     handle = table.register_forward_hook(replace)
@@ -136,7 +137,10 @@ class StableDiffusionXL:
         pooled = outputs[-1].text_embeds.float()
         return {
             "encoder_hidden_states": torch.cat([output.hidden_states[-2].float() for output in outputs], dim=-1),
-            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": pooled.new_tensor(numbers)},
+            "added_cond_kwargs": {
+                "text_embeds": pooled,
+                "time_ids": upload(torch.tensor(numbers, dtype=pooled.dtype), pooled.device),
+            },
         }
 
     def sampling(self, request: SampleRequest, words: Words) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ class A1111Host(WebUIHost):
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).double()
         super().__init__(model, model.parameterization, ((1 - alphas) / alphas).sqrt(), devices.device)
 
-    def load(self) -> None:
+    def _load(self) -> None:
         if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
@@ -45,14 +45,14 @@ class A1111Host(WebUIHost):
         return autocast
 
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         """The U-Net's own checkpointing wants weights with gradients: it is off; ours may be on."""
         names = ("checkpoint", "use_checkpoint")
         flags = [(m, name) for m in self.network.modules() for name in names if getattr(m, name, None) is True]
         for module, name in flags:
             setattr(module, name, False)
         try:
-            with super().training(gradient_checkpointing):
+            with super()._step(gradient_checkpointing):
                 yield
         finally:
             for module, name in flags:
@@ -63,8 +63,7 @@ class A1111Host(WebUIHost):
             return super().piece(engine, token)
         return str(sd_hijack_open_clip.tokenizer.decoder[token])
 
-    @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pictures: Tensor) -> Latents:
         """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
         vae: Any = self.autoencoder
         mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)

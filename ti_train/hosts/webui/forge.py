@@ -34,7 +34,7 @@ class ForgeHost(WebUIHost):
         predictor = self.unet.model.predictor
         super().__init__(model, predictor.prediction_type, predictor.sigmas, self.unet.load_device)
 
-    def load(self) -> None:
+    def _load(self) -> None:
         self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
         self.model.set_clip_skip(int(opts.CLIP_stop_at_last_layers))
         memory_management.load_models_gpu([self.unet, self.clip.patcher])
@@ -46,14 +46,14 @@ class ForgeHost(WebUIHost):
                 )
 
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         """Forge adds its residuals in place, to what the norms before them need for backward: those get a copy.
 
         (`allow_mutation_on_saved_tensors` does not reach into a checkpoint: the gradient was wrong by 8 %.)
         """
         names = {"norm1", "norm2"}
         norms = [m for name, m in self.network.named_modules() if name.rpartition(".")[2] in names]
-        with super().training(gradient_checkpointing):
+        with super()._step(gradient_checkpointing):
             hooks = [norm.register_forward_pre_hook(lambda _norm, inputs: (inputs[0].clone(),)) for norm in norms]
             try:
                 yield
@@ -73,18 +73,18 @@ class ForgeHost(WebUIHost):
         for database in self.databases:
             database.load_textual_inversion_embeddings()
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Condition]:
+    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[Condition]:
         """Without the line that Forge prints, and adds to the next picture's description, for each word it reads."""
         classic_engine.print = lambda *_: None
         described = dict(classic_engine.last_extra_generation_params)
         try:
-            return super().encode(prompts, words, sizes)
+            return super()._encode(prompts, words, sizes)
         finally:
             del classic_engine.print
             classic_engine.last_extra_generation_params.clear()
             classic_engine.last_extra_generation_params.update(described)
 
-    def latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pictures: Tensor) -> Latents:
         """The distribution's mean and log-variance: Forge lets a hook stand between the encoder and its sample."""
         vae, seen = self.model.forge_objects.vae, []
 
@@ -96,13 +96,12 @@ class ForgeHost(WebUIHost):
         options = vae.patcher.model_options
         vae.patcher.model_options = {**options, "model_vae_regulation": mode}
         try:
-            with torch.inference_mode():
-                mean = self.model.encode_first_stage(pictures)
+            mean = self.model.encode_first_stage(pictures)
         finally:
             vae.patcher.model_options = options
         scale = torch.tensor(float(vae.first_stage_model.scaling_factor))
         log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(pictures.device)
-        return Latents(mean.float().clone(), (log_variance + 2 * scale.log()).clone())
+        return Latents(mean, log_variance + 2 * scale.log())
 
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         dtype = self.unet.model.computation_dtype

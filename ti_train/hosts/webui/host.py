@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from functools import cached_property
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ..adapter import Adapter
 from ..spelling import readable
-from ..weights import alias, checkpointed, frozen
+from ..weights import checkpointed
 from .families import named_encoders, resolution_of, token_table
 
 CHANNELS = 4
@@ -43,7 +43,7 @@ class Condition(NamedTuple):
     vector: Tensor | None  # [1, 2816] for Stable Diffusion XL: the pooled output, and the picture's sizes
 
 
-class WebUIHost:
+class WebUIHost(Adapter):
     """A Host (see host.py) over a WebUI's loaded Stable Diffusion 1, 2 or XL; each WebUI's class says where what is."""
 
     Interrupted = Interrupted
@@ -55,11 +55,10 @@ class WebUIHost:
     embed_number: Any = None  # Stable Diffusion XL's: [n] numbers -> [n, 256]
 
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
-        self.model, self.device = model, device
-        self.prediction = PREDICTIONS[prediction]
-        self.sigmas = sigmas.detach().float().to(device).clone()
-        self.widths = {name: int(token_table(part).shape[1]) for name, part in self.transformers.items()}
-        self.resolution = resolution_of(self.widths, self.prediction)
+        self.model = model
+        widths = {name: int(token_table(part).shape[1]) for name, part in self.transformers.items()}
+        resolution = resolution_of(widths, PREDICTIONS[prediction])
+        super().__init__(device, widths, PREDICTIONS[prediction], sigmas, resolution)
         channels = int(self.network.input_blocks[0][0].weight.shape[1])
         if channels != CHANNELS:
             raise UserError(
@@ -75,29 +74,18 @@ class WebUIHost:
         if model.is_sdxl:
             self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
 
-    @cached_property
-    def fingerprint(self) -> str:
+    def _weights(self) -> tuple[nn.Module, ...]:
+        return self.network, *self.transformers.values()
+
+    def _fingerprint(self) -> str:
         """Of the weights without LoRAs: A1111 takes one out of a layer when the layer is used."""
         noisy = torch.zeros(1, 4, 8, 8, device=self.device)
-        with torch.inference_mode():
-            self.predict(noisy, self.sigmas[:1], self.encode([("",)], {}))
-            return fingerprint(self.network, *self.transformers.values(), self.autoencoder)
-
-    def load(self) -> None:
-        """Has the WebUI put the U-Net and the text encoder where they compute, without LoRAs."""
+        self._predict(noisy, self.sigmas[:1], self._encode([("",)], {}, ()))
+        return fingerprint(self.network, *self.transformers.values(), self.autoencoder)
 
     def precision(self) -> AbstractContextManager[Any]:
         """The context in which the WebUI samples."""
         return nullcontext()
-
-    @contextmanager
-    def _mode(self) -> Iterator[None]:
-        """Outside of a training step as the WebUI samples: Forge moves weights while it encodes, and moving inference
-        tensors outside of inference mode leaves weights that nobody can read any more."""
-        if not torch.is_grad_enabled():
-            self.load()
-        with torch.inference_mode(not torch.is_grad_enabled()), self.precision():
-            yield
 
     def register(self, embedding: Any) -> None:
         for database in self.databases:
@@ -121,17 +109,10 @@ class WebUIHost:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
 
-    @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
-        self.load()  # before the weights are swapped: the host must not keep an alias as the original of a patch
-        with ExitStack() as stack:
-            stack.enter_context(frozen(self.network, *self.transformers.values()))
-            if gradient_checkpointing:
-                stack.enter_context(checkpointed(self.network))
-            stack.enter_context(torch.enable_grad())
-            yield
+    def _step(self, gradient_checkpointing: bool) -> AbstractContextManager[None]:
+        return checkpointed(self.network) if gradient_checkpointing else nullcontext()
 
-    def vocabulary(self, encoder: str) -> Vocabulary:
+    def _vocabulary(self, encoder: str) -> Vocabulary:
         engine, table = self.encoders[encoder], token_table(self.transformers[encoder])
 
         def tokenize(text: str) -> list[int]:
@@ -140,17 +121,14 @@ class WebUIHost:
         def spell(token: int) -> str:
             return readable(self.piece(engine, token))
 
-        return Vocabulary(alias(table) if table.is_inference() else table, tokenize, spell)
+        return Vocabulary(table, tokenize, spell)
 
     def piece(self, engine: Any, token: int) -> str:
         return str(engine.tokenizer.convert_ids_to_tokens(token))
 
-    def latents(self, pictures: Tensor) -> Latents:
-        raise NotImplementedError
-
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> list[Condition]:
+    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[Condition]:
         """One condition for each prompt, by the WebUI's own encoders."""
-        with self._registered(words) as names, self._mode():
+        with self._registered(words) as names, self.precision():
             texts = [text_with_names(prompt, names) for prompt in prompts]
             # emphasis keeps the mean over all prompts that are encoded at once, and a generation encodes one
             alone = any(mark in text for text in texts for mark in "()[]") or not self._of_one_length(texts)
@@ -207,22 +185,21 @@ class WebUIHost:
             for name in names.values():
                 self.unregister(name)
 
-    def predict(self, noisy: Tensor, sigma: Tensor, cond: list[Condition]) -> Tensor:
+    def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[Condition]) -> Tensor:
         if len({part.context.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked
             singles = zip(noisy.split(1), sigma.split(1), cond, strict=True)
-            return torch.cat([self.predict(n, s, [c]) for n, s, c in singles])
+            return torch.cat([self._predict(n, s, [c]) for n, s, c in singles])
         timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
         vectors = [part.vector for part in cond if part.vector is not None]
-        with self._mode():
+        with self.precision():
             context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None
             return self.answer(scaled, timesteps, context, vector).float()
 
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
         """The path of the txt2img tab, without the scripts of other extensions."""
-        learnt = {w: {e: v.detach() for e, v in vectors.items()} for w, vectors in words.items()}
         pairs = zip(request.prompts, request.seeds, strict=True)
-        with self._registered(learnt) as names, undisturbed_job():
+        with self._registered(words) as names, undisturbed_job():
             return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
 
     def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:

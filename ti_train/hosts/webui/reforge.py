@@ -28,7 +28,7 @@ class ReForgeHost(WebUIHost):
         sigmas = self.unet.model.model_sampling.sigmas
         super().__init__(model, model.parameterization, sigmas, self.unet.load_device)
 
-    def load(self) -> None:
+    def _load(self) -> None:
         self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
         model_management.load_models_gpu([self.unet, self.clip.patcher], force_full_load=True)
         for patcher in (self.unet, self.clip.patcher):
@@ -39,11 +39,11 @@ class ReForgeHost(WebUIHost):
                 )
 
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         """Both models are loaded for the step: making room for the text encoder within it could unload the U-Net."""
         # the text encoder adds its residuals in place, to tensors that backward needs
         mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
-        with super().training(gradient_checkpointing), mutable:
+        with super()._step(gradient_checkpointing), mutable:
             move = forge_clip.move_clip_to_gpu
             forge_clip.move_clip_to_gpu = lambda: None
             try:
@@ -51,11 +51,9 @@ class ReForgeHost(WebUIHost):
             finally:
                 forge_clip.move_clip_to_gpu = move
 
-    def latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pictures: Tensor) -> Latents:
         """The mean of the distribution, which is what reForge's own encoding takes."""
-        with torch.inference_mode():
-            latents = self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures))
-        return Latents(latents.float().clone(), None)
+        return Latents(self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures)), None)
 
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         inner = self.unet.model

@@ -1,0 +1,1 @@
+"""A pretended CUDA device for tests, and what is tried on it."""

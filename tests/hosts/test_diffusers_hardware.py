@@ -1,0 +1,80 @@
+"""The device and the dtype that are picked, by what each card can do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ti_train.errors import UserError
+from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
+
+
+@pytest.mark.parametrize("name", ["abacus", "", "cuda:0x"])
+def test_a_device_that_is_not_there_is_answered_with_those_that_are(name):
+    with pytest.raises(UserError, match=f"The device '{name}' is not there. .* have: .*cpu"):
+        pick_device(name)
+
+
+def test_what_is_asked_for_is_picked():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cuda", "xpu", "mps", "cpu")
+    assert pick_dtype("float16", torch.device("cpu")) == torch.float16
+    assert pick_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("card", "capability", "dtype"),
+    [
+        ("NVIDIA GeForce RTX 5090", (12, 0), torch.bfloat16),
+        ("NVIDIA GeForce RTX 3060", (8, 6), torch.bfloat16),
+        ("NVIDIA GeForce RTX 2060", (7, 5), torch.float16),
+        ("Tesla T4", (7, 5), torch.float16),
+        ("Quadro RTX 4000", (7, 5), torch.float16),
+        ("Tesla V100-SXM2-16GB", (7, 0), torch.float16),
+        ("NVIDIA GeForce GTX 1660 SUPER", (7, 5), torch.float32),
+        ("NVIDIA GeForce GTX 1650", (7, 5), torch.float32),
+        ("NVIDIA T1000 8GB", (7, 5), torch.float32),
+        ("NVIDIA GeForce GTX 1080 Ti", (6, 1), torch.float32),
+        ("NVIDIA GeForce GTX 980", (5, 2), torch.float32),
+    ],
+)
+def test_a_card_of_nvidia_computes_in_what_it_can(monkeypatch, card, capability, dtype):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: card)
+    assert pick_dtype("auto", torch.device("cuda")) == dtype
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [
+        ("gfx1030", torch.float16),  # RX 6800, whose capability is (10, 3)
+        ("gfx1010:xnack-", torch.float16),  # RX 5700
+        ("gfx906:sramecc+:xnack-", torch.float16),  # Radeon VII
+        ("gfx1100", torch.bfloat16),  # RX 7900
+        ("gfx1201", torch.bfloat16),  # RX 9070
+        ("gfx90a:sramecc+:xnack-", torch.bfloat16),  # MI250
+        ("gfx942:sramecc+:xnack-", torch.bfloat16),  # MI300
+    ],
+)
+def test_a_card_of_amd_computes_in_what_its_architecture_has(monkeypatch, architecture, dtype):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (10, 3))
+    properties = SimpleNamespace(gcnArchName=architecture)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: properties)
+    assert pick_dtype("auto", torch.device("cuda")) == dtype
+
+
+@pytest.mark.parametrize(("autocast", "dtype"), [(True, torch.float16), (False, torch.float32)])
+def test_apples_gpus_compute_in_fp16_where_pytorch_has_autocast_for_them(monkeypatch, autocast, dtype):
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: autocast and kind == "mps", raising=False)
+    assert pick_dtype("auto", torch.device("mps")) == dtype
+    if not autocast:
+        with pytest.raises(UserError, match="Give --dtype float32"):
+            pick_dtype("float16", torch.device("mps"))
+
+
+def test_intels_gpus_compute_in_bf16():
+    assert pick_dtype("auto", torch.device("xpu")) == torch.bfloat16
