@@ -33,7 +33,8 @@ def score_plot(points: Sequence[Point], title: str, width: int = 900, height: in
     picture = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(picture)
     write(pen, (left, 14), title, font(17))
-    axes.draw(pen, *({value: f"{value:.3f}" for value in evenly(values)} for values in (across, up)), columns=True)
+    marks = [{value: f"{value:.3f}" for value in evenly(values)} for values in (across, up)]
+    axes.draw(pen, marks[0], marks[1], columns=True)
     write(pen, ((left + right) / 2, height - 26), "text similarity (editability)", font(13), anchor="ma")
     write(pen, (right, 18), "upwards: image similarity (likeness)", font(13), "#555555", "ra")
     taken: list[Box] = []
@@ -44,9 +45,9 @@ def score_plot(points: Sequence[Point], title: str, width: int = 900, height: in
         taken.append((x - 7, y - 7, x + 7, y + 7))
     for point, mark in zip(points, tuple(taken), strict=True):
         name = legible(point.label, font(14))
-        box = free_place(mark, font(14).getlength(name), (left, right), taken)
-        taken.append(box)
-        write(pen, (box[0], (box[1] + box[3]) / 2), name, font(14), anchor="lm")
+        label = free_place(mark, font(14).getlength(name), (left, right), taken)
+        taken.append(label)
+        write(pen, (label[0], (label[1] + label[3]) / 2), name, font(14), anchor="lm")
     return picture
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management as management
 
 from ...errors import UserError
+from ..weights import does_not_fit
 
 log = logging.getLogger("ti_train")
 MIB = 2**20
@@ -52,10 +53,9 @@ def load_whole(*patchers: Any) -> None:
     management.load_models_gpu(list(patchers), force_full_load=True)
     for patcher in patchers:
         if getattr(patcher.model, "model_lowvram", False):
-            raise UserError(
-                f"{type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) does not fit into the GPU's "
-                "memory whole, which training needs. Close other programs, or start ComfyUI without --lowvram "
-                "and --novram."
+            raise does_not_fit(
+                f"{type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB)",
+                "Close other programs, or start ComfyUI without --lowvram and --novram.",
             )
 
 
