@@ -71,7 +71,7 @@ def run(a: argparse.Namespace) -> None:
     host = DiffusersHost.load(MODEL)
     preset = "Style" if concept.kind == "style" else "Balanced"
     config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
-    done = learn(host, find_pictures(folder), config, a.out)
+    done = learn(host, {folder: 1}, config, a.out)
     words = {name: on_device(embedding, host) for name, embedding in load_words(WORDS).items()}
     companion = next(name for name in words if name != concept.name and find_concept(name).kind == "object")
     start, _ = starting_vectors(host, config)

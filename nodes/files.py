@@ -13,6 +13,7 @@ from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE)
+TEMPLATES = "textual_inversion_templates"  # the name that A1111 has for it, which extra_model_paths.yaml may give too
 
 
 def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
@@ -28,6 +29,13 @@ def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
 
 def embeddings_folder() -> Path:
     return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def template_files() -> dict[str, Path]:
+    """The template files by their names, ending included."""
+    folder_paths.add_model_folder_path(TEMPLATES, str(Path(folder_paths.models_dir) / TEMPLATES))
+    names = (name for name in folder_paths.get_filename_list(TEMPLATES) if name.lower().endswith(".txt"))
+    return {name: Path(folder_paths.get_full_path(TEMPLATES, name)) for name in names}
 
 
 def embedding_files() -> list[str]:

@@ -15,14 +15,22 @@ from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_words
 from ..ti_train.prompts import WORD
-from ..ti_train.training.config import PRESETS, TrainConfig
+from ..ti_train.training.config import PRESETS, PRESETS_HELP, TrainConfig
+from ..ti_train.training.widgets import values_of
 from .files import EXISTING, place
 from .load_embedding import LoadEmbedding, embedding_path
+from .option_inputs import option_input
+from .option_names import TRAIN_EMBEDDING
 from .run import learn
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
 
 DOES_NOT_FIT = "Give a lower resolution in Training Options, or close other programs that use the GPU."
+HERE: dict[str, dict[str, Any]] = {
+    "learning_rate": {"max": 1.0, "round": 0.000001},
+    "seed": {"control_after_generate": False},  # the page would draw a new one for every Run, and train anew
+    "preview_every": {"default": 100},
+}
 
 
 class TrainEmbedding(io.ComfyNode):
@@ -44,72 +52,7 @@ class TrainEmbedding(io.ComfyNode):
                 io.Image.Input(
                     "images", tooltip="3 to 5 pictures of the one thing or style to learn: a batch, or a list of sizes."
                 ),
-                io.String.Input(
-                    "name",
-                    default="my-word",
-                    tooltip="The word's name and its file's: embedding:name writes it in any prompt.",
-                ),
-                io.String.Input(
-                    "initial_text",
-                    default="object",
-                    tooltip="What the pictures show, roughly, in plain words ('cat', 'painting'): learning starts "
-                    "there. Or a file of the embeddings folder (name.safetensors, name.pt ...) to go on from.",
-                ),
-                io.Int.Input(
-                    "num_vectors",
-                    default=1,
-                    min=1,
-                    max=75,
-                    tooltip="Vectors (tokens) of the word, 1 to 75. One is as faithful as several and easier to edit.",
-                ),
-                io.Combo.Input(
-                    "preset",
-                    options=list(reversed(PRESETS)),
-                    default="Balanced",
-                    tooltip="Balanced: 120 steps of 4 pictures, falling rate. Style: 500 steps of 4 in a style's "
-                    "sentences. Paper: 5000 steps of 1, constant rate, "
-                    "as published (Gal et al. 2022).",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=100000,
-                    tooltip="Updates of the vectors. 0: the preset's (Balanced 120, Style 500, Paper 5000). More where "
-                    "the word shows too little of its pictures.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.0001,
-                    round=0.000001,
-                    tooltip="Size of an update. 0: the preset's (Balanced 0.01, the others 0.005), which suits the "
-                    "lengths of CLIP's vectors.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFF,
-                    control_after_generate=False,  # the page would draw a new one for every Run, and train anew
-                    tooltip="Start of all random numbers; the same seed learns the same vectors again, on a GPU but "
-                    "for rounding: see deterministic in Training Options.",
-                ),
-                io.Int.Input(
-                    "preview_every",
-                    default=100,
-                    min=0,
-                    max=100000,
-                    tooltip="Steps between two previews; 0: none. A preview costs as much as sampling a picture.",
-                ),
-                io.String.Input(
-                    "preview_prompts",
-                    default="a photo of *",
-                    multiline=True,
-                    tooltip="Prompts to preview, one a line; * or <name> is the word.",
-                ),
+                *option_inputs(),
                 io.Combo.Input(
                     "if_exists",
                     options=list(EXISTING),
@@ -177,46 +120,45 @@ class TrainEmbedding(io.ComfyNode):
         clip: Any,
         vae: Any,
         name: str,
-        initial_text: str,
         preset: str,
-        steps: int,
-        learning_rate: float,
-        preview_prompts: str,
         if_exists: str,
         save: bool,
         options: dict[str, Any] | None = None,
-        **numbers: int,
+        **inputs: Any,
     ) -> Any:
         folder, file, resume = place(name, if_exists, save)
+        given = values_of({TRAIN_EMBEDDING[key]: value for key, value in inputs.items()})
         with_captions = "style-captions" if preset == "Style" else "captions"
-        config = TrainConfig.from_preset(
-            preset,
-            **{
-                "name": file,
-                "init": initial(initial_text),
-                "steps": steps or None,
-                "learning_rate": learning_rate or None,
-                "preview_prompts": tuple(line for line in preview_prompts.splitlines() if line.strip()),
-                "templates": with_captions if any(map(str.strip, captions)) else None,
-                **numbers,
-                **(options or {}),
-            },
-        )
+        here = {
+            "name": file,
+            "init": initial(given["init"]),
+            "learning_rate": given["learning_rate"] or None,
+            "templates": with_captions if any(map(str.strip, captions)) else None,
+        }
+        config = TrainConfig.from_preset(preset, **given | here | (options or {}))
         host = ComfyHost(model, clip, vae)
         pictures = to_images(images)
         sizes = [picture.size for picture in pictures]
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
         used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
         dataset = encode_pictures(host, used, config.flip)
-        run = learn(host, dataset, config, folder, resume, cls.hidden)
+        embedding, session, sampled = learn(host, dataset, config, folder, resume, cls.hidden)
 
-        plot = to_batch([loss_plot(run.steps, file)])
-        previews = to_batch(run.previews) if run.previews else None
-        vectors = run.embedding.fitted_to(host.widths)
+        plot = to_batch([loss_plot(session.steps, file)])
+        previews = to_batch(sampled) if sampled else None
+        vectors = embedding.fitted_to(host.widths)
         learnt = with_words(clip, {placeholder: vectors for placeholder in (WORD, f"<{name}>")})
         shown = plot if previews is None else previews
-        outputs = (run.embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
+        outputs = (embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))
+
+
+def option_inputs() -> list[io.Input]:
+    """The options that most trainings choose, and the preset that the others follow."""
+    inputs = [option_input(name, option, **HERE.get(name, {})) for name, option in TRAIN_EMBEDDING.items()]
+    preset = io.Combo.Input("preset", options=list(PRESETS), default="Balanced", tooltip=PRESETS_HELP)
+    inputs.insert(list(TRAIN_EMBEDDING).index("steps"), preset)
+    return inputs
 
 
 def initial(text: str) -> str:

@@ -25,11 +25,12 @@ IN_WORDS = {
 def summary(job: jobs.Job) -> str:
     """The state of a job in a few lines."""
     lines = [f"<b>{escape(job.request.name)}</b> {IN_WORDS[job.state]}."]
-    if job.steps:
-        last = job.steps[-1]
-        noise_free = f", noise-free loss {job.noise_free_loss:.4f}" if job.noise_free_loss is not None else ""
+    session = job.session
+    if session.steps:
+        last, measured = session.steps[-1], session.validation_loss
+        noise_free = f", noise-free loss {measured:.4f}" if measured is not None else ""
         lines.append(f"Step {last.step} of {job.config.steps}{noise_free}, {last.seconds:.0f} s.")
-    left = job.seconds_left()
+    left = session.pace.seconds_left
     if job.state == jobs.RUNNING and left:
         lines.append(f"About {left:.0f} s left.")
     if job.state == jobs.DONE:
@@ -52,7 +53,7 @@ def written(text: str) -> str:
 
 def chart(job: jobs.Job) -> str:
     """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
-    curves = LossCurves(job.steps)
+    curves = LossCurves(job.session.steps)
     if len(list(curves.loss)) < 2:
         return WAITING
     axes = axes_of(curves, (LEFT, TOP, RIGHT, BOTTOM))

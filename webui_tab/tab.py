@@ -30,7 +30,8 @@ def build_train() -> None:
         with gr.Column():
             fields = word_fields()
             name = fields["name"]
-            fields |= picture_fields(name) | preview_fields(name) | run_fields() | more_fields()
+            fields |= picture_fields(name) | preview_fields(name) | run_fields()
+            fields |= more_fields(fields)
         with gr.Column():
             with gr.Row():
                 start = gr.Button("Train", variant="primary", min_width=90, elem_id="ti_train_start")

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from ti_train.embedding import Embedding
-from ti_train.formats import load_embedding, save_embedding
+from ti_train.formats import config_of, load_embedding, save_embedding
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +73,28 @@ def test_quick_start(server):
     learnt = server.files(outputs, "save")[0]
     by_name = {"model": w.training()["model"]} | w.sampling("a photo of a embedding:quick", ["model", 1], "name")
     assert np.array_equal(pixels(learnt), pixels(server.files(server.run(by_name), "save")[0]))
+
+
+EVERY_OPTION = {
+    "templates": "lines.txt", "batch_size": 2, "accumulation": 2, "resolution": 64, "flip": True,
+    "schedule": "constant", "learning_rates": "5e-3:2, 1e-3", "warmup": 1, "gradient_clip": 0.5,
+    "gradient_checkpointing": True, "checkpoint_every": 2, "crop": "square", "shuffle_tags": True, "drop_tags": 0.25,
+    "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
+    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True,
+}  # fmt: skip
+
+
+def test_every_option_reaches_the_training(server):
+    lines = server.base / "models" / "textual_inversion_templates" / "lines.txt"
+    lines.parent.mkdir()
+    lines.write_text("a [name] on a table", encoding="utf-8")
+    workflow = w.training(name="all-options", num_vectors=2, learning_rate=0.5, seed=3)
+    workflow["options"] = w.options(**EVERY_OPTION)
+    server.run(workflow)
+    config = config_of(load_embedding(word(server, "all-options")))
+    apart = {"templates": str(lines), "learning_rate": EVERY_OPTION["learning_rates"], "square": True}
+    same = {name: value for name, value in EVERY_OPTION.items() if name not in ("learning_rates", "crop")}
+    assert config.items() >= (same | apart | {"num_vectors": 2, "seed": 3, "steps": 3}).items()
 
 
 def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(server):

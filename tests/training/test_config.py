@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ti_train.errors import UserError
 from ti_train.files import check_name
-from ti_train.training.config import PRESETS, TrainConfig, number_or_schedule, rate_segments
+from ti_train.training.config import PRESETS, TrainConfig
+from ti_train.training.learning_rate import number_or_schedule, rate_segments
 
 
 def config(**given) -> TrainConfig:
@@ -66,6 +67,8 @@ def test_names_that_files_cannot_have_are_refused(name, why):
         ("keep_tags", -1, 0),
         ("progressive_every", -1, 0),
         ("coarse_weight", -0.1, 0),
+        ("drop_tags", -0.1, 0),
+        ("per_image_words", -0.1, 0),
         ("coarse_weight", math.nan, 0),
     ],
 )
@@ -81,12 +84,33 @@ def test_a_resolution_that_the_vae_cannot_take_is_answered_with_the_nearest(reso
         config(resolution=resolution)
 
 
-@pytest.mark.parametrize("probability", [-0.1, 1, 2])
-@pytest.mark.parametrize("field", ["drop_tags", "per_image_words"])
-def test_a_probability_that_is_none_is_refused(field, probability):
-    config(**{field: 0.99})
-    with pytest.raises(UserError, match=f"{field} is {probability}; it is a probability"):
-        config(**{field: probability})
+@pytest.mark.parametrize(
+    ("field", "value", "most"),
+    [
+        ("num_vectors", 76, 75),
+        ("batch_size", 257, 256),
+        ("drop_tags", 1, 0.99),
+        ("per_image_words", 2, 0.99),
+        ("keep_tags", math.inf, 100),
+    ],
+)
+def test_a_number_above_its_most_is_refused_by_name(field, value, most):
+    with pytest.raises(UserError, match=f"^{field} is {value}; it must be at most {most}\\.$"):
+        config(**{field: value})
+    config(**{field: most})
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        ("schedule", "linear, constant"),
+        ("mask", "files, alpha, none"),
+        ("dtype", "auto, float32, bfloat16, float16"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_answered_with_those_there_are(field, choices):
+    with pytest.raises(UserError, match=f"^{field} is 'other'; it must be one of {choices}\\.$"):
+        config(**{field: "other"})
 
 
 @pytest.mark.parametrize("init", ["", "  "])
@@ -114,7 +138,7 @@ def test_given_values_stand_over_the_presets_and_none_means_not_given():
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match=r"no preset 'Fast'.*Paper, Style, Balanced"):
+    with pytest.raises(UserError, match=r"no preset 'Fast'.*Balanced, Style, Paper"):
         TrainConfig.from_preset("Fast", name="my-cat", init="cat")
 
 

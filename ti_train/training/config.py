@@ -1,17 +1,24 @@
-"""What a training run is told: one frozen dataclass, checked once, and the table of presets."""
+"""What a training run is told: the table of options, one frozen dataclass checked once, and the presets."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
 from ..data.masks import Source
 from ..errors import UserError
 from ..files import check_name
+from ..prompts import BUILT_IN
+from .learning_rate import rate_segments
+from .options import option, options_of
 
+# Balanced comes first wherever presets are listed. It is short and steep, in batches of four, with a rate that falls
+# to 0: benchmarks/README.md has what it was measured on. It has not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
-    # Gal et al. 2022 and the repositories that follow it: constant rate, one picture a step.
+    "Balanced": {},
+    # A style is spread over the whole image, and on the embedded model takes four times as long (see demo/README.md).
+    "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
+    # Gal et al. 2022 and the repositories that follow it: constant rate, one image a step.
     "Paper": {
         "steps": 5000,
         "batch_size": 1,
@@ -20,50 +27,174 @@ PRESETS: dict[str, dict[str, Any]] = {
         "square": True,
         "evaluate_every": 50,
     },
-    # A style is spread over the whole picture, and on the embedded model takes four times as long (see demo/README.md).
-    "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
-    # Short and steep, in batches of four, with a rate that falls to 0: benchmarks/README.md has what it was measured
-    # on. It has not been compared on a full-sized model yet.
-    "Balanced": {},
 }
+EMBEDDING, TRAINING, PROMPTS, IMAGES = "Embedding", "Training", "Prompts and captions", "Images"
+PREVIEWS, MEMORY, ABLATIONS = "Previews", "Memory and checkpoints", "Ablations of the paper"
+MANY = 1_000_000  # steps, or steps between two events: "never" in practice
+SEEDS = 2**63 - 1  # the seeds of previews count on from here
+BATCH = 256
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """All that decides a run's result; the defaults are the preset Balanced. Raises UserError on what cannot work."""
 
-    name: str
-    init: str  # a word or phrase, or an embedding file to go on from
-    num_vectors: int = 1  # the paper: one word is as faithful as several and easier to edit
-    steps: int = 120  # optimizer updates
-    batch_size: int = 4  # pictures a forward pass; four even out the noise levels within a step
-    accumulation: int = 1  # forward passes an update, where the memory does not hold the batch at once
-    learning_rate: float | str = 1e-2  # most of a coordinate's spread in CLIP's table; or A1111's "5e-3:100, 1e-3"
-    schedule: Literal["linear", "constant"] = "linear"  # linear to 0: the last steps average the noise away
-    warmup: int = 0  # steps; Adam's first step has the size of the rate whatever the gradient, so there is no need
-    gradient_clip: float = 1.0  # largest norm of the gradient of one update; 0 switches it off
-    progressive_every: int = 0  # steps between two of its vectors that join in; 0: all from the start. The paper: 2000
-    per_image_words: float = 0.0  # how often a prompt also names a word of its picture alone. The paper: 0.25
-    coarse_weight: float = 0.0  # of the squared distance to the start in the loss: nearer is easier to edit
-    templates: str = "object"  # object, style, captions, style-captions, or a text file
-    shuffle_tags: bool = False  # comma-separated tags of a caption in a new order each time
-    drop_tags: float = 0.0  # how often each tag of a caption is left out, so that the word leans on none of them
-    keep_tags: int = 0  # tags at a caption's beginning that are neither shuffled nor left out
-    flip: bool = False  # mirrored copies too: wrong for text and for whatever has a left and a right
-    square: bool = False  # the middle square, as in the published runs, instead of about the whole picture
-    mask: Source = "files"  # what says which part of a picture is learnt: see data/masks.py
-    resolution: int = 0  # side in pixels of a square picture, others have as many pixels; 0: the model's own
-    seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: what the hardware computes fastest
-    device: str = "auto"  # auto, cuda, mps, xpu, cpu
-    deterministic: bool = False  # asks PyTorch for kernels that give the same digits every time: slower, on a GPU
-    gradient_checkpointing: bool = False  # a third slower, for cards that do not hold the activations
-    evaluate_every: int = 12  # steps between two measures of the noise-free loss: see benchmarks/README.md for the cost
-    checkpoint_every: int = 100  # steps between two saves: minutes at most are lost even to a power cut
-    preview_every: int = 0  # steps; 0: none
-    preview_prompts: tuple[str, ...] = ("a photo of *",)
-    preview_negative: str = ""  # what previews should not show
-    preview_seed: int | None = None  # of the first preview prompt; None: the run's
+    # fmt: off
+    name: str = option(
+        MISSING, EMBEDDING, "Name", "Name of the embedding and of its file, such as my-cat.",
+        example="my-word", aliases=("placeholder_token", "token_string"),
+    )
+    init: str = option(
+        MISSING, EMBEDDING, "Initial text",
+        "What the images show, in a word or two ('cat', 'painting'): training starts from its vectors. Or an "
+        "embedding file (name.safetensors, name.pt ...) to start from.",
+        example="object", aliases=("initializer_token", "init_word"),
+    )
+    num_vectors: int = option(
+        1, EMBEDDING, "Vectors",
+        "Vectors (tokens) of the embedding. One is as faithful as several, and easier to edit.",
+        least=1, most=75, aliases=("num_vectors_per_token",),
+    )
+    steps: int = option(
+        120, TRAINING, "Steps",
+        "Training steps (optimizer updates). Use more if the embedding shows too little of its images.",
+        least=1, most=MANY, aliases=("max_train_steps",),
+    )
+    batch_size: int = option(  # four even out the noise levels within a step
+        4, TRAINING, "Batch size", "Images per forward pass. Lower uses less VRAM.",
+        least=1, most=BATCH, aliases=("train_batch_size",), may_change=True,
+    )
+    accumulation: int = option(
+        1, TRAINING, "Gradient accumulation",
+        "Forward passes per step. Batch size 1 with 4 of them trains like batch size 4, with less VRAM.",
+        least=1, most=BATCH, aliases=("gradient_accumulation_steps",), may_change=True,
+    )
+    learning_rate: float | str = option(  # 1e-2 is most of a coordinate's spread in CLIP's table
+        1e-2, TRAINING, "Learning rate",
+        "Learning rate; as a text also rates with their last steps, which replace the schedule: '5e-3:100, 1e-3'.",
+        least=0, step=0.0001, aliases=("lr",),
+    )
+    schedule: Literal["linear", "constant"] = option(
+        "linear", TRAINING, "Schedule",
+        "Learning rate schedule. linear: decays to 0, so that the last steps average the noise away.",
+        aliases=("lr_scheduler",),
+    )
+    warmup: int = option(
+        0, TRAINING, "Warmup",
+        "Steps in which the learning rate rises; 0 = none, which suits an embedding.",
+        least=0, most=MANY, aliases=("lr_warmup_steps",),
+    )
+    gradient_clip: float = option(
+        1.0, TRAINING, "Gradient clipping", "Maximum gradient norm (clipping); 0 = off.",
+        least=0, most=1000, step=0.1, aliases=("max_grad_norm",),
+    )
+    progressive_every: int = option(
+        0, ABLATIONS, "Progressive vectors",
+        "Steps after which another of the vectors joins the training; 0 = all from the start (paper: 2000).",
+        least=0, most=MANY,
+    )
+    per_image_words: float = option(
+        0.0, ABLATIONS, "Per-image tokens",
+        "Probability that a prompt also has a token of its own image, which is not kept; 0 = none (paper: 0.25).",
+        least=0, most=0.99, step=0.05, aliases=("per_image_tokens",),
+    )
+    coarse_weight: float = option(
+        0.0, ABLATIONS, "Regularization",
+        "Weight of the squared distance to the initial vectors in the loss; 0 = off. Closer is easier to edit.",
+        least=0, most=MANY, step=0.01,
+    )
+    templates: str = option(
+        "object", PROMPTS, "Templates",
+        "Prompts to train with. object: 'a photo of a ...'; style: 'a painting in the style of ...'; captions and "
+        "style-captions add the caption of each image. Or a text file: a template per line, with [name], and "
+        "[filewords] for the caption.",
+        choices=tuple(BUILT_IN), aliases=("learnable_property",),
+    )
+    shuffle_tags: bool = option(
+        False, PROMPTS, "Shuffle tags", "Put the comma-separated tags of a caption in a new order each time.",
+        aliases=("shuffle_caption",),
+    )
+    drop_tags: float = option(
+        0.0, PROMPTS, "Drop tags", "Probability with which each tag of a caption is left out; 0 = none.",
+        least=0, most=0.99, step=0.05, aliases=("caption_tag_dropout_rate",),
+    )
+    keep_tags: int = option(
+        0, PROMPTS, "Keep tags", "Tags at the beginning of a caption that are neither shuffled nor dropped.",
+        least=0, most=100, aliases=("keep_tokens",),
+    )
+    flip: bool = option(
+        False, IMAGES, "Mirror", "Train on mirrored copies too. Wrong for text, and for what has a left and a right.",
+        aliases=("flip_aug",),
+    )
+    square: bool = option(
+        False, IMAGES, "Crop",
+        "Train the middle square of an image instead of nearly all of it in its own proportions.",
+        choices=("keep proportions", "square"), aliases=("center_crop",),
+    )
+    mask: Source = option(  # noqa: RUF009 - a field, as the others are
+        "files", IMAGES, "Masks",
+        "What to train of an image. files: the white of NAME-mask.png beside it, or of masks/NAME.png; alpha: "
+        "without such a file, what is not transparent; none: all of it.",
+    )
+    resolution: int = option(
+        0, IMAGES, "Resolution",
+        "Side of a square image in pixels; others have as many pixels. 0 = the model's own (Stable Diffusion 1: "
+        "512).",
+        least=0, most=2048, step=8,
+    )
+    seed: int = option(
+        0, TRAINING, "Seed",
+        "Seed of all random numbers: the same seed trains the same embedding again, on a GPU but for rounding (see "
+        "deterministic).",
+        least=0, most=SEEDS,
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", MEMORY, "Precision",
+        "Precision of the model; the vectors are float32. auto: the fastest on this device.",
+    )
+    device: str = option(
+        "auto", MEMORY, "Device", "auto, cuda, mps, xpu or cpu.",
+        choices=("auto", "cuda", "mps", "xpu", "cpu"), may_change=True,
+    )
+    deterministic: bool = option(
+        False, MEMORY, "Deterministic",
+        "The same digits every time on a GPU too, where PyTorch has kernels for it: slower. A CPU needs no such thing.",
+        may_change=True,
+    )
+    gradient_checkpointing: bool = option(
+        False, MEMORY, "Gradient checkpointing",
+        "Recompute activations to save VRAM (about a third slower). Enabled automatically after an out-of-memory "
+        "error.",
+        may_change=True,
+    )
+    evaluate_every: int = option(  # benchmarks/README.md has the cost
+        12, TRAINING, "Validate every", "Steps between two measurements of the validation loss.",
+        least=1, most=MANY, may_change=True,
+    )
+    checkpoint_every: int = option(
+        100, MEMORY, "Checkpoint every",
+        "Steps between two saves, against crashes and power cuts. A run that is interrupted is saved in any case.",
+        least=1, most=MANY, aliases=("checkpointing_steps", "save_steps", "save_every_n_steps"), may_change=True,
+    )
+    preview_every: int = option(
+        0, PREVIEWS, "Preview every",
+        "Steps between two previews; 0 = none. A preview takes as long as generating an image.",
+        least=0, most=MANY, aliases=("validation_steps", "sample_every_n_steps"), may_change=True,
+    )
+    preview_prompts: tuple[str, ...] = option(
+        ("a photo of *",), PREVIEWS, "Preview prompts",
+        "Prompts of the previews; * or <name> is the embedding. The untrained one comes first, with the same seed.",
+        aliases=("validation_prompt",), may_change=True,
+    )
+    preview_negative: str = option(
+        "", PREVIEWS, "Negative prompt", "Negative prompt of the previews.",
+        may_change=True,
+    )
+    preview_seed: int | None = option(
+        None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; the next prompts count on from it.",
+        least=0, most=SEEDS, unset="the seed of the training", may_change=True,
+    )
+    # fmt: on
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> TrainConfig:
@@ -74,23 +205,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        at_least = {"num_vectors": 1, "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1}
-        at_least |= {
-            "checkpoint_every": 1,
-            "warmup": 0,
-            "gradient_clip": 0,
-            "preview_every": 0,
-            "resolution": 0,
-            "keep_tags": 0,
-            "progressive_every": 0,
-            "coarse_weight": 0,
-        }
-        for field, least in at_least.items():
-            if not getattr(self, field) >= least:  # false for what is no number, too
-                raise UserError(f"{field} is {getattr(self, field)}; it must be at least {least}.")
-        for field in ("drop_tags", "per_image_words"):
-            if not 0 <= getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; it is a probability, from 0 to below 1.")
+        for name, about in OPTIONS.items():
+            about.check(getattr(self, name))
         if self.vectors_at(self.steps) < self.num_vectors:
             raise UserError(
                 f"With progressive_every {self.progressive_every}, {self.steps} steps reach only "
@@ -103,16 +219,16 @@ class TrainConfig:
                 f"Give {near}, or 0 for the model's own."
             )
         if not self.init.strip():
-            raise UserError('init is empty. Give a word that says roughly what the pictures show, such as "cat".')
+            raise UserError('init is empty. Give a word that says roughly what the images show, such as "cat".')
         rate_segments(self.learning_rate, self.steps)
 
     @property
     def effective_batch(self) -> int:
-        """Pictures an update."""
+        """Images per step."""
         return self.batch_size * self.accumulation
 
     def vectors_at(self, step: int) -> int:
-        """How many of the word's vectors update `step` uses."""
+        """How many of the vectors step `step` uses."""
         joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
         return min(self.num_vectors, joined)
 
@@ -130,7 +246,7 @@ class TrainConfig:
         return self.evaluates_after(step) or self.previews_after(step) or self.saves_after(step)
 
     def learning_rate_at(self, step: int) -> float:
-        """The rate of update `step`, counted from 1."""
+        """The rate of step `step`, counted from 1."""
         if isinstance(self.learning_rate, str):
             return next(rate for rate, last in rate_segments(self.learning_rate, self.steps) if step <= last)
         warm = min(1.0, step / (self.warmup + 1))
@@ -138,53 +254,18 @@ class TrainConfig:
         return self.learning_rate * warm * decay
 
     def shaping(self) -> dict[str, Any]:
-        """The values that shape the learnt vectors: those that a resumed run must share with its beginning."""
-        elsewhere = {
-            "device",
-            "checkpoint_every",
-            "preview_every",
-            "preview_prompts",
-            "preview_negative",
-            "preview_seed",
-            "evaluate_every",
-            "batch_size",
-            "accumulation",
-            "gradient_checkpointing",
-            "deterministic",
-        }
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
+        """The values that shape the trained vectors: those that a resumed run must share with its beginning."""
+        kept = {name: getattr(self, name) for name, about in OPTIONS.items() if not about.may_change}
         return kept | {"effective_batch": self.effective_batch}
 
 
-def rate_segments(rate: float | str, steps: int) -> list[tuple[float, float]]:
-    """A1111's schedule string "0.005:100, 1e-3:1000, 1e-5" -> [(rate, its last step)]; a number is one segment.
-
-    A last step of -1, or none, means to the end. Raises UserError.
-    """
-    example = 'Write a number such as 0.005, or rates with their last steps: "0.005:100, 1e-3:400, 1e-5".'
-    segments: list[tuple[float, float]] = []
-    for part in str(rate).split(","):
-        value, _, last = part.partition(":")
-        try:
-            segment = (float(value), math.inf if last.strip() in ("", "-1") else float(int(last)))
-        except ValueError:
-            raise UserError(f"The learning rate '{rate}' cannot be read at '{part.strip()}'. {example}") from None
-        if not 0 <= segment[0] < math.inf:
-            raise UserError(f"The learning rate {segment[0]} is not a number from 0 up. {example}")
-        if segments and segment[1] <= segments[-1][1]:
-            raise UserError(f"The steps in the learning rate '{rate}' do not rise at '{part.strip()}'. {example}")
-        segments.append(segment)
-    if segments[-1][1] < steps:
-        raise UserError(
-            f"The learning rate '{rate}' ends at step {segments[-1][1]:.0f} of {steps}. "
-            "Add a last rate without a step, or lower steps."
-        )
-    return segments
-
-
-def number_or_schedule(text: str | None) -> float | str | None:
-    """A plain number as a number, so that the preset's schedule applies to it; rates with their steps are their own."""
-    try:
-        return None if text is None or not text.strip() else float(text)
-    except ValueError:
-        return text
+OPTIONS = options_of(TrainConfig, PRESETS)
+PRESETS_IN_WORDS = {
+    preset: "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})".format(
+        **{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets}
+    )
+    for preset in PRESETS
+}
+PRESETS_HELP = "Values of the options that are not given. " + " ".join(
+    f"{preset}: {values}." for preset, values in PRESETS_IN_WORDS.items()
+)

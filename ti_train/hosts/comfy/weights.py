@@ -10,7 +10,6 @@ from typing import Any
 import comfy.model_management as management
 
 from ...errors import UserError
-from ..weights import does_not_fit
 
 log = logging.getLogger("ti_train")
 MIB = 2**20
@@ -48,14 +47,17 @@ def _resident(patcher: Any) -> Any:
     return whole
 
 
-def load_whole(*patchers: Any) -> None:
-    """Has the host load models completely, with their LoRAs. Raises UserError where its settings do not let it."""
-    management.load_models_gpu(list(patchers), force_full_load=True)
+def load_whole(*patchers: Any, memory: int = 0) -> None:
+    """Has the host load models completely, with their LoRAs, and unload others until `memory` bytes are free.
+
+    Raises UserError where its settings do not let it.
+    """
+    management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     for patcher in patchers:
         if getattr(patcher.model, "model_lowvram", False):
-            raise does_not_fit(
-                f"{type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB)",
-                "Close other programs, or start ComfyUI without --lowvram and --novram.",
+            raise UserError(
+                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, and "
+                "training needs it whole in the GPU's memory. Start ComfyUI without --novram (--lowvram may stay)."
             )
 
 

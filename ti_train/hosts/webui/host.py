@@ -112,7 +112,7 @@ class WebUIHost(Adapter):
         raise NotImplementedError
 
     def _step(self, gradient_checkpointing: bool) -> AbstractContextManager[None]:
-        return checkpointed(self.network) if gradient_checkpointing else nullcontext()
+        return checkpointed(self.network, self.precision) if gradient_checkpointing else nullcontext()
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         engine, table = self.encoders[encoder], token_table(self.transformers[encoder])

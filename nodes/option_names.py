@@ -1,0 +1,53 @@
+"""Which input of which node is which option. Saved workflows know inputs by their places: append, never reorder."""
+
+from typing import Literal
+
+TRAIN_EMBEDDING = {
+    "name": "name",
+    "initial_text": "init",
+    "num_vectors": "num_vectors",
+    "steps": "steps",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+    "preview_every": "preview_every",
+    "preview_prompts": "preview_prompts",
+}
+TRAINING_OPTIONS = {
+    "templates": "templates",
+    "batch_size": "batch_size",
+    "accumulation": "accumulation",
+    "resolution": "resolution",
+    "flip": "flip",
+    "schedule": "schedule",
+    "learning_rates": "learning_rate",  # a number has its own input, beside the preset
+    "warmup": "warmup",
+    "gradient_clip": "gradient_clip",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "checkpoint_every": "checkpoint_every",
+    # optional: workflows of before these were there do not have them
+    "crop": "square",
+    "shuffle_tags": "shuffle_tags",
+    "drop_tags": "drop_tags",
+    "keep_tags": "keep_tags",
+    "deterministic": "deterministic",
+    "preview_negative": "preview_negative",
+    "preview_seed": "preview_seed",
+    "progressive_every": "progressive_every",
+    "per_image_words": "per_image_words",
+    "coarse_weight": "coarse_weight",
+    "evaluate_every": "evaluate_every",
+}
+NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
+NOTES = {  # what is true of an input only
+    "name": " In prompts write embedding:name.",
+    "initial_text": " The file is one of the embeddings folder.",
+    "templates": " With captions where they are connected. Files: in models/textual_inversion_templates.",
+    "learning_rate": " A text is given in Training Options.",
+    "learning_rates": " Overrides the learning_rate of Train Embedding.",
+}
+FIRST_OPTIONAL = "crop"
+NOT_OFFERED = {
+    "mask": "Masks come with the images, through the masks input.",
+    "device": "ComfyUI chooses it (--cpu, --cuda-device).",
+    "dtype": "The model is loaded already; ComfyUI chooses its precision (--force-fp32, --bf16-unet ...).",
+}

@@ -1,0 +1,62 @@
+"""The options of a training run as arguments of a command."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..training.config import OPTIONS
+from ..training.options import Option
+
+# Shorter than the option's own name, which is taken too.
+FLAGS = {"learning_rate": "lr", "progressive_every": "progressive", "preview_prompts": "preview-prompt"}
+METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """An argument for each option, in groups. One that is not given is None, and so is left to the preset."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in OPTIONS.values():
+        if option.group not in groups:
+            groups[option.group] = command.add_argument_group(option.group)
+        _add(groups[option.group], option)
+
+
+def options_given(a: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say of each option."""
+    return {name: getattr(a, name) for name in OPTIONS}
+
+
+def flag_of(option: Option) -> str:
+    return "--" + FLAGS.get(option.name, option.name.replace("_", "-"))
+
+
+def _add(group: argparse._ArgumentGroup, option: Option) -> None:
+    flag, others = flag_of(option), ["--" + name for name in (option.name.replace("_", "-"), *option.aliases)]
+    hidden = [other for other in others if other != flag]
+    about = {"dest": option.name, "required": option.required, "help": _help(option), **_reading(option)}
+    if option.required:  # by any of its names
+        group.add_argument(flag, *hidden, **about)
+        return
+    group.add_argument(flag, **about)
+    if hidden:
+        group.add_argument(*hidden, **about | {"help": argparse.SUPPRESS})
+
+
+def _reading(option: Option) -> dict[str, Any]:
+    """How argparse reads a value."""
+    if option.kind == "switch":
+        return {"action": argparse.BooleanOptionalAction}
+    if option.kind == "choice":
+        return {"choices": option.choices}
+    types = {"int": int, "float": float}
+    action = {"action": "append"} if option.kind == "lines" else {}
+    return {"type": types.get(option.kind, str), "metavar": METAVARS[option.kind], **action}
+
+
+def _help(option: Option) -> str:
+    more = " Repeatable." if option.kind == "lines" else ""
+    if option.required:
+        return option.help + more
+    default = option.preset_values or option.unset or option.written(option.default)
+    return f"{option.help}{more} (default: {default})" if default else option.help + more

@@ -1,0 +1,84 @@
+"""Options as fields of a form, which always hold something: 0, -1, "" or "the preset's" stand for "not given"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .config import OPTIONS
+from .options import Kind, Option
+
+PRESETS_OWN = "the preset's"  # saved workflows hold it
+
+
+@dataclass(frozen=True)
+class Widget:
+    """A field of a form. `value`: what it begins with. `not_given`: what leaves the option out; None: nothing does."""
+
+    kind: Kind
+    value: Any
+    not_given: Any
+    tooltip: str
+    least: float | None
+    most: float | None
+    step: float
+    choices: tuple[str, ...]
+
+
+def widget_of(name: str, more_choices: tuple[str, ...] = (), kind: Kind | None = None) -> Widget:
+    """The field of an option.
+
+    more_choices: what a face knows beside the option's own, such as template files.
+    kind: of the field, where it is not the option's own.
+    """
+    option = OPTIONS[name]
+    kind = kind or _kind(option)
+    not_given = _not_given(option, kind)
+    offered = (PRESETS_OWN,) * bool(option.presets) + option.choices + more_choices
+    return Widget(
+        kind=kind,
+        value=_beginning(option) if not_given is None else not_given,
+        not_given=not_given,
+        tooltip=option.described(
+            {PRESETS_OWN: "The preset's", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"
+        ),
+        least=not_given if isinstance(not_given, int) else option.least,
+        most=option.most,
+        step=option.step,
+        choices=offered if kind == "choice" else (),
+    )
+
+
+def values_of(widgets: Mapping[str, Any]) -> dict[str, Any]:
+    """What TrainConfig.from_preset takes, of options by name with what their fields hold."""
+    read = {name: _read(OPTIONS[name], value) for name, value in widgets.items()}
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def _read(option: Option, value: Any) -> Any:
+    value = value.strip() if isinstance(value, str) else value
+    if value == _not_given(option, _kind(option)):
+        return None
+    if option.kind == "switch" and _kind(option) == "choice":
+        return option.choices.index(value) == 1
+    if option.kind == "lines":
+        return tuple(line.strip() for line in value.splitlines() if line.strip())
+    return value
+
+
+def _kind(option: Option) -> Kind:
+    chosen = option.choices and (option.kind == "text" or (option.kind == "switch" and option.presets))
+    return "choice" if chosen else option.kind
+
+
+def _not_given(option: Option, kind: Kind) -> Any:
+    if option.presets:
+        return {"choice": PRESETS_OWN, "text": ""}.get(kind, 0)
+    return -1 if option.unset else None
+
+
+def _beginning(option: Option) -> Any:
+    if option.required:
+        return option.example
+    return "\n".join(option.default) if option.kind == "lines" else option.default
