@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
-from ..noise_levels import timesteps_of
+from ..families import resolution_of
+from ..noise_levels import network_input, timesteps_of
 from ..spelling import readable
 from ..weights import checkpointed
-from .families import named_encoders, resolution_of, token_table
+from .families import named_encoders, token_table
 
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
@@ -58,7 +59,7 @@ class WebUIHost(Adapter):
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
         self.model = model
         widths = {name: int(token_table(part).shape[1]) for name, part in self.transformers.items()}
-        resolution = resolution_of(widths, PREDICTIONS[prediction])
+        resolution = resolution_of(sum(widths.values()), PREDICTIONS[prediction])
         super().__init__(device, widths, PREDICTIONS[prediction], sigmas, resolution)
         channels = int(self.network.input_blocks[0][0].weight.shape[1])
         if channels != CHANNELS:
@@ -198,8 +199,7 @@ class WebUIHost(Adapter):
         if len({part.context.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked
             singles = zip(noisy.split(1), sigma.split(1), cond, strict=True)
             return torch.cat([self._predict(n, s, [c]) for n, s, c in singles])
-        timesteps = timesteps_of(sigma, self.sigmas)
-        scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
+        timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)
         vectors = [part.vector for part in cond if part.vector is not None]
         with self.precision():
             context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None
