@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="pairs to measure")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     a = parser.parse_args()
-    enter_comfyui()
+    enter_comfyui("--cpu")
     torch.set_num_threads(a.threads)
     import comfyui_version
 

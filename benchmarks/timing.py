@@ -15,8 +15,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     """Seconds until the device is done with it."""
     began = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    getattr(torch, device.type).synchronize()  # torch.cuda, torch.xpu, torch.mps; of the CPU it does nothing
     return time.perf_counter() - began
 
 

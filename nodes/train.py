@@ -142,14 +142,14 @@ class TrainEmbedding(io.ComfyNode):
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
         used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
         dataset = encode_pictures(host, used, config.flip)
-        run = learn(host, dataset, config, folder, resume, cls.hidden)
+        embedding, session, sampled = learn(host, dataset, config, folder, resume, cls.hidden)
 
-        plot = to_batch([loss_plot(run.steps, file)])
-        previews = to_batch(run.previews) if run.previews else None
-        vectors = run.embedding.fitted_to(host.widths)
+        plot = to_batch([loss_plot(session.steps, file)])
+        previews = to_batch(sampled) if sampled else None
+        vectors = embedding.fitted_to(host.widths)
         learnt = with_words(clip, {placeholder: vectors for placeholder in (WORD, f"<{name}>")})
         shown = plot if previews is None else previews
-        outputs = (run.embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
+        outputs = (embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))
 
 

@@ -195,7 +195,7 @@ def test_the_oldest_pins_meet_the_requirements(host):
 
 
 def test_extras_come_from_pyproject():
-    assert {line.split(">=")[0] for line in install.extra("cli")} == {"accelerate", "diffusers", "pillow"}
+    assert {line.split(">=")[0] for line in install.extra("cli")} == {"accelerate", "diffusers", "pillow", "tqdm"}
     assert set(install.extra("cli")) < set(install.extra("test"))
 
 

@@ -84,7 +84,7 @@ class TinyHost:
         return self.text_encoder, self.denoiser, self.vae, self.decoder
 
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> Iterator[None]:
         """The weights are left trainable by whoever loaded this model; here they must not gather gradients."""
         weights = list(chain.from_iterable(module.parameters() for module in self.modules))
         flags = [weight.requires_grad for weight in weights]

@@ -1,4 +1,5 @@
-"""What the core asks of PyTorch's devices: whether a memory is full, and transfers for which nobody waits."""
+"""What the core asks of PyTorch's devices: whether a memory is full, what is unused of it, and transfers for which
+nobody waits."""
 
 from __future__ import annotations
 
@@ -48,6 +49,16 @@ def full_memory(error: Exception, advice: str) -> str:
     of_the_cpu = isinstance(error, MemoryError) or ON_THE_CPU in str(error)
     said = shorten(str(error), 160, placeholder=" ...")
     return f"The {'computer' if of_the_cpu else 'GPU'}'s memory is full. {advice}" + (f" ({said})" if said else "")
+
+
+def empty_cache(device: torch.device) -> None:
+    """Gives the memory that PyTorch keeps for later back to the driver: CUDA's, ROCm's, XPU's or MPS's; a CPU has none.
+
+    (`torch.accelerator.empty_cache` is younger than the PyTorch that hosts ship.)
+    """
+    module = getattr(torch, device.type)
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -12,7 +12,10 @@ from .embedding import Embedding
 
 @dataclass(frozen=True)
 class Step:
-    """A completed step; step 0 is the untrained word. `evaluation`, the noise-free loss, is there when it was due."""
+    """A completed step; step 0 is the untrained word. `evaluation`, the noise-free loss, is there when it was due.
+
+    `embedding` is what was measured then; it is not compared.
+    """
 
     step: int
     loss: float | None
@@ -21,6 +24,7 @@ class Step:
     norm: float  # mean L2 norm of the vectors
     cosine: float  # mean cosine similarity to the start
     seconds: float  # spent in steps since the run began
+    embedding: Embedding | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

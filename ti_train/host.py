@@ -108,8 +108,11 @@ class Host(Protocol):
     def fingerprint(self) -> str:
         """Identifies the weights."""
 
-    def training(self, gradient_checkpointing: bool = False) -> AbstractContextManager[None]:
-        """Makes the model differentiable within the context, and restores everything on leaving it."""
+    def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> AbstractContextManager[None]:
+        """Makes the model differentiable within the context, and restores everything on leaving it.
+
+        memory: bytes that a step is expected to need besides the weights; the host makes room for them.
+        """
 
     def vocabulary(self, encoder: str) -> Vocabulary: ...
 

@@ -79,7 +79,7 @@ def status(id: str = Query(description="Of the job."), history: bool = False) ->
 
 
 def interrupt(job: JobId) -> Status:
-    """Ends a job after its step; what was learnt is kept, and resume goes on from there."""
+    """Ends a job after its step: its best embedding so far is kept, and resume goes on from the last step."""
     found = job_of(job.id)
     jobs.interrupt(found)
     return status_of(found, False)
@@ -126,18 +126,19 @@ def job_of(job_id: str) -> jobs.Job:
 
 
 def status_of(job: jobs.Job, history: bool) -> Status:
-    last = job.steps[-1] if job.steps else None
-    measures = [Measure(step=s.step, loss=s.loss, noise_free_loss=s.evaluation) for s in job.steps] if history else []
+    session, steps = job.session, job.session.steps
+    last = steps[-1] if steps else None
+    measures = [Measure(step=s.step, loss=s.loss, noise_free_loss=s.evaluation) for s in steps] if history else []
     return Status(
         id=job.id,
         name=job.request.name,
         state=job.state,
         step=last.step if last else 0,
         steps=job.config.steps,
-        loss=job.loss,
-        noise_free_loss=job.noise_free_loss,
+        loss=session.loss,
+        noise_free_loss=session.validation_loss,
         seconds=last.seconds if last else 0.0,
-        seconds_left=job.seconds_left(),
+        seconds_left=session.pace.seconds_left,
         messages=list(job.messages),
         error=job.error,
         file=str(job.file),

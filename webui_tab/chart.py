@@ -24,11 +24,12 @@ IN_WORDS = {
 def summary(job: jobs.Job) -> str:
     """The state of a job in a few lines."""
     lines = [f"<b>{escape(job.request.name)}</b> {IN_WORDS[job.state]}."]
-    if job.steps:
-        last = job.steps[-1]
-        noise_free = f", noise-free loss {job.noise_free_loss:.4f}" if job.noise_free_loss is not None else ""
+    session = job.session
+    if session.steps:
+        last, measured = session.steps[-1], session.validation_loss
+        noise_free = f", noise-free loss {measured:.4f}" if measured is not None else ""
         lines.append(f"Step {last.step} of {job.config.steps}{noise_free}, {last.seconds:.0f} s.")
-    left = job.seconds_left()
+    left = session.pace.seconds_left
     if job.state == jobs.RUNNING and left:
         lines.append(f"About {left:.0f} s left.")
     if job.state == jobs.DONE:
@@ -51,12 +52,13 @@ def written(text: str) -> str:
 
 def chart(job: jobs.Job) -> str:
     """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
-    noisy = smoothed([(s.step, s.loss) for s in job.steps if s.loss is not None and isfinite(s.loss)])
-    measured = [(s.step, s.evaluation) for s in job.steps if s.evaluation is not None and isfinite(s.evaluation)]
+    steps = job.session.steps
+    noisy = smoothed([(s.step, s.loss) for s in steps if s.loss is not None and isfinite(s.loss)])
+    measured = [(s.step, s.evaluation) for s in steps if s.evaluation is not None and isfinite(s.evaluation)]
     if len(noisy) < 2:
         return WAITING
     values = [value for _, value in noisy + measured]
-    low, high, last = min(values), max(values), job.steps[-1].step
+    low, high, last = min(values), max(values), steps[-1].step
     span = high - low or 1.0
 
     def place(step: float, value: float) -> tuple[float, float]:

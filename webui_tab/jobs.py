@@ -8,19 +8,16 @@ from collections import OrderedDict
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from modules import call_queue, devices, progress, shared
 
-from ..ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..ti_train.data.dataset import find_pictures
 from ..ti_train.device import full_memory, is_out_of_memory
-from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.errors import UserError
-from ..ti_train.events import Done, Preview, Step, Warning
+from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
 from ..ti_train.training.config import TrainConfig
-from ..ti_train.training.out_of_memory import train_in_memory
-from ..ti_train.training.step_log import StepLog
+from ..ti_train.training.session import Records, Session, load_dataset
 from . import folders, unfinished
 from .hosts import connect
 from .request import TrainRequest
@@ -43,27 +40,13 @@ class Job:
     request: TrainRequest
     config: TrainConfig
     file: Path
+    session: Session
     state: str = QUEUED
-    steps: list[Step] = field(default_factory=list)
     previews: list[Preview] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     error: str = ""
     stopped: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def loss(self) -> float | None:
-        return next((step.loss for step in reversed(self.steps) if step.loss is not None), None)
-
-    @property
-    def noise_free_loss(self) -> float | None:
-        return next((step.evaluation for step in reversed(self.steps) if step.evaluation is not None), None)
-
-    def seconds_left(self) -> float | None:
-        if len(self.steps) < 2:
-            return None
-        first, last = self.steps[0], self.steps[-1]
-        return (last.seconds - first.seconds) / (last.step - first.step) * (self.config.steps - last.step)
 
 
 jobs: OrderedDict[str, Job] = OrderedDict()
@@ -77,7 +60,9 @@ def start(request: TrainRequest, task: str | None = None) -> Job:
     Templates.load(config.templates)
     if any(job.file == file for job in active()):
         raise UserError(f"The word '{request.name}' is being trained already. Interrupt that training first.")
-    job = Job(task or progress.create_task_id("ti-train"), request, config, file)
+    records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
+    session = Session(config, file.parent, records)
+    job = Job(task or progress.create_task_id("ti-train"), request, config, file, session)
     jobs[job.id] = job
     for old in [known for known in jobs.values() if known.ended.is_set()][:-KEPT]:
         del jobs[old.id]
@@ -162,82 +147,50 @@ def _train(job: Job) -> None:
         raise StopTraining
     shared.state.job_count, shared.state.textinfo = job.config.steps, "Loading the model"
     host = connect()
-    dataset = _dataset(job, host)
-    record: StepLog | None = None
+    shared.state.textinfo = "Preparing the pictures"
+    dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
-        folder, release = job.file.parent, devices.torch_gc
-        with closing(train_in_memory(host, dataset, job.config, folder, job.request.resume, release)) as events:
+        with closing(job.session.train(host, dataset, job.request.resume, devices.torch_gc)) as events:
             for number, event in enumerate(events):
                 if number == 0:
                     unfinished.keep(job.id, job.request)
-                if isinstance(event, Step):
-                    record = record or _record(job, event.step)
-                    _show_step(job, event, record)
-                elif isinstance(event, Preview):
-                    _show_preview(job, event)
-                elif isinstance(event, Warning):
-                    job.messages.append(event.message)
-                elif isinstance(event, Done):
-                    unfinished.forget(job.request.name)
-                    log.info("Learnt '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)
-                if not isinstance(event, Done) and (job.stopped or _interrupted()):
+                _show(job, event)
+                if job.session.done is None and (job.stopped or _interrupted()):
                     raise StopTraining
-    except host.Interrupted:
+        unfinished.forget(job.request.name)
+    except (StopTraining, host.Interrupted):
+        job.messages += _kept(job.session)
         raise StopTraining from None
     finally:
-        if record:
-            record.close()
-            _draw(job, record)
         if job.file.exists():
             host.reread_words()
-
-
-def _draw(job: Job, record: StepLog) -> None:
-    """The loss as a picture; a disk that is full by now must not hide why the run ended."""
-    file = folders.run_folder(job.request.name) / "loss.png"
-    try:
-        loss_plot(record.steps, job.request.name).save(file)
-    except OSError as error:
-        job.messages.append(f"'{file}' could not be written ({error.strerror or error}).")
 
 
 def _interrupted() -> bool:
     return bool(shared.state.interrupted or shared.state.stopping_generation)
 
 
-def _dataset(job: Job, host: Any) -> Dataset:
-    shared.state.textinfo = "Preparing the pictures"
-    repeats = job.request.folders()
-    paths = [path for folder in repeats for path in find_pictures(folder)]
-    captions = Templates.load(job.config.templates).use_captions
-    side, config = job.config.resolution or host.resolution, job.config
-    pictures = read_pictures(paths, side, job.messages, captions, config.mask, config.square, repeats)
-    return encode_pictures(host, pictures, config.flip)
+def _kept(session: Session) -> list[str]:
+    """Keeps the best embedding of an interrupted training; what to tell the user where that is not its last step's."""
+    step, last = session.keep_best(), session.steps[-1].step if session.steps else None
+    if step == last:
+        return []
+    return [f"Step {step} of {last} is kept, the one with the lowest noise-free loss; Resume goes on from step {last}."]
 
 
-def _record(job: Job, step: int) -> StepLog | None:
-    """The table of a run; it goes on where an interrupted run's ends."""
-    if not shared.opts.ti_train_records:
-        return None
-    record = StepLog(folders.run_folder(job.request.name) / "loss.csv", step - 1)
-    job.steps[:0] = record.steps
-    return record
-
-
-def _show_step(job: Job, step: Step, record: StepLog | None) -> None:
-    job.steps.append(step)
-    if record:
-        record.add(step)
-    shared.state.job_no = step.step
-    noise_free = f", noise-free loss {job.noise_free_loss:.4f}" if job.noise_free_loss is not None else ""
-    shared.state.textinfo = f"Learning '{job.request.name}': step {step.step} of {job.config.steps}{noise_free}"
-
-
-def _show_preview(job: Job, preview: Preview) -> None:
-    job.previews.append(preview)
-    shared.state.assign_current_image(preview.image)
-    if shared.opts.ti_train_records:
-        number = job.config.preview_prompts.index(preview.prompt)
-        folder = folders.run_folder(job.request.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        preview.image.save(folder / f"step{preview.step:05d}-{number}.png")
+def _show(job: Job, event: Event) -> None:
+    match event:
+        case Step():
+            shared.state.job_no = event.step
+            measured = job.session.validation_loss
+            noise_free = f", noise-free loss {measured:.4f}" if measured is not None else ""
+            shared.state.textinfo = (
+                f"Learning '{job.request.name}': step {event.step} of {job.config.steps}{noise_free}"
+            )
+        case Preview():
+            job.previews.append(event)
+            shared.state.assign_current_image(event.image)
+        case Warning():
+            job.messages.append(event.message)
+        case Done():
+            log.info("Learnt '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)

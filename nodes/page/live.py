@@ -7,59 +7,45 @@ What is kept of a run stays small however long it is: curves and previews are th
 from __future__ import annotations
 
 import io
+import logging
 import math
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Event
 from time import monotonic
 from typing import Any
 
 import comfy.model_management as management
-import torch
+import comfy.utils
+from latent_preview import MAX_PREVIEW_RESOLUTION
 from server import PromptServer
 
-from ...ti_train.events import Preview, Step
-from ...ti_train.host import Host, Prompt, Size, Vectors, Words
+from ...ti_train.embedding import Embedding
+from ...ti_train.events import Done, Event, Preview, Step, Warning
+from ...ti_train.host import Host
 from ...ti_train.prompts import WORD
 from ...ti_train.training.config import TrainConfig
+from ...ti_train.training.session import Session
 from .thinned import Thinned
 
 POINTS, PREVIEWS, WARNINGS, RUNS = 400, 24, 20, 4  # kept: of each curve, of each prompt, of a run, altogether
 PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
 SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
-RECENT = 20  # steps that tell the speed
-
-
-class Watched:
-    """A host that remembers the words that the loop encoded last: their vectors are the live ones."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._words: Words = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._host, name)
-
-    def encode(self, prompts: list[Prompt], words: Words, sizes: list[Size] | tuple[()] = ()) -> Any:
-        self._words = words
-        return self._host.encode(prompts, words, sizes)
-
-    def vectors(self) -> Vectors:
-        """A copy in memory of its own, fp32 on the CPU."""
-        return {encoder: v.detach().to("cpu", torch.float32, copy=True) for encoder, v in self._words[WORD].items()}
+log = logging.getLogger("ti_train")
 
 
 class LiveRun:
-    """One training. `stop` is set when a page asks to stop and keep; `best` is the best word by the noise-free loss.
+    """One training. `stop` is set when a page asks to stop and keep.
 
     It outlives the training and holds no model: the host frees that when it wants to.
     """
 
     def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
-        self.id, self.stop = uuid.uuid4().hex, Event()
+        self.id, self.stop = uuid.uuid4().hex, threading.Event()
+        self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {WORD}"
         written = f"embedding:{config.name}"
         self.facts = {
@@ -73,13 +59,11 @@ class LiveRun:
         }
         self.status, self.message = "running", ""
         self.loss, self.evaluations = Thinned[list[float]](POINTS), Thinned[list[float]](POINTS)
-        self.best: tuple[Step, Vectors] | None = None
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.told = monotonic()
         self.look_up_at = 0.0
-        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self.untold: dict[str, list[list[float]]] = {"loss": [], "evaluations": []}
 
     def snapshot(self) -> dict[str, Any]:
@@ -96,25 +80,40 @@ class LiveRun:
         if server is not None:
             server.send_sync(f"ti_train.{event}", {"run": self.id} | data)
 
-    def step(self, step: Step, host: Watched) -> None:
-        now = monotonic()
-        self.recent.append((step.step, now))
+    def show(self, event: Event, session: Session, host: Host) -> None:
+        match event:
+            case Step():
+                self.bar.update_absolute(event.step, self.bar.total)
+                self.step(event, session, host)
+            case Preview():
+                picture = ("JPEG", event.image, MAX_PREVIEW_RESOLUTION)
+                self.bar.update_absolute(self.bar.current, self.bar.total, picture)
+                self.preview(event)
+            case Warning():
+                log.warning(event.message)
+                self.warn(event.message)
+            case Done():
+                log.info("Learnt '%s' in %.0f s: %s", self.facts["name"], event.seconds, event.path)
+
+    def step(self, step: Step, session: Session, host: Host) -> None:
+        now, best = monotonic(), session.best
         for key, value in (("loss", step.loss), ("evaluations", step.evaluation)):
             if value is not None and math.isfinite(value):
                 point = [step.step, value]
                 getattr(self, key).add(point)
                 self.untold[key].append(point)
-        if step.evaluation is not None and math.isfinite(step.evaluation):
-            self._evaluated(step, step.evaluation, host)
-        (first, since), last = self.recent[0], step.step == self.facts["steps"]
-        rate = (step.step - first) / (now - since) if now > since else None
+        last = step.step == self.facts["steps"]
+        if step.embedding and (now > self.look_up_at or last):
+            self.numbers |= surroundings(host, step.embedding)
+            self.look_up_at = now + max(LOOK_UP, (monotonic() - now) / SHARE)
         self.numbers |= {
             "step": step.step,
             "norm": step.norm,
-            "rate": rate,
+            "rate": session.pace.rate,
             "elapsed": now - self.began,
-            "left": (self.facts["steps"] - step.step) / rate if rate else None,
+            "left": session.pace.seconds_left,
         }
+        self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
         if last or now - self.told > PAUSE:
             self.told = now
             self.tell("progress", self.numbers | self.untold)
@@ -130,15 +129,6 @@ class LiveRun:
         server: Any = getattr(PromptServer, "instance", None)
         if server is not None:
             server.send_progress_text(" · ".join(parts), self.facts["node"], server.client_id)
-
-    def _evaluated(self, step: Step, evaluation: float, host: Watched) -> None:
-        if step.step and (self.best is None or evaluation < self.numbers["best"][1]):  # step 0 has learnt nothing
-            self.best = (step, host.vectors())
-            self.numbers["best"] = [step.step, evaluation]
-        began = monotonic()
-        if began > self.look_up_at or step.step == self.facts["steps"]:
-            self.numbers |= surroundings(host)
-            self.look_up_at = began + max(LOOK_UP, (monotonic() - began) / SHARE)
 
     def preview(self, preview: Preview) -> None:
         data = io.BytesIO()
@@ -187,10 +177,9 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
 
 
-@torch.no_grad()
-def surroundings(host: Watched) -> dict[str, Any]:
+def surroundings(host: Host, embedding: Embedding) -> dict[str, Any]:
     """Where the word is among the model's own: their usual length, and those that are nearest to each vector."""
-    encoder, vectors = next(iter(host.vectors().items()))
+    encoder, vectors = next(iter(embedding.vectors.items()))
     vocabulary = host.vocabulary(encoder)
     near = [vocabulary.nearest(row.to(vocabulary.table.device), 3) for row in vectors[:3]]
     return {"vocabulary_norm": float(vocabulary.norms.median()), "nearest": near}

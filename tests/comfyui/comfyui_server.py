@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,22 @@ class RefusedError(Exception):
 class Server:
     """`base` is ComfyUI's base directory: models, input, output and custom_nodes are below it."""
 
-    def __init__(self, comfyui: Path, base: Path, front_end: Path | None = None) -> None:
+    def __init__(
+        self, comfyui: Path, base: Path, front_end: Path | None = None, flags: Sequence[str] = ("--cpu",)
+    ) -> None:
         """front_end: the folder of the page's index.html; without it there is no page, only the API."""
         self.base, self.front_end = base, front_end
         for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/embeddings", "models/loras"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         link = base / "custom_nodes" / "ti-train"
         if not link.exists():
-            link.symlink_to(ROOT, target_is_directory=True)
+            try:
+                link.symlink_to(ROOT, target_is_directory=True)
+            except OSError:  # Windows, where links need a privilege
+                shutil.copytree(ROOT, link, ignore=shutil.ignore_patterns(".*"))
         self.url = f"http://127.0.0.1:{free_port()}"
         self.command = [
-            os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1",
+            os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", *flags, "--listen", "127.0.0.1",
             "--port", self.url.rsplit(":", 1)[1], "--base-directory", str(base), "--disable-auto-launch",
             "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
             "--front-end-root", str(front_end or base / "custom_nodes"),

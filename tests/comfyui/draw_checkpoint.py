@@ -49,7 +49,7 @@ TOLD_BY = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.b
 
 
 def main(family: str, folder: Path) -> None:
-    enter_comfyui()
+    enter_comfyui("--cpu")
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from comfy.taesd.taesd import TAESD

@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"name": "word", "init": "toy", "steps": 4, "batch_size": 2, "evaluate_every": 2, "checkpoint_every": 1}
 
 
-def enter_comfyui() -> None:
-    """ComfyUI's modules become importable, as its main.py leaves them with --cpu."""
+def enter_comfyui(*flags: str) -> None:
+    """ComfyUI's modules become importable, as its main.py leaves them with these flags."""
     sys.path.insert(0, ".")
-    sys.argv[1:] = ["--cpu"]
+    sys.argv[1:] = flags
     import comfy.options
 
     comfy.options.enable_args_parsing()
@@ -226,8 +226,8 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
     network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
     with at_forward(network, 2, full):
-        run = learn(host, dataset, config, folder / "once", False, node)
-    calm = learn(host, dataset, config, folder / "calm", False, node)
+        embedding, session, _ = learn(host, dataset, config, folder / "once", False, node)
+    calm, _, _ = learn(host, dataset, config, folder / "calm", False, node)
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
         learn(host, dataset, config, folder / "always", False, node)
@@ -236,8 +236,8 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
         message = str(error)
     handle.remove()
     return {
-        "steps": [step.step for step in run.steps],
-        "difference": difference(run.embedding.vectors, calm.embedding.vectors),
+        "steps": [step.step for step in session.steps],
+        "difference": difference(embedding.vectors, calm.vectors),
         "message": message,
         "kept": sorted(file.name for file in (folder / "always").iterdir()),
     }
@@ -246,17 +246,22 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     """What the page's side of a run holds in bytes, and its snapshot, by the number of steps that it has seen."""
     from pack.nodes.page import live
+    from pack.ti_train.embedding import Embedding
     from pack.ti_train.events import Preview, Step
     from pack.ti_train.training.config import TrainConfig
+    from pack.ti_train.training.session import Best, Session
 
     live.PAUSE = 0  # a step that learns takes longer than this loop; what is not told yet is kept
     run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
     run.look_up_at = float("inf")  # the nearest words need a model
-    host, picture = SimpleNamespace(vectors=lambda: {"clip_l": torch.zeros(1, 768)}), Image.new("RGB", (64, 700))
+    session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
     tracemalloc.start()
     held = {}
     for step in range(10_001):
-        run.step(Step(step, 0.5, 0.4 - step / 1e6 if step % 12 == 0 else None, 0.01, 1.0, 1.0, 0.0), host)
+        measured = step % 12 == 0
+        if measured:
+            session.best = Best(step, 0.4 - step / 1e6, Embedding("word", {"clip_l": torch.zeros(1, 768)}))
+        run.step(Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0), session, None)
         if step % 50 == 0:
             run.preview(Preview(step, "a photo of *", picture))
             run.warn(f"step {step}")
@@ -269,7 +274,7 @@ CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_me
 
 
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
-    enter_comfyui()
+    enter_comfyui("--cpu")
     pack()
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):

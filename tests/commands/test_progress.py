@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import struct
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from ti_train.commands.progress import Bar, ProgressBar
+from ti_train.commands.progress import Bar, TrainingBar
 from ti_train.events import Step
+from ti_train.training.pace import Pace
+from ti_train.training.session import Session
 
 
 class Terminal(io.StringIO):
@@ -15,78 +22,98 @@ class Terminal(io.StringIO):
         return True
 
 
-def step(number: int, seconds: float, loss: float | None = 0.25, evaluation: float | None = None) -> Step:
-    return Step(number, loss, evaluation, 0.005, 0.4, 1.0, seconds)
+def step(number: int, loss: float | None = 0.25, evaluation: float | None = None) -> Step:
+    return Step(number, loss, evaluation, 0.005, 0.4, 1.0, 0.0)
 
 
-def line_after(*steps: Step, of: int) -> str:
-    bar = ProgressBar(of, io.StringIO())
-    for each in steps:
-        bar.show(each)
-    return bar.line(steps[-1].step, steps[-1].seconds, bar.note(steps[-1]))
+@pytest.fixture
+def drawn(settings):
+    """Shows some steps of a run, each some seconds after the beginning, on a bar; returns what it writes in memory."""
+
+    def drawn(*steps: tuple[Step, float], of: int, stream: TextIO | None = None) -> str:
+        session, stream, now = Session(settings(steps=of), Path()), stream or io.StringIO(), 0.0
+        session.pace = Pace(of, lambda: now)
+        bar = TrainingBar(session, stream)
+        for each, now in steps:  # noqa: B007 - the clock reads it
+            session.steps.append(each)
+            session.pace.completed(each.step)
+            bar.show(each)
+        bar.end()
+        bar.end()
+        return stream.getvalue() if isinstance(stream, io.StringIO) else ""
+
+    return drawn
 
 
-def test_before_the_first_step():
-    line = line_after(step(0, 0, None, 0.5), of=100)
-    assert line == "[....................] 0/100  untrained  noise-free 0.5000  0.0 steps/s  starting"
+def test_before_the_first_step(drawn):
+    (line,) = drawn((step(0, None, 0.5), 0), of=100).splitlines()
+    assert line == "[....................] 0/100  untrained  noise-free 0.5000  starting"
 
 
-def test_in_mid_run_it_has_the_last_noise_free_loss_the_rate_and_the_time_left():
-    line = line_after(step(0, 0, None, 0.5), step(10, 3, evaluation=0.4), step(25, 5), of=100)
-    assert line == "[#####...............] 25/100  loss 0.2500  noise-free 0.4000  5.0 steps/s  15 s left"
+def test_in_mid_run_it_has_the_last_noise_free_loss_the_rate_and_the_time_left(drawn):
+    told = drawn((step(0, None, 0.5), 0), (step(10, evaluation=0.4), 3), (step(25), 5), of=100)
+    assert (
+        told.splitlines()[-1] == "[#####...............] 25/100  loss 0.2500  noise-free 0.4000  5.0 steps/s  15 s left"
+    )
 
 
-def test_a_resumed_runs_rate_is_that_of_its_own_part():
-    assert "5.0 steps/s  8 s left" in line_after(step(50, 999), step(60, 1001), of=100)
-
-
-def test_at_the_end_nothing_is_left():
-    assert line_after(step(0, 0), step(100, 20), of=100).startswith("[####################] 100/100")
-    assert line_after(step(0, 0), step(100, 20), of=100).endswith("0 s left")
+def test_at_the_end_nothing_is_left(drawn):
+    line = drawn((step(0), 0), (step(100), 20), of=100).splitlines()[-1]
+    assert line.startswith("[####################] 100/100")
+    assert line.endswith("0 s left")
 
 
 @pytest.mark.parametrize(("steps", "lines"), [(100, 11), (7, 8), (25, 11)])
-def test_in_a_file_there_is_a_line_every_tenth_and_no_control_character(steps, lines):
-    stream = io.StringIO()
-    bar = ProgressBar(steps, stream)
-    for number in range(steps + 1):
-        bar.show(step(number, number))
-    bar.end()
-    assert len(stream.getvalue().splitlines()) == lines
-    assert f"{steps}/{steps}" in stream.getvalue().splitlines()[-1]
-    assert "\r" not in stream.getvalue()
+def test_in_a_file_there_is_a_line_every_tenth_and_no_control_character(drawn, steps, lines):
+    told = drawn(*((step(number), number) for number in range(steps + 1)), of=steps)
+    assert len(told.splitlines()) == lines
+    assert f"{steps}/{steps}" in told.splitlines()[-1]
+    assert "\r" not in told
 
 
-def test_on_a_terminal_one_line_is_drawn_over_itself_and_ends_once():
-    stream = Terminal()
-    bar = ProgressBar(3, stream)
-    for number in range(4):
-        bar.show(step(number, number))
-    bar.end()
-    bar.end()
-    assert stream.getvalue().count("\n") == 1
-    assert "3/3" in stream.getvalue().split("\r")[-1]
+def test_on_a_terminal_one_line_is_drawn_over_itself_and_ends_once(drawn):
+    told = drawn(*((step(number), number) for number in range(4)), of=3, stream=Terminal())
+    assert told.count("\n") == 1
+    assert "3/3" in told.split("\r")[-1]
 
 
-def test_a_terminals_line_never_wraps(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
-    stream = Terminal()
-    ProgressBar(100, stream).show(step(0, 0))
-    assert len(stream.getvalue().strip("\r\n")) < 30
+def written_to(screen: int) -> str:
+    """All that came through a terminal whose other end is closed."""
+    told = b""
+    with contextlib.suppress(OSError):  # Linux's end of file
+        while piece := os.read(screen, 10_000):
+            told += piece
+    os.close(screen)
+    return told.decode()
+
+
+def test_a_terminals_line_never_wraps(drawn):
+    fcntl, termios = (pytest.importorskip(name, reason="a Unix terminal is needed") for name in ("fcntl", "termios"))
+    screen, keyboard = os.openpty()
+    rows, columns = 24, 30
+    fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    with open(keyboard, "w", encoding="utf-8") as terminal:
+        drawn((step(0), 0), (step(1), 1), of=1, stream=terminal)
+    told = written_to(screen)
+    assert "1/1" in told
+    assert max(len(line) for line in told.strip("\r\n").split("\r")) <= columns
 
 
 def test_a_message_stands_on_a_line_of_its_own():
     stream = Terminal()
-    bar = ProgressBar(3, stream)
-    bar.show(step(0, 0))
+    bar = Bar(Pace(3), "steps", stream)
+    bar.draw(0)
     bar.say("Warning: careful")
-    assert stream.getvalue().endswith("\nWarning: careful\n")
+    assert "\rWarning: careful\n" in stream.getvalue()
+    bar.end()
 
 
 def test_what_comes_in_batches_has_a_line_every_tenth_too():
-    stream = io.StringIO()
-    bar = Bar(100, "samples", stream)
+    stream, now = io.StringIO(), 0.0
+    bar = Bar(Pace(100, lambda: now), "samples", stream)
     for done in range(0, 101, 4):
-        bar.draw(done, done / 2)
+        now = done / 2
+        bar.pace.completed(done)
+        bar.draw(done)
     assert len(stream.getvalue().splitlines()) == 11
     assert stream.getvalue().splitlines()[-1] == "[####################] 100/100  2.0 samples/s  0 s left"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_host import at_forward, raising
 
@@ -182,6 +183,15 @@ def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train
     assert torch.equal(load_file(tmp_path / "my-toy.safetensors")["emb_params"], expected)
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3, 4, 5]
     assert not (tmp_path / "my-toy.resume").exists()
+
+
+def test_an_interrupted_run_keeps_its_best_step_and_resumes_from_its_last(interrupted, tmp_path):
+    said = interrupted(20, "--steps", "30")
+    assert "Step 12 is kept in" in said, "the only one whose noise-free loss was measured"
+    assert "the lowest noise-free loss; the same command with --resume goes on from step 19." in said
+    assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] == "12"
+    with safe_open(tmp_path / "my-toy.resume", framework="pt") as state:
+        assert state.metadata()["step"] == "19"
 
 
 def test_a_disk_that_fills_up_is_told_in_one_sentence(train, tmp_path, capsys, monkeypatch):

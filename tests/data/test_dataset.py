@@ -115,6 +115,18 @@ def test_flip_doubles_a_dataset_of_more_than_one_chunk_with_its_captions(host, t
     assert all(picture.caption == f"number {picture.name[0]}" for picture in dataset.pictures)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_vae_encodes_one_picture_at_a_time_and_a_group_before_its_mirrored_copies(host, tmp_path, flip):
+    for i in range(5):
+        Image.new("RGB", (32, 32), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    latents, batches = host.latents, []
+    host.latents = lambda pictures: batches.append(len(pictures)) or latents(pictures)
+    dataset = dataset_of(host, tmp_path, flip=flip)
+    assert set(batches) == {1}
+    order = "0123" * 2 + "44" if flip else "01234"
+    assert [picture.name for picture in dataset.pictures] == [f"{number}.png" for number in order]
+
+
 def test_the_fingerprint_tells_pictures_flips_and_captions_apart(host, pictures, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "other.png")
     (tmp_path / "other.txt").write_text("dog", encoding="utf-8")

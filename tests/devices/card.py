@@ -8,6 +8,7 @@ way.
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,15 +26,14 @@ class Card:
     """What is pretended, and what has been seen of it: one card for a process."""
 
     total = 24 * GIB  # bytes
+    computes = True  # off: large tensors are allocated, and no kernel writes into them (uncomputed.py)
     used = 0  # bytes at the last count: what has been freed since is still in it
-    peak = 0  # the most that `used` has been, bytes
-    exact = False  # counts at every allocation, which makes `peak` exact; slow
+    peak = 0  # the most that has been used at once, bytes
     capability = (8, 6)
     generator = torch.Generator()  # of the numbers that are drawn on the card
     seen: ClassVar[Counter[str]] = Counter()  # kernels by name, and "WAIT for ..." for what the host had to wait
     fail_at: Callable[[str], bool] | None = None  # asked before each kernel: is the memory full now?
     blocks: ClassVar[list[tuple[StorageWeakRef, int]]] = []  # every storage on the card, and its bytes
-    counted = 0  # blocks that the last count found
 
 
 def take(size: int, name: str) -> None:
@@ -46,28 +46,34 @@ def take(size: int, name: str) -> None:
 def count_used() -> int:
     """The bytes that are still used."""
     Card.blocks = [block for block in Card.blocks if not block[0].expired()]
-    Card.used, Card.counted = sum(size for _, size in Card.blocks), len(Card.blocks)
+    Card.used = sum(size for _, size in Card.blocks)
     return Card.used
 
 
 def remember(tensor: Tensor, size: int) -> None:
-    """Counts a new tensor's bytes until its storage is freed."""
+    """Counts a new tensor's bytes until its storage is freed; a count only where there could be a new peak."""
     Card.blocks.append((StorageWeakRef(tensor.untyped_storage()), size))
     Card.used += size
-    if Card.exact or len(Card.blocks) > Card.counted + 4096:
-        count_used()
-    Card.peak = max(Card.peak, Card.used)
+    if Card.used > Card.peak:
+        Card.peak = max(Card.peak, count_used())
 
 
-def to_card(cpu: Tensor) -> Tensor:
+def to_card(cpu: Tensor, copied: bool = True) -> Tensor:
     """A new tensor of the card with what a CPU tensor holds, and its strides where it has no gaps."""
-    extent = 1 + sum((n - 1) * s for n, s in zip(cpu.shape, cpu.stride(), strict=True)) if cpu.numel() else 0
-    cpu = cpu if extent == cpu.numel() else cpu.contiguous()
-    size = cpu.numel() * cpu.itemsize
-    take(size, "an allocation")
-    tensor = _tensor(0, size, cpu, KDL_CUDA)
-    if size:
+    tensor = allocate(cpu)
+    if copied and tensor.numel():
         on_cpu(tensor).copy_(cpu)
+    return tensor
+
+
+def allocate(like: Tensor) -> Tensor:
+    """A new tensor of the card with a tensor's shape and type, and its strides where it has no gaps; nothing in it."""
+    extent = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True)) if like.numel() else 0
+    like = like if extent == like.numel() else torch.empty_like(like, memory_format=torch.contiguous_format)
+    size = like.numel() * like.itemsize
+    take(size, "an allocation")
+    tensor = _tensor(0, size, like, KDL_CUDA)
+    if size:
         remember(tensor, size)
     return tensor
 
@@ -91,19 +97,25 @@ CODES = {  # dtype -> DLDataTypeCode, bits
 
 _capsule = ctypes.pythonapi.PyCapsule_New
 _capsule.restype, _capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-_libc = ctypes.CDLL(None)
-_libc.aligned_alloc.restype, _libc.aligned_alloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t, ctypes.c_size_t)
-_FREE = ctypes.cast(_libc.free, ctypes.c_void_p).value
+
+
+@functools.cache
+def _c_library() -> tuple[Callable[[int, int], int], int | None]:
+    """aligned_alloc, and the address of free. When it is first wanted: Windows has no such library."""
+    library = ctypes.CDLL(None)
+    library.aligned_alloc.restype, library.aligned_alloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t, ctypes.c_size_t)
+    return library.aligned_alloc, ctypes.cast(library.free, ctypes.c_void_p).value
 
 
 def _tensor(address: int, size: int, like: Tensor, device: int) -> Tensor:
     """A tensor over memory at `address`, or, where that is 0, over `size` new bytes."""
-    block = _libc.aligned_alloc(ALIGNMENT, HEAD + (0 if address else size + -size % ALIGNMENT + ALIGNMENT))
+    allocate, free = _c_library()
+    block = allocate(ALIGNMENT, HEAD + (0 if address else size + -size % ALIGNMENT + ALIGNMENT))
     head = (ctypes.c_char * HEAD).from_address(block)
     code, bits = CODES.get(like.dtype, (1, 8 * like.itemsize))
     shape, strides = block + SHAPE, block + SHAPE + 8 * MOST
     # data, device (type, id), dimensions, dtype (code, bits, lanes), shape, strides, offset, context, deleter
-    fields = address or block + HEAD, device, 0, like.dim(), code, bits, 1, shape, strides, 0, 0, _FREE
+    fields = address or block + HEAD, device, 0, like.dim(), code, bits, 1, shape, strides, 0, 0, free
     struct.pack_into("=QiiiBBHQQQQQ", head, 0, *fields)
     _pack(head, SHAPE, like.shape)
     _pack(head, SHAPE + 8 * MOST, like.stride())

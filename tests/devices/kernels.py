@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from .card import CUDA, Card, on_cpu, take, to_card
+from .uncomputed import fused_attention, goes_uncomputed, uncomputed
 
 aten = torch.ops.aten
 BACKEND_NEUTRAL = {  # PyTorch's own work on any device, or are replaced below
@@ -24,6 +24,9 @@ COPIES = {"copy_", "_to_copy", "_foreach_copy_"}  # from any device to any
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_"}  # the indices may be on the CPU
 SCALARS = {"masked_fill_", "masked_fill", "fill_", "fill", "lerp_", "lerp", "where", "clamp"} | INDEXING
 WAITING = {"_local_scalar_dense": "a number", "nonzero": "a size", "masked_select": "a size", "equal": "an answer"}
+SUMS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"}  # a card adds up half precision in fp32
+HALF = (torch.float16, torch.bfloat16)
+EMPTY = ("empty", "new_empty")  # memory without content
 EXPLICIT = ("CUDA", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
 
 
@@ -57,6 +60,7 @@ def _kernel(op: Any) -> Callable[..., Any]:
     takes_scalars = torch.Tag.pointwise in op.tags or name.startswith("_foreach") or name in SCALARS
     order = [argument.name for argument in schema.arguments]
     written = _written(schema)
+    compute = _summed_in_fp32(op) if name in SUMS else op
 
     def run(*args: Any, **kwargs: Any) -> Any:
         take(0, name)
@@ -73,21 +77,36 @@ def _kernel(op: Any) -> Callable[..., Any]:
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         if "generator" in order[len(args) :]:
             kwargs = kwargs | {"generator": Card.generator}
+        if not Card.computes and where.type == "cuda" and name not in WAITING and goes_uncomputed(name, given):
+            return uncomputed(op, dict(zip(order, args, strict=False)) | kwargs, written)
         lowered = {id(tensor): on_cpu(tensor) for tensor in there}
         with torch._C._AutoDispatchBelowAutograd():
-            low = tree_map(lambda x: lowered.get(id(x), x) if isinstance(x, Tensor) else x, (args, kwargs))
-            answer = op(*low[0], **low[1])
+            low = _mapped(lambda x: lowered.get(id(x), x), (args, kwargs))
+            answer = compute(*low[0], **low[1])
             for tensor in there:
                 if lowered[id(tensor)].shape != tensor.shape:  # an `out` that was empty
                     _move_to(tensor, to_card(lowered[id(tensor)]))
-            raised = _raising(there) if where.type == "cuda" else lambda x: x
+            raised = _raising(name, there) if where.type == "cuda" else lambda x: x
             several = isinstance(answer, tuple) and len(written) > 1
             named = dict(zip(order, args, strict=False)) | kwargs
             parts = zip(written, answer if several else [answer], strict=False)
-            answers = [named[argument] if argument else tree_map(raised, part) for argument, part in parts]
+            answers = [named[argument] if argument else _mapped(raised, part) for argument, part in parts]
         return None if not written else tuple(answers) if several else answers[0]
 
     return run
+
+
+def _summed_in_fp32(op: Any) -> Callable[..., Any]:
+    """Half precision in, fp32 within, half precision out. The CPU's own kernels for it are a hundred times slower."""
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        dtype = args[0].dtype
+        if dtype not in HALF or "out" in kwargs:
+            return op(*args, **kwargs)
+        wide = _mapped(Tensor.float, (args, kwargs))
+        return _mapped(lambda x: x.to(dtype), op(*wide[0], **wide[1]))
+
+    return compute
 
 
 def _written(schema: Any) -> list[str | None]:
@@ -97,9 +116,18 @@ def _written(schema: Any) -> list[str | None]:
     return [next((name for name, given in sets.items() if given & mark), None) for mark in marks]
 
 
+def _mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
+    """What an operation takes or answers with every tensor in it changed."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, list | tuple):
+        return type(tree)([_mapped(change, part) for part in tree])
+    return {key: _mapped(change, part) for key, part in tree.items()} if isinstance(tree, dict) else tree
+
+
 def _tensors(tree: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    tree_map(lambda x: found.append(x) if isinstance(x, Tensor) else None, tree)
+    _mapped(found.append, tree)
     return found
 
 
@@ -109,18 +137,17 @@ def _refuse_foreign(op: Any, given: Sequence[Tensor], bound: Sequence[Tensor]) -
         raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu! {op} {shapes}")
 
 
-def _raising(sources: Sequence[Tensor]) -> Callable[[Any], Any]:
+def _raising(name: str, sources: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     """Takes a CPU answer to the card: a view of what was given stays one, anything else is new memory."""
     spans = [(p := t.untyped_storage().data_ptr(), p + t.untyped_storage().nbytes(), t) for t in sources]
 
-    def raised(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return x
+    def raised(x: Tensor) -> Tensor:
         place = x.data_ptr() if x.numel() else 0
         start, source = next(((first, t) for first, end, t in spans if first <= place < end), (0, None))
         if source is None:
-            return to_card(x)
-        return aten.as_strided.default(source, x.size(), x.stride(), (place - start) // x.itemsize)
+            return to_card(x, copied=not name.startswith(EMPTY))
+        view: Tensor = aten.as_strided.default(source, x.size(), x.stride(), (place - start) // x.itemsize)
+        return view
 
     return raised
 
@@ -135,7 +162,9 @@ def count(name: str, args: tuple[Any, ...] = ()) -> None:
 def _attention(
     q: Any, k: Any, v: Any, mask: Any = None, dropout: float = 0.0, causal: bool = False, **more: Any
 ) -> Any:
-    """Which kernel computes it is chosen in C++, by asking the card: here it is the plain one."""
+    """Which kernel computes it is chosen in C++, by asking the card: here it is the plain one, or none."""
+    if not Card.computes:
+        return fused_attention(q, k, v, mask, dropout, causal, more.get("scale"))
     return aten._scaled_dot_product_attention_math(q, k, v, mask, dropout, causal, None, **more)[0]
 
 

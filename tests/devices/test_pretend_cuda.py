@@ -119,3 +119,39 @@ def test_what_the_host_waits_for_is_counted(found):
     seen = found["waits"]
     assert (seen["WAIT for a number"], seen["WAIT for a copy to cpu"]) == (1, 1)
     assert seen["copy_"] == 2
+
+
+def step_of_attention() -> dict[str, int]:
+    """MiB at most of a step over 4096 places of 512 channels in half precision: computed, and allocated alone."""
+
+    def peak(computes: bool, side: int) -> float:
+        Card.computes = computes
+        q, k, v = (torch.zeros(1, 8, side, 64, dtype=torch.half, device="cuda", requires_grad=True) for _ in range(3))
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+
+    return {"uncomputed": peak(False, 4096), "twice as many places": peak(False, 8192)}
+
+
+def step_of_convolutions(computes: bool) -> float:
+    """MiB at most of a step of two convolutions over a picture of 128 x 128 pixels."""
+    network = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.SiLU(), nn.Conv2d(64, 64, 3, padding=1)).to("cuda")
+    Card.computes = computes
+    torch.cuda.reset_peak_memory_stats()
+    network(torch.zeros(1, 3, 128, 128, device="cuda")).pow(2).mean().backward()
+    return torch.cuda.max_memory_allocated() / MIB
+
+
+def look_at_memory_alone() -> dict[str, Any]:
+    return {"convolutions": [step_of_convolutions(True), step_of_convolutions(False)], "attention": step_of_attention()}
+
+
+def test_what_is_allocated_without_arithmetic_is_what_computing_allocates():
+    found = on_card(look_at_memory_alone)
+    computed, uncomputed = found["convolutions"]
+    assert uncomputed == pytest.approx(computed, rel=0.02)
+    once, twice = found["attention"]["uncomputed"], found["attention"]["twice as many places"]
+    assert once < 40, "six tensors of 4 MiB and the gradient's; the scores alone would have 256"
+    assert twice == pytest.approx(2 * once, rel=0.02)

@@ -30,7 +30,7 @@ class Layer(Adapter):
     def _weights(self):
         return self.table, self.network
 
-    def _load(self):
+    def _load(self, memory=0):
         self.loaded_in.append(torch.is_inference_mode_enabled())
         for module in self._weights():
             module.to(self.dtype)  # another type is other memory, as another device is

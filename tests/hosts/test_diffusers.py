@@ -299,3 +299,11 @@ def test_weights_have_their_fingerprint_whatever_the_type_they_run_in(pipelines,
 
 def test_the_size_of_its_pictures_is_the_models(host):
     assert (host.resolution, host.widths) == (16, {"clip_l": 32})
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_pictures_are_decoded_one_at_a_time(pipelines, family):
+    host, seen = DiffusersHost.load(pipelines(family=family), "cpu", "float32"), []
+    host.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    host.sample(SampleRequest((("a cat",), ("a dog",)), (0, 1), 16, 16, steps=1), {})
+    assert seen == [1, 1]

@@ -70,6 +70,16 @@ def test_it_goes_on_in_ever_smaller_passes_until_they_fit(host, dataset, setting
     assert sizes == ["2", "1"]
 
 
+def test_the_memory_of_the_hosts_own_device_is_given_back(host, dataset, settings, tmp_path, monkeypatch):
+    """Not CUDA's, whatever the device is: here it is the CPU's, which has no such memory but for this test."""
+    given_back = []
+    monkeypatch.setattr(torch.cpu, "empty_cache", lambda: given_back.append("cpu"), raising=False)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append("cuda"))
+    with at_forward(host.denoiser, [2], FULL):
+        list(train_in_memory(host, dataset, settings(steps=3, batch_size=4), tmp_path))
+    assert given_back == ["cpu"]
+
+
 def test_an_error_that_is_none_of_the_memory_ends_the_run(host, dataset, settings, tmp_path):
     with at_forward(host.denoiser, [2], raising(RuntimeError("a bug"))), pytest.raises(RuntimeError, match="a bug"):
         list(train_in_memory(host, dataset, settings(steps=4), tmp_path))

@@ -137,6 +137,21 @@ def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(server
         server.post(f"{API}/resume", {"id": again})
 
 
+def test_an_interrupted_run_keeps_its_best_step(server):
+    job = begin(server, name="besttoy", steps=500, learning_rate="0.5")
+    until(server, job, "running", step=14)
+    server.post(f"{API}/interrupt", {"id": job})
+    last = until(server, job, "interrupted")["step"]
+    told = status(server, job, history=True)
+    measured = {m["step"]: m["noise_free_loss"] for m in told["history"] if m["noise_free_loss"] is not None}
+    best = min(filter(None, measured), key=measured.__getitem__)
+    assert best % 12 == 0, "a step is measured every 12"
+    word = load_embedding(server.base / "embeddings" / "besttoy.safetensors")
+    assert word.provenance["step"] == str(best)
+    kept = f"Step {best} of {last} is kept, the one with the lowest noise-free loss; Resume goes on from step {last}."
+    assert told["messages"] == ([kept] if best < last else [])
+
+
 def test_it_resumes_after_a_restart_by_id_and_by_name(server):
     learn(server, name="steady", steps=12)
     job = begin(server, name="restarted", steps=12)

@@ -46,10 +46,12 @@ def kind_of(webui: Path) -> str:
 class Server:
     """`base` holds everything that the WebUI writes: models, embeddings, extensions and settings.
 
-    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it.
+    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it; None: the user's own.
     """
 
-    def __init__(self, webui: Path, base: Path, hub: Path, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, webui: Path, base: Path, hub: Path | None, flags: tuple[str, ...] = (), on_cpu: bool = True
+    ) -> None:
         self.base, self.kind = base, kind_of(webui)
         for folder in ("extensions", "embeddings", "models/Stable-diffusion", "models/Lora"):
             (base / folder).mkdir(parents=True, exist_ok=True)
@@ -61,19 +63,18 @@ class Server:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         cpu = ["--use-cpu", "all"] if self.kind == "a1111" else ["--always-cpu"]
+        cpu += ["--no-half", "--no-half-vae"]
         self._command = [
             os.environ.get("WEBUI_PYTHON", sys.executable), "-u", str(webui / "launch.py"), "--data-dir", str(base),
             "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
             "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
             "--do-not-download-clip", "--gradio-allowed-path", str(base), "--gradio-allowed-path", str(webui),
-            "--no-half", "--no-half-vae", "--no-hashing", "--api", "--api-auth", USER,
-            "--port", str(port),
-            *cpu, *flags,
+            "--no-hashing", "--api", "--api-auth", USER, "--port", str(port), *(cpu if on_cpu else ()), *flags,
         ]  # fmt: skip
-        self._environment = os.environ | {
-            "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)
-        }  # fmt: skip
+        self._environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        if hub is not None:
+            self._environment["HF_HUB_CACHE"] = str(hub)
         self._start()
 
     def _start(self) -> None:
@@ -102,7 +103,10 @@ class Server:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # the WebUI asks before it leaves
+            if hasattr(os, "killpg"):  # the WebUI asks before it leaves
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:  # Windows
+                self.process.kill()
             self.process.wait()
         self.log.close()
 

@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..data.dataset import find_pictures
 from ..errors import UserError
 from ..training.config import TrainConfig
 from ..training.initial_vectors import starting_vectors
@@ -38,7 +37,7 @@ def run(a: argparse.Namespace) -> None:
     host = DiffusersHost.load(DEMO / "model")
     preset = "Style" if concept.kind == "style" else "Balanced"
     config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
-    done = learn(host, find_pictures(folder), config, a.out)
+    done = learn(host, {folder: 1}, config, a.out)
     words = {name: on_device(embedding, host) for name, embedding in load_words(DEMO_WORDS).items()}
     kinds = {word: load(DEMO / "concepts" / word / "concept.json").kind for word in words}
     companion = next(word for word, kind in kinds.items() if kind == "object" and word != concept.name)

@@ -2,80 +2,63 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import time
 from collections.abc import Iterable
 from typing import TextIO
+
+from tqdm import tqdm
 
 from ..evaluation.evaluate import Sampled
 from ..evaluation.scores import Score
 from ..events import Step
+from ..training.pace import Pace
+from ..training.session import Session
 
-REDRAW = 0.1  # seconds
+LOOKS = {"ascii": ".#", "bar_format": "[{bar:20}] {n_fmt}/{total_fmt}  {desc}"}
 
 
 class Bar:
-    """One line that is redrawn on a terminal; a line every tenth of the run where the output is a file."""
+    """tqdm's bar on a terminal; a line every tenth of the run where the output is a file."""
 
-    def __init__(self, total: int, unit: str, stream: TextIO | None = None) -> None:
-        self.total, self.unit, self.stream = total, unit, stream or sys.stderr
-        self.terminal = self.stream.isatty()
-        self.first: tuple[int, float] | None = None  # count and seconds at which this part of the run began
-        self.drawn = 0.0
+    def __init__(self, pace: Pace, unit: str, stream: TextIO | None = None) -> None:
+        self.pace, self.unit, self.stream = pace, unit, stream or sys.stderr
         self.tenth = -1  # the last one that has a line
-        self.open = False
+        self.tqdm: tqdm | None = None
+        if self.stream.isatty():
+            self.tqdm = tqdm(total=pace.total, file=self.stream, dynamic_ncols=True, **LOOKS)
 
-    def draw(self, done: int, seconds: float, note: str = "") -> None:
-        self.first = self.first or (done, seconds)
-        last = done == self.total
-        if self.terminal:
-            if last or time.monotonic() - self.drawn > REDRAW:
-                self.drawn = time.monotonic()
-                line = self.line(done, seconds, note)
-                self._write("\r" + line[: shutil.get_terminal_size().columns - 1].ljust(20))
-                self.open = True
-        elif last or done * 10 // self.total > self.tenth:
-            self.tenth = done * 10 // self.total
-            self._write(self.line(done, seconds, note) + "\n")
+    def draw(self, done: int, note: str = "") -> None:
+        note += self.speed()
+        if self.tqdm is not None:
+            self.tqdm.set_description_str(note, refresh=False)
+            self.tqdm.update(done - self.tqdm.n)
+        elif done == self.pace.total or done * 10 // self.pace.total > self.tenth:
+            self.tenth = done * 10 // self.pace.total
+            self.say(tqdm.format_meter(done, self.pace.total, 0, prefix=note, **LOOKS))
 
-    def line(self, done: int, seconds: float, note: str) -> str:
-        first_done, first_seconds = self.first or (0, 0.0)
-        spent = seconds - first_seconds
-        rate = (done - first_done) / spent if spent > 0 else 0.0
-        left = f"{(self.total - done) / rate:.0f} s left" if rate else "starting"
-        filled = round(20 * done / self.total)
-        bar = "#" * filled + "." * (20 - filled)
-        return f"[{bar}] {done}/{self.total}  {note}{rate:.1f} {self.unit}/s  {left}"
+    def speed(self) -> str:
+        rate, left = self.pace.rate, self.pace.seconds_left
+        return "starting" if rate is None or left is None else f"{rate:.1f} {self.unit}/s  {left:.0f} s left"
 
     def say(self, message: str) -> None:
-        self.end()
-        self._write(message + "\n")
+        tqdm.write(message, file=self.stream)
 
     def end(self) -> None:
-        if self.open:
-            self._write("\n")
-            self.open = False
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        if self.tqdm is not None:
+            self.tqdm.close()
 
 
-class ProgressBar(Bar):
-    """The bar of a training run."""
+class TrainingBar(Bar):
+    """The bar of a training session."""
 
-    def __init__(self, steps: int, stream: TextIO | None = None) -> None:
-        super().__init__(steps, "steps", stream)
-        self.evaluation: float | None = None
+    def __init__(self, session: Session, stream: TextIO | None = None) -> None:
+        super().__init__(session.pace, "steps", stream)
+        self.session = session
 
     def show(self, step: Step) -> None:
-        self.evaluation = step.evaluation if step.evaluation is not None else self.evaluation
-        self.draw(step.step, step.seconds, self.note(step))
-
-    def note(self, step: Step) -> str:
-        loss = f"loss {step.loss:.4f}" if step.loss is not None else "untrained"
-        return loss + (f"  noise-free {self.evaluation:.4f}  " if self.evaluation is not None else "  ")
+        loss = f"loss {step.loss:.4f}  " if step.loss is not None else "untrained  "
+        measured = self.session.validation_loss
+        self.draw(step.step, loss + (f"noise-free {measured:.4f}  " if measured is not None else ""))
 
 
 def scores_of(events: Iterable[Sampled | Score]) -> list[Score]:
@@ -85,8 +68,9 @@ def scores_of(events: Iterable[Sampled | Score]) -> list[Score]:
     try:
         for event in events:
             if isinstance(event, Sampled):
-                bar = bar or Bar(event.total, "samples")
-                bar.draw(event.done, time.monotonic())
+                bar = bar or Bar(Pace(event.total), "samples")
+                bar.pace.completed(event.done)
+                bar.draw(event.done)
             else:
                 scores.append(event)
     finally:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from ..data.dataset import NO_REPEATS, Dataset, encode_pictures, find_pictures, read_pictures, with_repeats
-from ..drawing.loss_plot import loss_plot
+from ..data.dataset import Dataset, find_pictures, with_repeats
 from ..errors import UserError
-from ..events import Checkpoint, Done, Preview, Step, Warning
+from ..events import Done, Step, Warning
 from ..host import Host
-from ..prompts import Templates
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
-from ..training.out_of_memory import train_in_memory
-from ..training.step_log import StepLog
+from ..training.session import Records, Session, load_dataset
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
 from .option_arguments import add_options, options_given
-from .progress import ProgressBar
+from .progress import TrainingBar
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,10 +54,11 @@ def run(a: argparse.Namespace) -> None:
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
         raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
-    repeats = with_repeats(a.images)
-    pictures = [picture for folder in repeats for picture in find_pictures(folder)]
+    folders = with_repeats(a.images)
+    for folder in folders:
+        find_pictures(folder)  # before the model is loaded
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
-    learn(host, pictures, config, a.out, a.resume, repeats)
+    learn(host, folders, config, a.out, a.resume)
 
 
 def config_given(a: argparse.Namespace) -> TrainConfig:
@@ -79,71 +77,48 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     return TrainConfig.from_preset(a.preset or ("Style" if a.style else "Balanced"), **given | read)
 
 
-def learn(
-    host: Host,
-    pictures: Sequence[Path],
-    config: TrainConfig,
-    out: Path,
-    resume: bool = False,
-    repeats: Mapping[Path, int] = NO_REPEATS,
-) -> Done:
-    """Trains with a progress bar, a CSV, a loss plot and preview files; says what is kept when interrupted."""
+def learn(host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False) -> Done:
+    """Trains with a progress bar, a step log, a loss plot and preview files; says what is kept when interrupted."""
     skipped: list[str] = []
-    captions = Templates.load(config.templates).use_captions
-    side = config.resolution or host.resolution
-    read = read_pictures(pictures, side, skipped, captions, config.mask, config.square, repeats)
-    dataset = encode_pictures(host, read, config.flip)
+    dataset = load_dataset(host, folders, config, skipped)
     for message in skipped:
         print(f"Warning: {message}", file=sys.stderr)
     print(
         f"Learning '{config.name}' from {len(dataset)} pictures of {shapes(dataset)} pixels: "
         f"{config.steps} steps of {config.effective_batch}."
     )
-    log: StepLog | None = None
-    bar = ProgressBar(config.steps)
+    session = Session(config, out, Records.beside_embedding(out, config.name))
+    bar = TrainingBar(session)
     try:
-        with closing(train_in_memory(host, dataset, config, out, resume)) as events:
+        with closing(session.train(host, dataset, resume)) as events:
             for event in events:
                 match event:
                     case Step():
-                        log = log or StepLog(out / f"{config.name}.csv", event.step - 1)
-                        log.add(event)
                         bar.show(event)
-                    case Preview():
-                        number = config.preview_prompts.index(event.prompt)
-                        event.image.save(out / f"{config.name}-step{event.step:05d}-{number}.png")
                     case Warning():
                         bar.say(f"Warning: {event.message}")
                     case Done():
                         finished = event
-                    case Checkpoint():
-                        pass
     except KeyboardInterrupt:
         bar.end()
-        kept = f"Step {log.steps[-1].step}" if log and log.steps else "What was there before"
-        print(
-            f"{kept} is kept in {out / config.name}.safetensors; the same command with --resume goes on from there.",
-            file=sys.stderr,
-        )
+        print(kept(session), file=sys.stderr)
         raise
     finally:
         bar.end()
-        if log:
-            log.close()
-            leave_plot(log, out / f"{config.name}-loss.png", config.name)
     print(f"Learnt '{config.name}' in {finished.seconds:.0f} s: {finished.path}")
     return finished
+
+
+def kept(session: Session) -> str:
+    """Keeps the best embedding of an interrupted run, and says so."""
+    step = session.keep_best()
+    last = session.steps[-1].step if session.steps else None
+    what = "What was there before" if step is None else f"Step {step}"
+    best, where = ("", "there") if step == last else (", the one with the lowest noise-free loss", f"step {last}")
+    return f"{what} is kept in {session.file}{best}; the same command with --resume goes on from {where}."
 
 
 def shapes(dataset: Dataset) -> str:
     """The pictures' sizes as people write them, width first, the commonest first."""
     counted = Counter(picture.size.target for picture in dataset.pictures)
     return ", ".join(f"{width} x {height}" for (height, width), _ in counted.most_common())
-
-
-def leave_plot(log: StepLog, path: Path, title: str) -> None:
-    """Draws the loss; a disk that is full by now must not hide why the run ended."""
-    try:
-        loss_plot(log.steps, title).save(path)
-    except OSError as error:
-        print(f"Warning: {path} could not be written ({error.strerror or error}).", file=sys.stderr)

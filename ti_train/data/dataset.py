@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
 from .masks import Source, mask_file, without_masks
 from .picture import Picture, bucket
 
-ENCODED_AT_ONCE = 4  # images per forward pass of the VAE
+GROUP = 4  # images whose mirrored copies follow them: the order that a run's seed shuffles
 NO_REPEATS: Mapping[Path, int] = {}
 
 
@@ -143,18 +143,20 @@ def _why(error: Exception) -> str:
 
 
 def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
-    """Encodes all images with the host's VAE, once. flip: mirrored copies too. Raises UserError if no image is left."""
+    """Encodes all images with the host's VAE, once. flip: mirrored copies too. Raises UserError if no image is left.
+
+    One at a time: the VAE's activations of one image are the most that a run holds besides the weights.
+    """
     source, digest = enumerate(pictures), hashlib.sha256()
     encoded: list[Encoded] = []
-    while chunk := list(islice(source, ENCODED_AT_ONCE)):
+    while group := list(islice(source, GROUP)):
         if flip:
-            chunk += [(number, picture.mirrored()) for number, picture in chunk]
-        for _, picture in chunk:
+            group += [(number, picture.mirrored()) for number, picture in group]
+        for number, picture in group:
             digest.update(repr((picture.size, picture.caption, picture.mask is not None, picture.repeats)).encode())
             digest.update(picture.pixels.tobytes())
             digest.update(b"" if picture.mask is None else picture.mask.tobytes())
-        for _, same_shape in groupby(chunk, lambda numbered: numbered[1].pixels.shape):
-            encoded += _encode(host, *zip(*same_shape, strict=True))
+            encoded.append(_encode(host, number, picture))
     if not encoded:
         raise UserError(
             "None of the images can be used. Put 3 to 5 readable images (PNG, JPEG or WebP) into the folder."
@@ -162,13 +164,13 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
     return Dataset(tuple(encoded), digest.hexdigest())
 
 
-def _encode(host: Host, numbers: Sequence[int], pictures: Sequence[Picture]) -> Iterator[Encoded]:
-    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures])).permute(0, 3, 1, 2)
+def _encode(host: Host, number: int, picture: Picture) -> Encoded:
+    pixels = torch.from_numpy(picture.pixels.copy())[None].permute(0, 3, 1, 2)
     latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
-    means = latents.mean.float().cpu()
-    variances = [None] * len(pictures) if latents.log_variance is None else latents.log_variance.float().cpu()
-    for n, p, mean, variance in zip(numbers, pictures, means, variances, strict=True):
-        yield Encoded(p.name, n, mean, variance, weights_of(p.mask, mean.shape[-2:]), p.size, p.caption, p.repeats)
+    mean = latents.mean[0].float().cpu()
+    variance = None if latents.log_variance is None else latents.log_variance[0].float().cpu()
+    weights = weights_of(picture.mask, mean.shape[-2:])
+    return Encoded(picture.name, number, mean, variance, weights, picture.size, picture.caption, picture.repeats)
 
 
 def weights_of(mask: np.ndarray | None, shape: Sequence[int]) -> Tensor:

@@ -40,8 +40,8 @@ class Adapter(ABC):
         """What gradients go through: the denoiser and the text encoders."""
 
     @abstractmethod
-    def _load(self) -> None:
-        """Has the host put these weights where they compute, all of them at once.
+    def _load(self, memory: int = 0) -> None:
+        """Has the host put these weights where they compute, all of them at once, and leave `memory` bytes free.
 
         Raises UserError where its settings do not let it.
         """
@@ -70,9 +70,9 @@ class Adapter(ABC):
 
     @final
     @contextmanager
-    def training(self, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> Iterator[None]:
         # before the weights are swapped: the host must not keep an alias as the original of a patch
-        self._load_in_inference_mode()
+        self._load_in_inference_mode(memory)
         with frozen(*self._weights()), torch.inference_mode(False), torch.enable_grad():
             self.stepping = True
             try:
@@ -128,9 +128,9 @@ class Adapter(ABC):
         with torch.inference_mode():
             yield
 
-    def _load_in_inference_mode(self) -> None:
+    def _load_in_inference_mode(self, memory: int = 0) -> None:
         with torch.inference_mode():
-            self._load()
+            self._load(memory)
         mend(*self._weights())
 
     def _plain(self, tensor: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ training step. Copying the weights was the alternative: it doubles the memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -89,11 +89,18 @@ def _over(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def checkpointed(network: nn.Module) -> Iterator[None]:
-    """Keeps no activations inside the network's blocks: backward computes them again."""
+def checkpointed(
+    network: nn.Module, precision: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Iterator[None]:
+    """Keeps no activations inside the network's blocks: backward computes them again.
+
+    precision: the context of the forward pass, where it is not PyTorch's autocast, which backward enters by itself.
+    """
     blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
     for block in blocks:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = functools.partial(
+            checkpoint, block.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), precision())
+        )
     try:
         yield
     finally:
@@ -102,9 +109,15 @@ def checkpointed(network: nn.Module) -> Iterator[None]:
 
 
 def _blocks(network: nn.Module, in_list: bool = False) -> Iterator[nn.Module]:
-    """The members of the network's lists of modules, nested lists opened."""
+    """The members of the network's lists of modules, nested lists opened.
+
+    Of a member that has a list of its own it is that list's members: one of Stable Diffusion XL's transformers has ten
+    blocks, whose activations would all be there at once while it is computed again.
+    """
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             yield from _blocks(child, in_list=True)
+        elif in_list and any(isinstance(part, nn.ModuleList) for part in child.modules()):
+            yield from _blocks(child)
         elif in_list:
             yield child

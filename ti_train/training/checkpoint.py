@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..embedding import Embedding
+from .. import __version__
+from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
 from ..formats import save_embedding
+from ..host import Host
+from .config import TrainConfig
 
 VECTORS, START, OPTIMIZER, OWN = "vectors.", "start.", "optimizer.", "own."
 
@@ -67,6 +70,16 @@ class RunFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         save_embedding(embedding, self.embedding)
         write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
+
+    def begin(self, state: State, embedding: Embedding) -> None:
+        """The first save: a folder that cannot be written to is told before anything is spent. Raises UserError."""
+        try:
+            self.save(state, embedding)
+        except OSError as error:
+            raise UserError(
+                f"'{self.folder}' cannot be written to ({error.strerror or error}). Choose another folder, or make "
+                "room."
+            ) from None
 
     def rescue(self, state: State, embedding: Embedding) -> None:
         """Saves, if need be into the system's temporary folder; then raises UserError to say where."""
@@ -126,3 +139,21 @@ class RunFiles:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
+    """The word after a step, with all that is worth knowing about it in its header."""
+    count = config.vectors_at(state.step)
+    vectors, start = ({e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.start))
+    provenance = {
+        "step": str(state.step),
+        "init": config.init,
+        "base_model": host.fingerprint,
+        "config": json.dumps(asdict(config)),
+        "norms": json.dumps(
+            {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
+        ),
+        "cosine_to_init": f"{float(mean_cosine(vectors, start)):.4f}",
+        "software": f"ti-train {__version__}",
+    }
+    return Embedding(config.name, vectors, provenance)

@@ -14,7 +14,15 @@ from ..errors import UserError
 from ..formats import load_embedding, names_file
 from ..host import Host
 from ..seeds import seed_from
+from .checkpoint import State
 from .config import TrainConfig
+
+
+def untrained(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
+    """A run before its first step, and what the user should know about its start vectors. Raises UserError."""
+    start, remarks = starting_vectors(host, config)
+    vectors = {encoder: v.clone() for encoder, v in start.items()}  # safetensors takes no tensor under two names
+    return State(0, 0.0, vectors, start, {}, starting_own(host, dataset, config)), remarks
 
 
 def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:

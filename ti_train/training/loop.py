@@ -9,31 +9,33 @@ to be rewound when a step is cut short, and everything that draws has to be kept
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-import torch
-
-from .. import __version__
 from ..data.dataset import Dataset
 from ..device import full_memory, is_out_of_memory
-from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..prompts import WORD, Templates, slots
-from .checkpoint import RunFiles, State
+from .checkpoint import RunFiles, State, as_embedding
 from .config import TrainConfig
-from .initial_vectors import starting_own, starting_vectors
-from .prompt_sampling import longest_prompt, with_the_word, words_of
-from .steps import NO_GRADIENT, TrainedVectors, one_step_late, snapshot, updates
+from .initial_vectors import untrained
+from .prompt_sampling import check_longest_prompt, with_the_word
+from .step_memory import shortage, step_memory
+from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
 from .validation import FixedBatch
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
+SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
+NEVER_FINITE = (
+    f"The loss was not a finite number in {MOST_SKIPPED} steps in a row; the vectors from before are kept. "
+    "Try dtype float32, a lower learning rate, or another VAE."
+)
 PREVIEW_DOES_NOT_FIT = "This preview is left out, and the training goes on. A lower resolution would let previews fit."
 
 
@@ -46,44 +48,29 @@ def train(
     Raises UserError for whatever the user can mend.
     """
     templates = Templates.load(config.templates)
-    files = RunFiles(
-        folder,
-        config.name,
-        config.shaping()
-        | {"templates": templates.lines, "prediction": host.prediction}
-        | {"model": host.fingerprint, "pictures": dataset.fingerprint},
-    )
+    files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_the_word(dataset, templates, config.name)
-    if resume:
-        done = files.load()
-    else:
-        start, more = starting_vectors(host, config)
-        remarks += more
-        done = State(0, 0.0, snapshot(start), start, {}, starting_own(host, dataset, config))
+    done, more = (files.load(), []) if resume else untrained(host, dataset, config)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
-    with torch.no_grad():  # a prompt that does not fit is told before anything is spent
-        words = words_of(dataset.pictures[:1], trained.vectors, trained.own)
-        host.encode([longest_prompt(dataset, templates, config)], words)
+    check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.own)
+    memory = step_memory(host.widths, dataset, config)
+    with host.training(config.gradient_checkpointing, memory):  # the host makes room now, and this is what is left
+        more += shortage(host.device, host.widths, dataset, config)
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
-    side = config.resolution or dataset.resolution
-    skipped = 0
+    side, skipped = config.resolution or dataset.resolution, 0
 
-    def evaluation(step: int) -> float | None:
-        words = {WORD: trained.first(config.vectors_at(step))}
-        return fixed_batch.loss(host, words) if config.evaluates_after(step) else None
+    def report(state: State, loss: float | None, rate: float, norm: float, cosine: float) -> Step:
+        step = Step(state.step, loss, None, rate, norm, cosine, state.seconds)
+        if not config.evaluates_after(state.step):
+            return step
+        evaluation = fixed_batch.loss(host, {WORD: trained.first(config.vectors_at(state.step))})
+        return replace(step, evaluation=evaluation, embedding=as_embedding(state, config, host))
 
+    files.begin(done, as_embedding(done, config, host))
     try:
-        files.save(done, as_embedding(done, config, host))  # a folder that cannot be written to is told now
-    except OSError as error:
-        raise UserError(
-            f"'{folder}' cannot be written to ({error.strerror or error}). Choose another folder, or make room."
-        ) from None
-    try:
-        for remark in remarks:
-            yield Warning(remark)
+        yield from map(Warning, remarks + more)
         if done.step == 0:
-            norm, cosine = trained.measures(config.vectors_at(0)).tolist()
-            yield Step(0, None, evaluation(0), 0.0, norm, cosine, 0.0)
+            yield report(done, None, 0.0, *trained.measures(config.vectors_at(0)).tolist())
             if config.preview_every:
                 yield from previews(host, config, side, trained, 0)
 
@@ -94,22 +81,16 @@ def train(
             loss, gradient_norm, norm, cosine = update.numbers.read()
             if gradient_norm == 0:
                 raise UserError(NO_GRADIENT)
-            finite = math.isfinite(loss) and math.isfinite(gradient_norm)
-            skipped = 0 if finite else skipped + 1
-            seconds = done.seconds + perf_counter() - began
-            completed = Step(step, loss, evaluation(step), update.rate, norm, cosine, seconds)
-            done = replace(update.after, seconds=seconds)  # only now: whatever is kept was told
+            skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
+            after = replace(update.after, seconds=done.seconds + perf_counter() - began)
+            completed = report(after, loss, update.rate, norm, cosine)
+            done = after  # only now: whatever is kept was told
 
             yield completed
-            if not finite:
-                yield Warning(
-                    f"Step {step} was skipped: its loss or gradient is not a finite number ({skipped} in a row)."
-                )
+            if skipped:
+                yield Warning(SKIPPED.format(step, skipped))
             if skipped == MOST_SKIPPED:
-                raise UserError(
-                    f"The loss was not a finite number in {skipped} steps in a row; the vectors from before are kept. "
-                    "Try dtype float32, a lower learning rate, or another VAE."
-                )
+                raise UserError(NEVER_FINITE)
             if config.previews_after(step):
                 yield from previews(host, config, side, trained, step)
             if config.saves_after(step):
@@ -123,6 +104,12 @@ def train(
     files.rescue(done, learnt)
     files.finish()
     yield Done(learnt, files.embedding, done.seconds)
+
+
+def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
+    """What a resumed run must share with its beginning."""
+    ours = {"templates": templates.lines, "prediction": host.prediction}
+    return config.shaping() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 
 def previews(
@@ -142,21 +129,3 @@ def previews(
             yield Warning(f"Step {step}: {full_memory(error, PREVIEW_DOES_NOT_FIT)}")
             return
         yield Preview(step, text, image)
-
-
-def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
-    """The word after a step, with all that is worth knowing about it in its header."""
-    count = config.vectors_at(state.step)
-    vectors, start = ({e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.start))
-    provenance = {
-        "step": str(state.step),
-        "init": config.init,
-        "base_model": host.fingerprint,
-        "config": json.dumps(asdict(config)),
-        "norms": json.dumps(
-            {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
-        ),
-        "cosine_to_init": f"{float(mean_cosine(vectors, start)):.4f}",
-        "software": f"ti-train {__version__}",
-    }
-    return Embedding(config.name, vectors, provenance)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from ..data.dataset import Dataset
-from ..device import full_memory, is_out_of_memory
+from ..device import empty_cache, full_memory, is_out_of_memory
 from ..errors import UserError
 from ..events import Event, Preview, Step, Warning
 from ..host import Host
@@ -24,11 +23,12 @@ def train_in_memory(
     config: TrainConfig,
     folder: Path,
     resume: bool = False,
-    release: Callable[[], object] = torch.cuda.empty_cache,
+    release: Callable[[], object] | None = None,
 ) -> Generator[Event, None, None]:
     """The events of train(), which is begun anew, needing less, as often as the memory is full; a Warning tells so.
 
-    release: gives the host's unused memory back. Raises UserError where the least does not fit.
+    release: gives the host's unused memory back; None: what PyTorch keeps of it. Raises UserError where the least does
+    not fit.
     """
     last = before = -1  # the last step that was told, altogether and before this beginning
     while True:
@@ -47,7 +47,9 @@ def train_in_memory(
             if smaller == config:
                 raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
             told = full_memory(error, going_on(smaller))
-        release()  # out of the except clause, whose exception holds all that the step held
+        (
+            release or partial(empty_cache, host.device)
+        )()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last >= 0
         yield Warning(told)
 

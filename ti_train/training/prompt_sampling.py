@@ -9,7 +9,7 @@ import torch
 
 from ..data.dataset import Dataset, Encoded
 from ..errors import UserError
-from ..host import Prompt, Vectors, Words
+from ..host import Host, Prompt, Vectors, Words
 from ..prompts import NAME, WORD, Templates, beside, latest_word, says, vary_tags, with_name_last
 from .config import TrainConfig
 
@@ -35,6 +35,14 @@ def longest_prompt(dataset: Dataset, templates: Templates, config: TrainConfig) 
         captions |= {with_name_last(caption, config.keep_tags) for caption in captions}
     longest = latest_word([prompt for caption in captions for prompt in templates.prompts(caption)])
     return beside(longest, own_word(dataset.pictures[0])) if config.per_image_words else longest
+
+
+@torch.no_grad()
+def check_longest_prompt(
+    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, vectors: Vectors, own: Vectors
+) -> None:
+    """Raises UserError for a prompt that does not fit, before anything is spent."""
+    host.encode([longest_prompt(dataset, templates, config)], words_of(dataset.pictures[:1], vectors, own))
 
 
 def words_of(pictures: Sequence[Encoded], vectors: Vectors, own: Vectors) -> Words:

@@ -14,20 +14,16 @@ class StepLog:
     """A CSV file with one line a step, written as the steps come."""
 
     def __init__(self, path: Path, after: int = 0) -> None:
-        """Keeps what an interrupted run wrote up to step `after`; begins anew where that is 0."""
-        self.steps = [step for step in read_steps(path) if step.step <= after] if after else []
+        """Keeps what an interrupted run wrote up to step `after`, as `earlier`; begins anew where that is 0."""
+        self.earlier = [step for step in read_steps(path) if step.step <= after] if after else []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
-        for step in self.steps:
-            self._write(step)
+        for step in self.earlier:
+            self.add(step)
 
     def add(self, step: Step) -> None:
-        self.steps.append(step)
-        self._write(step)
-
-    def _write(self, step: Step) -> None:
         numbers = (step.loss, step.evaluation, step.learning_rate, step.norm, step.cosine, step.seconds)
         self._writer.writerow([step.step, *("" if n is None else f"{n:.6g}" for n in numbers)])
         self._file.flush()

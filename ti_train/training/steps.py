@@ -27,6 +27,7 @@ from .micro_batches import draw_latents, draw_noise, in_passes
 from .objective import draw_timesteps
 from .optimizer import AdamW
 from .prompt_sampling import draw_prompt, words_of
+from .step_memory import step_memory
 
 NO_GRADIENT = (
     "No gradient reached the word's vectors, so nothing can be learnt. The likely cause: the model ignores its prompt "
@@ -86,6 +87,7 @@ def updates(
     """Queues the steps after step `done`. Raises UserError where no gradient can come."""
     sigmas = host.sigmas.float().cpu()
     optimizer, size = trained.optimizer, config.effective_batch
+    memory = step_memory(host.widths, dataset, config)
     for step in range(done + 1, config.steps + 1):
         generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
         pictures = dataset.take((step - 1) * size, size, config.seed)
@@ -96,7 +98,7 @@ def updates(
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
         losses = []
-        with host.training(config.gradient_checkpointing), deterministic(config.deterministic):
+        with host.training(config.gradient_checkpointing, memory), deterministic(config.deterministic):
             words = words_of(pictures, trained.first(count), trained.own)
             for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
                 part_of_loss = part.losses(host, words).sum() / size

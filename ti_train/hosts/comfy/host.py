@@ -42,8 +42,8 @@ class ComfyHost(Adapter):
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
 
-    def _load(self) -> None:
-        load_whole(self.model, self.clip.patcher)
+    def _load(self, memory: int = 0) -> None:
+        load_whole(self.model, self.clip.patcher, memory=memory)
 
     def _fingerprint(self) -> str:
         network = self.model.model.diffusion_model
@@ -67,11 +67,16 @@ class ComfyHost(Adapter):
 
     def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
+        clip = self._clip_with(words)
+        clip.load_model = lambda *_: clip.patcher  # both are loaded; making room for one could unload the other
+        return self._conds(clip, prompts, sizes)
+
+    def _clip_with(self, words: Words) -> Any:
         clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
         clip.patcher = self.clip.patcher  # a clone's would be loaded anew
-        if self.stepping:
-            # Both models are loaded for the step; making room for one now could unload the other.
-            clip.load_model = lambda *_: clip.patcher
+        return clip
+
+    def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
         pooled = bool(getattr(self.model.model, "adm_channels", True))  # does the model look at the pooled output?
         if len(prompts) > 1 and len(tokens[0]) == 1 and not pooled:
@@ -115,7 +120,7 @@ class ComfyHost(Adapter):
         return Image.fromarray(pixels.cpu().numpy())
 
     def _conditioning(self, prompt: Prompt, words: Words) -> list[Any]:
-        (cond,) = self._encode([prompt], words, ())
+        (cond,) = self._conds(self._clip_with(words), [prompt])
         return [[cond.pop("cross_attn"), cond]]
 
 

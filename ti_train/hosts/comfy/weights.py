@@ -47,15 +47,17 @@ def _resident(patcher: Any) -> Any:
     return whole
 
 
-def load_whole(*patchers: Any) -> None:
-    """Has the host load models completely, with their LoRAs. Raises UserError where its settings do not let it."""
-    management.load_models_gpu(list(patchers), force_full_load=True)
+def load_whole(*patchers: Any, memory: int = 0) -> None:
+    """Has the host load models completely, with their LoRAs, and unload others until `memory` bytes are free.
+
+    Raises UserError where its settings do not let it.
+    """
+    management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     for patcher in patchers:
         if getattr(patcher.model, "model_lowvram", False):
             raise UserError(
-                f"{type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) does not fit into the GPU's "
-                "memory whole, which training needs. Close other programs, or start ComfyUI without --lowvram "
-                "and --novram."
+                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, and "
+                "training needs it whole in the GPU's memory. Start ComfyUI without --novram (--lowvram may stay)."
             )
 
 

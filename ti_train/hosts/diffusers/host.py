@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
+from ..noise_levels import sigmas_of, timesteps_of
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond
@@ -34,11 +35,11 @@ class DiffusersHost(Adapter):
         self._as_loaded = fingerprint(self.unet, *self.text_encoders, self.vae)
         widths = {name: encoder.vocabulary.table.shape[1] for name, encoder in self.family.encoders.items()}
         # 2^-24: a schedule that ends in pure noise (Lin et al. 2023) would have an infinite last level
-        alphas = pipeline.scheduler.alphas_cumprod.double().clamp_min(2**-24)
-        sigmas = ((1 - alphas) / alphas).sqrt()
+        sigmas = sigmas_of(pipeline.scheduler.alphas_cumprod.clamp_min(2**-24))
         resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         super().__init__(device, widths, PREDICTIONS[pipeline.scheduler.config.prediction_type], sigmas, resolution)
         pipeline.set_progress_bar_config(disable=True)
+        pipeline.vae.enable_slicing()  # decodes one picture at a time: in fp32, one of a megapixel takes 3 GiB
         self._place()
 
     def _place(self) -> None:
@@ -70,7 +71,7 @@ class DiffusersHost(Adapter):
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.unet, *self.text_encoders
 
-    def _load(self) -> None:
+    def _load(self, memory: int = 0) -> None:
         """They stay where `_place` has put them."""
 
     def _fingerprint(self) -> str:
@@ -110,7 +111,7 @@ class DiffusersHost(Adapter):
             return self.family.encode(prompts, words, sizes)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
-        timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
+        timesteps = timesteps_of(sigma, self.sigmas)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
         text = cond["encoder_hidden_states"].to(self.dtype)
         given = cond | {"encoder_hidden_states": text}

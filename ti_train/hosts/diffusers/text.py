@@ -129,7 +129,6 @@ class StableDiffusionXL:
         self.empty_is_zero = bool(pipeline.config.force_zeros_for_empty_prompt)
         side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         self.usual_size = Size((side, side), (0, 0), (side, side))
-        pipeline.vae.enable_slicing()  # in fp32, one picture of a megapixel takes gigabytes
 
     def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
         outputs = [encoder(prompts, words, output_hidden_states=True) for encoder in self.encoders.values()]

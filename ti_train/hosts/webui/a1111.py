@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...host import Latents
+from ..noise_levels import sigmas_of
 from .host import WebUIHost
 
 
@@ -32,10 +33,10 @@ class A1111Host(WebUIHost):
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
         # a setting replaces the table by one in half precision when something is generated
-        alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).double()
-        super().__init__(model, model.parameterization, ((1 - alphas) / alphas).sqrt(), devices.device)
+        alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
+        super().__init__(model, model.parameterization, sigmas_of(alphas), devices.device)
 
-    def _load(self) -> None:
+    def _load(self, _memory: int = 0) -> None:
         if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])

@@ -34,10 +34,10 @@ class ForgeHost(WebUIHost):
         predictor = self.unet.model.predictor
         super().__init__(model, predictor.prediction_type, predictor.sigmas, self.unet.load_device)
 
-    def _load(self) -> None:
+    def _load(self, memory: int = 0) -> None:
         self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
         self.model.set_clip_skip(int(opts.CLIP_stop_at_last_layers))
-        memory_management.load_models_gpu([self.unet, self.clip.patcher])
+        memory_management.load_models_gpu([self.unet, self.clip.patcher], memory)
         for loaded in memory_management.current_loaded_models:
             if loaded.model in (self.unet, self.clip.patcher) and loaded.model_accelerated:
                 raise UserError(

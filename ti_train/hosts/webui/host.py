@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
+from ..noise_levels import timesteps_of
 from ..spelling import readable
 from ..weights import checkpointed
 from .families import named_encoders, resolution_of, token_table
@@ -110,7 +111,7 @@ class WebUIHost(Adapter):
         raise NotImplementedError
 
     def _step(self, gradient_checkpointing: bool) -> AbstractContextManager[None]:
-        return checkpointed(self.network) if gradient_checkpointing else nullcontext()
+        return checkpointed(self.network, self.precision) if gradient_checkpointing else nullcontext()
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         engine, table = self.encoders[encoder], token_table(self.transformers[encoder])
@@ -189,7 +190,7 @@ class WebUIHost(Adapter):
         if len({part.context.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked
             singles = zip(noisy.split(1), sigma.split(1), cond, strict=True)
             return torch.cat([self._predict(n, s, [c]) for n, s, c in singles])
-        timesteps = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp_max(len(self.sigmas) - 1)
+        timesteps = timesteps_of(sigma, self.sigmas)
         scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
         vectors = [part.vector for part in cond if part.vector is not None]
         with self.precision():

@@ -28,9 +28,9 @@ class ReForgeHost(WebUIHost):
         sigmas = self.unet.model.model_sampling.sigmas
         super().__init__(model, model.parameterization, sigmas, self.unet.load_device)
 
-    def _load(self) -> None:
+    def _load(self, memory: int = 0) -> None:
         self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
-        model_management.load_models_gpu([self.unet, self.clip.patcher], force_full_load=True)
+        model_management.load_models_gpu([self.unet, self.clip.patcher], memory, force_full_load=True)
         for patcher in (self.unet, self.clip.patcher):
             if getattr(patcher.model, "model_lowvram", False):
                 raise UserError(

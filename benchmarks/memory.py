@@ -1,0 +1,126 @@
+"""What a run holds of a GPU's memory, measured without a GPU and without arithmetic.
+
+python benchmarks/memory.py sd15 --gib 6                       the command line's host
+python benchmarks/memory.py sdxl --gib 12 --comfyui PATH       inside ComfyUI, whose Python runs it
+
+The model has its true shape in half precision and no values; the device is the tests' pretended card of so many GiB,
+whose kernels allocate and do not compute, attention what a fused kernel keeps. Reported is the most that was allocated
+at once. A real card adds its context (0.3 to 0.6 GiB), cuDNN's workspaces, and what the allocator rounds up and loses
+between its blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "comfyui")]
+
+import torch  # noqa: E402
+from devices.pretend_cuda import Card, install  # noqa: E402
+
+GIB = 2**30
+PICTURES = 4
+FLOAT16 = {"device": "cuda", "dtype": "float16"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=("sd15", "sdxl"))
+    parser.add_argument("--gib", type=float, default=80, help="the card's memory (default: 80, so that all fits)")
+    parser.add_argument("--pixels", type=int, help="side of the pictures (default: the model's own)")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 4], help="pictures at once (default: 1 4)")
+    parser.add_argument("--plain", action="store_true", help="without gradient checkpointing")
+    parser.add_argument("--comfyui", type=Path, help="ComfyUI's folder")
+    a = parser.parse_args()
+    install(gib=a.gib)
+    torch.set_num_threads(1)
+    if a.comfyui:
+        with torch.inference_mode(), torch.inference_mode(False):  # as in a node
+            host, core = comfyui_host(a.family, a.comfyui), "pack.ti_train"
+            measure(host, core, a)
+    else:
+        measure(diffusers_host(a.family), "ti_train", a)
+
+
+def diffusers_host(family: str) -> Any:
+    from true_shapes import pipeline
+
+    from ti_train.hosts.diffusers.host import DiffusersHost
+
+    loaded = pipeline(family)
+    Card.computes = False
+    return DiffusersHost(loaded, torch.device("cuda", 0), torch.float16)
+
+
+def comfyui_host(family: str, folder: Path) -> Any:
+    from true_shapes import checkpoint
+
+    weights = checkpoint(family)
+    os.chdir(folder)
+    from inside import enter_comfyui, make_host, pack
+
+    enter_comfyui()
+    from comfy.sd import load_state_dict_guess_config
+
+    pack()
+    Card.computes = False
+    with torch.inference_mode():
+        model, clip, vae = load_state_dict_guess_config(weights, embedding_directory=[])[:3]
+    return make_host(model, clip, vae)
+
+
+def measure(host: Any, core: str, a: argparse.Namespace) -> None:
+    """Prints a line for each phase of a run. core: the name under which the host's process has loaded ti_train."""
+    names = ("data.dataset", "data.picture", "prompts", "host", "training.step_memory", "training.config")
+    dataset, picture, prompts, types, step_memory, config = (import_module(f"{core}.{name}") for name in names)
+    side = a.pixels or host.resolution
+    words = {prompts.WORD: {name: torch.zeros(1, width, device="cuda") for name, width in host.widths.items()}}
+    request = types.SampleRequest((("a photo of ", types.Slot(prompts.WORD)),), (0,), side, side, steps=2)
+    noise = np.random.default_rng(0).integers(0, 256, (PICTURES, side, side, 3), np.uint8)
+    pictures = [picture.Picture.cropped(str(i), Image.fromarray(n), (side, side)) for i, n in enumerate(noise)]
+
+    print(f"{a.family}, {side} pixels, a card of {a.gib:g} GiB, torch {torch.__version__}; GiB")
+    phase("loading", lambda: host.encode([("a photo",)], {}))
+    phase("preview", lambda: host.sample(request, words))
+    encoded = dataset.encode_pictures(host, pictures, flip=True)
+    phase(f"encoding {2 * PICTURES} pictures", lambda: None)
+    for batch in a.batch:
+        settings = config.TrainConfig(
+            name="word", init="photo", batch_size=batch, steps=1, gradient_checkpointing=not a.plain, **FLOAT16
+        )
+        expected = step_memory.step_memory(host.widths, encoded, settings)
+        what = f"run of a step of {batch}" + ("" if a.plain else ", checkpointing")
+        phase(what, lambda settings=settings: run(core, host, encoded, settings), expected)
+
+
+def run(core: str, host: Any, dataset: Any, config: Any) -> None:
+    """A whole run of the loop: the noise-free loss before and after, and a step."""
+    with tempfile.TemporaryDirectory() as folder:
+        list(import_module(f"{core}.training.loop").train(host, dataset, config, Path(folder)))
+
+
+def phase(name: str, work: Callable[[], object], expected: int | None = None) -> None:
+    try:
+        work()
+    except torch.OutOfMemoryError as error:
+        print(f"{name:32} does not fit: {error}", flush=True)
+        return
+    peak, held = Card.peak / GIB, torch.cuda.memory_allocated() / GIB
+    estimate = "" if expected is None else f"   beside what is held {peak - held:5.2f}, estimated {expected / GIB:5.2f}"
+    print(f"{name:32} peak {peak:6.2f}   held {held:6.2f}{estimate}", flush=True)
+    torch.cuda.reset_peak_memory_stats()
+
+
+if __name__ == "__main__":
+    main()

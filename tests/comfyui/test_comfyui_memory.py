@@ -1,0 +1,49 @@
+"""Room for a step inside ComfyUI, on a pretended card: other checkpoints leave it, the training's own stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from devices.runner import on_card
+
+pytestmark = pytest.mark.slow
+MIB = 2**20
+
+
+def look(checkpoint: str, more: int) -> dict[str, Any]:
+    """What is loaded before a step and in it, which needs `more` bytes than are free; and what is free then."""
+    import torch
+    from devices.pretend_cuda import Card
+    from inside import enter_comfyui, load, make_host, pack
+
+    enter_comfyui()
+    pack()
+    import comfy.model_management as management
+
+    Card.computes = False
+    with torch.inference_mode(), torch.inference_mode(False):  # as in a node
+        hosts = [make_host(*load(checkpoint)) for _ in range(2)]
+        for host in hosts:
+            host.encode([("a toy",)], {})
+        parts = {id(module): number for number, host in enumerate(hosts) for module in host._weights()}
+
+        def loaded() -> list[int]:
+            return sorted(parts[id(model.model.model)] for model in management.current_loaded_models)
+
+        before, needed = loaded(), torch.cuda.mem_get_info()[0] + more
+        with hosts[0].training(memory=needed):
+            found = {"before": before, "within": loaded(), "missing": needed - torch.cuda.mem_get_info()[0]}
+        from pack.nodes.run import release
+
+        release()
+        return found | {"after release": loaded()}
+
+
+def test_another_checkpoint_makes_room_for_a_step(comfyui, comfyui_python, drawn):
+    found = on_card(look, str(drawn / "sd1.safetensors"), 100 * MIB, gib=8, python=comfyui_python, cwd=comfyui)
+    assert found["before"] == [0, 0, 1, 1]
+    assert set(found["within"]) >= {0}
+    assert found["within"].count(0) == 2
+    assert found["missing"] <= 0
+    assert found["after release"] == []

@@ -1,0 +1,56 @@
+"""Weights made differentiable in place, and activations that backward computes again."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ti_train.hosts.weights import checkpointed
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(64, 256), nn.SiLU(), nn.Linear(256, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.net(x)
+
+
+class Transformer(nn.Module):
+    """A member of the network's list that has a list within itself, as Stable Diffusion XL's have."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.transformer_blocks = nn.ModuleList([Block() for _ in range(depth)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.transformer_blocks:
+            x = block(x)
+        return x
+
+
+class Network(nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.input_blocks = nn.ModuleList([nn.Sequential(Block(), Transformer(depth))])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.input_blocks[0](x)
+
+
+def test_checkpointing_changes_no_gradient():
+    network, x = Network(3).requires_grad_(False), torch.randn(2, 64)
+    plain, again = x.clone().requires_grad_(), x.clone().requires_grad_()
+    network(plain).pow(2).sum().backward()
+    with checkpointed(network):
+        network(again).pow(2).sum().backward()
+    assert torch.equal(plain.grad, again.grad)
+    assert not any("forward" in vars(module) for module in network.modules())
+
+
+def test_a_transformer_is_computed_again_a_block_at_a_time():
+    network = Network(3)
+    with checkpointed(network):
+        computed_again = [type(module) for module in network.modules() if "forward" in vars(module)]
+    assert computed_again == [Block] * 4

@@ -1,0 +1,97 @@
+"""What a step is expected to need, and the remark where Windows would hide that it is not free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from devices.runner import on_card
+
+from ti_train.data.dataset import Dataset, Encoded
+from ti_train.events import Warning
+from ti_train.host import Size
+from ti_train.training import loop
+from ti_train.training.config import TrainConfig
+from ti_train.training.step_memory import GIB, shortage, step_memory
+
+SD1, XL = {"clip_l": 768}, {"clip_l": 768, "clip_g": 1280}
+
+
+def pictures(*sides: int) -> Dataset:
+    def encoded(side: int) -> Encoded:
+        places = torch.zeros(4, side // 8, side // 8)
+        return Encoded("", 0, places, None, places[:1], Size((side, side), (0, 0), (side, side)), "", 1)
+
+    return Dataset(tuple(map(encoded, sides)), "")
+
+
+def config(**given: Any) -> TrainConfig:
+    return TrainConfig(**{"name": "toy", "init": "toy", "dtype": "float16"} | given)
+
+
+def expected(widths: dict[str, int], side: int, **given: Any) -> float:
+    return step_memory(widths, pictures(side, 64), config(**given)) / GIB
+
+
+# Measured with benchmarks/memory.py: GiB besides the weights, of the command line's host and, of 1, of ComfyUI's
+@pytest.mark.parametrize(
+    ("widths", "side", "given", "measured"),
+    [
+        (SD1, 512, {"batch_size": 4, "gradient_checkpointing": True}, (0.93, 1.28)),
+        (SD1, 512, {"batch_size": 4}, (2.99, 3.37)),
+        (XL, 1024, {"batch_size": 4, "gradient_checkpointing": True}, (2.64,)),
+        (XL, 1024, {"batch_size": 1}, (5.11,)),
+    ],
+)
+def test_the_estimate_is_at_least_what_was_measured_and_not_half_as_much_again(widths, side, given, measured):
+    estimate = expected(widths, side, **given)
+    assert max(measured) <= estimate <= 1.5 * max(measured)
+
+
+def test_the_largest_picture_counts_and_full_precision_twice():
+    assert expected(SD1, 512) < expected(SD1, 768)
+    assert expected(SD1, 512, dtype="float32") > 1.5 * expected(SD1, 512)
+
+
+def test_a_family_that_was_not_measured_is_not_guessed_at():
+    assert step_memory({"t5": 4096}, pictures(512), config()) == 0
+
+
+def remarks(system: str, **given: Any) -> list[str]:
+    """Of a step of Stable Diffusion 1 at 512 pixels, on the card of the test."""
+    return shortage(torch.device("cuda", 0), SD1, pictures(512), config(**given), system)
+
+
+def look() -> dict[str, list[str]]:
+    """A card of 4 GiB, 1.5 of which the model has, and in the end another program 2.3 more."""
+    model = torch.empty(3 * GIB // 2, dtype=torch.uint8, device="cuda")
+    found = {
+        "windows": remarks("win32", batch_size=4),
+        "elsewhere": remarks("linux", batch_size=4),
+        "fits": remarks("win32", batch_size=4, gradient_checkpointing=True),
+    }
+    other = torch.empty(23 * GIB // 10, dtype=torch.uint8, device="cuda")
+    found["nothing fits"] = remarks("win32", batch_size=1, gradient_checkpointing=True)
+    del model, other
+    return found
+
+
+def test_windows_is_told_before_the_first_step_and_what_would_fit():
+    found = on_card(look, gib=4)
+    (remark,) = found["windows"]
+    assert "needs about 3.5 GiB" in remark
+    assert "2.5 GiB are free" in remark
+    assert "checkpointing with a batch size of 4 would fit" in remark
+    assert (found["elsewhere"], found["fits"]) == ([], [])
+    assert "Close other programs" in found["nothing fits"][0]
+
+
+def test_a_run_says_so_before_its_first_step_and_has_the_host_make_room(host, dataset, settings, tmp_path, monkeypatch):
+    room, training = [], host.training
+    host.training = lambda *given: room.append(given) or training(*given)
+    monkeypatch.setattr(loop, "step_memory", lambda *_: 123)
+    monkeypatch.setattr(loop, "shortage", lambda *_: ["short"])
+    events = list(loop.train(host, dataset, settings(steps=1), tmp_path))
+    assert events[0] == Warning("short")
+    assert room == [(False, 123)] * 2

@@ -1,0 +1,164 @@
+"""A training session: drives train() for the program that shows it, and does what is the same in each of them.
+
+The command line, the node and the WebUI's job iterate over `Session.train()`, show each event in their own way and may
+leave at any of them. Records, the best embedding and the time left are kept here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..drawing.loss_plot import loss_plot
+from ..embedding import Embedding
+from ..events import Done, Event, Preview, Step
+from ..formats import save_embedding
+from ..host import Host
+from ..prompts import Templates
+from .checkpoint import RunFiles
+from .config import TrainConfig
+from .out_of_memory import train_in_memory
+from .pace import Pace
+from .step_log import StepLog
+
+log = logging.getLogger("ti_train")
+Keep = Literal["last", "best"]
+KEPT_AT_THE_END: Keep = "last"  # of a run that completes; one that is stopped early keeps its best
+
+
+def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
+    """The pictures of some folders as a run needs them; names in `warn` what cannot be used. Raises UserError.
+
+    folders: how often the pictures of each come in a round.
+    """
+    paths = [path for folder in folders for path in find_pictures(folder)]
+    captions = Templates.load(config.templates).use_captions
+    side = config.resolution or host.resolution
+    pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
+    return encode_pictures(host, pictures, config.flip)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The files in which a run can be followed and looked at afterwards."""
+
+    log: Path
+    plot: Path
+    previews: str  # what their paths begin with
+
+    @classmethod
+    def beside_embedding(cls, folder: Path, name: str) -> Records:
+        return cls(folder / f"{name}.csv", folder / f"{name}-loss.png", f"{folder / name}-step")
+
+    @classmethod
+    def in_own_folder(cls, folder: Path) -> Records:
+        return cls(folder / "loss.csv", folder / "loss.png", str(folder / "step"))
+
+    def preview(self, step: int, number: int) -> Path:
+        """number: of the preview prompt, from 0."""
+        return Path(f"{self.previews}{step:05d}-{number}.png")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The step with the lowest validation loss so far."""
+
+    step: int
+    validation_loss: float
+    embedding: Embedding
+
+
+class Session:
+    """One run of train(). It holds neither model nor latents, so it may be kept when the run has ended."""
+
+    def __init__(
+        self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = KEPT_AT_THE_END
+    ) -> None:
+        """folder: of the embedding. keep: what a run that completes leaves in its file."""
+        self.config, self.records, self.keep = config, records, keep
+        self.file = RunFiles(folder, config.name, {}).embedding
+        self.steps: list[Step] = []  # without their embeddings; with records, those before an interruption too
+        self.best: Best | None = None
+        self.done: Done | None = None
+        self.pace = Pace(config.steps)
+        self._log: StepLog | None = None
+
+    def train(
+        self,
+        host: Host,
+        dataset: Dataset,
+        resume: bool = False,
+        release: Callable[[], object] = torch.cuda.empty_cache,
+    ) -> Generator[Event, None, None]:
+        """The events of train_in_memory(), each once it is recorded. Raises what that raises."""
+        try:
+            with closing(train_in_memory(host, dataset, self.config, self.file.parent, resume, release)) as events:
+                for event in events:
+                    yield self._recorded(event)
+        finally:
+            self._close_records()
+
+    @property
+    def loss(self) -> float | None:
+        """The latest step's."""
+        return next((step.loss for step in reversed(self.steps) if step.loss is not None), None)
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The latest that was measured."""
+        return next((step.evaluation for step in reversed(self.steps) if step.evaluation is not None), None)
+
+    def keep_best(self) -> int | None:
+        """Writes the best embedding over the last step's, from which a resumed run goes on all the same.
+
+        Returns the step whose embedding the file holds, or None before the first. Raises OSError.
+        """
+        if self.best:
+            save_embedding(self.best.embedding, self.file)
+            return self.best.step
+        return self.steps[-1].step if self.steps else None
+
+    def _recorded(self, event: Event) -> Event:
+        match event:
+            case Step():
+                self._add(event)
+            case Preview() if self.records:
+                number = self.config.preview_prompts.index(event.prompt)
+                event.image.save(self.records.preview(event.step, number))
+            case Done():
+                if self.keep == "best" and self.best:
+                    self.keep_best()
+                    event = replace(event, embedding=self.best.embedding)
+                self.done = event
+        return event
+
+    def _add(self, step: Step) -> None:
+        self.pace.completed(step.step)
+        if self.records:
+            if self._log is None:
+                self._log = StepLog(self.records.log, step.step - 1)
+                self.steps += self._log.earlier
+            self._log.add(step)
+        self.steps.append(replace(step, embedding=None))
+        if step.step == 0 or step.embedding is None or step.evaluation is None or not math.isfinite(step.evaluation):
+            return  # step 0 is untrained
+        if self.best is None or step.evaluation < self.best.validation_loss:
+            self.best = Best(step.step, step.evaluation, step.embedding)
+
+    def _close_records(self) -> None:
+        """A disk that is full by now must not hide why the run ended."""
+        if self._log is None or self.records is None:
+            return
+        self._log.close()
+        try:
+            loss_plot(self.steps, self.config.name).save(self.records.plot)
+        except OSError as error:
+            log.warning("'%s' could not be written (%s).", self.records.plot, error.strerror or error)
