@@ -112,7 +112,8 @@ def pictures_of(folder: str, subfolders: bool) -> list[Path]:
 
 def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
-    file, remarks = mask_file(path), []
+    file = mask_file(path)
+    remarks: list[str] = []
     try:
         picture, alpha = read_image(path, 0, remarks)
         mask = read_mask(file) if file else alpha if alpha_as_mask else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -111,7 +112,8 @@ def mean_cosine(vectors: Vectors, others: Vectors) -> Tensor:
     return torch.stack(pairs).mean()
 
 
-MERGES = ("concatenate", "sum", "interpolate")
+Merge = Literal["concatenate", "sum", "interpolate"]
+MERGES = get_args(Merge)
 
 
 def merge(embeddings: Sequence[Embedding], how: str, weights: Sequence[float], name: str) -> Embedding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
@@ -87,12 +88,12 @@ def pictures_note(found: Shown) -> str:
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
 
 
-def word_table(rows: list[dict[str, object]]) -> str:
+def word_table(rows: list[dict[str, Any]]) -> str:
     """The words of the embeddings folder."""
     if not rows:
         return "<div class='ti-train-note'>The embeddings folder has no words yet.</div>"
 
-    def line(row: dict[str, object]) -> str:
+    def line(row: dict[str, Any]) -> str:
         cells = [f"<code>{escape(str(row['name']))}</code>", escape(str(row["file"]))]
         if "problem" in row:
             return f"<tr><td>{'</td><td>'.join(cells)}</td><td colspan='4'>{escape(str(row['problem']))}</td></tr>"

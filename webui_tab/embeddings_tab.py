@@ -128,10 +128,8 @@ def converted(values: dict[str, Any]) -> exports.Written:
 
 
 def merged(values: dict[str, Any]) -> exports.Written:
-    pairs = {
-        key: [values.pop(f"{part}_{n}") for n in (1, 2)] for key, part in (("words", "word"), ("weights", "weight"))
-    }
-    return exports.merged(exports.MergeRequest(**pairs, **values))
+    words, weights = ([values.pop(f"{part}_{n}") for n in (1, 2)] for part in ("word", "weight"))
+    return exports.merged(exports.MergeRequest(words=words, weights=weights, **values))
 
 
 def outcome_of(write: Any, names: list[str]) -> Any:

@@ -7,15 +7,24 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from ..ti_train.describe import writing
-from ..ti_train.embedding import MERGES, merge
+from ..ti_train.embedding import Merge, merge
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
-from ..ti_train.formats import ENDINGS, PRECISIONS, Reading, files_of, load_embedding, read_word, write_embedding
+from ..ti_train.formats import (
+    ENDINGS,
+    PRECISIONS,
+    Layout,
+    Precision,
+    Reading,
+    files_of,
+    load_embedding,
+    read_word,
+    write_embedding,
+)
 from . import folders, jobs, words
 
 log = logging.getLogger("ti_train")
@@ -23,12 +32,12 @@ log = logging.getLogger("ti_train")
 
 class Output(BaseModel):
     name: str = Field(description="The new file's name without ending, in the embeddings folder.", min_length=1)
-    format: Literal[tuple(ENDINGS)] = Field(
+    format: Layout = Field(
         default="safetensors",
         description="safetensors: read by nearly all. a1111: its .pt. diffusers: its keys, two files for SDXL. "
         "onetrainer: its keys. png: a picture that A1111 and Forge read as a word.",
     )
-    precision: Literal[tuple(PRECISIONS)] = Field(
+    precision: Precision = Field(
         default="fp32", description="Of the values written. fp16 and bf16 halve a file of few kilobytes, and round."
     )
     strength: float = Field(default=1.0, description="Factor of the vectors in the file; 1: as learnt.", ge=-10, le=10)
@@ -48,8 +57,8 @@ class ConvertRequest(Output):
 
 class MergeRequest(Output):
     words: list[str] = Field(description="Two words or more of the same family of models: names, or files.")
-    how: Literal[MERGES] = Field(
-        default=MERGES[0],
+    how: Merge = Field(
+        default="concatenate",
         description="concatenate: all vectors, one word after the other. sum: added up vector by vector. "
         "interpolate: between the two, along the arc from one direction to the other.",
     )

@@ -60,7 +60,7 @@ def find(name: str) -> Path:
     if len(found) > 1:
         files = ", ".join(row["file"] for row in found)
         raise UserError(f"There are several words '{name}': {files}. Give one of these files.")
-    return folders.embeddings() / found[0]["file"]
+    return folders.embeddings() / str(found[0]["file"])
 
 
 def told(name: str, which: str | None = None) -> str:

@@ -59,9 +59,10 @@ class EmbeddingInfo(io.ComfyNode):
     def execute(
         cls, clip: Any, embedding_name: str, embedding: Embedding | None = None, word: str = ""
     ) -> io.NodeOutput:
-        reading = None if embedding else read_word(embedding_path(embedding_name), word=word.strip())
-        shown = reading.embedding if reading else embedding
-        vectors = shown.fitted_to(widths(clip))
-        text = describe(shown, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors})
-        text += f"\nfile: {reading.layout}" if reading else ""
+        layout = ""
+        if embedding is None:
+            reading = read_word(embedding_path(embedding_name), word=word.strip())
+            embedding, layout = reading.embedding, f"\nfile: {reading.layout}"
+        vectors = embedding.fitted_to(widths(clip))
+        text = describe(embedding, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors}) + layout
         return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

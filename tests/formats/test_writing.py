@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ from safetensors.torch import load_file
 
 from ti_train.embedding import SINGLE, Embedding
 from ti_train.errors import UserError
-from ti_train.formats import ENDINGS, PRECISIONS, files_of, layout_for, read_word, rounding_error, write_embedding
+from ti_train.formats import (
+    ENDINGS,
+    PRECISIONS,
+    Layout,
+    Precision,
+    files_of,
+    layout_for,
+    read_word,
+    rounding_error,
+    write_embedding,
+)
 
 ONE = Embedding("my-cat", {SINGLE: torch.randn(2, 768)}, {"step": "7", "sd_checkpoint_name": "model-a", "init": "cat"})
 TWO = Embedding("my-cat", {"clip_l": torch.randn(2, 768), "clip_g": torch.randn(2, 1280)}, {"step": "7"})
@@ -152,3 +163,9 @@ def test_the_ending_says_the_layout():
         layout_for(Path("a.bin"))
     with pytest.raises(UserError, match=r"'a.safetensors' has the extension '.safetensors'; a1111 needs .pt"):
         layout_for(Path("a.safetensors"), "a1111")
+
+
+def test_every_layout_and_precision_has_its_type():
+    """The WebUI's API takes its choices from the types."""
+    assert get_args(Layout) == tuple(ENDINGS)
+    assert get_args(Precision) == tuple(PRECISIONS)

@@ -11,13 +11,25 @@ import json
 from ..embedding import Embedding
 from .layouts import Reading
 from .reading import PICTURES, READABLE, load_embedding, names_file, read_word, read_words
-from .writing import ENDINGS, PRECISIONS, files_of, layout_for, rounding_error, save_embedding, write_embedding
+from .writing import (
+    ENDINGS,
+    PRECISIONS,
+    Layout,
+    Precision,
+    files_of,
+    layout_for,
+    rounding_error,
+    save_embedding,
+    write_embedding,
+)
 
 __all__ = [
     "ENDINGS",
     "PICTURES",
     "PRECISIONS",
     "READABLE",
+    "Layout",
+    "Precision",
     "Reading",
     "config_of",
     "files_of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
@@ -20,14 +20,16 @@ from .embedded_images import card_bytes
 from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL
 from .torch_files import torch_bytes
 
-ENDINGS = {
+Layout = Literal["safetensors", "a1111", "diffusers", "onetrainer", "png"]
+Precision = Literal["fp32", "fp16", "bf16"]
+ENDINGS: dict[str, str] = {
     "safetensors": ".safetensors",
     "a1111": ".pt",
     "diffusers": ".safetensors",
     "onetrainer": ".safetensors",
     "png": ".png",
 }
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ASTERISK = 265  # CLIP's token id of "*", which A1111 writes and no loader reads
 
 
