@@ -377,7 +377,7 @@ def test_mistakes_with_files_are_told(server, cat, route, body, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a/b"}, "has a character that file names cannot have"),
+        ({"name": "a/b"}, "contains a character that file names must not have"),
         ({"name": "../up"}, "has a character|begins or ends with a dot"),
         ({"pictures": "../.."}, "is outside of"),
         ({"pictures": "/etc"}, "is outside of"),
