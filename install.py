@@ -144,7 +144,7 @@ def ready(folder: str, wanted: list[str]) -> str:
 
 def demo(rest: list[str]) -> int:
     python = ready(".venv", requirements("requirements.txt") + extra("cli"))
-    return subprocess.run([python, "-m", "ti_train", "demo", *rest], cwd=ROOT).returncode
+    return subprocess.run([python, "-m", "demo", *rest], cwd=ROOT).returncode
 
 
 CHECKS = ("ruff check .", "ruff format --check .", "mypy")

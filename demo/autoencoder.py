@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
+from einops import rearrange
 from torch import Tensor, nn
 
 CROP, BATCH = 64, 16
@@ -65,7 +66,7 @@ def crops(pictures: Tensor) -> Tensor:
     picks = torch.randint(0, len(pictures), (BATCH,))
     tops = torch.randint(0, pictures.shape[1] - CROP + 1, (BATCH, 2)).tolist()
     pieces = [pictures[i, y : y + CROP, x : x + CROP] for i, (y, x) in zip(picks, tops, strict=True)]
-    batch = torch.stack(pieces).permute(0, 3, 1, 2).float() / 127.5 - 1
+    batch = rearrange(pieces, "n h w c -> n c h w").float() / 127.5 - 1
     return batch.flip(3) if torch.rand(()) < 0.5 else batch
 
 
@@ -149,7 +150,7 @@ def matching_crops(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     for i, (v, u) in zip(picks, corners, strict=True):
         z.append(latents[i, :, v : v + cells, u : u + cells])
         x.append(pictures[i, 8 * v : 8 * v + CROP, 8 * u : 8 * u + CROP])
-    return torch.stack(z).float(), torch.stack(x).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.stack(z).float(), rearrange(x, "n h w c -> n c h w").float() / 127.5 - 1
 
 
 def polish(model: AutoencoderTiny, pictures: Tensor, state: Path, steps: int, bf16: bool) -> None:
@@ -189,6 +190,6 @@ def polish(model: AutoencoderTiny, pictures: Tensor, state: Path, steps: int, bf
 @torch.inference_mode()
 def encode(model: AutoencoderTiny, pictures: Tensor, bf16: bool) -> Tensor:
     """The latents of uint8 pictures, in half precision."""
-    x = (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
+    x = (rearrange(pictures, "n h w c -> n c h w").float() / 127.5 - 1).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         return model.encoder(x).half().contiguous()

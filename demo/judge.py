@@ -41,8 +41,8 @@ class DrawnJudge:
         """Raises UserError where the folder is no drawn concept."""
         if not (folder / "concept.json").is_file():
             raise UserError(
-                f"'{folder}' has no concept.json: --demo measures the drawn concepts of demo/concepts. "
-                "Give one of their folders, or --model and --clip-weights for pictures of your own."
+                f"'{folder}' has no concept.json: python -m demo evaluate measures the drawn ones of demo/concepts. "
+                "Give one of their folders, or measure pictures of your own with python -m ti_train evaluate."
             )
         return cls(load(folder / "concept.json"), pictures)
 
@@ -65,7 +65,7 @@ class DrawnJudge:
             return read(image, solid(segment(image))).shape == SHAPES[prompt]
         if prompt in EDITS:
             return edit_shown(picture, **EDITS[prompt])
-        raise UserError(f"--demo cannot measure '{prompt}'. It measures: {', '.join([*EDITS, *SHAPES])}.")
+        raise UserError(f"The demo's judge cannot measure '{prompt}'. It measures: {', '.join([*EDITS, *SHAPES])}.")
 
 
 def solid(figure: Mask) -> Mask:

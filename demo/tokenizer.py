@@ -9,15 +9,10 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
+from ti_train.hosts.spelling import BYTES
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 32  # captions have at most 19 tokens; more padding only dilutes the attention to them
-
-
-def byte_letters() -> list[str]:
-    """The printable letter for each of the 256 bytes, as in CLIP's byte-level BPE."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    order = printable + [b for b in range(256) if b not in printable]
-    return [chr(b) if b in printable else chr(256 + order.index(b) - len(printable)) for b in order]
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
@@ -39,8 +34,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
 def build(folder: Path, words: list[str]) -> CLIPTokenizer:
     """Writes the tokenizer's files into a folder and loads them."""
     merges = learn_merges(words)
-    letters = byte_letters()
-    entries = [*letters, *(c + "</w>" for c in letters), *(a + b for a, b in merges), START, END]
+    entries = [*BYTES, *(letter + "</w>" for letter in BYTES), *(a + b for a, b in merges), START, END]
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(entries))}
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .embeddings import EmbeddingInfo, SaveEmbedding
-from .load_embedding import LoadEmbedding
-from .merge import MergeEmbeddings
+from .embeddings.info import EmbeddingInfo
+from .embeddings.load import LoadEmbedding
+from .embeddings.merge import MergeEmbeddings
+from .embeddings.save import SaveEmbedding
 from .options import TrainingOptions
 from .page.routes import register
 from .train import TrainEmbedding

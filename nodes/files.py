@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import folder_paths
@@ -63,3 +64,11 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     return next(
         candidate for candidate in (name, *numbered) if not any((candidate + part).lower() in taken for part in parts)
     )
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Of names and contents, for the cache: a file that is only newer is the same."""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.name}\0".encode() + file.read_bytes())
+    return total.hexdigest()

@@ -17,8 +17,8 @@ from ..ti_train.hosts.comfy.placeholders import with_words
 from ..ti_train.prompts import WORD
 from ..ti_train.training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.widgets import values_of
+from .embeddings.load import LoadEmbedding, embedding_path
 from .files import EXISTING, place
-from .load_embedding import LoadEmbedding, embedding_path
 from .option_inputs import option_input
 from .option_names import TRAIN_EMBEDDING
 from .run import learn

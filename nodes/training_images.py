@@ -1,10 +1,8 @@
-"""Load Embedding and Load Training Images: what is read from files. Both look at the contents, not at the dates."""
+"""Load Training Images: the pictures of a folder, with their captions and masks."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.masks import FOLDER as MASKS
 from ..ti_train.data.masks import mask_file
 from ..ti_train.errors import UserError
+from .files import digest
 from .sockets import CATEGORY
 from .tensors import to_batch, to_mask
 
@@ -134,10 +133,3 @@ def caption_of(picture: Path) -> str:
         return read_caption(file)
     except UnicodeDecodeError as error:
         raise UserError(f"The caption '{file}' is no UTF-8 text ({error}). Save it as UTF-8.") from None
-
-
-def digest(files: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.name}\0".encode() + file.read_bytes())
-    return total.hexdigest()

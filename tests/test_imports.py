@@ -19,6 +19,7 @@ HOST_PACKAGES = {
     "backend", "comfy", "comfy_api", "comfy_execution", "diffusers", "folder_paths", "gradio", "ldm_patched",
     "modules", "modules_forge", "open_clip", "transformers",
 }  # fmt: skip
+BESIDE_IT = {"benchmarks", "demo", "nodes", "tests", "webui_tab"}
 OWN = {  # what the adapters of a folder stand on; what lies beside the folders stands on no host
     "hosts": set(),
     "comfy": {"comfy"},
@@ -81,6 +82,13 @@ def test_an_adapter_imports_its_own_host_and_no_other(file):
 @pytest.mark.parametrize("file", CORE + HOSTS, ids=lambda file: file.stem)
 def test_within_the_package_all_imports_are_relative(file):
     assert "ti_train" not in packages_of(file)
+
+
+@pytest.mark.parametrize("file", CORE + HOSTS, ids=lambda file: file.stem)
+def test_the_package_knows_nothing_of_what_lies_beside_it(file):
+    """It is installed without the demo, the nodes and the tab."""
+    assert not packages_of(file) & BESIDE_IT
+    assert all(name.startswith("ti_train") for name in own_imports(file))
 
 
 def module_file(dotted: str) -> Path | None:

@@ -32,14 +32,12 @@ def test_without_a_command_the_usage_is_shown(capsys):
     assert "usage: python -m ti_train" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["train"], ["generate"], ["inspect"], ["convert"], ["merge"], ["demo"]], ids=lambda c: " ".join(c)
-)
-def test_help(command, capsys):
+def test_help(capsys):
+    """Of the commands themselves: test_installed_package.py."""
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--help"])
+        main(["--help"])
     assert ended.value.code == 0
-    assert len(capsys.readouterr().out.splitlines()) > 5
+    assert "{train,generate,evaluate,inspect,convert,merge}" in capsys.readouterr().out
 
 
 def test_a_mistake_is_no_traceback(tmp_path):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ti_train.hosts.spelling import BYTES
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 MERGES = (
     "c a", "ca t</w>", "d o", "do g</w>", "p h", "ph o", "pho t", "phot o</w>", "o f</w>",
@@ -19,10 +21,7 @@ PADDING = {"sd1": (END,), "sd2": ("!",), "sdxl": (END, "!")}  # what follows the
 
 def write_tokenizer(folder: Path) -> None:
     """CLIP's byte-level BPE with the words of MERGES; any other text falls into letters."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in printable]
-    letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(len(rest))]
-    pieces = [*letters, *(c + "</w>" for c in letters), *(merge.replace(" ", "") for merge in MERGES), START, END]
+    pieces = [*BYTES, *(letter + "</w>" for letter in BYTES), *(merge.replace(" ", "") for merge in MERGES), START, END]
     folder.mkdir(parents=True)
     vocabulary = json.dumps({piece: i for i, piece in enumerate(pieces)})
     (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line: python -m ti_train {train,generate,evaluate,inspect,convert,merge,demo}."""
+"""The command line: python -m ti_train {train,generate,evaluate,inspect,convert,merge}."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import convert, demo, evaluate, generate, inspect, merge, train
+from .commands import convert, evaluate, generate, inspect, merge, train
 from .device import full_memory_as_user_error
 from .errors import UserError
 
-COMMANDS = (train, generate, evaluate, inspect, convert, merge, demo)
+COMMANDS = (train, generate, evaluate, inspect, convert, merge)
 INTERRUPTED = 130
 DOES_NOT_FIT = (
     "Give a lower --resolution or a smaller --batch-size where the command has one, close other programs that use the "
@@ -20,7 +20,11 @@ DOES_NOT_FIT = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    return run(parser().parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command that was parsed; returns the exit status."""
     try:
         with full_memory_as_user_error(DOES_NOT_FIT):
             arguments.run(arguments)

@@ -1,24 +1,9 @@
-// The arithmetic of the loss chart: no page, no state. Points are [step, value], by rising step.
+// The arithmetic of the loss chart: no page, no state. Points are [step, value], by rising step; the server has thinned and smoothed them.
 
-/** At most `most` points, evenly spread over the steps, by halving however often; first and last stay. */
-export function thinned(points, most, stepOf = ([step]) => step) {
-  for (let span = 2; points.length > most; span *= 2) {
-    const part = (i) => Math.floor(stepOf(points[i]) / span);
-    points = points.filter((_, i) => i === 0 || i === points.length - 1 || part(i) !== part(i - 1));
-  }
-  return points;
-}
+/** @typedef {[step: number, value: number]} Point */
+/** @typedef {(value: number) => number} Scale */
 
-/** An exponential mean; without it the noise of the steps' loss would hide the curve. */
-export function smoothed(points, weight = 0.9) {
-  let mean;
-  return points.map(([step, value]) => {
-    mean = mean === undefined ? value : weight * mean + (1 - weight) * value;
-    return [step, mean];
-  });
-}
-
-/** [lowest, highest] of the points' values, with a margin; [0, 1] where there are none. */
+/** [lowest, highest] of the points' values, with a margin; [0, 1] where there are none. @param {...Point[]} curves */
 export function extent(...curves) {
   const values = curves.flat().map((point) => point[1]);
   if (!values.length) return [0, 1];
@@ -28,35 +13,39 @@ export function extent(...curves) {
   return [low - margin, high + margin];
 }
 
-/** About `count` round numbers between two. */
+/** About `count` round numbers between two. @param {number} low @param {number} high @param {number} count */
 export function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= rough);
+  const step = [1, 2, 5].map((n) => n * power).find((s) => s >= rough) ?? 10 * power;
   const found = [];
   for (let n = Math.ceil(low / step); n * step <= high; n++) found.push(Number((n * step).toPrecision(12)));
   return found;
 }
 
-/** A function that maps low..high to from..to. */
+/**
+ * A function that maps low..high to from..to.
+ * @param {number} low @param {number} high @param {number} from @param {number} to
+ * @returns {Scale}
+ */
 export function scale(low, high, from, to) {
   return (value) => from + ((value - low) / (high - low || 1)) * (to - from);
 }
 
-/** An SVG path through the points. */
+/** An SVG path through the points. @param {Point[]} points @param {Scale} x @param {Scale} y */
 export function path(points, x, y) {
   return points.map(([step, value], i) => `${i ? "L" : "M"}${x(step).toFixed(1)},${y(value).toFixed(1)}`).join("");
 }
 
-/** The point whose step is nearest. */
+/** The point whose step is nearest. @param {Point[]} points @param {number} step */
 export function nearest(points, step) {
   return points.reduce((best, point) => (Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best), points[0]);
 }
 
-/** 0:07, 12:30, 1:02:03. */
+/** 0:07, 12:30, 1:02:03. @param {number} seconds */
 export function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const pad = (n) => String(n).padStart(2, "0");
+  const pad = (/** @type {number} */ n) => String(n).padStart(2, "0");
   return h ? `${h}:${pad(m)}:${pad(s)}` : `${m}:${pad(s)}`;
 }

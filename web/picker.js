@@ -1,30 +1,55 @@
 // The pictures inside Load Training Images: drop, upload, look at them as training will, and write their captions.
 
-import { element, enlarged } from "./panel.js";
+import { element, enlarged } from "./element.js";
 import { text } from "./text.js";
 
 const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt)$/i;
 const BELONGS = /(-mask(label)?\.png|\.txt)$/i; // to the picture of its name
 const MASKS = "masks", REMOVED = "removed"; // folders
 
+/**
+ * @typedef {object} Picture a file of the folder, as the server describes it
+ * @property {string} file within the input directory
+ * @property {number} changed
+ * @property {string} caption
+ * @property {[left: number, top: number, width: number, height: number] | null} crop parts of the picture
+ * @property {({kind: string} & Record<string, unknown>)[]} warnings
+ */
+
+/** @typedef {{file: File, path: string[]}} Chosen path: the folders that a file comes from, outermost first */
+
+/**
+ * @typedef {object} Actions what the picker asks of the page
+ * @property {(path: string, options?: RequestInit) => Promise<Response>} fetch
+ * @property {(path: string) => string} address
+ * @property {() => string} folder
+ * @property {(folder: string) => void} setFolder
+ * @property {() => boolean} subfolders
+ * @property {() => {resolution: number, square: boolean}} training
+ * @property {(message: string, severity?: "info" | "warn") => void} say
+ * @property {() => void} resize
+ */
+
 export class Picker {
-  /** actions: fetch(path, options) -> Response, folder() -> text, setFolder(text), subfolders(), training() -> {resolution, square}, say(message, severity), resize(). */
+  /** @param {Actions} actions */
   constructor(actions) {
     this.actions = actions;
     this.asked = 0;
+    /** @type {Picture[]} */
     this.pictures = [];
     this.head = element("div", { class: "ti-train-status", role: "status" });
     this.grid = element("div", { class: "ti-train-pictures", role: "list", "aria-label": text("pictures") });
-    const chooser = (attributes) => element("input", {
-      type: "file", hidden: true, multiple: true, ...attributes,
-      onchange: ({ target }) => {
-        const files = [...target.files].map((file) => ({ file, path: file.webkitRelativePath.split("/").slice(0, -1) }));
-        this.add(files).then(() => (target.value = ""));
-      },
-    });
+    const chooser = (/** @type {Record<string, unknown>} */ attributes) => {
+      const input = element("input", { type: "file", hidden: true, multiple: true, ...attributes });
+      input.addEventListener("change", () => {
+        const files = [...(input.files ?? [])].map((file) => ({ file, path: file.webkitRelativePath.split("/").slice(0, -1) }));
+        this.add(files).then(() => (input.value = ""));
+      });
+      return input;
+    };
     const files = chooser({ accept: "image/*,.txt" });
     const folder = chooser({ webkitdirectory: true });
-    const button = (name, act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
+    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
     this.element = element(
       "div", { class: "ti-train-panel ti-train-picker" },
       this.head, this.grid,
@@ -44,7 +69,8 @@ export class Picker {
     const folder = this.actions.folder().trim();
     if (!folder) return this.draw("", []);
     const { resolution, square } = this.actions.training();
-    const query = new URLSearchParams({ folder, resolution, square: Number(square), subfolders: Number(this.actions.subfolders()) });
+    const [cut, deep] = [square, this.actions.subfolders()].map((wanted) => (wanted ? "1" : "0"));
+    const query = new URLSearchParams({ folder, resolution: String(resolution), square: cut, subfolders: deep });
     const answer = await this.actions.fetch(`/ti_train/pictures?${query}`);
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
@@ -52,6 +78,7 @@ export class Picker {
     if (asked === this.asked) this.draw(error || text("count", { count: pictures.length, side }), pictures);
   }
 
+  /** @param {string} said @param {Picture[]} [pictures] */
   draw(said, pictures = []) {
     this.pictures = pictures;
     this.head.textContent = said || text("drop");
@@ -60,10 +87,11 @@ export class Picker {
     this.actions.resize();
   }
 
+  /** @param {Picture} picture */
   card(picture) {
-    const address = `/ti_train/thumbnail?${new URLSearchParams({ file: picture.file, v: picture.changed })}`;
+    const address = `/ti_train/thumbnail?${new URLSearchParams({ file: picture.file, v: String(picture.changed) })}`;
     const src = this.actions.address(address);
-    const name = picture.file.split("/").pop();
+    const name = picture.file.slice(picture.file.lastIndexOf("/") + 1);
     const title = picture.crop ? text("picture", { ...picture, name }) : name;
     const thumb = element("div", { class: "ti-train-thumb" }, element("img", { src, alt: title, loading: "lazy", draggable: "false" }));
     if (picture.crop) {
@@ -75,8 +103,8 @@ export class Picker {
     const enlarge = element("button", { type: "button", title, onclick: () => enlarged(src, title) }, thumb);
     const caption = element("textarea", {
       rows: 2, placeholder: text("caption"), "aria-label": text("caption.of", { name }),
-      onchange: (event) => this.write(picture, event.target),
-      onkeydown: (event) => event.stopPropagation(),
+      onchange: () => this.write(picture, caption),
+      onkeydown: (/** @type {KeyboardEvent} */ event) => event.stopPropagation(),
     });
     caption.value = picture.caption;
     const remove = element("button", {
@@ -87,33 +115,36 @@ export class Picker {
     return element("div", { role: "listitem" }, element("div", { class: "ti-train-picture" }, enlarge, remove), ...warnings, caption);
   }
 
-  /** Has the server put a picture aside; the keyboard's focus goes to the one that takes its place. */
+  /** Has the server put a picture aside; the keyboard's focus goes to the one that takes its place. @param {Picture} picture */
   async remove(picture) {
     const place = this.pictures.indexOf(picture);
     const answer = await this.send("/ti_train/remove", { file: picture.file });
     if (answer.ok) this.actions.say(text("removed", { file: picture.file, ...(await answer.json()) }), "info");
     else this.actions.say(await answer.text());
     await this.refresh();
+    /** @type {NodeListOf<HTMLButtonElement>} */
     const buttons = this.element.querySelectorAll(".ti-train-remove, .ti-train-buttons button");
     buttons[Math.min(place, Math.max(0, this.pictures.length - 1))].focus({ preventScroll: true });
   }
 
+  /** @param {Picture} picture @param {HTMLTextAreaElement} field */
   async write(picture, field) {
     const answer = await this.send("/ti_train/caption", { file: picture.file, text: field.value });
     if (answer.ok) picture.caption = field.value = (await answer.json()).caption;
     else this.actions.say(text("caption.failed", { file: picture.file, why: await answer.text() }));
   }
 
+  /** @param {string} path @param {object} body */
   send(path, body) {
     return this.actions.fetch(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
   }
 
-  /** Uploads {file, path}: pictures, then their masks and captions. path: the folders that the file comes from, outermost first. */
+  /** Uploads pictures, then their masks and captions. @param {Chosen[]} files */
   async add(files) {
     const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && !path.includes(REMOVED));
     if (!taken.length) return this.actions.say(text("none"));
     const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
-    const uploads = taken.map(upload).sort((a, b) => a.belongs - b.belongs || a.depth - b.depth);
+    const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
     const stems = new Map(); // picture -> its name in the folder, where another one may have had its own
     const refused = [];
     for (const [i, { file, picture, stem, rest, belongs, masks }] of uploads.entries()) {
@@ -141,30 +172,38 @@ export class Picker {
     }
   }
 
-  /** Takes what was dropped on the node; a folder is walked through. */
+  /** Takes what was dropped on the node; a folder is walked through. @param {DataTransfer} transfer */
   async drop(transfer) {
-    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
+    /** @type {Chosen[]} */
     const loose = [...transfer.files].map((file) => ({ file, path: [] }));
     await this.add(entries.length ? (await Promise.all(entries.map((entry) => filesOf(entry)))).flat() : loose);
   }
 }
 
-/** How a file is uploaded. picture: the one that it is or belongs to; its own name is stem + rest. */
+/** How a file is uploaded. picture: the one that it is or belongs to; its own name is stem + rest. @param {Chosen} chosen */
 function upload({ file, path }) {
   const masks = path.at(-1) === MASKS;
-  const [, stem, rest] = file.name.match(/^(.*?)((?:-mask(?:label)?)?\.[^.]*)$/i);
+  const [, stem, rest] = /** @type {string[]} */ (file.name.match(/^(.*?)((?:-mask(?:label)?)?\.[^.]*)$/i)); // it is TAKEN
   const picture = [...(masks ? path.slice(0, -1) : path), stem].join("/");
   return { file, picture, stem, rest, masks, belongs: masks || BELONGS.test(file.name), depth: path.length };
 }
 
+/** @param {FileSystemEntry} entry @param {string[]} [path] @returns {Promise<Chosen[]>} */
 async function filesOf(entry, path = []) {
-  if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
-  const reader = entry.createReader();
+  if (isFile(entry)) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
+  const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
   const inside = [];
   for (;;) {
+    /** @type {FileSystemEntry[]} */
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
     if (!some.length) break;
     inside.push(...some);
   }
   return (await Promise.all(inside.map((inner) => filesOf(inner, [...path, entry.name])))).flat();
+}
+
+/** @param {FileSystemEntry} entry @returns {entry is FileSystemFileEntry} */
+function isFile(entry) {
+  return entry.isFile;
 }

@@ -5,42 +5,50 @@ import { Picker } from "./picker.js";
 import { attach, chain, makeRoom } from "./widget.js";
 
 // By the kind of node: the widgets that change what training sees of the pictures.
+/** @type {Record<string, string[]>} */
 const SEEN_BY = { TITrain_TrainEmbedding: ["preset"], TITrain_TrainingOptions: ["resolution", "crop"] };
 const SQUARE = "square", PRESETS_OWN = "the preset's", SQUARE_PRESET = "Paper";
 const PAUSE = 200; // milliseconds: a workflow that is being opened changes much at once
 
+/** @type {Set<Picker>} */
 const pickers = new Set();
+/** @type {ReturnType<typeof setTimeout> | undefined} */
 let waiting;
 
-const widget = (node, name) => node?.widgets?.find((w) => w.name === name);
+/** The value of a node's widget. @param {GraphNode | null | undefined} node @param {string} name */
+const valueOf = (node, name) => node?.widgets?.find((widget) => widget.name === name)?.value;
+
+/** A widget that the pack's own nodes have. @param {GraphNode} node @param {string} name */
+const widgetOf = (node, name) => /** @type {Widget} */ (node.widgets?.find((widget) => widget.name === name));
 
 function refreshSoon() {
   clearTimeout(waiting);
   waiting = setTimeout(() => pickers.forEach((picker) => picker.refresh()), PAUSE);
 }
 
-/** Refreshes the pictures when a node that decides how they are seen is changed, connected or disconnected. */
+/** Refreshes the pictures when a node that decides how they are seen is changed, connected or disconnected. @param {GraphNode} node */
 export function watchSettings(node) {
   const names = SEEN_BY[node.comfyClass];
   if (!names) return;
-  for (const name of names) chain(widget(node, name), "callback", refreshSoon);
+  for (const name of names) chain(widgetOf(node, name), "callback", refreshSoon);
   chain(node, "onConnectionsChange", refreshSoon);
 }
 
+/** @param {GraphNode} node @param {import("./picker.js").Actions["say"]} say */
 export function addPicker(node, say) {
   const picker = new Picker({
     fetch: (path, options) => api.fetchApi(path, options),
     address: (path) => api.apiURL(path),
-    folder: () => String(widget(node, "folder").value ?? ""),
-    setFolder: (folder) => (widget(node, "folder").value = folder),
-    subfolders: () => widget(node, "subfolders").value,
+    folder: () => String(valueOf(node, "folder") ?? ""),
+    setFolder: (folder) => (widgetOf(node, "folder").value = folder),
+    subfolders: () => Boolean(valueOf(node, "subfolders")),
     training: () => trainingOf(node),
     say,
     resize: () => makeRoom(node),
   });
   pickers.add(picker);
   attach(node, "ti_train_pictures", picker);
-  for (const name of ["folder", "subfolders"]) chain(widget(node, name), "callback", () => picker.refresh());
+  for (const name of ["folder", "subfolders"]) chain(widgetOf(node, name), "callback", () => picker.refresh());
   for (const name of ["onConfigure", "onConnectionsChange"]) chain(node, name, refreshSoon);
   chain(node, "onRemoved", () => pickers.delete(picker));
   node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
@@ -53,20 +61,20 @@ export function addPicker(node, say) {
   picker.element.addEventListener("drop", (event) => {
     event.preventDefault();
     event.stopPropagation();
-    picker.drop(event.dataTransfer);
+    if (event.dataTransfer) picker.drop(event.dataTransfer);
   });
 }
 
-/** How the first training downstream of a node sees its pictures: side in pixels (0: the model's own), and whether square. */
+/** How the first training downstream of a node sees its pictures: side in pixels (0: the model's own), and whether square. @param {GraphNode} node */
 function trainingOf(node) {
   const train = downstream(node, "TITrain_TrainEmbedding");
   const options = train?.getInputNode?.(train.findInputSlot("options"));
-  const crop = widget(options, "crop")?.value ?? PRESETS_OWN;
-  const square = crop === SQUARE || (crop === PRESETS_OWN && widget(train, "preset")?.value === SQUARE_PRESET);
-  return { resolution: widget(options, "resolution")?.value ?? 0, square };
+  const crop = valueOf(options, "crop") ?? PRESETS_OWN;
+  const square = crop === SQUARE || (crop === PRESETS_OWN && valueOf(train, "preset") === SQUARE_PRESET);
+  return { resolution: Number(valueOf(options, "resolution") ?? 0), square };
 }
 
-/** The nearest node of a kind that the pictures of a node come to, through reroutes and nodes that change pictures. */
+/** The nearest node of a kind that the pictures of a node come to, through reroutes and nodes that change pictures. @param {GraphNode} node @param {string} kind */
 function downstream(node, kind) {
   const found = receivers(node);
   for (const next of found) {
@@ -76,8 +84,10 @@ function downstream(node, kind) {
   return undefined;
 }
 
+/** The nodes that a node's pictures go to. @param {GraphNode} node @returns {GraphNode[]} */
 function receivers({ graph, outputs }) {
+  if (!graph) return [];
   const links = (outputs ?? []).filter(({ type }) => type === "IMAGE" || type === "*").flatMap((output) => output.links ?? []);
   const ids = links.map((id) => (graph.links.get?.(id) ?? graph.links[id])?.target_id);
-  return ids.map((id) => graph.getNodeById(id)).filter(Boolean);
+  return ids.map((id) => graph.getNodeById(id)).filter((node) => node !== null);
 }

@@ -1,31 +1,62 @@
-// What an event adds to a run, which is the server's snapshot of it. No page, no state.
+// What an event changes in a run, which is the server's snapshot of it. No page, no state.
 
-import { thinned } from "./chart.js";
+/** @typedef {import("./chart.js").Point} Point */
+/** @typedef {{number: number, step: number, prompt: string, width: number, height: number}} Preview */
 
-const MOST = 400, PREVIEWS = 24, WARNINGS = 20; // kept: points of a curve, pictures of a prompt, texts
+/**
+ * @typedef {object} Run a training, as the server's snapshot has it
+ * @property {string} id
+ * @property {string} node
+ * @property {string | null} workflow
+ * @property {string} name
+ * @property {number} steps
+ * @property {boolean} saved
+ * @property {string} prompt
+ * @property {"running" | "done" | "stopped" | "cancelled" | "failed" | "lost"} status
+ * @property {string} message
+ * @property {boolean} stopping
+ * @property {number} step
+ * @property {number | null} [rate] steps a second
+ * @property {number} [elapsed] seconds
+ * @property {number | null} [left] seconds
+ * @property {number} [norm]
+ * @property {number} [vocabulary_norm]
+ * @property {[word: string, similarity: number][][]} [nearest] of each vector
+ * @property {Point} [best]
+ * @property {Point[]} loss
+ * @property {Point[]} evaluations
+ * @property {Preview[]} previews
+ * @property {string[]} warnings
+ */
 
-/** By the event's name: brings a run up to date. What a snapshot had already is left out. */
-export const bring = {
+/** @typedef {[start: number, points: Point[]]} Change a curve from its point `start` on */
+/** @typedef {{run: string, step: number, loss: Change, evaluations: Change}} Progress with any of a run's numbers */
+
+const WARNINGS = 20; // kept
+
+/** By the event's name: applies it to a run. An event may be older than the snapshot, and then changes nothing. */
+export const applyEvent = {
+  /** @param {Run} run @param {Progress} event */
   progress(run, { run: _, loss, evaluations, ...numbers }) {
-    for (const [name, points] of Object.entries({ loss, evaluations })) {
-      const last = run[name].at(-1)?.[0] ?? -1;
-      run[name] = thinned(run[name].concat(points.filter(([step]) => step > last)), MOST);
-    }
+    if (numbers.step < run.step) return;
+    // the server thins its curves: they may change from the beginning
+    run.loss = run.loss.slice(0, loss[0]).concat(loss[1]);
+    run.evaluations = run.evaluations.slice(0, evaluations[0]).concat(evaluations[1]);
     Object.assign(run, numbers);
   },
 
-  preview(run, { run: _, ...picture }) {
-    if (run.previews.some((other) => other.number === picture.number)) return;
-    const others = run.previews.filter((other) => other.prompt !== picture.prompt);
-    const same = run.previews.filter((other) => other.prompt === picture.prompt);
-    const kept = thinned([...same, picture], PREVIEWS, ({ step }) => step);
-    run.previews = others.concat(kept).sort((a, b) => a.number - b.number);
+  /** @param {Run} run @param {Preview & {run: string, kept: number[]}} event */
+  preview(run, { run: _, kept, ...picture }) {
+    if (run.previews.some((other) => other.number >= picture.number)) return;
+    run.previews = [...run.previews, picture].filter(({ number }) => kept.includes(number));
   },
 
+  /** @param {Run} run */
   stopping(run) {
     run.stopping = true;
   },
 
+  /** @param {Run} run @param {{message: string}} event */
   warning(run, { message }) {
     run.warnings = [...run.warnings, message].slice(-WARNINGS);
   },

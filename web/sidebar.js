@@ -1,25 +1,32 @@
 // The sidebar's tab: the run that goes on, or the last one, whichever workflow is open and whoever started it.
 
 import { app } from "../../scripts/app.js";
-import { element, Panel } from "./panel.js";
+import { element } from "./element.js";
+import { Panel } from "./panel.js";
 import { follow } from "./runs.js";
 import { text } from "./text.js";
 
 const ID = "ti-train";
 
-/** A function that keeps the tab up to date with the latest run; the tab comes with the first one. */
+/** @typedef {import("./run.js").Run} Run */
+/** @typedef {Omit<import("./panel.js").Actions, "resize">} Actions */
+
+/** A function that keeps the tab up to date with the latest run; the tab comes with the first one. @param {Actions} actions */
 export function sidebar(actions) {
+  /** @type {string | undefined} */
   let badge;
-  return (run) => {
+  return (/** @type {Run | undefined} */ run) => {
     if (!run) return;
     if (badge === undefined) register(actions);
     const now = run.status === "running" ? `${Math.floor((100 * run.step) / run.steps)}%` : "";
     if (now === badge) return;
     badge = now;
-    app.extensionManager.getSidebarTabs().find((tab) => tab.id === ID).iconBadge = now;
+    const tab = app.extensionManager.getSidebarTabs().find(({ id }) => id === ID);
+    if (tab) tab.iconBadge = now;
   };
 }
 
+/** @param {Actions} actions */
 function register(actions) {
   const panel = new Panel({ ...actions, resize() {} });
   const place = element("section", { class: "ti-train-sidebar" }, element("h2", {}, text("sidebar")), panel.element);

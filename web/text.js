@@ -2,9 +2,10 @@
 
 import { api } from "../../scripts/api.js";
 
+/** @type {Record<string, string>} */
 let words = {};
 
-/** Fetches the words; what a language does not have stays English. */
+/** Fetches the words; what a language does not have stays English. @param {string} language */
 export async function loadWords(language) {
   const answer = await api.fetchApi("/i18n");
   if (!answer.ok) return;
@@ -12,7 +13,7 @@ export async function loadWords(language) {
   words = { ...all.en?.tiTrain, ...all[language]?.tiTrain };
 }
 
-/** A text by its key, with {name} filled in from the values; the key itself where the server has no words. */
+/** A text by its key, with {name} filled in from the values; the key itself where the server has no words. @param {string} key @param {Record<string, any>} [values] */
 export function text(key, values = {}) {
   return (words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }

@@ -3,7 +3,8 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addPicker, watchSettings } from "./pictures.js";
-import { Panel, element } from "./panel.js";
+import { element } from "./element.js";
+import { Panel } from "./panel.js";
 import { dismiss, follow, listen, showRuns } from "./runs.js";
 import { sidebar } from "./sidebar.js";
 import { loadWords, text } from "./text.js";
@@ -14,19 +15,26 @@ const TOAST = "TITrain.ToastWhenLearnt";
 const PROGRESS_TEXT = "$$node-text-preview";
 const rootGraph = () => app.rootGraph ?? app.graph;
 
-/** The node that a run belongs to, or undefined: ids in subgraphs are paths such as 4:2. */
+/** @typedef {import("./run.js").Run} Run */
+
+/** The node that a run belongs to, or undefined: ids in subgraphs are paths such as 4:2. @param {Run} run */
 function nodeOf(run) {
   if (run.workflow !== rootGraph()?.id) return undefined;
   const ids = run.node.split(":");
+  /** @type {Graph | undefined} */
   let graph = rootGraph();
   for (const id of ids.slice(0, -1)) graph = graph?.getNodeById(Number(id))?.subgraph;
   return graph?.getNodeById(Number(ids.at(-1))) ?? undefined;
 }
 
+/** @typedef {"success" | "info" | "warn" | "error"} Severity */
+
+/** @param {Severity} severity @param {string} summary @param {string} detail */
 function toast(severity, summary, detail, life = 8000) {
   app.extensionManager.toast.add({ severity, summary, detail, life });
 }
 
+/** @param {Run} run */
 async function ended(run) {
   const learnt = ["done", "stopped"].includes(run.status) && run.saved;
   if (!learnt) return;
@@ -34,6 +42,7 @@ async function ended(run) {
   if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("learnt", run), text("learnt.how", run));
 }
 
+/** @param {string} prompt */
 async function copied(prompt) {
   try {
     await navigator.clipboard.writeText(prompt);
@@ -48,6 +57,7 @@ async function copied(prompt) {
   toast("info", text("copied"), prompt, 3000);
 }
 
+/** @type {Omit<import("./panel.js").Actions, "resize">} */
 const actions = {
   stop: async (run) => {
     const answer = await api.fetchApi(`/ti_train/runs/${run.id}/stop`, { method: "POST" });
@@ -58,6 +68,7 @@ const actions = {
   preview: (run, number) => api.apiURL(`/ti_train/runs/${run.id}/previews/${number}`),
 };
 
+/** @param {GraphNode} node */
 function addPanel(node) {
   node.hideOutputImages = true; // the strip shows them; the classic renderer does not know this yet and looks at imgs
   Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
@@ -81,7 +92,7 @@ app.registerExtension({
   ],
   async init() {
     document.head.append(element("link", { rel: "stylesheet", href: new URL("ti_train.css", import.meta.url).href }));
-    await loadWords(app.extensionManager.setting.get("Comfy.Locale"));
+    await loadWords(String(app.extensionManager.setting.get("Comfy.Locale")));
   },
   setup: () => listen({ told: sidebar(actions), ended }),
   nodeCreated(node) {

@@ -1,6 +1,10 @@
 // An element of ours as a widget of a node.
 
-/** content: its element, and its least height in pixels. */
+/**
+ * @param {GraphNode} node
+ * @param {string} name
+ * @param {{element: HTMLElement, height: number}} content its least height in pixels
+ */
 export function attach(node, name, content) {
   const widget = node.addDOMWidget(name, name, content.element, {
     serialize: false,
@@ -10,7 +14,7 @@ export function attach(node, name, content) {
   widget.serialize = false;
 }
 
-/** Gives a node room for its element, never taking any that the user gave. */
+/** Gives a node room for its element, never taking any that the user gave. @param {GraphNode} node */
 export function makeRoom(node) {
   requestAnimationFrame(() => {
     if (!node.graph) return;
@@ -21,10 +25,15 @@ export function makeRoom(node) {
   });
 }
 
-/** Acts after a callback of a node or widget, whatever it did before. */
+/**
+ * Acts after a callback of a node or widget, whatever it did before.
+ * @param {Record<string, any>} target
+ * @param {string} name
+ * @param {(...given: any[]) => void} act
+ */
 export function chain(target, name, act) {
   const before = target[name];
-  target[name] = function (...given) {
+  target[name] = function (/** @type {any[]} */ ...given) {
     const result = before?.apply(this, given);
     act(...given);
     return result;

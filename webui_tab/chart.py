@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
-from math import isfinite
 
-from ..ti_train.drawing.loss_plot import smoothed
+from ..ti_train.drawing.loss_curves import LossCurves, Point
+from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
 from . import jobs
 from .pictures import Shown
 
@@ -52,34 +53,28 @@ def written(text: str) -> str:
 
 def chart(job: jobs.Job) -> str:
     """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
-    steps = job.session.steps
-    noisy = smoothed([(s.step, s.loss) for s in steps if s.loss is not None and isfinite(s.loss)])
-    measured = [(s.step, s.evaluation) for s in steps if s.evaluation is not None and isfinite(s.evaluation)]
-    if len(noisy) < 2:
+    curves = LossCurves(job.session.steps)
+    if len(list(curves.loss)) < 2:
         return WAITING
-    values = [value for _, value in noisy + measured]
-    low, high, last = min(values), max(values), steps[-1].step
-    span = high - low or 1.0
+    axes = axes_of(curves, (LEFT, TOP, RIGHT, BOTTOM))
 
-    def place(step: float, value: float) -> tuple[float, float]:
-        return LEFT + (RIGHT - LEFT) * step / last, BOTTOM - (BOTTOM - TOP) * (value - low) / span
-
-    def line(points: list[tuple[int, float]], kind: str) -> str:
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
+    def line(points: Iterable[Point], kind: str) -> str:
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (axes.place(*point) for point in points))
         return f"<polyline class='{kind}' points='{corners}'/>"
 
-    marks = []
-    for part in (0, 0.25, 0.5, 0.75, 1):
-        step, value = round(part * last), low + part * span
-        x, y = place(step, value)
-        marks.append(f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
-        marks.append(f"<text x='{LEFT - 8}' y='{y + 4:.1f}' text-anchor='end'>{value:.4f}</text>")
-        marks.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{step}</text>")
-    title = (
-        f"<text x='{RIGHT}' y='16' text-anchor='end'>dark: noise-free loss, faint: loss of the steps, smoothed</text>"
-    )
-    drawn = "".join([title, *marks, line(noisy, "noisy"), line(measured, "measured")])
-    return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{drawn}</svg>"
+    drawn = [f"<text x='{RIGHT}' y='16' text-anchor='end'>{LEGEND}</text>"]
+    for value, text in loss_marks(axes).items():
+        _, y = axes.place(0, value)
+        drawn.append(f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
+        drawn.append(f"<text x='{LEFT - 8}' y='{y + 4:.1f}' text-anchor='end'>{text}</text>")
+    for step, text in step_marks(axes).items():
+        x, _ = axes.place(step, axes.up[0])
+        drawn.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{text}</text>")
+    drawn += [line(curves.loss, "noisy"), line(curves.evaluations, "measured")]
+    if curves.best:
+        x, y = axes.place(*curves.best)
+        drawn.append(f"<circle class='best' cx='{x:.1f}' cy='{y:.1f}' r='5'/>")
+    return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(drawn)}</svg>"
 
 
 def pictures_note(found: Shown) -> str:

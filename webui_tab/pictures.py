@@ -11,12 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..ti_train.data.captions import CaptionReader, caption_file
+from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import find_pictures
-from ..ti_train.data.image_files import DAMAGED, has_alpha, on_white, read_mask, upright
+from ..ti_train.data.image_files import DAMAGED, read_mask, read_thumbnail
 from ..ti_train.data.masks import ENDINGS, Source, mask_file
 from ..ti_train.errors import UserError
-from ..ti_train.files import write_atomically
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -54,14 +53,10 @@ def shown(folder: str, source: Source) -> Shown:
 def thumbnail(path: Path, source: Source) -> tuple[Image.Image, Image.Image | None]:
     """A picture made small, and its mask. Raises UserError and what is in DAMAGED."""
     file = mask_file(path) if source != "none" else None
-    with Image.open(path) as picture:
-        picture.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # JPEG: decoded small
-        turned = upright(picture)
-        small, alpha = on_white(turned), None
-        if source == "alpha" and has_alpha(turned):
-            alpha = turned.convert("RGBA").getchannel("A")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return small, read_mask(file) if file else alpha
+    small, alpha = read_thumbnail(path, THUMBNAIL)
+    if file:
+        return small, read_mask(file)
+    return small, alpha if source == "alpha" else None
 
 
 def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
@@ -96,13 +91,7 @@ def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
     """Writes the captions beside their pictures; an empty one removes its file. Raises UserError and OSError."""
     pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder))}
     given = [row for row in rows if row[0]]  # the table lets people add rows
-    for name, caption in given:
+    for name, _ in given:
         if name not in pictures:
             raise UserError(f"The folder '{folder}' has no picture '{name}'. Choose the folder again.")
-        file = caption_file(pictures[name])
-        text = " ".join(str(caption or "").split())
-        if text:
-            write_atomically(file, text.encode())
-        else:
-            file.unlink(missing_ok=True)
-    return sum(bool(str(caption or "").strip()) for _, caption in given)
+    return sum(bool(write_caption(pictures[name], str(caption or ""))) for name, caption in given)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gradio as gr
+from packaging.version import Version
 
-KEY = "js" if int(gr.__version__.partition(".")[0]) >= 4 else "_js"
+KEY = "js" if Version(gr.__version__).major >= 4 else "_js"
 
 
 def script(function: str) -> dict[str, str]:

@@ -15,14 +15,15 @@ from PIL import Image
 
 from ...ti_train.data.captions import caption_file
 from ...ti_train.data.dataset import find_pictures
-from ...ti_train.data.image_files import DAMAGED, on_white, upright
+from ...ti_train.data.image_files import DAMAGED, read_thumbnail
 from ...ti_train.data.masks import mask_file
 from ...ti_train.data.picture import bucket
+from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
 from ..training_images import REMOVED, caption_of, pictures_of
 
 THUMBNAIL = 256  # pixels
-UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
+UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
 
 
 def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool) -> dict[str, Any]:
@@ -87,12 +88,10 @@ def identical(paths: list[Path]) -> dict[Path, Path]:
 
 
 def scaled_down(path: Path) -> bytes:
-    with Image.open(path) as file:
-        file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a camera's JPEG is decoded at a fraction of its size
-        picture = on_white(upright(file))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    """A JPEG file. Raises what is in UNREADABLE."""
+    small, _ = read_thumbnail(path, THUMBNAIL)
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
+    small.save(data, "JPEG", quality=85)
     return data.getvalue()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import threading
 import uuid
 from collections import deque
@@ -23,15 +22,16 @@ import comfy.utils
 from latent_preview import MAX_PREVIEW_RESOLUTION
 from server import PromptServer
 
+from ...ti_train.drawing.loss_curves import LossCurves
+from ...ti_train.drawing.thinned import Thinned
 from ...ti_train.embedding import Embedding
 from ...ti_train.events import Done, Event, Preview, Step, Warning
 from ...ti_train.host import Host
 from ...ti_train.prompts import WORD
 from ...ti_train.training.config import TrainConfig
 from ...ti_train.training.session import Session
-from .thinned import Thinned
 
-POINTS, PREVIEWS, WARNINGS, RUNS = 400, 24, 20, 4  # kept: of each curve, of each prompt, of a run, altogether
+PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: of each prompt, of a run, altogether
 PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
 SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
 log = logging.getLogger("ti_train")
@@ -58,22 +58,20 @@ class LiveRun:
             "prompt": first.replace(f"<{config.name}>", written).replace(WORD, written),
         }
         self.status, self.message = "running", ""
-        self.loss, self.evaluations = Thinned[list[float]](POINTS), Thinned[list[float]](POINTS)
+        self.curves = LossCurves()
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.told = monotonic()
         self.look_up_at = 0.0
-        self.untold: dict[str, list[list[float]]] = {"loss": [], "evaluations": []}
 
     def snapshot(self) -> dict[str, Any]:
         """All there is to see, as JSON."""
-        pictures = [p for of_prompt in self.previews.values() for p in of_prompt]
-        pictures.sort(key=lambda picture: picture["number"])
-        seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in pictures]
+        seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in self._pictures()]
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
         state |= {"previews": seen, "warnings": list(self.warnings)}
-        return self.facts | self.numbers | state | {"loss": list(self.loss), "evaluations": list(self.evaluations)}
+        curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.evaluations)}
+        return self.facts | self.numbers | state | curves
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
         server: Any = getattr(PromptServer, "instance", None)
@@ -97,11 +95,7 @@ class LiveRun:
 
     def step(self, step: Step, session: Session, host: Host) -> None:
         now, best = monotonic(), session.best
-        for key, value in (("loss", step.loss), ("evaluations", step.evaluation)):
-            if value is not None and math.isfinite(value):
-                point = [step.step, value]
-                getattr(self, key).add(point)
-                self.untold[key].append(point)
+        self.curves.add(step)
         last = step.step == self.facts["steps"]
         if step.embedding and (now > self.look_up_at or last):
             self.numbers |= surroundings(host, step.embedding)
@@ -116,8 +110,8 @@ class LiveRun:
         self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
         if last or now - self.told > PAUSE:
             self.told = now
-            self.tell("progress", self.numbers | self.untold)
-            self.untold = {"loss": [], "evaluations": []}
+            curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.evaluations.changes()}
+            self.tell("progress", self.numbers | curves)
             self.say(step)
 
     def say(self, step: Step) -> None:
@@ -142,12 +136,16 @@ class LiveRun:
             "height": preview.image.height,
         }
         self.previews.setdefault(preview.prompt, Thinned(PREVIEWS)).add(picture | {"jpeg": data.getvalue()})
-        self.tell("preview", picture)
+        self.tell("preview", picture | {"kept": [p["number"] for p in self._pictures()]})
 
     def picture(self, number: int) -> bytes | None:
         """A preview as a JPEG file; None where it is not kept."""
-        pictures = (p for of_prompt in self.previews.values() for p in of_prompt)
-        return next((p["jpeg"] for p in pictures if p["number"] == number), None)
+        return next((p["jpeg"] for p in self._pictures() if p["number"] == number), None)
+
+    def _pictures(self) -> list[dict[str, Any]]:
+        """The previews that are kept, the oldest first."""
+        kept = (picture for of_prompt in self.previews.values() for picture in of_prompt)
+        return sorted(kept, key=lambda picture: int(picture["number"]))
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)

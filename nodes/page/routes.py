@@ -10,10 +10,9 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
-from ...ti_train.data.captions import caption_file
+from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
 from ...ti_train.errors import UserError
-from ...ti_train.files import write_atomically
 from ..training_images import inside_input
 from .folder_view import UNREADABLE, describe_folder, put_aside, scaled_down
 from .live import LiveRun, runs
@@ -98,12 +97,9 @@ async def thumbnail(request: web.Request) -> web.Response:
 async def write_caption(request: web.Request) -> web.Response:
     """Writes the text file beside a picture; an empty caption removes it."""
     asked = await request.json()
-    file, text = caption_file(picture_file(asked["file"])), " ".join(asked["text"].split())[:LONGEST_CAPTION]
-    if text:
-        await asyncio.to_thread(write_atomically, file, text.encode())
-    else:
-        file.unlink(missing_ok=True)
-    return web.json_response({"caption": text})
+    text = asked["text"].strip()[:LONGEST_CAPTION]
+    caption = await asyncio.to_thread(captions.write_caption, picture_file(asked["file"]), text)
+    return web.json_response({"caption": caption})
 
 
 async def remove_picture(request: web.Request) -> web.Response:

@@ -169,7 +169,7 @@ def test_events_of_nodes_that_are_gone_and_names_with_html(page):
     idle = panel.inner_text()
     for changes in ({"id": "gone", "node": "99"}, {"id": "anothers", "workflow": "another"}, {"workflow": None}):
         tab.evaluate(SEND, ["run", run_of(opened, **changes)])
-    tab.evaluate(SEND, ["progress", {"run": "gone", "step": 1, "loss": [[1, 0.5]], "evaluations": []}])
+    tab.evaluate(SEND, ["progress", {"run": "gone", "step": 1, "loss": [0, [[1, 0.5]]], "evaluations": [0, []]}])
     assert panel.inner_text() == idle
     run = run_of(opened, name="<img src=x onerror=window.parsed=1>", warnings=["<b>bold</b>"])
     tab.evaluate(SEND, ["run", run])
@@ -179,20 +179,22 @@ def test_events_of_nodes_that_are_gone_and_names_with_html(page):
     tab.locator(".ti-train-tab-button").click()
     assert "<b>bold</b>" in tab.locator(".ti-train-sidebar").inner_text()
     for start in range(0, 10_000, 100):
-        loss = [[step, 0.5 + step % 7 / 100] for step in range(start, start + 100)]
-        tab.evaluate(SEND, ["progress", {"run": "x", "step": start, "loss": loss, "evaluations": [[start, 0.4]]}])
-    assert panel.locator(".noisy").get_attribute("d").count("L") < 400
+        loss = [[step, 0.5 + step % 7 / 100] for step in range(start, start + 100, 50)]
+        progress = {"loss": [start // 50, loss], "evaluations": [start // 100, [[start, 0.4]]]}
+        tab.evaluate(SEND, ["progress", {"run": "x", "step": start} | progress])
+    assert panel.locator(".noisy").get_attribute("d").count("L") == 199
     assert "99%" in tab.locator(".ti-train-tab-button").inner_text()
     for number in range(60):
         odd = {"run": "x", "number": number, "step": 10 * number, "prompt": "a *", "width": 8, "height": 700}
+        odd["kept"] = list(range(max(0, number - 23), number + 1))
         tab.evaluate(SEND, ["preview", odd])
     shown = panel.locator(".ti-train-strip [role=listitem]")
     assert shown.count() <= 24
-    assert (shown.first.inner_text(), shown.last.inner_text()) == ("untrained", "step 590")
+    assert (shown.first.inner_text(), shown.last.inner_text()) == ("step 360", "step 590")
     assert panel.locator(".ti-train-strip").bounding_box()["height"] < 120
     assert not tab.evaluate("window.parsed")
     tab.evaluate("window.app.graph.remove(window.app.graph.getNodeById(3))")
-    tab.evaluate(SEND, ["progress", {"run": "x", "step": 9_999, "loss": [], "evaluations": []}])
+    tab.evaluate(SEND, ["progress", {"run": "x", "step": 9_999, "loss": [200, []], "evaluations": [100, []]}])
     assert panel.count() == 0
     assert not [said for said in opened.said if "ti-train" in said or "ti_train" in said]
 
@@ -206,7 +208,7 @@ def test_the_keyboard_alone_reaches_everything(page):
     tab.evaluate(SEND, ["run", run_of(opened, step=5000, previews=previews, loss=points, evaluations=points)])
     panel.locator("svg").focus()
     tab.keyboard.press("ArrowLeft")
-    assert panel.locator(".reading").text_content() == "noise-free, step 4500: 0.0002 · step 4500: 0.0002"
+    assert panel.locator(".reading").text_content() == "noise-free, step 4500: 0.0002 · smoothed, step 4500: 0.0002"
     tab.keyboard.press("Tab")
     assert "solid" in tab.evaluate("getComputedStyle(document.activeElement).outline")
     tab.keyboard.press("Enter")

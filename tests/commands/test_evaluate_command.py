@@ -114,7 +114,6 @@ def edits(folder: Path) -> Path:
         (["--embedding", "none.safetensors"], "The embedding file 'none.safetensors'"),
         (["--number", "0"], "--number is 0"),
         (["--resolution", "20"], "--resolution is 20"),
-        (["--demo"], "has no concept.json: --demo measures the drawn concepts"),
     ],
 )
 def test_a_mistake_ends_with_1_and_one_sentence(run, capsys, options, why):

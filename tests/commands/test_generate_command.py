@@ -41,7 +41,6 @@ def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_fold
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ([], "No model is given"),
         (["--model", "no-such-model"], "is no model folder"),
         (["--model", "MODEL", "--embedding", "none.safetensors"], "The embedding file"),
         (["--model", "MODEL", "--out", __file__], "test_generate_command.py"),

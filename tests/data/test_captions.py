@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ti_train.data.captions import decode
+from ti_train.data.captions import decode, write_caption
 from ti_train.data.dataset import find_pictures, read_pictures
 
 
@@ -114,3 +114,18 @@ def test_a_picture_that_the_table_does_not_name_is_told(folder):
 def test_entries_that_cannot_be_read_are_told_once(folder, name, content):
     (folder / name).write_text(content, encoding="utf-8")
     assert captions(folder) == (["toy"], [f"{name}: entry 2, 3, 4 has no valid 'file_name' and 'text' and is ignored."])
+
+
+# --- Writing --------------------------------------------------------------------
+
+
+def test_a_caption_that_is_written_is_read_back_as_one_line(folder):
+    assert write_caption(folder / "a.png", " großer\n roter Hund ") == "großer roter Hund"
+    assert captions(folder) == (["großer roter Hund"], [])
+
+
+def test_an_empty_caption_removes_the_file(folder):
+    write_caption(folder / "a.png", "toy")
+    assert write_caption(folder / "a.png", " \n") == ""
+    assert not (folder / "a.txt").exists()
+    assert write_caption(folder / "a.png", "") == "", "there is nothing to remove"

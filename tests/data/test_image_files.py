@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps, features
 
 from ti_train.data.dataset import find_pictures, read_pictures
+from ti_train.data.image_files import read_thumbnail
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -30,6 +31,31 @@ def why_skipped(path, resolution: int = 32) -> str:
 
 def colour_at(pixels: np.ndarray, x: int, y: int) -> list[int]:
     return pixels[y, x].tolist()
+
+
+# --- Thumbnails -----------------------------------------------------------------
+
+
+def test_a_thumbnail_is_small_upright_and_on_white(tmp_path):
+    picture = Image.new("RGBA", (400, 200), (*RED, 0))
+    picture.paste((*BLUE, 255), (0, 0, 200, 200))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3  # upside down
+    picture.save(tmp_path / "a.png", exif=exif)
+    small, alpha = read_thumbnail(tmp_path / "a.png", 100)
+    assert (small.mode, small.size) == ("RGB", (100, 50))
+    assert small.getpixel((20, 25)) == (255, 255, 255)
+    assert small.getpixel((80, 25)) == BLUE
+    assert (alpha.getpixel((10, 10)), alpha.getpixel((390, 10))) == (0, 255)
+
+
+def test_a_thumbnail_of_a_large_photo_is_decoded_small(tmp_path, monkeypatch):
+    Image.new("RGB", (1600, 800), RED).save(tmp_path / "a.jpg", "JPEG")
+    decoded = []
+    shrink = Image.Image.thumbnail
+    monkeypatch.setattr(Image.Image, "thumbnail", lambda image, size: (decoded.append(image.size), shrink(image, size)))
+    small, alpha = read_thumbnail(tmp_path / "a.jpg", 100)
+    assert (decoded, small.size, alpha) == ([(400, 200)], (100, 50), None)
 
 
 # --- Reading --------------------------------------------------------------------

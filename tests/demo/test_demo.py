@@ -12,10 +12,9 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+from demo.__main__ import main
 from demo.concepts import CONCEPTS, load
 from demo.measure import fidelity, pair_fidelity
-from ti_train.__main__ import main
-from ti_train.commands.model import DEMO
 from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures
 from ti_train.events import Done
 from ti_train.formats import load_embedding
@@ -28,6 +27,7 @@ from ti_train.training.loop import train
 
 MARGIN = 0.25  # by which the learnt word must beat its initial word
 PICTURES = 8
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,23 @@ def test_two_words_that_come_along_stand_side_by_side(host):
 
 def test_generate_renders_with_several_words_at_once(tmp_path, capsys):
     prompt = "a sketch of <teal-heart> beside <lime-star>"
-    assert main(["generate", "--demo", "--prompt", prompt, "--number", "1", "--out", str(tmp_path)]) == 0
+    assert main(["generate", "--prompt", prompt, "--number", "1", "--out", str(tmp_path)]) == 0
     assert Path(capsys.readouterr().out.strip()).is_file()
+
+
+def test_an_unknown_concept_is_told(capsys):
+    assert main(["--concept", "no-such"]) == 1
+    assert "There is no demo concept 'no-such'. There are: dusk-lines, fair-toy" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_learns_a_word_and_shows_it(tmp_path, capsys):
+    assert main(["--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "teal-heart.safetensors", "teal-heart.csv", "teal-heart-loss.png", "teal-heart-sheet.png"
+    }  # fmt: skip
+    assert f"-m demo generate --embedding {tmp_path / 'teal-heart.safetensors'}" in said
 
 
 def test_the_model_fits_into_ten_megabytes():

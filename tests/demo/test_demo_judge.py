@@ -9,13 +9,12 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+from demo.__main__ import main
 from demo.concepts import CONCEPTS, load, scenes
 from demo.grammar import TOY
 from demo.judge import EDITS, SHAPES, DrawnJudge, solid
 from demo.measure import fidelity, pixels, read, segment
 from demo.world import Artist, Figure, Scene, render
-from ti_train.__main__ import main
-from ti_train.commands.model import DEMO
 from ti_train.data.dataset import find_pictures
 from ti_train.errors import UserError
 from ti_train.evaluation.evaluate import EvaluationPrompts, Subject, evaluate, initial_words, training_pictures
@@ -24,6 +23,7 @@ from ti_train.evaluation.scores import Score
 from ti_train.formats import load_embedding
 from ti_train.hosts.diffusers.host import DiffusersHost
 
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 WORDS = sorted(path.stem for path in (DEMO / "words").glob("*.safetensors"))
 DUSK = CONCEPTS["dusk-lines"].truth
 
@@ -67,14 +67,12 @@ def test_a_shape_is_read_in_every_manner_of_drawing(shape, manner):
 
 
 def test_a_prompt_that_no_attribute_answers_is_told():
-    with pytest.raises(
-        UserError, match=r"--demo cannot measure 'a \* on Mars'. It measures: a photo of a \* on a navy"
-    ):
+    with pytest.raises(UserError, match=r"cannot measure 'a \* on Mars'. It measures: a photo of a \* on a navy"):
         judge("teal-heart").text_similarity(judge("teal-heart").pictures, "a * on Mars")
 
 
 def test_a_folder_that_is_no_drawn_concept_is_told(pictures):
-    with pytest.raises(UserError, match=r"has no concept\.json: --demo measures the drawn concepts"):
+    with pytest.raises(UserError, match=r"has no concept\.json: python -m demo evaluate measures the drawn ones"):
         DrawnJudge.load(pictures, [])
 
 
@@ -100,7 +98,7 @@ def test_the_command_measures_a_style(tmp_path, capsys):
     (tmp_path / "edits.txt").write_text("a moon in the style of *", encoding="utf-8")
     given = ["--embedding", DEMO / "words" / "dusk-lines.safetensors", "--images", DEMO / "concepts" / "dusk-lines"]
     given += ["--prompts", tmp_path / "edits.txt", "--out", tmp_path / "out", "--number", 2, "--steps", 4]
-    assert main(["evaluate", "--demo", *map(str, given)]) == 0
+    assert main(["evaluate", *map(str, given)]) == 0
     with (tmp_path / "out" / "evaluation.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["kind"]) for row in rows] == [

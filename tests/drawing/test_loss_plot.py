@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ti_train.drawing.loss_plot import loss_plot, smoothed
+from ti_train.drawing.loss_plot import loss_plot
 from ti_train.events import Step
 
 
@@ -60,8 +60,3 @@ def test_the_best_measure_is_marked():
 @pytest.mark.parametrize("title", ["my-cat", "Schlüssel", "猫"])
 def test_a_title_in_any_script(title):
     assert (drawn(LINE, title)[:40] < 200).any(-1).sum() > (drawn(LINE)[:40] < 200).any(-1).sum()
-
-
-def test_smoothing_starts_at_the_first_value_and_follows_slowly():
-    assert smoothed([(1, 1.0), (2, 0.0), (3, 0.0)]) == [(1, 1.0), (2, 0.9), (3, pytest.approx(0.81))]
-    assert smoothed([]) == []

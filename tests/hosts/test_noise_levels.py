@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ti_train.hosts.noise_levels import sigmas_of, timesteps_of
+from ti_train.hosts.noise_levels import network_input, sigmas_of, timesteps_of
 
 LEVELS = torch.tensor([0.5, 1.0, 2.0, 4.0])
 
@@ -27,3 +27,12 @@ def test_what_lies_between_or_beyond_has_the_next_place_that_there_is():
     assert places.tolist() == [0, 1, 2, 3]
     assert places.dtype == torch.int64
     assert torch.equal(places, torch.searchsorted(LEVELS, sigma).clamp_max(3))
+
+
+def test_the_networks_input_has_the_variance_of_clean_latents():
+    """Latents and noise of unit variance, each picture at its own level."""
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 2, 4, 64, 64, generator=generator)
+    sigma = torch.tensor([0.5, 14.0])
+    scaled = network_input(clean + sigma.view(2, 1, 1, 1) * noise, sigma)
+    assert torch.allclose(scaled.var(dim=(1, 2, 3)), torch.ones(2), atol=0.05)

@@ -2,35 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { clock, extent, nearest, path, scale, smoothed, thinned, ticks } from "./chart.js";
-
-const gapsOf = (steps) => steps.slice(1).map((step, i) => step - steps[i]);
-
-test("a long curve is thinned evenly and keeps its ends", () => {
-  const points = Array.from({ length: 10_001 }, (_, step) => [step, step / 2]);
-  const kept = thinned(points, 400);
-  assert.ok(kept.length <= 400 && kept.length > 150);
-  assert.deepEqual([kept[0], kept.at(-1)], [points[0], points.at(-1)]);
-  assert.equal(new Set(gapsOf(kept.slice(0, -1).map(([step]) => step))).size, 1);
-  assert.deepEqual(thinned(points.slice(0, 400), 400), points.slice(0, 400));
-});
-
-test("a curve that grows point by point never passes its limit, and its beginning stays as dense as the rest", () => {
-  let points = [];
-  for (let step = 0; step < 10_000; step++) {
-    points = thinned(points.concat([[step, 0]]), 400);
-    assert.ok(points.length <= 400);
-    assert.equal(points.at(-1)[0], step);
-  }
-  assert.ok(points.length > 150);
-  assert.ok(Math.max(...gapsOf(points.map(([step]) => step))) <= 64);
-});
-
-test("pictures are thinned by their steps, several of one step too", () => {
-  const pictures = [0, 0, 0, 10, 20, 30, 40].map((step, number) => ({ step, number }));
-  const kept = thinned(pictures, 4, ({ step }) => step);
-  assert.deepEqual(kept.map(({ number }) => number), [0, 4, 6]);
-});
+import { clock, extent, nearest, path, scale, ticks } from "./chart.js";
 
 test("the extent holds every value with a margin, for flat and for empty curves too", () => {
   const [low, high] = extent([[0, 0.2]], [[1, 0.4], [2, 0.3]]);
@@ -60,10 +32,6 @@ test("a path moves to the first point and draws to the others", () => {
   const same = (value) => value;
   assert.equal(path([[0, 1], [2, 3.25]], same, same), "M0.0,1.0L2.0,3.3");
   assert.equal(path([], same, same), "");
-});
-
-test("smoothing follows the weight", () => {
-  assert.deepEqual(smoothed([[1, 1], [2, 0]], 0.5), [[1, 1], [2, 0.5]]);
 });
 
 test("hovering finds the nearest step", () => {

@@ -26,6 +26,15 @@ def test_the_scripts_that_need_no_page(tmp_path):
     assert "pass 0" not in ran.stdout
 
 
+def test_types_and_lint():
+    """What `npm run check` says, where its tools are."""
+    npm = shutil.which("npm")
+    if npm is None or not (ROOT / "node_modules").is_dir():
+        pytest.skip("TypeScript and ESLint are not here: npm install --no-package-lock")
+    ran = subprocess.run([npm, "run", "check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_text_is_never_parsed_as_html(script):
     """Names, prompts and captions come from users and from files."""

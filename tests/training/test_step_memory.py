@@ -11,7 +11,7 @@ from devices.runner import on_card
 from ti_train.data.dataset import Dataset, Encoded
 from ti_train.events import Warning
 from ti_train.host import Size
-from ti_train.training import loop
+from ti_train.training import loop, steps
 from ti_train.training.config import TrainConfig
 from ti_train.training.step_memory import GIB, shortage, step_memory
 
@@ -90,7 +90,8 @@ def test_windows_is_told_before_the_first_step_and_what_would_fit():
 def test_a_run_says_so_before_its_first_step_and_has_the_host_make_room(host, dataset, settings, tmp_path, monkeypatch):
     room, training = [], host.training
     host.training = lambda *given: room.append(given) or training(*given)
-    monkeypatch.setattr(loop, "step_memory", lambda *_: 123)
+    for module in (loop, steps):
+        monkeypatch.setattr(module, "step_memory", lambda *_: 123)
     monkeypatch.setattr(loop, "shortage", lambda *_: ["short"])
     events = list(loop.train(host, dataset, settings(steps=1), tmp_path))
     assert events[0] == Warning("short")

@@ -1,16 +1,18 @@
-"""`evaluate`: measures likeness and editability, with CLIP or with the demo's own judge."""
+"""`evaluate`: measures likeness and editability."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ..data.dataset import find_pictures
+from ..embedding import Embedding
 from ..evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
 from ..evaluation.evaluate import (
     PAPERS_PROMPTS,
@@ -27,40 +29,69 @@ from .embedding_files import load_words
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
 
+if TYPE_CHECKING:
+    from ..hosts.diffusers.host import DiffusersHost
+
+Judging = Callable[[Sequence[Image.Image]], tuple[Judge, EvaluationPrompts]]  # from the training pictures
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("evaluate", help="measure likeness and editability as the paper does")
+    add_model_arguments(command)
+    add_arguments(command)
     add = command.add_argument
-    add_model_arguments(command, demo="the model that comes along; its drawn attributes measure in place of CLIP")
+    add("--style", action="store_true", help="the word is a style")
+    add("--clip-model", default=PAPERS_MODEL, help="a model of open_clip (default: %(default)s, the paper's)")
+    add("--clip-weights", default="", help="file with its weights, or the name that open_clip has for them")
+    command.set_defaults(run=run)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """All but the model's and the judge's."""
+    add = command.add_argument
     add("--embedding", type=Path, action="append", required=True, help="a learnt word (repeatable, to compare)")
     add("--images", type=Path, required=True, help="folder with the training pictures")
     add("--init", default="", help="the initial word, a reference (default: what the embedding files say)")
-    add("--style", action="store_true", help="the word is a style")
-    add("--prompts", type=Path, help="text file with an edit prompt a line, * being the word (default: the paper's)")
+    add(
+        "--prompts",
+        type=Path,
+        help="text file with an edit prompt a line, * being the word (default: the judge's own)",
+    )
     add("--number", type=int, default=64, help="samples a prompt (default: %(default)s)")
     add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
     add("--guidance", type=float, default=5.0, help="classifier-free guidance (default: %(default)s)")
     add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
     add("--seed", type=int, default=0, help="of the first sample (default: %(default)s)")
     add("--batch-size", type=int, default=4, help="samples made at once (default: %(default)s)")
-    add("--clip-model", default=PAPERS_MODEL, help="a model of open_clip (default: %(default)s, the paper's)")
-    add("--clip-weights", default="", help="file with its weights, or the name that open_clip has for them")
     add("--out", type=Path, default=Path("evaluation"), help="folder for samples and results (default: %(default)s)")
-    command.set_defaults(run=run)
 
 
 def run(a: argparse.Namespace) -> None:
-    from ..hosts.diffusers.ddim import sample_with_ddim
-
     embeddings = load_words(a.embedding)
-    clip = None if a.demo else Clip.load(a.clip_model, a.clip_weights)
+    clip = Clip.load(a.clip_model, a.clip_weights)
     files = find_pictures(a.images)
     host = load_model(a)
+
+    def in_clips_space(pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
+        return ClipJudge(clip.to(host.device), pictures), PAPERS_PROMPTS["style" if a.style else "object"]
+
+    measure(host, embeddings, files, in_clips_space, a)
+
+
+def measure(
+    host: DiffusersHost,
+    embeddings: Mapping[str, Embedding],
+    files: Sequence[Path],
+    judging: Judging,
+    a: argparse.Namespace,
+) -> None:
+    """Samples, and writes and prints the scores; `files` are the training pictures. Raises UserError and OSError."""
+    from ..hosts.diffusers.ddim import sample_with_ddim
+
     sample_with_ddim(host)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
     warnings: list[str] = []
-    pictures = training_pictures(files, sampling.side, warnings)
-    judge, prompts = in_clips_space(clip.to(host.device), pictures, a.style) if clip else drawn(a.images, pictures)
+    judge, prompts = judging(training_pictures(files, sampling.side, warnings))
     prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
     references = initial_words(embeddings.values(), a.init)
     if not references:
@@ -74,16 +105,3 @@ def run(a: argparse.Namespace) -> None:
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
     print(*write_scores(scores, settings, a.out), sep="\n")
-
-
-def in_clips_space(clip: Clip, pictures: Sequence[Image.Image], style: bool) -> tuple[Judge, EvaluationPrompts]:
-    """The paper's judge and prompts."""
-    return ClipJudge(clip, pictures), PAPERS_PROMPTS["style" if style else "object"]
-
-
-def drawn(folder: Path, pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
-    """The demo's judge and prompts. Raises UserError."""
-    from demo.judge import DrawnJudge
-
-    judge = DrawnJudge.load(folder, pictures)
-    return judge, judge.prompts

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from ..embedding import Embedding
 from ..evaluation.samples import Sampling
 from ..files import file_name
-from ..host import SampleRequest, Slot, Words
+from ..host import Host, SampleRequest, Slot, Words
 from ..prompts import parse
 from .embedding_files import load_words
-from .model import DEMO_WORDS, add_model_arguments, load_model, on_device
+from .model import add_model_arguments, load_model, on_device
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("generate", help="sample pictures with learnt words")
+    add_model_arguments(command)
+    add_arguments(command)
+    command.set_defaults(run=run)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """All but the model's."""
     add = command.add_argument
-    add_model_arguments(command, demo="the model and the words that come along")
     add("--embedding", type=Path, action="append", default=[], help="a learnt word (repeatable)")
     add("--prompt", required=True, help="a word is written <its-file-name>, and * when it is the only one")
     add("--negative", default="", help="what the pictures should not show")
@@ -27,12 +35,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
     add("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
     add("--out", type=Path, default=Path("."), help="folder for the pictures (default: this one)")
-    command.set_defaults(run=run)
 
 
 def run(a: argparse.Namespace) -> None:
-    embeddings = load_words(a.embedding or (DEMO_WORDS if a.demo else []))
-    host = load_model(a)
+    embeddings = load_words(a.embedding)
+    generate(load_model(a), embeddings, a)
+
+
+def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namespace) -> None:
+    """Writes a picture for each seed, and prints its path. Raises UserError and OSError."""
     words: Words = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
     prompt, negative = parse(a.prompt, words), parse(a.negative, words) or ("",)
     if a.embedding and not any(isinstance(piece, Slot) for piece in prompt):

@@ -7,25 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..embedding import Embedding
-from ..errors import UserError
 from ..host import Host, Vectors
 
 if TYPE_CHECKING:
     from ..hosts.diffusers.host import DiffusersHost
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
-DEMO_WORDS = sorted((DEMO / "words").glob("*.safetensors"))
 MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"
 DEVICE = "auto, cuda, mps, xpu or cpu (default: %(default)s)"
 
 
-def add_model_arguments(command: argparse.ArgumentParser, demo: str) -> None:
+def add_model_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--model", type=Path, help=MODEL)
+    add("--model", type=Path, required=True, help=MODEL)
     add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
-    add("--demo", action="store_true", help=demo)
     add("--device", default="auto", help=DEVICE)
 
 
@@ -33,11 +29,7 @@ def load_model(a: argparse.Namespace) -> DiffusersHost:
     """Raises UserError."""
     from ..hosts.diffusers.host import DiffusersHost
 
-    if a.model is None and not a.demo:
-        raise UserError(
-            "No model is given. Give --model with a checkpoint or folder, or --demo for the one that comes along."
-        )
-    return DiffusersHost.load(a.model or DEMO / "model", a.device, prediction=a.prediction_type)
+    return DiffusersHost.load(a.model, a.device, prediction=a.prediction_type)
 
 
 def on_device(embedding: Embedding, host: Host) -> Vectors:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..files import write_atomically
+
 TABLES = ("metadata.jsonl", "metadata.csv")
 
 
@@ -24,6 +26,16 @@ def caption_file(picture: Path) -> Path:
 def read_caption(file: Path) -> str:
     """One line of text. Raises OSError and UnicodeDecodeError."""
     return one_line(decode(file.read_bytes())[0])
+
+
+def write_caption(picture: Path, text: str) -> str:
+    """Writes the text file beside a picture, which an empty caption removes; returns the caption. Raises OSError."""
+    file, caption = caption_file(picture), one_line(text)
+    if caption:
+        write_atomically(file, caption.encode())
+    else:
+        file.unlink(missing_ok=True)
+    return caption
 
 
 def one_line(text: str) -> str:

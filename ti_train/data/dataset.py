@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import UserError
@@ -165,7 +166,7 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
 
 
 def _encode(host: Host, number: int, picture: Picture) -> Encoded:
-    pixels = torch.from_numpy(picture.pixels.copy())[None].permute(0, 3, 1, 2)
+    pixels = rearrange(torch.from_numpy(picture.pixels.copy()), "h w c -> 1 c h w")
     latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
     mean = latents.mean[0].float().cpu()
     variance = None if latents.log_variance is None else latents.log_variance[0].float().cpu()

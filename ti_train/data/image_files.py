@@ -46,6 +46,19 @@ def read_image(path: Path, resolution: int, warn: list[str]) -> tuple[Image.Imag
         return on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
 
 
+def read_thumbnail(path: Path, side: int) -> tuple[Image.Image, Image.Image | None]:
+    """A picture in RGB, at most side x side pixels, and its alpha channel in mode L where it has one, at its own size.
+
+    Raises UserError, and what is in DAMAGED.
+    """
+    with _opened(path) as file:
+        file.draft("RGB", (2 * side, 2 * side))  # a camera's JPEG is decoded at a fraction of its size
+        picture = upright(file)
+        small, alpha = on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
+    small.thumbnail((side, side))
+    return small, alpha
+
+
 def read_mask(path: Path) -> Image.Image:
     """A mask in mode L. Raises UserError."""
     try:

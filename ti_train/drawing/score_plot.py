@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from .colours import GRID, INK, MARK, PAPER
+from .axes import Axes, evenly, with_margin
+from .colours import INK, MARK, PAPER
 from .text import font, legible, write
 
 
@@ -26,47 +27,28 @@ Box = tuple[float, float, float, float]
 
 def score_plot(points: Sequence[Point], title: str, width: int = 900, height: int = 620) -> Image.Image:
     """Text similarity to the right, image similarity upwards; references hollow (Gal et al. 2022, figure 10)."""
-    left, top, right, bottom = 78, 50, width - 24, height - 56
-    low_x, high_x = with_margin([p.across for p in points])
-    low_y, high_y = with_margin([p.up for p in points])
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (right - left) * (x - low_x) / (high_x - low_x),
-            bottom - (bottom - top) * (y - low_y) / (high_y - low_y),
-        )
-
+    left, _, right, _ = box = (78, 50, width - 24, height - 56)
+    across, up = (with_margin(values, 0.15, 0.01) for values in ([p.across for p in points], [p.up for p in points]))
+    axes = Axes(across, up, box)
     picture = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(picture)
     write(pen, (left, 14), title, font(17))
-    for i in range(6):
-        x, y = low_x + (high_x - low_x) * i / 5, low_y + (high_y - low_y) * i / 5
-        across, up = place(x, y)
-        pen.line([(left, up), (right, up)], GRID)
-        pen.line([(across, top), (across, bottom)], GRID)
-        write(pen, (left - 8, up), f"{y:.3f}", font(13), anchor="rm")
-        write(pen, (across, bottom + 6), f"{x:.3f}", font(13), anchor="ma")
+    marks = [{value: f"{value:.3f}" for value in evenly(values)} for values in (across, up)]
+    axes.draw(pen, marks[0], marks[1], columns=True)
     write(pen, ((left + right) / 2, height - 26), "text similarity (editability)", font(13), anchor="ma")
     write(pen, (right, 18), "upwards: image similarity (likeness)", font(13), "#555555", "ra")
     taken: list[Box] = []
     for point in points:
-        x, y = place(point.across, point.up)
+        x, y = axes.place(point.across, point.up)
         fill, outline = (PAPER, MARK) if point.hollow else (INK, INK)
         pen.ellipse([x - 6, y - 6, x + 6, y + 6], fill, outline, 2)
         taken.append((x - 7, y - 7, x + 7, y + 7))
     for point, mark in zip(points, tuple(taken), strict=True):
         name = legible(point.label, font(14))
-        box = free_place(mark, font(14).getlength(name), (left, right), taken)
-        taken.append(box)
-        write(pen, (box[0], (box[1] + box[3]) / 2), name, font(14), anchor="lm")
+        label = free_place(mark, font(14).getlength(name), (left, right), taken)
+        taken.append(label)
+        write(pen, (label[0], (label[1] + label[3]) / 2), name, font(14), anchor="lm")
     return picture
-
-
-def with_margin(values: Sequence[float]) -> tuple[float, float]:
-    """A range that holds all values with room at its ends; never empty."""
-    low, high = min(values), max(values)
-    margin = max(0.15 * (high - low), 0.01)
-    return low - margin, high + margin
 
 
 def free_place(mark: Box, length: float, limits: tuple[float, float], taken: Sequence[Box]) -> Box:

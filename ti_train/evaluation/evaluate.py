@@ -6,8 +6,8 @@ the prompt without its placeholder. Either alone misleads: a word that copies it
 that means nothing in the second, so both are told, with two references beside them: the initial word (what the
 model knew before) and the training pictures themselves (what a perfect copy would score).
 
-Samples become files in samples.py, tables and the plot are made in scores.py. The judge is CLIP (clip.py); the demo has
-one of its own that reads the drawn attributes from the pixels (demo/judge.py).
+Samples become files in samples.py, tables and the plot are made in scores.py. The judge is CLIP (clip.py), or another
+that a caller brings.
 """
 
 from __future__ import annotations

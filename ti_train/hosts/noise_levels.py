@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor
 
 
@@ -17,3 +18,8 @@ def timesteps_of(sigma: Tensor, sigmas: Tensor) -> Tensor:
     Counted, since PyTorch 2.1 has no `searchsorted` for Apple's GPUs.
     """
     return (sigmas < sigma[:, None]).sum(dim=1).clamp_max(len(sigmas) - 1)
+
+
+def network_input(noisy: Tensor, sigma: Tensor) -> Tensor:
+    """x0 + sigma * noise, [B, C, h, w], scaled to the variance that the network knows (variance preserving)."""
+    return noisy / (1 + rearrange(sigma, "b -> b 1 1 1") ** 2).sqrt()

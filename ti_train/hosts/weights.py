@@ -16,6 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import UserError
+
+
+def does_not_fit(name: str, advice: str) -> UserError:
+    """What to raise where a host cannot have all of a model's weights where they compute; advice: whole sentences."""
+    return UserError(f"{name} does not fit into the GPU's memory whole, which training needs. {advice}")
+
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:

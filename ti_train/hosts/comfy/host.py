@@ -15,12 +15,14 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
+from ..families import resolution_of
 from ..weights import checkpointed
 from .placeholders import vocabulary, widths, with_words
 from .weights import load_whole, told_of_training, trainable_clip, trainable_model
@@ -35,7 +37,7 @@ class ComfyHost(Adapter):
         self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
-        resolution = resolution_of(self.model.model.model_config.unet_config, prediction)
+        resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
 
@@ -62,7 +64,7 @@ class ComfyHost(Adapter):
 
     def _latents(self, pictures: Tensor) -> Latents:
         """The VAE node's own encoding, which takes the mean of the distribution."""
-        encoded = self.vae.encode((pictures.movedim(1, -1) + 1) / 2)
+        encoded = self.vae.encode((rearrange(pictures, "b c h w -> b h w c") + 1) / 2)
         return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
     def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[dict[str, Any]]:
@@ -160,18 +162,9 @@ def prediction_of(sampling: Any) -> Prediction:
     raise UserError(f"The model's sampling ({names}) is not supported; eps, v and flow prediction are.")
 
 
-def resolution_of(unet_config: dict[str, Any], prediction: Prediction) -> int:
-    """Side in pixels of the pictures that a family was trained on, told by the width of its text.
-
-    512 for Stable Diffusion 1 and 2's base model, 768 for 2 with v-prediction, 1024 for XL and what came after.
-    """
-    width = unet_config.get("context_dim")
-    return 512 if width == 768 or (width == 1024 and prediction == "eps") else 768 if width == 1024 else 1024
-
-
 def from_x0(x0: Tensor, noisy: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """A denoised picture as the answer of the network that it came from, [B, C, h, w]."""
-    sigma = sigma.view(-1, 1, 1, 1)
+    sigma = rearrange(sigma, "b -> b 1 1 1")
     if prediction == "v":
         return (noisy / (sigma**2 + 1) - x0) * (sigma**2 + 1).sqrt() / sigma
     return (noisy - x0) / sigma

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
-from ..noise_levels import sigmas_of, timesteps_of
+from ..noise_levels import network_input, sigmas_of, timesteps_of
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond
@@ -111,8 +111,7 @@ class DiffusersHost(Adapter):
             return self.family.encode(prompts, words, sizes)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
-        timesteps = timesteps_of(sigma, self.sigmas)
-        scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
+        timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)
         text = cond["encoder_hidden_states"].to(self.dtype)
         given = cond | {"encoder_hidden_states": text}
         answer: Tensor = self.unet(scaled.to(self.dtype), timesteps, **given, return_dict=False)[0]

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from ...device import is_out_of_memory
 from ...errors import UserError
+from ..spelling import BYTES, END_OF_WORD
 from .checkpoint_file import FAMILIES, WANTED, Checkpoint
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -166,19 +167,13 @@ def clip_tokenizer(folder: Path) -> Any:
         raise UserError("A checkpoint file needs CLIP's vocabulary. Install it with: pip install open_clip_torch")
     with gzip.open(Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
-    letters = byte_letters()
-    words = [*letters, *(c + "</w>" for c in letters), *(merge.replace(" ", "") for merge in merges), START, END]
+    letters = [*BYTES, *(letter + END_OF_WORD for letter in BYTES)]
+    words = [*letters, *(merge.replace(" ", "") for merge in merges), START, END]
     with TemporaryDirectory() as place:
         Path(place, "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
         Path(place, "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         return CLIPTokenizer.from_pretrained(place, **settings)
-
-
-def byte_letters() -> list[str]:
-    """A printable letter for each byte, those that have one of their own first, as GPT-2's byte-level BPE has them."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
 @contextmanager

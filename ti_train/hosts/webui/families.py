@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Prediction
 
 ENCODERS = {(768,): ("clip_l",), (1024,): ("clip_h",), (768, 1280): ("clip_l", "clip_g")}  # by their widths
 
@@ -36,10 +35,3 @@ def refuse(model: Any) -> NoReturn:
         f"The loaded model ({type(model).__name__}) is none of Stable Diffusion 1, 2 and XL's base model, and in a "
         "WebUI only those can be trained. Choose a checkpoint of one of these families."
     )
-
-
-def resolution_of(widths: dict[str, int], prediction: Prediction) -> int:
-    """Side in pixels of the pictures that a family was trained on."""
-    if "clip_g" in widths:
-        return 1024
-    return 768 if "clip_h" in widths and prediction == "v" else 512

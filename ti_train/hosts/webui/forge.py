@@ -13,8 +13,8 @@ from modules import sd_models
 from modules.shared import opts
 from torch import Tensor
 
-from ...errors import UserError
 from ...host import Latents, Prompt, Size, Words
+from ..weights import does_not_fit
 from .families import refuse
 from .host import Condition, WebUIHost
 
@@ -40,9 +40,9 @@ class ForgeHost(WebUIHost):
         memory_management.load_models_gpu([self.unet, self.clip.patcher], memory)
         for loaded in memory_management.current_loaded_models:
             if loaded.model in (self.unet, self.clip.patcher) and loaded.model_accelerated:
-                raise UserError(
-                    f"{type(loaded.model.model).__name__} does not fit into the GPU's memory whole, which training "
-                    "needs. Close other programs, lower 'GPU Weights', or start the WebUI without its low-VRAM flags."
+                raise does_not_fit(
+                    type(loaded.model.model).__name__,
+                    "Close other programs, lower 'GPU Weights', or start the WebUI without its low-VRAM flags.",
                 )
 
     @contextmanager

@@ -19,12 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
-from ..noise_levels import timesteps_of
+from ..families import resolution_of
+from ..noise_levels import network_input, timesteps_of
 from ..spelling import readable
 from ..weights import checkpointed
-from .families import named_encoders, resolution_of, token_table
+from .families import named_encoders, token_table
 
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
@@ -58,7 +59,7 @@ class WebUIHost(Adapter):
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
         self.model = model
         widths = {name: int(token_table(part).shape[1]) for name, part in self.transformers.items()}
-        resolution = resolution_of(widths, PREDICTIONS[prediction])
+        resolution = resolution_of(sum(widths.values()), PREDICTIONS[prediction])
         super().__init__(device, widths, PREDICTIONS[prediction], sigmas, resolution)
         channels = int(self.network.input_blocks[0][0].weight.shape[1])
         if channels != CHANNELS:
@@ -105,6 +106,9 @@ class WebUIHost(Adapter):
         """Makes the words of the embeddings folder known to the next prompt, one that was asked before too."""
         self.read_folder()
         forget_conditions()
+
+    def give_back(self) -> None:
+        """Has the WebUI move the model's parts as it does without us; a later step takes them anew."""
 
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
@@ -169,16 +173,8 @@ class WebUIHost(Adapter):
     def _registered(self, words: Words) -> Iterator[dict[str, str]]:
         """The words in the WebUI's database, under names that are yielded, while the context lasts."""
         names = {word: PRIVATE + chr(ord("a") + number) for number, word in enumerate(words)}
-        limit = next(iter(self.encoders.values())).chunk_length
-        for word, vectors in words.items():
-            rows = [vectors[name] for name in self.encoders]
-            if len(rows[0]) > limit:
-                raise UserError(
-                    f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
-                    "Use fewer vectors."
-                )
-            embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], names[word])
-            embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
+        embeddings = [self._embedding(word, vectors, names[word]) for word, vectors in words.items()]
+        for embedding in embeddings:
             self.register(embedding)
         try:
             yield names
@@ -186,12 +182,24 @@ class WebUIHost(Adapter):
             for name in names.values():
                 self.unregister(name)
 
+    def _embedding(self, word: str, vectors: Vectors, name: str) -> Any:
+        """The WebUI's own. Raises UserError where it cannot take so many vectors."""
+        rows = [vectors[encoder] for encoder in self.encoders]
+        limit = next(iter(self.encoders.values())).chunk_length
+        if len(rows[0]) > limit:
+            raise UserError(
+                f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
+                "Use fewer vectors."
+            )
+        embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], name)
+        embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
+        return embedding
+
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[Condition]) -> Tensor:
         if len({part.context.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked
             singles = zip(noisy.split(1), sigma.split(1), cond, strict=True)
             return torch.cat([self._predict(n, s, [c]) for n, s, c in singles])
-        timesteps = timesteps_of(sigma, self.sigmas)
-        scaled = noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt()
+        timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)
         vectors = [part.vector for part in cond if part.vector is not None]
         with self.precision():
             context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None

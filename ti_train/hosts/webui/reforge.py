@@ -11,8 +11,8 @@ from modules import sd_hijack, shared
 from modules_forge import forge_clip
 from torch import Tensor
 
-from ...errors import UserError
 from ...host import Latents
+from ..weights import does_not_fit
 from .host import WebUIHost
 
 
@@ -33,9 +33,9 @@ class ReForgeHost(WebUIHost):
         model_management.load_models_gpu([self.unet, self.clip.patcher], memory, force_full_load=True)
         for patcher in (self.unet, self.clip.patcher):
             if getattr(patcher.model, "model_lowvram", False):
-                raise UserError(
-                    f"{type(patcher.model).__name__} does not fit into the GPU's memory whole, which training needs. "
-                    "Close other programs, or start the WebUI without its low-VRAM flags."
+                raise does_not_fit(
+                    type(patcher.model).__name__,
+                    "Close other programs, or start the WebUI without its low-VRAM flags.",
                 )
 
     @contextmanager

@@ -1,11 +1,11 @@
-"""What is kept of a long run for ComfyUI's page."""
+"""What is kept of a long run for its charts."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.page.thinned import Thinned
+from ti_train.drawing.thinned import Thinned
 
 
 @given(st.integers(0, 3000), st.integers(1, 20).map(lambda half: 2 * half))
@@ -27,3 +27,16 @@ def test_all_are_kept_while_they_are_few():
     for item in "abcd":
         thinned.add(item)
     assert list(thinned) == list("abcd")
+
+
+@given(st.lists(st.integers(0, 30), max_size=60))
+def test_whoever_applies_the_changes_has_the_whole_sequence(added):
+    """As a page does that hears of some items at a time."""
+    thinned, copy, item = Thinned[int](8), [], 0
+    for count in added:
+        for _ in range(count):
+            thinned.add(item)
+            item += 1
+        start, items = thinned.changes()
+        copy = copy[:start] + items
+        assert copy == list(thinned)

@@ -8,13 +8,12 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..ti_train.embedding import Embedding
-from ..ti_train.errors import UserError
-from ..ti_train.formats import load_embedding, read_word
-from ..ti_train.hosts.comfy.placeholders import widths, with_words
-from .files import embedding_files
-from .sockets import CATEGORY, EmbeddingSocket
-from .training_images import digest
+from ...ti_train.embedding import Embedding
+from ...ti_train.errors import UserError
+from ...ti_train.formats import load_embedding, read_word
+from ...ti_train.hosts.comfy.placeholders import widths, with_words
+from ..files import digest, embedding_files
+from ..sockets import CATEGORY, EmbeddingSocket
 
 NONE = "none"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..ti_train.embedding import MERGES, Embedding, merge
-from .files import embedding_files
-from .load_embedding import NONE, LoadEmbedding, read_embedding
-from .sockets import CATEGORY, EmbeddingSocket
+from ...ti_train.embedding import MERGES, Embedding, merge
+from ..files import embedding_files
+from ..sockets import CATEGORY, EmbeddingSocket
+from .load import NONE, LoadEmbedding, read_embedding
 
 
 class MergeEmbeddings(io.ComfyNode):

@@ -15,6 +15,7 @@ class Thinned(Generic[Kept]):
         self.most, self.stride, self.seen = most, 1, 0
         self.kept: list[Kept] = []
         self.latest: list[Kept] = []
+        self.settled = 0  # items at the beginning that are as changes() told them
 
     def add(self, item: Kept) -> None:
         due = self.seen % self.stride == 0
@@ -24,6 +25,12 @@ class Thinned(Generic[Kept]):
         if len(self.kept) > self.most:
             del self.kept[1::2]
             self.stride *= 2
+            self.settled = 0
+
+    def changes(self) -> tuple[int, list[Kept]]:
+        """The place from which on the sequence has changed since the last call, and its items from there."""
+        start, self.settled = self.settled, len(self.kept)
+        return start, list(self)[start:]
 
     def __iter__(self) -> Iterator[Kept]:
         return iter(self.kept + self.latest)

@@ -1,0 +1,107 @@
+"""The embedded model's command line: learns a word on it, samples with it, and measures words on it.
+
+python -m demo              learns one of demo/concepts, in about a minute
+python -m demo generate     samples pictures with the embedded words
+python -m demo evaluate     measures a word, the drawn attributes read from the pixels in place of CLIP
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+import ti_train.__main__ as command_line
+from ti_train.commands import evaluate, generate
+from ti_train.commands.embedding_files import load_words
+from ti_train.commands.model import on_device
+from ti_train.commands.train import learn
+from ti_train.data.dataset import find_pictures
+from ti_train.errors import UserError
+from ti_train.evaluation.evaluate import EvaluationPrompts, Judge
+from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.training.config import TrainConfig
+from ti_train.training.initial_vectors import starting_vectors
+
+from .concepts import Concept, load
+from .judge import DrawnJudge
+from .showcase import show
+
+HERE = Path(__file__).resolve().parent
+MODEL, CONCEPTS = HERE / "model", HERE / "concepts"
+WORDS = sorted((HERE / "words").glob("*.safetensors"))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m demo", description="Without a command: learns a word on the embedded model, in about a minute."
+    )
+    add = top.add_argument
+    add("--concept", default="teal-heart", help="a folder of demo/concepts (default: %(default)s)")
+    add("--out", type=Path, default=Path("demo-output"), help="folder for the results (default: %(default)s)")
+    top.set_defaults(run=run)
+    commands = top.add_subparsers()
+    command = commands.add_parser("generate", help="sample pictures with the embedded words, or others")
+    generate.add_arguments(command)
+    command.set_defaults(run=run_generate)
+    command = commands.add_parser("evaluate", help="measure likeness and editability; the pixels tell, not CLIP")
+    evaluate.add_arguments(command)
+    command.set_defaults(run=run_evaluate)
+    return top
+
+
+def run_generate(a: argparse.Namespace) -> None:
+    generate.generate(DiffusersHost.load(MODEL), load_words(a.embedding or WORDS), a)
+
+
+def run_evaluate(a: argparse.Namespace) -> None:
+    def drawn(pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
+        judge = DrawnJudge.load(a.images, pictures)
+        return judge, judge.prompts
+
+    evaluate.measure(DiffusersHost.load(MODEL), load_words(a.embedding), find_pictures(a.images), drawn, a)
+
+
+def run(a: argparse.Namespace) -> None:
+    """Learns a concept, and shows what its word does. Raises UserError and OSError."""
+    concept, folder = find_concept(a.concept), CONCEPTS / a.concept
+    host = DiffusersHost.load(MODEL)
+    preset = "Style" if concept.kind == "style" else "Balanced"
+    config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
+    done = learn(host, {folder: 1}, config, a.out)
+    words = {name: on_device(embedding, host) for name, embedding in load_words(WORDS).items()}
+    companion = next(name for name in words if name != concept.name and find_concept(name).kind == "object")
+    start, _ = starting_vectors(host, config)
+    result = show(host, concept, folder, start, on_device(done.embedding, host), companion, words)
+    sheet = a.out / f"{concept.name}-sheet.png"
+    result.sheet.save(sheet)
+    print(f"Learnt: '{concept.name}' ({concept.kind}) from the pictures in {folder}; see {sheet}")
+    print(
+        f"How well: {result.after:.0%} of it is seen in new pictures, where its initial word '{concept.init}' shows "
+        f"{result.before:.0%}; {result.edited:.0%} of the edits show (read from the pixels)."
+    )
+    example = "a heart in the style of *" if concept.kind == "style" else "a sketch of a *"
+    print(
+        f'How to use it: {sys.executable} -m demo generate --embedding {done.path} --prompt "{example}"; '
+        "in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/."
+    )
+
+
+def find_concept(name: str) -> Concept:
+    """Raises UserError."""
+    file = CONCEPTS / name / "concept.json"
+    if not file.is_file():
+        there = ", ".join(sorted(path.parent.name for path in CONCEPTS.glob("*/concept.json")))
+        raise UserError(f"There is no demo concept '{name}'. There are: {there}.")
+    return load(file)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command_line.run(parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

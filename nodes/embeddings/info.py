@@ -1,0 +1,67 @@
+"""Embedding Info: what a word is like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...ti_train.describe import describe
+from ...ti_train.drawing.card import card
+from ...ti_train.embedding import Embedding
+from ...ti_train.formats import read_word
+from ...ti_train.hosts.comfy.placeholders import vocabulary, widths
+from ..files import embedding_files
+from ..sockets import CATEGORY, EmbeddingSocket
+from ..tensors import to_batch
+from .load import NONE, LoadEmbedding, embedding_path
+
+
+class EmbeddingInfo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TITrain_EmbeddingInfo",
+            display_name="Embedding Info",
+            category=CATEGORY,
+            description="What a word is: the nearest words of the model, the lengths of its vectors, its origin.",
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder whose words the learnt one is compared with."),
+                io.Combo.Input(
+                    "embedding_name",
+                    options=[NONE, *embedding_files()],
+                    default=NONE,
+                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
+                ),
+                EmbeddingSocket.Input(
+                    "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
+                ),
+                io.String.Input(
+                    "word",
+                    default="",
+                    optional=True,
+                    tooltip="Which word, where the file holds several, as a LoRA may. Left empty there, the error "
+                    "lists them.",
+                ),
+            ],
+            outputs=[
+                io.String.Output("text", display_name="text", tooltip="All of it, as text."),
+                io.Image.Output("image", display_name="image", tooltip="The same as a picture."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding_name: str = NONE, **_: Any) -> str:
+        return str(LoadEmbedding.fingerprint_inputs(embedding_name))
+
+    @classmethod
+    def execute(
+        cls, clip: Any, embedding_name: str, embedding: Embedding | None = None, word: str = ""
+    ) -> io.NodeOutput:
+        reading = None if embedding else read_word(embedding_path(embedding_name), word=word.strip())
+        shown = reading.embedding if reading else embedding
+        vectors = shown.fitted_to(widths(clip))
+        text = describe(shown, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors})
+        text += f"\nfile: {reading.layout}" if reading else ""
+        return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

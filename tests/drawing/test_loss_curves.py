@@ -1,0 +1,42 @@
+"""The points that every chart of a loss draws."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ti_train.drawing.loss_curves import POINTS, LossCurves
+from ti_train.events import Step
+
+
+def step(number: int, loss: float | None = None, evaluation: float | None = None) -> Step:
+    return Step(number, loss, evaluation, 0.005, 0.4, 0.9, number / 10)
+
+
+def test_the_steps_loss_is_smoothed_from_its_first_value_on():
+    curves = LossCurves([step(1, 1.0), step(2, 0.0), step(3, 0.0)])
+    assert list(curves.loss) == [(1, 1.0), (2, 0.9), (3, pytest.approx(0.81))]
+
+
+def test_the_noise_free_loss_is_left_as_it_is():
+    curves = LossCurves([step(0, None, 0.5), step(1, 0.3), step(2, 0.3, 0.4)])
+    assert list(curves.evaluations) == [(0, 0.5), (2, 0.4)]
+
+
+def test_the_best_is_the_lowest_of_a_word_that_has_learnt_something():
+    assert LossCurves([step(0, None, 0.1)]).best is None
+    assert LossCurves([step(0, None, 0.1), step(5, 1, 0.4), step(10, 1, 0.3), step(15, 1, 0.3)]).best == (10, 0.3)
+
+
+def test_a_loss_that_is_no_number_leaves_no_mark():
+    odd = [step(1, math.nan, math.nan), step(2, math.inf, -math.inf)]
+    curves = LossCurves([*odd, step(3, 0.5, 0.4), *odd])
+    assert (list(curves.loss), list(curves.evaluations), curves.best) == ([(3, 0.5)], [(3, 0.4)], (3, 0.4))
+
+
+def test_a_long_run_has_few_points_and_its_last_one_is_the_last_step():
+    curves = LossCurves(step(number, 0.5, 0.4) for number in range(1, 5001))
+    for points in (list(curves.loss), list(curves.evaluations)):
+        assert POINTS / 2 < len(points) <= POINTS + 1
+        assert points[-1][0] == 5000

@@ -1,0 +1,58 @@
+"""The axes of a chart: where values lie in pixels, and their grid and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import ImageDraw
+
+from .colours import GRID
+from .text import font, write
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Two ranges of values, and the box that they fill: left, top, right and bottom in pixels, top above bottom."""
+
+    across: Range
+    up: Range
+    box: tuple[float, float, float, float]
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point is drawn."""
+        left, top, right, bottom = self.box
+        return (
+            left + (right - left) * (x - self.across[0]) / (self.across[1] - self.across[0]),
+            bottom - (bottom - top) * (y - self.up[0]) / (self.up[1] - self.up[0]),
+        )
+
+    def draw(
+        self, pen: ImageDraw.ImageDraw, across: Mapping[float, str], up: Mapping[float, str], columns: bool = False
+    ) -> None:
+        """Writes numbers beside the axes, with a line of the grid for each `up`, and of `across` with `columns`."""
+        left, top, right, bottom = self.box
+        for value, text in up.items():
+            _, y = self.place(0, value)
+            pen.line([(left, y), (right, y)], GRID)
+            write(pen, (left - 8, y), text, font(13), anchor="rm")
+        for value, text in across.items():
+            x, _ = self.place(value, 0)
+            if columns:
+                pen.line([(x, top), (x, bottom)], GRID)
+            write(pen, (x, bottom + 6), text, font(13), anchor="ma")
+
+
+def evenly(values: Range, count: int = 6) -> list[float]:
+    """Values of a range, its ends among them."""
+    low, high = values
+    return [low + (high - low) * i / (count - 1) for i in range(count)]
+
+
+def with_margin(values: Sequence[float], part: float, least: float) -> Range:
+    """A range that holds all values, with a margin of a part of their range, or of `least` above 0."""
+    low, high = min(values), max(values)
+    margin = max(part * (high - low), least)
+    return low - margin, high + margin

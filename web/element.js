@@ -1,0 +1,51 @@
+// Making elements of the page; text is only ever text.
+
+/** @typedef {Record<string, any>} Attributes listeners by on... names; undefined and false leave an attribute out */
+
+/**
+ * An element of HTML with attributes and children.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} [attributes]
+ * @param {...(Node | string)} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  fill(made, attributes, children);
+  return made;
+}
+
+/**
+ * The same of SVG.
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} [attributes]
+ * @param {...(Node | string)} children
+ * @returns {SVGElementTagNameMap[Tag]}
+ */
+export function svgElement(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  fill(made, attributes, children);
+  return made;
+}
+
+/** @param {Element} made @param {Attributes} attributes @param {(Node | string)[]} children */
+function fill(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+}
+
+/** A picture over the whole page; a click, Escape or Enter closes it. @param {string} src @param {string} title */
+export function enlarged(src, title) {
+  const dialog = element("dialog", { class: "ti-train-enlarged", "aria-label": title });
+  dialog.append(element("img", { src, alt: title }), element("p", {}, title));
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", (event) => event.stopPropagation());
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}

@@ -1,0 +1,108 @@
+// The chart of a run's losses, which can be read with the pointer and with the arrow keys.
+
+import { extent, nearest, path, scale, ticks } from "./chart.js";
+import { element, svgElement } from "./element.js";
+import { text } from "./text.js";
+
+/** @typedef {import("./run.js").Run} Run */
+/** @typedef {import("./chart.js").Point} Point */
+
+export const HEIGHT = 120; // pixels, the least
+const WIDTH = 340; // until it is laid out
+const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // around the curves
+
+export class LossChart {
+  constructor() {
+    this.element = element("div", { class: "ti-train-chart" });
+    this.drawn = { width: 0, height: 0 };
+    /** @type {Run | null} */
+    this.run = null;
+    /** @type {number | null} the step whose values are shown */
+    this.reading = null;
+    /** @type {{cursor: SVGLineElement, reading: SVGTextElement, x: import("./chart.js").Scale, middle: number} | null} */
+    this.cursor = null;
+  }
+
+  /** @param {Run} run */
+  show(run) {
+    this.run = run;
+    this.draw();
+  }
+
+  /** Draws anew at another size. */
+  fit() {
+    const { clientWidth, clientHeight } = this.element;
+    if (clientWidth !== this.drawn.width || clientHeight !== this.drawn.height) this.draw();
+  }
+
+  draw() {
+    if (!this.run) return;
+    const { loss, evaluations, steps, best } = this.run;
+    this.drawn = { width: this.element.clientWidth, height: this.element.clientHeight };
+    const width = this.drawn.width || WIDTH;
+    const height = this.drawn.height || HEIGHT;
+    const [low, high] = extent(loss, evaluations);
+    const x = scale(0, steps, LEFT, width - RIGHT);
+    const y = scale(low, high, height - BOTTOM, TOP);
+    const svg = svgElement("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img" });
+    svg.append(svgElement("title", {}, text("chart")));
+    for (const value of ticks(low, high, 4)) {
+      svg.append(svgElement("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
+      svg.append(svgElement("text", { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, String(value)));
+    }
+    for (const step of ticks(0, steps, Math.min(4, Math.ceil(width / 80))).filter(Number.isInteger)) {
+      svg.append(svgElement("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
+    }
+    svg.append(svgElement("path", { class: "noisy", d: path(loss, x, y) }));
+    svg.append(svgElement("path", { class: "measured", d: path(evaluations, x, y) }));
+    if (best) svg.append(svgElement("circle", { class: "best", cx: x(best[0]), cy: y(best[1]), r: 4 }));
+    const cursor = svgElement("line", { class: "cursor", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
+    const reading = svgElement("text", { class: "reading", y: TOP + 8 });
+    svg.append(cursor, reading);
+    this.listen(svg, width);
+    this.cursor = { cursor, reading, x, middle: width / 2 };
+    const focused = this.element.contains(document.activeElement);
+    this.element.replaceChildren(svg);
+    if (focused) svg.focus({ preventScroll: true });
+    this.read(this.reading);
+  }
+
+  /** @param {SVGSVGElement} svg @param {number} width */
+  listen(svg, width) {
+    svg.addEventListener("pointermove", (event) => {
+      const box = svg.getBoundingClientRect();
+      const part = (((event.clientX - box.left) / box.width) * width - LEFT) / (width - RIGHT - LEFT);
+      this.read(part * (this.run?.steps ?? 0));
+    });
+    svg.addEventListener("pointerleave", () => this.read(null));
+    svg.addEventListener("blur", () => this.read(null));
+    svg.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!by || !this.run) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.read((this.reading ?? this.run.step) + by * Math.max(1, Math.round(this.run.steps / 40)));
+    });
+  }
+
+  /** Shows the values at a step; null: none. @param {number | null} step */
+  read(step) {
+    if (!this.cursor || !this.run) return;
+    const { cursor, reading, x, middle } = this.cursor;
+    const { loss, evaluations, steps } = this.run;
+    this.reading = step;
+    cursor.setAttribute("visibility", step == null || !evaluations.length ? "hidden" : "visible");
+    reading.textContent = "";
+    if (step == null || !evaluations.length) return;
+    this.reading = Math.min(steps, Math.max(0, Math.round(step)));
+    const measured = nearest(evaluations, this.reading);
+    const said = (/** @type {Point} */ [step, value]) => ({ step, loss: value.toFixed(4) });
+    const noisy = loss.length ? ` · ${text("reading.step", said(nearest(loss, this.reading)))}` : "";
+    const at = x(measured[0]);
+    cursor.setAttribute("x1", String(at));
+    cursor.setAttribute("x2", String(at));
+    reading.textContent = text("reading.measured", said(measured)) + noisy;
+    reading.setAttribute("x", String(at > middle ? at - 5 : at + 5));
+    reading.setAttribute("text-anchor", at > middle ? "end" : "start");
+  }
+}
