@@ -36,7 +36,7 @@ def template_files() -> dict[str, Path]:
     """The template files by their names, ending included."""
     folder_paths.add_model_folder_path(TEMPLATES, str(Path(folder_paths.models_dir) / TEMPLATES))
     names = (name for name in folder_paths.get_filename_list(TEMPLATES) if name.lower().endswith(".txt"))
-    return {name: Path(folder_paths.get_full_path(TEMPLATES, name)) for name in names}
+    return {name: Path(path) for name in names if (path := folder_paths.get_full_path(TEMPLATES, name))}
 
 
 def embedding_files() -> list[str]:

@@ -40,7 +40,7 @@ TRAINING_OPTIONS = {
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # what is true of an input only
     "name": " In prompts write embedding:name.",
-    "initial_text": " The file is one of the embeddings folder.",
+    "initial_text": " Files: in models/embeddings.",
     "templates": " With captions where they are connected. Files: in models/textual_inversion_templates.",
     "learning_rate": " A text is given in Training Options.",
     "learning_rates": " Overrides the learning_rate of Train Embedding.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from typing import Any
 
 import gradio as gr
 
+from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import WORD
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP
@@ -41,7 +43,7 @@ def field_of(name: str, more_choices: tuple[str, ...] = (), **further: Any) -> A
 
 def few(widget: Widget) -> bool:
     """Whether a slider can show the values apart."""
-    return widget.most is not None and (widget.most - widget.least) / widget.step <= 100
+    return (widget.most or math.inf) - (widget.least or 0) <= 100 * widget.step
 
 
 def heading(words: str) -> None:
@@ -178,7 +180,7 @@ def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
         raise UserError(f"A field has a value that cannot be: {error}") from None
 
 
-def show_folder(folder: str, mask: str) -> tuple[Any, Any, str]:
+def show_folder(folder: str, mask: Source) -> tuple[Any, Any, str]:
     if not folder:
         return gr.update(visible=False), [], ""
     try:
@@ -189,7 +191,7 @@ def show_folder(folder: str, mask: str) -> tuple[Any, Any, str]:
     return gallery, found.captions, chart.pictures_note(found)
 
 
-def upload_pictures(files: list[Any], name: str, chosen: str, mask: str) -> tuple[Any, ...]:
+def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source) -> tuple[Any, ...]:
     try:
         folder = pictures.uploaded(files, name, chosen)
     except UserError as error:
@@ -197,7 +199,7 @@ def upload_pictures(files: list[Any], name: str, chosen: str, mask: str) -> tupl
     return gr.update(choices=folders.picture_folders(), value=folder), *show_folder(folder, mask)
 
 
-def save_captions(folder: str, rows: list[list[str]], mask: str) -> tuple[str, str]:
+def save_captions(folder: str, rows: list[list[str]], mask: Source) -> tuple[str, str]:
     try:
         count = pictures.write_captions(folder, rows)
         return chart.written(f"{count} caption(s) written."), chart.pictures_note(pictures.shown(folder, mask))
@@ -208,4 +210,5 @@ def save_captions(folder: str, rows: list[list[str]], mask: str) -> tuple[str, s
 def from_txt2img(name: str, prompt: str, negative: str, seed: float) -> tuple[str, str, int]:
     """The page puts the values of the txt2img tab in the place of the fields'; the word's name becomes *."""
     word = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-    return *(word.sub(WORD, " ".join(text.split())) for text in (prompt, negative)), int(seed)
+    prompt, negative = (word.sub(WORD, " ".join(text.split())) for text in (prompt, negative))
+    return prompt, negative, int(seed)

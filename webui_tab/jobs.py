@@ -162,6 +162,7 @@ def _train(job: Job) -> None:
         job.messages += _kept(job.session)
         raise StopTraining from None
     finally:
+        host.give_back()
         if job.file.exists():
             host.reread_words()
 

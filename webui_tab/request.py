@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, create_model
 
@@ -78,7 +78,10 @@ class RunRequest(BaseModel):
 def field_of(option: Option) -> tuple[Any, Any]:
     """Type and field of an option in a model of pydantic's. null leaves it to the preset."""
     numbers = {"ge": option.least, "le": option.most} if option.kind in ("int", "float") else {}
-    field = {"description": option.described("null = preset", "null") + NOTES.get(option.name, ""), **numbers}
+    field: dict[str, Any] = {
+        "description": option.described("null = preset", "null") + NOTES.get(option.name, ""),
+        **numbers,
+    }
     if option.presets or option.default is None:
         return option.type | None, Field(default=None, **field)
     if option.kind == "lines":
@@ -88,4 +91,9 @@ def field_of(option: Option) -> tuple[Any, Any]:
 
 
 OFFERED = tuple(name for name in OPTIONS if name not in NOT_OFFERED)
-TrainRequest = create_model("TrainRequest", __base__=RunRequest, **{name: field_of(OPTIONS[name]) for name in OFFERED})
+if TYPE_CHECKING:
+    TrainRequest = RunRequest  # no checker knows a model that is made at run time
+else:
+    TrainRequest = create_model(
+        "TrainRequest", __base__=RunRequest, **{name: field_of(OPTIONS[name]) for name in OFFERED}
+    )

@@ -264,7 +264,7 @@ def test_mask_files_and_transparency(server):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a/b"}, "has a character that file names cannot have"),
+        ({"name": "a/b"}, "contains a character that file names must not have"),
         ({"initial_text": " "}, "init is empty"),
         ({"name": "con"}, "reserved on Windows"),
     ],

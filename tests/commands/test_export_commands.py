@@ -68,7 +68,7 @@ def test_merging(words, tmp_path, capsys):
         (["convert", "ONE", "OUT.pt", "--to", "png"], "png is written as .png"),
         (["convert", "ONE", "ONE"], "exists. Choose another name, or give --overwrite"),
         (["convert", "ONE", "OUT/none/x.pt"], "There is no folder"),
-        (["convert", "ONE", "OUT.pt", "--name", "a/b"], "has a character that file names cannot have"),
+        (["convert", "ONE", "OUT.pt", "--name", "a/b"], "contains a character that file names must not have"),
         (["convert", "none.pt", "OUT.pt"], "The embedding file 'none.pt'"),
         (["convert", "ONE", "OUT.pt", "--word", "dog"], "holds no word 'dog'"),
         (["merge", "ONE", "TWO", "OUT.pt", "--how", "sum"], "The words have 1 and 2 vectors"),

@@ -130,9 +130,9 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
     ("options", "why"),
     [
         (["--steps", "0"], "steps is 0; it must be at least 1"),
-        (["--name", "a/b"], "has a character that file names cannot have"),
+        (["--name", "a/b"], "contains a character that file names must not have"),
         (["--lr", "fast"], "cannot be read at 'fast'"),
-        (["--images", "no-such-folder"], "There is no folder 'no-such-folder'"),
+        (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
         (["--model", "no-such-model"], "'no-such-model' is no model folder"),
         (["--resume"], "There is nothing to resume"),
         (["--device", "cuda:99x"], "The device 'cuda:99x' is not there"),

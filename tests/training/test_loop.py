@@ -574,7 +574,7 @@ def test_a_preview_that_does_not_fit_is_left_out_and_told(host, dataset, setting
         ({"init": "zebra"}, "The initial text 'zebra' has no tokens"),
         ({"init": "none.safetensors"}, "The embedding file 'none.safetensors'"),
         ({"num_vectors": 19}, "The prompt does not fit"),
-        ({"templates": "none.txt"}, "Templates 'none.txt' are neither"),
+        ({"templates": "none.txt"}, "The templates 'none.txt' are neither"),
     ],
 )
 def test_it_is_told_before_anything_is_written(host, dataset, settings, tmp_path, given, why):
@@ -598,7 +598,7 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
     [
         ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder wants {WIDTH}"),
         ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Give 3"),
-        ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 words"),
+        ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 embeddings"),
         ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "NaN or infinite"),
     ],
 )

@@ -49,12 +49,14 @@ def hub() -> Path:
     return CACHE / "hub"
 
 
-def start(webui: Path, checkpoint: Path, hub: Path, base: Path, flags: tuple[str, ...] = ()) -> Server:
+def start(
+    webui: Path, checkpoint: Path, hub: Path, base: Path, flags: tuple[str, ...] = (), card: float | None = None
+) -> Server:
     (base / "models" / "Stable-diffusion").mkdir(parents=True)
     for file in (checkpoint, checkpoint.with_suffix(".yaml")):
         if file.exists():
             (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
-    return Server(webui, base, hub, flags)
+    return Server(webui, base, hub, flags, card=card)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,12 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from jobs_over_http import API, QUICK, begin, learn, status, until, vectors, write_toys
+from PIL import Image
 from safetensors import safe_open
 from webui_server import RefusedError, Server
 
@@ -20,46 +19,11 @@ from ti_train.embedding import Embedding
 from ti_train.formats import config_of, layout_for, load_embedding, save_embedding, write_embedding
 
 pytestmark = pytest.mark.slow
-API = "/ti-train/v1"
-QUICK = {"init": "toy", "pictures": "toys", "steps": 3, "batch_size": 1, "resolution": 64}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def toys(server):
-    folder = server.base / "ti-train" / "pictures" / "toys"
-    folder.mkdir(parents=True)
-    for name, colour, size in (("blue", (40, 60, 200), (64, 64)), ("red", (200, 40, 40), (80, 64))):
-        picture = Image.new("RGB", size, (230, 230, 220))
-        ImageDraw.Draw(picture).ellipse([12, 8, 52, 48], fill=colour)
-        picture.save(folder / f"{name}.png")
-
-
-def status(server: Server, job: str, history: bool = False) -> dict[str, Any]:
-    return server.get(f"{API}/status?id={quote(job)}&history={history}")
-
-
-def begin(server: Server, **settings: Any) -> str:
-    return str(server.post(f"{API}/train", QUICK | settings)["id"])
-
-
-def until(server: Server, job: str, *states: str, step: int = 0) -> dict[str, Any]:
-    """Waits for one of the states, at a step or later."""
-    deadline = time.monotonic() + 900
-    while time.monotonic() < deadline:
-        now = status(server, job)
-        if now["state"] in states and now["step"] >= step:
-            return now
-        assert now["state"] in ("queued", "running"), now
-        time.sleep(0.1)
-    raise TimeoutError(f"{now}\n{server.said()[-3000:]}")
-
-
-def learn(server: Server, **settings: Any) -> dict[str, Any]:
-    return until(server, begin(server, **settings), "done")
-
-
-def vectors(server: Server, name: str) -> np.ndarray:
-    return load_embedding(server.base / "embeddings" / f"{name}.safetensors").vectors["emb_params"].numpy()
+    write_toys(server)
 
 
 def test_a_word_is_learnt_and_everything_else_is_as_it_was(server):
@@ -377,7 +341,7 @@ def test_mistakes_with_files_are_told(server, cat, route, body, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a/b"}, "has a character that file names cannot have"),
+        ({"name": "a/b"}, "contains a character that file names must not have"),
         ({"name": "../up"}, "has a character|begins or ends with a dot"),
         ({"pictures": "../.."}, "is outside of"),
         ({"pictures": "/etc"}, "is outside of"),

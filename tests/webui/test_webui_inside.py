@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lora import drawn_lora
 from safetensors.torch import load_file, save_file
 from webui_server import FAMILIES
 
@@ -67,19 +68,6 @@ def test_a_lora_of_the_last_generation_is_not_in_the_weights(server, diffusers_h
     assert server.picture("a photo of a toy") == without
 
 
-def drawn_lora() -> dict[str, torch.Tensor]:
-    """For the cross-attention of the small U-Net and a layer of the text encoder, in kohya's names."""
-    torch.manual_seed(0)
-    places = [f"{part}_attentions_0" for part in ("down_blocks_0", "mid_block", "up_blocks_0")]
-    shapes = {f"lora_unet_{p}_transformer_blocks_0_attn2_to_{x}": (320, 768) for p in places for x in "kv"}
-    shapes["lora_te_text_model_encoder_layers_0_mlp_fc1"] = (3072, 768)
-    lora = {}
-    for name, (rows, columns) in shapes.items():
-        lora |= {f"{name}.lora_up.weight": 0.1 * torch.randn(rows, 4), f"{name}.alpha": torch.tensor(4.0)}
-        lora[f"{name}.lora_down.weight"] = 0.1 * torch.randn(4, columns)
-    return lora
-
-
 def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server, family):
     norms = {}
     for skip, emphasis in ((3, "Original"), (1, "None"), (1, "Ignore"), (1, "No norm"), (1, "Original")):
@@ -93,13 +81,14 @@ def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server
 
 
 def test_other_families_are_refused_in_words(server):
-    assert "is none of Stable Diffusion 1, 2 and XL" in server.post("/ti-train-test/refused", {"what": ""})["message"]
+    assert "is none of Stable Diffusion 1, 2 and XL" in server.post("/ti-train-test/refused")["message"]
 
 
-def test_moving_parts_are_refused_in_words(server):
-    if server.kind != "a1111":
-        pytest.skip("only A1111 moves the model's parts by hooks")
-    assert "--medvram" in server.post("/ti-train-test/refused", {"what": "lowvram"})["message"]
+def test_a_word_of_too_many_vectors_leaves_no_other_behind(server):
+    before = server.get("/ti-train-test/state")
+    said = server.post("/ti-train-test/too-many-vectors")["message"]
+    assert "The word 'other' has 76 vectors, and the text encoder takes 75 at a time" in said
+    assert server.get("/ti-train-test/state") == before
 
 
 def test_previews_follow_the_vectors_though_their_prompt_is_the_same(server):

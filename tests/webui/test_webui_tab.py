@@ -180,7 +180,7 @@ def test_mistakes_are_told(page):
     beside(page, "2 picture(s)")
     fill(page, "name", "a/b")
     page.locator("#ti_train_start").click()
-    says(page, "has a character that file names cannot have")
+    says(page, "contains a character that file names must not have")
 
 
 def test_embeddings(page, server):

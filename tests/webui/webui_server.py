@@ -19,13 +19,16 @@ from typing import Any
 
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PYTHON = os.environ.get("WEBUI_PYTHON", sys.executable)
 USER = "tester:secret"
 FAMILIES = os.environ.get("WEBUI_FAMILIES", "sd1 sd2-v sdxl").split()  # or sd1-whole, for time and memory
 STARTS_WITHIN, ANSWERS_WITHIN = 300, 600  # seconds
 NOT_RUN = shutil.ignore_patterns(".*", "__pycache__", "tests", "demo", "benchmarks")
 SETTINGS = {
     "show_progress_type": "Approx cheap",  # the default of reForge downloads a model
+    "randn_source": "CPU",  # there are no generators of a pretended card
     "sd_text_encoder": "None",  # reForge would read a second one from the checkpoint's file
     "samples_save": False,
     "grid_save": False,
@@ -46,17 +49,25 @@ def kind_of(webui: Path) -> str:
 class Server:
     """`base` holds everything that the WebUI writes: models, embeddings, extensions and settings.
 
-    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it; None: the user's own.
+    hub: a cache of the Hugging Face hub, with CLIP's tokenizer in it; None: the user's own. on_cpu: in fp32; otherwise
+    as the WebUI wants it. card: GiB of a pretended CUDA device to run on.
     """
 
     def __init__(
-        self, webui: Path, base: Path, hub: Path | None, flags: tuple[str, ...] = (), on_cpu: bool = True
+        self,
+        webui: Path,
+        base: Path,
+        hub: Path | None,
+        flags: tuple[str, ...] = (),
+        on_cpu: bool = True,
+        card: float | None = None,
     ) -> None:
-        self.base, self.kind = base, kind_of(webui)
+        self.base, self.kind, self.flags = base, kind_of(webui), flags
         for folder in ("extensions", "embeddings", "models/Stable-diffusion", "models/Lora"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         # copies: the page gets no file that a link leads to. The probe comes last, since it looks into the pack
-        for name, source in (("ti-train", ROOT), ("zz-probe", Path(__file__).parent / "probe")):
+        probes = {"zz-probe": HERE / "probe"} | ({"zz-card-probe": HERE / "card_probe"} if card else {})
+        for name, source in ({"ti-train": ROOT} | probes).items():
             if not (base / "extensions" / name).exists():
                 shutil.copytree(source, base / "extensions" / name, ignore=NOT_RUN)
         (base / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
@@ -64,13 +75,16 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         cpu = ["--use-cpu", "all"] if self.kind == "a1111" else ["--always-cpu"]
         cpu += ["--no-half", "--no-half-vae"]
+        self._folder = webui
         self._command = [
-            os.environ.get("WEBUI_PYTHON", sys.executable), "-u", str(webui / "launch.py"), "--data-dir", str(base),
+            PYTHON, "-u", *([str(HERE / "on_card.py"), str(card)] if card else []),
+            str(webui / "launch.py"), "--data-dir", str(base),
             "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
             "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
             "--do-not-download-clip", "--gradio-allowed-path", str(base), "--gradio-allowed-path", str(webui),
-            "--no-hashing", "--api", "--api-auth", USER, "--port", str(port), *(cpu if on_cpu else ()), *flags,
+            "--no-hashing", "--api", "--api-auth", USER, "--port", str(port),
+            *(cpu if on_cpu and not card else ()), *flags,
         ]  # fmt: skip
         self._environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         if hub is not None:
@@ -78,10 +92,9 @@ class Server:
         self._start()
 
     def _start(self) -> None:
-        folder = Path(self._command[2]).parent
         self.log = (self.base / "server.log").open("wb")
         self.process = subprocess.Popen(
-            self._command, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT, env=self._environment,
+            self._command, cwd=self._folder, stdout=self.log, stderr=subprocess.STDOUT, env=self._environment,
             start_new_session=True,
         )  # fmt: skip
         self._wait_until_started()

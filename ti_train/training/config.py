@@ -46,8 +46,7 @@ class TrainConfig:
     )
     init: str = option(
         MISSING, EMBEDDING, "Initial text",
-        "What the images show, in a word or two ('cat', 'painting'): training starts from its vectors. Or an "
-        "embedding file (name.safetensors, name.pt ...) to start from.",
+        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from.",
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
@@ -71,7 +70,7 @@ class TrainConfig:
     )
     learning_rate: float | str = option(  # 1e-2 is most of a coordinate's spread in CLIP's table
         1e-2, TRAINING, "Learning rate",
-        "Learning rate; as a text also rates with their last steps, which replace the schedule: '5e-3:100, 1e-3'.",
+        "Learning rate, or rates with their last steps as a text: '5e-3:100, 1e-3'. These replace the schedule.",
         least=0, step=0.0001, aliases=("lr",),
     )
     schedule: Literal["linear", "constant"] = option(
@@ -105,9 +104,8 @@ class TrainConfig:
     )
     templates: str = option(
         "object", PROMPTS, "Templates",
-        "Prompts to train with. object: 'a photo of a ...'; style: 'a painting in the style of ...'; captions and "
-        "style-captions add the caption of each image. Or a text file: a template per line, with [name], and "
-        "[filewords] for the caption.",
+        "Prompts to train with: object ('a photo of a ...'), style, captions and style-captions (with the caption of "
+        "each image), or a text file with a template per line ([name], and [filewords] for the caption).",
         choices=tuple(BUILT_IN), aliases=("learnable_property",),
     )
     shuffle_tags: bool = option(

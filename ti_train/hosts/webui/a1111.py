@@ -8,14 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, shared
+from modules import devices, sd_hijack, sd_hijack_open_clip, shared
 from modules.hypernetworks import hypernetwork
+from PIL import Image
 from torch import Tensor
 
-from ...errors import UserError
-from ...host import Latents
+from ...host import Latents, SampleRequest, Words
 from ..noise_levels import sigmas_of
 from .host import WebUIHost
+from .medvram import HeldParts, fetch
 
 
 class A1111Host(WebUIHost):
@@ -24,14 +25,9 @@ class A1111Host(WebUIHost):
     def __init__(self) -> None:
         model = shared.sd_model
         self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
-        if lowvram.is_enabled(model):
-            raise UserError(
-                "The WebUI runs with --medvram or --lowvram, which move the model's parts in and out of the GPU within "
-                "a step; a training step needs them together. Start the WebUI without, and use gradient checkpointing "
-                "if the memory does not suffice."
-            )
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
+        self._parts = HeldParts(model)
         # a setting replaces the table by one in half precision when something is generated
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
         super().__init__(model, model.parameterization, sigmas_of(alphas), devices.device)
@@ -40,6 +36,14 @@ class A1111Host(WebUIHost):
         if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
+        self._parts.hold()
+
+    def give_back(self) -> None:
+        self._parts.give_back()
+
+    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+        self.give_back()
+        return super()._sample(request, words)
 
     def precision(self) -> AbstractContextManager[Any]:
         autocast: AbstractContextManager[Any] = devices.autocast()
@@ -66,6 +70,8 @@ class A1111Host(WebUIHost):
 
     def _latents(self, pictures: Tensor) -> Latents:
         """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
+        self.give_back()
+        fetch(self.autoencoder)
         vae: Any = self.autoencoder
         mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)
         scale = torch.tensor(float(self.model.scale_factor))

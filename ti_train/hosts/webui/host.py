@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, Words, fingerprint
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..noise_levels import network_input, timesteps_of
@@ -107,6 +107,9 @@ class WebUIHost(Adapter):
         self.read_folder()
         forget_conditions()
 
+    def give_back(self) -> None:
+        """Has the WebUI move the model's parts as it does without us; a later step takes them anew."""
+
     def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
@@ -170,22 +173,27 @@ class WebUIHost(Adapter):
     def _registered(self, words: Words) -> Iterator[dict[str, str]]:
         """The words in the WebUI's database, under names that are yielded, while the context lasts."""
         names = {word: PRIVATE + chr(ord("a") + number) for number, word in enumerate(words)}
-        limit = next(iter(self.encoders.values())).chunk_length
-        for word, vectors in words.items():
-            rows = [vectors[name] for name in self.encoders]
-            if len(rows[0]) > limit:
-                raise UserError(
-                    f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
-                    "Use fewer vectors."
-                )
-            embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], names[word])
-            embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
+        embeddings = [self._embedding(word, vectors, names[word]) for word, vectors in words.items()]
+        for embedding in embeddings:
             self.register(embedding)
         try:
             yield names
         finally:
             for name in names.values():
                 self.unregister(name)
+
+    def _embedding(self, word: str, vectors: Vectors, name: str) -> Any:
+        """The WebUI's own. Raises UserError where it cannot take so many vectors."""
+        rows = [vectors[encoder] for encoder in self.encoders]
+        limit = next(iter(self.encoders.values())).chunk_length
+        if len(rows[0]) > limit:
+            raise UserError(
+                f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
+                "Use fewer vectors."
+            )
+        embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], name)
+        embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
+        return embedding
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[Condition]) -> Tensor:
         if len({part.context.shape for part in cond}) > 1:  # prompts of different lengths cannot be stacked

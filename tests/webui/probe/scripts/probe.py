@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
 from ti_train_extension_pack.ti_train.errors import UserError
-from ti_train_extension_pack.ti_train.hosts.base import SampleRequest, Size, Slot
-from ti_train_extension_pack.ti_train.hosts.webui import text_with_names
-from ti_train_extension_pack.ti_train.objective import add_noise, denoising_loss, target
+from ti_train_extension_pack.ti_train.host import SampleRequest, Size, Slot
+from ti_train_extension_pack.ti_train.hosts.webui.host import text_with_names
+from ti_train_extension_pack.ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train_extension_pack.webui_tab.hosts import connect
 
 WORD = Slot("*")
@@ -143,6 +143,18 @@ def encoded() -> dict[str, Any]:
         return {"differences": differences, "norm": float(alone[0].context.norm())}
 
 
+def too_many_vectors() -> dict[str, Any]:
+    """What is said of a second word that has more vectors than the text encoder takes at a time."""
+    with call_queue.queue_lock:
+        host = connect()
+        words = {"one": word_of(host, 0, 2), "other": word_of(host, 0, 76)}
+        try:
+            host.encode([("a photo of ", Slot("one"), Slot("other"))], words)
+        except UserError as error:
+            return {"message": str(error)}
+    return {"message": ""}
+
+
 def break_step() -> None:
     """The U-Net will fail once, at the end of its pass in a training step."""
 
@@ -155,17 +167,13 @@ def break_step() -> None:
         hook = connect().network.out.register_forward_pre_hook(fail)
 
 
-def refused(what: str = Body(..., embed=True)) -> dict[str, Any]:
-    """What a user is told when the loaded model cannot be trained with: lowvram, or a text encoder that it lacks."""
+def refused() -> dict[str, Any]:
+    """What a user is told when the loaded model cannot be trained with, since it lacks a text encoder."""
     with call_queue.queue_lock:
         model = connect().model
         before = {name: getattr(model, name) for name in ENCODED_BY if hasattr(model, name)}
-        if what == "lowvram":
-            before["lowvram"] = getattr(model, "lowvram", False)
-            model.lowvram = True
-        else:
-            for name in before:
-                delattr(model, name)
+        for name in before:
+            delattr(model, name)
         try:
             connect()
         except UserError as error:
@@ -181,6 +189,7 @@ def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
+    app.add_api_route("/ti-train-test/too-many-vectors", too_many_vectors, methods=["POST"])
     app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
     app.add_api_route("/ti-train-test/sample", sample, methods=["POST"])
