@@ -97,12 +97,13 @@ export class LossChart {
     this.reading = Math.min(steps, Math.max(0, Math.round(step)));
     const measured = nearest(evaluations, this.reading);
     const said = (/** @type {Point} */ [step, value]) => ({ step, loss: value.toFixed(4) });
-    const noisy = loss.length ? ` · ${text("reading.step", said(nearest(loss, this.reading)))}` : "";
+    const lines = [text("reading.measured", said(measured))];
+    if (loss.length) lines.push(text("reading.step", said(nearest(loss, this.reading))));
     const at = x(measured[0]);
     cursor.setAttribute("x1", String(at));
     cursor.setAttribute("x2", String(at));
-    reading.textContent = text("reading.measured", said(measured)) + noisy;
-    reading.setAttribute("x", String(at > middle ? at - 5 : at + 5));
+    const start = at > middle ? at - 5 : at + 5;
+    reading.append(...lines.map((line, i) => svgElement("tspan", { x: start, dy: i ? "1.2em" : 0 }, line)));
     reading.setAttribute("text-anchor", at > middle ? "end" : "start");
   }
 }

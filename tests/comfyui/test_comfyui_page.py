@@ -208,7 +208,8 @@ def test_the_keyboard_alone_reaches_everything(page):
     tab.evaluate(SEND, ["run", run_of(opened, step=5000, previews=previews, loss=points, evaluations=points)])
     panel.locator("svg").focus()
     tab.keyboard.press("ArrowLeft")
-    assert panel.locator(".reading").text_content() == "noise-free, step 4500: 0.0002 · smoothed, step 4500: 0.0002"
+    lines = panel.locator(".reading tspan").all_text_contents()
+    assert lines == ["noise-free, step 4500: 0.0002", "smoothed, step 4500: 0.0002"]
     tab.keyboard.press("Tab")
     assert "solid" in tab.evaluate("getComputedStyle(document.activeElement).outline")
     tab.keyboard.press("Enter")
