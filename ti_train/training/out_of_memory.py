@@ -30,6 +30,7 @@ def train_in_memory(
     release: gives the host's unused memory back; None: what PyTorch keeps of it. Raises UserError where the least does
     not fit.
     """
+    give_back = release or partial(empty_cache, host.device)
     last = before = -1  # the last step that was told, altogether and before this beginning
     while True:
         try:
@@ -47,9 +48,7 @@ def train_in_memory(
             if smaller == config:
                 raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
             told = full_memory(error, going_on(smaller))
-        (
-            release or partial(empty_cache, host.device)
-        )()  # out of the except clause, whose exception holds all that the step held
+        give_back()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last >= 0
         yield Warning(told)
 
