@@ -46,17 +46,9 @@ def train_in_memory(
                 raise
             smaller = with_less_memory(config)
             if smaller == config:
-<<<<<<< HEAD
-                raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
-            told = full_memory(error, going_on(smaller))
-        give_back()  # out of the except clause, whose exception holds all that the step held
-=======
                 raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
             told = out_of_memory_message(error, retrying(smaller))
-        (
-            release or partial(empty_cache, host.device)
-        )()  # out of the except clause, whose exception holds all that the step held
->>>>>>> words-core
+        give_back()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last >= 0
         yield Warning(told)
 
