@@ -41,7 +41,7 @@ def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_fold
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--model", "no-such-model"], "is no model folder"),
+        (["--model", "no-such-model"], "'no-such-model' does not exist"),
         (["--model", "MODEL", "--embedding", "none.safetensors"], "The embedding file"),
         (["--model", "MODEL", "--out", __file__], "test_generate_command.py"),
         (["--model", "MODEL", "--resolution", "20"], "--resolution is 20; it must be a multiple of 8"),
