@@ -386,5 +386,5 @@ def test_a_word_of_stable_diffusion_1_is_no_start_on_xl(pipelines, pictures, set
     save_embedding(Embedding("cat", {"clip_l": torch.ones(1, 32)}), tmp_path / "cat.safetensors")
     host = DiffusersHost.load(pipelines(family="sdxl"), "cpu", "float32")
     run = train(host, dataset_of(host, pictures), settings(init=str(tmp_path / "cat.safetensors")), tmp_path)
-    with pytest.raises(UserError, match=r"width 32, but the model's text encoder wants 32 \(clip_l\) \+ 48 \(clip_g\)"):
+    with pytest.raises(UserError, match=r"width 32, but the model's text encoder needs 32 \(clip_l\) \+ 48 \(clip_g\)"):
         next(run)

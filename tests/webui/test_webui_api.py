@@ -327,7 +327,7 @@ def test_two_files_of_one_name_are_told_apart(server, cat):
         ("convert", {"word": "cat-word", "name": "a/b"}, "has a character"),
         ("convert", {"word": "cat-word", "name": "cat-word"}, "The file 'cat-word.safetensors' exists"),
         ("convert", {"word": "cat-word", "format": "ckpt"}, "safetensors.*a1111"),
-        ("merge", {"words": ["cat-word"]}, "give two words or more"),
+        ("merge", {"words": ["cat-word"]}, "Give two or more embeddings"),
         ("merge", {"words": ["cat-word", "absent"]}, "There is no word 'absent'"),
     ],
 )

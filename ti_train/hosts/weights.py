@@ -106,13 +106,21 @@ def checkpointed(
     blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
     for block in blocks:
         block.forward = functools.partial(
-            checkpoint, block.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), precision())
+            checkpoint,
+            functools.partial(_on_a_copy, block.forward),
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), precision()),
         )
     try:
         yield
     finally:
         for block in blocks:
             del block.forward  # restores the method of the class
+
+
+def _on_a_copy(forward: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Forge's blocks add to their input in place, and from that input backward computes them again."""
+    return forward(x.clone(), *args, **kwargs)
 
 
 def _blocks(network: nn.Module, in_list: bool = False) -> Iterator[nn.Module]:

@@ -30,6 +30,7 @@ def train_in_memory(
     release: frees the host's unused memory; None: PyTorch's cache. Raises UserError if the smallest micro-batch does
     not fit.
     """
+    free_unused = release or partial(empty_cache, host.device)
     last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
@@ -47,9 +48,7 @@ def train_in_memory(
             if smaller == config:
                 raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
             message = out_of_memory_message(error, retrying(smaller))
-        (
-            release or partial(empty_cache, host.device)
-        )()  # out of the except clause, whose exception holds all that the step held
+        free_unused()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last >= 0
         yield Warning(message)
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..drawing.loss_plot import loss_plot
 from ..embedding import Embedding
@@ -96,7 +94,7 @@ class Session:
         host: Host,
         dataset: Dataset,
         resume: bool = False,
-        release: Callable[[], object] = torch.cuda.empty_cache,
+        release: Callable[[], object] | None = None,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
         try:
