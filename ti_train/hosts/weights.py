@@ -106,13 +106,21 @@ def checkpointed(
     blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
     for block in blocks:
         block.forward = functools.partial(
-            checkpoint, block.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), precision())
+            checkpoint,
+            functools.partial(_on_copies, block.forward),
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), precision()),
         )
     try:
         yield
     finally:
         for block in blocks:
             del block.forward  # the class's own comes back
+
+
+def _on_copies(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """Forge's transformer blocks add to their input in place, and it is what backward computes them from again."""
+    return forward(*(i.clone() if isinstance(i, Tensor) else i for i in inputs), **named)
 
 
 def _blocks(network: nn.Module, in_list: bool = False) -> Iterator[nn.Module]:
