@@ -17,6 +17,7 @@ from ti_train_extension_pack.webui_tab import jobs
 from ti_train_extension_pack.webui_tab.hosts import connect
 
 SPARE = 8 * 2**20  # bytes, less than what the WebUIs want free beyond a model's size to load it beside another
+ACTIVATIONS = 64 * 2**20  # bytes, of a training step of the tests
 WHOLE = Card.total
 KINDS = {"step": Step, "preview": Preview, "nothing": ()}
 show = jobs._show
@@ -68,8 +69,8 @@ def resize(what: str = Body(..., embed=True)) -> None:
             unload()
         together = size_of(host.network, *host.transformers.values())
         management = model_management()
-        least = management.minimum_inference_memory() if management else 0
-        sizes = {"whole": WHOLE, "tight": together + int(least) + SPARE, "short": together - SPARE}
+        least = management.minimum_inference_memory() + SPARE if management else ACTIVATIONS
+        sizes = {"whole": WHOLE, "tight": together + int(least), "short": together - SPARE}
         Card.total = sizes[what]
 
 
