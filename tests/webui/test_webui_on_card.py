@@ -19,15 +19,15 @@ from webui_server import HERE, PYTHON, Server
 pytestmark = pytest.mark.slow
 GIB = 6
 FLAGS = {  # by how much of the card's memory the WebUI may use
-    "a1111": {"normal": (), "low": ("--medvram",), "lowest": ("--lowvram",)},
-    "reforge": {"normal": (), "low": ("--always-low-vram",), "high": ("--always-high-vram",)},
-    "forge": {"normal": (), "low": ("--always-low-vram",), "high": ("--always-high-vram",)},
+    "a1111": {"normal": (), "medvram": ("--medvram",), "lowvram": ("--lowvram",)},
+    "reforge": {"normal": (), "lowvram": ("--always-low-vram",), "highvram": ("--always-high-vram",)},
+    "forge": {"normal": (), "lowvram": ("--always-low-vram",), "highvram": ("--always-high-vram",)},
 }
 PREVIEWED = {"preview_every": 1}
 learn = partial(learn_in_steps, steps=2)
 
 
-@pytest.fixture(scope="module", params=["normal", "low", "lowest", "high"])
+@pytest.fixture(scope="module", params=["normal", "medvram", "lowvram", "highvram"])
 def server(request, webui, checkpoint, hub, tmp_path_factory) -> Iterator[Server]:
     from webui_server import kind_of
 
