@@ -40,9 +40,7 @@ def widget_of(name: str, more_choices: tuple[str, ...] = (), kind: Kind | None =
         kind=kind,
         value=_beginning(option) if not_given is None else not_given,
         not_given=not_given,
-        tooltip=option.described(
-            {PRESETS_OWN: "The preset's", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"
-        ),
+        tooltip=option.described({PRESETS_OWN: "Presets", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"),
         least=not_given if isinstance(not_given, int) else option.least,
         most=option.most,
         step=option.step,
