@@ -251,7 +251,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     from pack.ti_train.training.config import TrainConfig
     from pack.ti_train.training.session import Best, Session
 
-    live.PAUSE = 0  # a step that learns takes longer than this loop; what is not told yet is kept
+    live.PAUSE = 0  # else events would wait: real steps are slower than this loop
     run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))

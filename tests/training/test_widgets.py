@@ -39,9 +39,9 @@ def test_a_form_begins_with_what_it_takes(name):
     [
         ("steps", 0, "0 = preset: Balanced 120, Style 500, Paper 5000."),
         ("learning_rate", "", "Empty = preset: Balanced 0.01, Style 0.005, Paper 0.005."),
-        ("schedule", PRESETS_OWN, "The preset's: Balanced linear, Style linear, Paper constant."),
-        ("square", PRESETS_OWN, "The preset's: Balanced keep proportions, Style keep proportions, Paper square."),
-        ("preview_seed", -1, "-1 = the seed of the training."),
+        ("schedule", PRESETS_OWN, "Presets: Balanced linear, Style linear, Paper constant."),
+        ("square", PRESETS_OWN, "Presets: Balanced keep proportions, Style keep proportions, Paper square."),
+        ("preview_seed", -1, "-1 = the training seed."),
     ],
 )
 def test_the_tooltip_says_what_stands_for_not_given(name, value, end):
