@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .commands import convert, evaluate, generate, inspect, merge, train
-from .device import full_memory_as_user_error
+from .device import out_of_memory_as_user_error
 from .errors import UserError
 
 COMMANDS = (train, generate, evaluate, inspect, convert, merge)
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command that was parsed; returns the exit status."""
     try:
-        with full_memory_as_user_error(DOES_NOT_FIT):
+        with out_of_memory_as_user_error(DOES_NOT_FIT):
             arguments.run(arguments)
     except (UserError, OSError) as error:
         print(f"ti_train: {error}", file=sys.stderr)

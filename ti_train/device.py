@@ -15,7 +15,7 @@ from .errors import UserError
 
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, and HIP's of the same number
 ON_THE_CPU = "DefaultCPUAllocator"
-FULL = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"out of memory"  # of the CUDA and HIP runtimes, Metal ("MPS backend out of memory") and XPU before PyTorch 2.5
     r"|alloc(ation)?_?failed"  # cuBLAS, cuDNN, cuFFT, cuSOLVER, hipBLAS, MIOpen: they allocate by themselves
     r"|(UR_RESULT|PI)_ERROR_OUT_OF_(DEVICE_MEMORY|HOST_MEMORY|RESOURCES)"  # XPU, from its driver
@@ -29,22 +29,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):  # PyTorch's one class, for XPU too
         return True
     if isinstance(error, getattr(torch, "AcceleratorError", ())):  # from PyTorch 2.8
-        return getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY or bool(FULL.search(str(error)))
-    return isinstance(error, RuntimeError) and bool(FULL.search(str(error)))
+        return getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY or bool(OUT_OF_MEMORY.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
 
 
 @contextmanager
-def full_memory_as_user_error(advice: str) -> Iterator[None]:
+def out_of_memory_as_user_error(advice: str) -> Iterator[None]:
     """Raises UserError, with what would fit, where the memory is full."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(full_memory(error, advice)) from None
+        raise UserError(out_of_memory_message(error, advice)) from None
 
 
-def full_memory(error: Exception, advice: str) -> str:
+def out_of_memory_message(error: Exception, advice: str) -> str:
     """The sentence for people: whose memory is full, what would fit, and what the library said."""
     of_the_cpu = isinstance(error, MemoryError) or ON_THE_CPU in str(error)
     said = shorten(str(error), 160, placeholder=" ...")

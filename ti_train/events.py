@@ -19,7 +19,7 @@ class Step:
 
     step: int
     loss: float | None
-    evaluation: float | None
+    validation_loss: float | None
     learning_rate: float
     norm: float  # mean L2 norm of the vectors
     cosine: float  # mean cosine similarity to the start

@@ -22,7 +22,7 @@ from ..ti_train.formats import (
     Reading,
     files_of,
     load_embedding,
-    read_word,
+    read_embedding,
     write_embedding,
 )
 from . import embedding_files, folders, jobs
@@ -77,7 +77,7 @@ class Written(BaseModel):
 def convert(request: ConvertRequest) -> Written:
     """Writes an embedding in the layout of another tool. Raises UserError."""
     second = embedding_files.find(request.second) if request.second else None
-    return write(read_word(embedding_files.find(request.word), second, request.which or None), request)
+    return write(read_embedding(embedding_files.find(request.word), second, request.which or None), request)
 
 
 def merged(request: MergeRequest) -> Written:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...ti_train.embedding import MERGES, Embedding, merge
 from ..files import embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
-from .load import NONE, LoadEmbedding, read_embedding
+from .load import NONE, LoadEmbedding, embedding_named
 
 
 class MergeEmbeddings(io.ComfyNode):
@@ -95,5 +95,5 @@ class MergeEmbeddings(io.ComfyNode):
         embedding_1: Embedding | None = None,
         embedding_2: Embedding | None = None,
     ) -> io.NodeOutput:
-        both = [embedding_1 or read_embedding(embedding_name_1), embedding_2 or read_embedding(embedding_name_2)]
+        both = [embedding_1 or embedding_named(embedding_name_1), embedding_2 or embedding_named(embedding_name_2)]
         return io.NodeOutput(merge(both, how, [weight_1, weight_2], f"{both[0].name}-{both[1].name}"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from ti_train.errors import UserError
-from ti_train.hosts.diffusers.checkpoint_file import FAMILIES, TOLD_BY_WEIGHT, UNET, Checkpoint
+from ti_train.hosts.diffusers.checkpoint_file import FAMILIES, PREDICTION_WEIGHT, UNET, Checkpoint
 
 ATTENTION = UNET + "input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
 WIDTHS = {"sd15": 768, "sd21": 1024, "sdxl": 2048}
@@ -106,7 +106,7 @@ def test_a_relative_of_a_known_family_is_told(tensors, looks, tmp_path):
 
 def spread(value: float) -> dict[str, torch.Tensor]:
     """The weight that tells Stable Diffusion 2's predictions apart, of this standard deviation."""
-    return {TOLD_BY_WEIGHT: torch.tensor([-value, value]).repeat(8)}
+    return {PREDICTION_WEIGHT: torch.tensor([-value, value]).repeat(8)}
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_only_settings_that_shape_the_vectors_tell_runs_apart():
     elsewhere = config(
         checkpoint_every=7, evaluate_every=3, preview_every=5, preview_prompts=("*",), device="cpu", deterministic=True
     )
-    assert config(preview_negative="dark", preview_seed=7).shaping() == config().shaping()
-    assert elsewhere.shaping() == config().shaping()
-    assert config(batch_size=2, accumulation=2).shaping() == config(batch_size=4).shaping()
-    assert config(seed=1).shaping() != config().shaping()
+    assert config(preview_negative="dark", preview_seed=7).resume_identity() == config().resume_identity()
+    assert elsewhere.resume_identity() == config().resume_identity()
+    assert config(batch_size=2, accumulation=2).resume_identity() == config(batch_size=4).resume_identity()
+    assert config(seed=1).resume_identity() != config().resume_identity()

@@ -78,7 +78,7 @@ def test_events_come_in_this_order(host, dataset, settings, tmp_path):
 
 def test_the_noise_free_loss_is_measured_when_it_is_due_and_after_the_last_step(host, dataset, settings, tmp_path):
     steps = of(Step, train(host, dataset, settings(steps=5, evaluate_every=2), tmp_path))
-    assert [step.step for step in steps if step.evaluation is not None] == [0, 2, 4, 5]
+    assert [step.step for step in steps if step.validation_loss is not None] == [0, 2, 4, 5]
     assert [step.loss is None for step in steps] == [True] + [False] * 5
 
 
@@ -143,7 +143,7 @@ def test_the_noise_free_loss_falls(pictures, settings, tmp_path, prediction):
     host = TinyHost(prediction)
     config = settings(steps=60, batch_size=4, learning_rate=0.05, evaluate_every=60, num_vectors=2)
     steps = of(Step, train(host, dataset_of(host, pictures), config, tmp_path))
-    assert steps[-1].evaluation < 0.9 * steps[0].evaluation
+    assert steps[-1].validation_loss < 0.9 * steps[0].validation_loss
 
 
 def test_rate_zero_leaves_the_vectors_as_they_were(host, dataset, settings, tmp_path):

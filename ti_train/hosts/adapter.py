@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..host import Cond, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words
-from .weights import alias, frozen, mend
+from ..host import Cond, Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary
+from .weights import alias, frozen, restore_inference_tensors
 
 
 class Adapter(ABC):
@@ -60,13 +60,13 @@ class Adapter(ABC):
     def _latents(self, pictures: Tensor) -> Latents: ...
 
     @abstractmethod
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> Cond: ...
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond: ...
 
     @abstractmethod
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor: ...
 
     @abstractmethod
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]: ...
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]: ...
 
     @final
     @contextmanager
@@ -90,7 +90,7 @@ class Adapter(ABC):
     @final
     def vocabulary(self, encoder: str) -> Vocabulary:
         """Its table can be read in every mode."""
-        mend(*self._weights())
+        restore_inference_tensors(*self._weights())
         vocabulary = self._vocabulary(encoder)
         return replace(vocabulary, table=alias(vocabulary.table)) if vocabulary.table.is_inference() else vocabulary
 
@@ -102,9 +102,9 @@ class Adapter(ABC):
         return Latents(self._plain(latents.mean), variance)
 
     @final
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
+    def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         with self._mode():
-            return self._encode(prompts, words, sizes)
+            return self._encode(prompts, embeddings, sizes)
 
     @final
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
@@ -113,8 +113,8 @@ class Adapter(ABC):
         return predicted if self.stepping else self._plain(predicted)
 
     @final
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        fixed = {word: {e: v.detach() for e, v in vectors.items()} for word, vectors in words.items()}
+    def sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        fixed = {name: {e: v.detach() for e, v in vectors.items()} for name, vectors in embeddings.items()}
         with torch.inference_mode():
             return self._sample(request, fixed)
 
@@ -131,7 +131,7 @@ class Adapter(ABC):
     def _load_in_inference_mode(self, memory: int = 0) -> None:
         with torch.inference_mode():
             self._load(memory)
-        mend(*self._weights())
+        restore_inference_tensors(*self._weights())
 
     def _plain(self, tensor: Tensor) -> Tensor:
         """A tensor that a training step may save, fp32 on the device."""

@@ -27,7 +27,7 @@ def does_not_fit(name: str, advice: str) -> UserError:
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Weights that ask for no gradient and that autograd can save, while the context lasts."""
-    mend(*modules)
+    restore_inference_tensors(*modules)
     with ExitStack() as stack:
         for slots, name, tensor in list(_tensors(modules)):
             if type(tensor.data) is Tensor and tensor.is_inference():
@@ -38,7 +38,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
         yield
 
 
-def mend(*modules: nn.Module) -> None:
+def restore_inference_tensors(*modules: nn.Module) -> None:
     """Makes weights usable that somebody made in inference mode and last moved outside of it.
 
     Such a tensor counts no versions and is no inference tensor either: no view of it can be made, in no mode. Over the

@@ -25,7 +25,7 @@ from ..formats import save_embedding
 from ..host import Host
 from .config import TrainConfig
 
-VECTORS, START, OPTIMIZER, OWN = "vectors.", "start.", "optimizer.", "own."
+VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class State:
     step: int
     seconds: float  # spent in steps so far
     vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
-    start: dict[str, Tensor]  # the same before the first step: their file may be gone, or be the run's own by now
+    initial: dict[str, Tensor]  # the same before the first step: their file may be gone, or be the run's own by now
     optimizer: dict[str, Tensor]
-    own: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [pictures, width]: the pictures' own words
+    per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [pictures, width]: the pictures' own words
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class RunFiles:
     def save(self, state: State, embedding: Embedding) -> None:
         """Writes both files. Raises OSError."""
         tensors = {VECTORS + key: value for key, value in state.vectors.items()}
-        tensors |= {START + key: value for key, value in state.start.items()}
+        tensors |= {INITIAL + key: value for key, value in state.initial.items()}
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
-        tensors |= {OWN + key: value for key, value in state.own.items()}
+        tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
         header = {
             "step": str(state.step),
             "seconds": str(state.seconds),
@@ -117,7 +117,7 @@ class RunFiles:
                 f"'{self.state}' is no state of a run, or is damaged ({error!r}). Delete it and start anew."
             ) from None
         self._check(identity)
-        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, START, OPTIMIZER, OWN)))
+        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE)))
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
@@ -144,7 +144,9 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
     """The word after a step, with all that is worth knowing about it in its header."""
     count = config.vectors_at(state.step)
-    vectors, start = ({e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.start))
+    vectors, initial = (
+        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.initial)
+    )
     provenance = {
         "step": str(state.step),
         "init": config.init,
@@ -153,7 +155,7 @@ def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
         ),
-        "cosine_to_init": f"{float(mean_cosine(vectors, start)):.4f}",
+        "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
         "software": f"ti-train {__version__}",
     }
     return Embedding(config.name, vectors, provenance)

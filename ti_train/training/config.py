@@ -232,7 +232,7 @@ class TrainConfig:
         joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
         return min(self.num_vectors, joined)
 
-    def evaluates_after(self, step: int) -> bool:
+    def validates_after(self, step: int) -> bool:
         return step % self.evaluate_every == 0 or step == self.steps
 
     def previews_after(self, step: int) -> bool:
@@ -243,7 +243,7 @@ class TrainConfig:
 
     def pauses_after(self, step: int) -> bool:
         """Whether more happens after update `step` than the next update."""
-        return self.evaluates_after(step) or self.previews_after(step) or self.saves_after(step)
+        return self.validates_after(step) or self.previews_after(step) or self.saves_after(step)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step `step`, counted from 1."""
@@ -253,19 +253,19 @@ class TrainConfig:
         decay = 1 - (step - 1) / self.steps if self.schedule == "linear" else 1.0
         return self.learning_rate * warm * decay
 
-    def shaping(self) -> dict[str, Any]:
+    def resume_identity(self) -> dict[str, Any]:
         """The values that shape the trained vectors: those that a resumed run must share with its beginning."""
         kept = {name: getattr(self, name) for name, about in OPTIONS.items() if not about.may_change}
         return kept | {"effective_batch": self.effective_batch}
 
 
 OPTIONS = options_of(TrainConfig, PRESETS)
-PRESETS_IN_WORDS = {
+PRESET_SUMMARIES = {
     preset: "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})".format(
         **{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets}
     )
     for preset in PRESETS
 }
 PRESETS_HELP = "Values of the options that are not given. " + " ".join(
-    f"{preset}: {values}." for preset, values in PRESETS_IN_WORDS.items()
+    f"{preset}: {values}." for preset, values in PRESET_SUMMARIES.items()
 )

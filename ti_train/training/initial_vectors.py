@@ -18,19 +18,19 @@ from .checkpoint import State
 from .config import TrainConfig
 
 
-def untrained(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
+def initial_state(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
     """A run before its first step, and what the user should know about its start vectors. Raises UserError."""
-    start, remarks = starting_vectors(host, config)
-    vectors = {encoder: v.clone() for encoder, v in start.items()}  # safetensors takes no tensor under two names
-    return State(0, 0.0, vectors, start, {}, starting_own(host, dataset, config)), remarks
+    initial, remarks = initial_vectors(host, config)
+    vectors = {encoder: v.clone() for encoder, v in initial.items()}  # safetensors takes no tensor under two names
+    return State(0, 0.0, vectors, initial, {}, initial_per_image(host, dataset, config)), remarks
 
 
-def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
+def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
     """Each encoder's start vectors, and what the user should know about them. Raises UserError."""
-    start, remarks = {}, []
+    initial, remarks = {}, []
     if names_file(config.init):
         embedding = load_embedding(Path(config.init))
-        start = embedding.fitted_to(host.widths)
+        initial = embedding.fitted_to(host.widths)
         if embedding.num_vectors != config.num_vectors:
             raise UserError(
                 f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
@@ -43,13 +43,13 @@ def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor]
                 f"'{config.name}' is already a word of the model's vocabulary ({encoder}): where a tool calls "
                 f"embeddings by their bare name, yours will hide it. A name such as my-{config.name} would not."
             )
-        if encoder not in start:
-            start[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
+        if encoder not in initial:
+            initial[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
             remarks += [remark] if remark else []
-    return start, list(dict.fromkeys(remarks))
+    return initial, list(dict.fromkeys(remarks))
 
 
-def starting_own(host: Host, dataset: Dataset, config: TrainConfig) -> dict[str, Tensor]:
+def initial_per_image(host: Host, dataset: Dataset, config: TrainConfig) -> dict[str, Tensor]:
     """The pictures' own words, [pictures, width] for each encoder, or none: directions at random, of a word's length.
 
     (The paper's repository draws coordinates from 0 to 1, which makes them forty times as long as CLIP's words.)

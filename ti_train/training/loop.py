@@ -17,18 +17,18 @@ from time import perf_counter
 from typing import Any
 
 from ..data.dataset import Dataset
-from ..device import full_memory, is_out_of_memory
+from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..prompts import WORD, Templates, slots
+from ..prompts import PLACEHOLDER, Templates, slots
 from .checkpoint import RunFiles, State, as_embedding
 from .config import TrainConfig
-from .initial_vectors import untrained
-from .prompt_sampling import check_longest_prompt, with_the_word
+from .initial_vectors import initial_state
+from .prompt_sampling import check_longest_prompt, with_placeholder
 from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
-from .validation import FixedBatch
+from .validation import ValidationBatch
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
@@ -49,22 +49,22 @@ def train(
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
-    dataset, remarks = with_the_word(dataset, templates, config.name)
-    done, more = (files.load(), []) if resume else untrained(host, dataset, config)
+    dataset, remarks = with_placeholder(dataset, templates, config.name)
+    done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
-    check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.own)
+    check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
     memory = step_memory(host.widths, dataset, config)
     with host.training(config.gradient_checkpointing, memory):  # the host makes room now, and this is what is left
         more += shortage(host.device, host.widths, dataset, config)
-    fixed_batch = FixedBatch.draw(host, dataset, templates, config)
+    validation_batch = ValidationBatch.draw(host, dataset, templates, config)
     side, skipped = config.resolution or dataset.resolution, 0
 
     def report(state: State, loss: float | None, rate: float, norm: float, cosine: float) -> Step:
         step = Step(state.step, loss, None, rate, norm, cosine, state.seconds)
-        if not config.evaluates_after(state.step):
+        if not config.validates_after(state.step):
             return step
-        evaluation = fixed_batch.loss(host, {WORD: trained.first(config.vectors_at(state.step))})
-        return replace(step, evaluation=evaluation, embedding=as_embedding(state, config, host))
+        validation_loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(state.step))})
+        return replace(step, validation_loss=validation_loss, embedding=as_embedding(state, config, host))
 
     files.begin(done, as_embedding(done, config, host))
     try:
@@ -109,23 +109,23 @@ def train(
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must share with its beginning."""
     ours = {"templates": templates.lines, "prediction": host.prediction}
-    return config.shaping() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
+    return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 
 def previews(
     host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
 ) -> Iterator[Preview | Warning]:
     """Samples the user's prompts, each with the same seed at every step. Draws nothing from the run's own numbers."""
-    marks = {WORD: WORD, f"<{config.name}>": WORD}
+    marks = {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}
     negative = slots(config.preview_negative, marks) or ("",)
     first = config.seed if config.preview_seed is None else config.preview_seed
     for i, text in enumerate(config.preview_prompts):
         request = SampleRequest((slots(text, marks),), (first + i,), width=side, height=side, negative=negative)
         try:
-            image = host.sample(request, {WORD: trained.first(config.vectors_at(step))})[0]
+            image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            yield Warning(f"Step {step}: {full_memory(error, PREVIEW_DOES_NOT_FIT)}")
+            yield Warning(f"Step {step}: {out_of_memory_message(error, PREVIEW_DOES_NOT_FIT)}")
             return
         yield Preview(step, text, image)

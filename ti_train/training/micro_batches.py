@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..data.dataset import Encoded
 from ..device import upload
-from ..host import Host, Prompt, Size, Words
+from ..host import Embeddings, Host, Prompt, Size
 from .objective import add_noise, denoising_loss, target
 
 
 @dataclass(frozen=True)
-class Pass:
+class MicroBatch:
     """Pictures of one shape that go through the model at once. Tensors are on the host's device."""
 
     x0: Tensor  # [B, C, h, w]
@@ -30,9 +30,9 @@ class Pass:
     prompts: Sequence[Prompt]
     sizes: Sequence[Size]
 
-    def losses(self, host: Host, words: Words) -> Tensor:
+    def losses(self, host: Host, embeddings: Embeddings) -> Tensor:
         """Each picture's loss, [B] fp32; differentiable in the words where the host is ready for it."""
-        cond = host.encode(self.prompts, words, self.sizes)
+        cond = host.encode(self.prompts, embeddings, self.sizes)
         predicted = host.predict(add_noise(self.x0, self.noise, self.sigma, host.prediction), self.sigma, cond)
         return denoising_loss(predicted, target(self.x0, self.noise, self.sigma, host.prediction), self.weights)
 
@@ -54,7 +54,7 @@ def draw_noise(latents: Sequence[Tensor], generator: torch.Generator) -> list[Te
     return [noise.view_as(latent) for noise, latent in zip(drawn, latents, strict=True)]
 
 
-def in_passes(
+def split_batch(
     pictures: Sequence[Encoded],
     x0: Sequence[Tensor],
     noise: Sequence[Tensor],
@@ -62,7 +62,7 @@ def in_passes(
     prompts: Sequence[Prompt],
     at_once: int,
     device: torch.device,
-) -> list[Pass]:
+) -> list[MicroBatch]:
     """Sorts a batch into passes of one shape and at most `at_once` pictures, in the order of the batch."""
     shapes: dict[torch.Size, list[int]] = {}
     for i, latent in enumerate(x0):
@@ -74,7 +74,7 @@ def in_passes(
         return upload(torch.cat([tensors[i][None] for i in part]), device)
 
     return [
-        Pass(
+        MicroBatch(
             gathered(x0, part),
             gathered(noise, part),
             upload(sigma[part], device),

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from ..device import empty_cache, full_memory, is_out_of_memory
+from ..device import empty_cache, is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Event, Preview, Step, Warning
 from ..host import Host
@@ -43,10 +43,10 @@ def train_in_memory(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = needing_less(config)
+            smaller = with_less_memory(config)
             if smaller == config:
-                raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
-            told = full_memory(error, going_on(smaller))
+                raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
+            told = out_of_memory_message(error, retrying(smaller))
         (
             release or partial(empty_cache, host.device)
         )()  # out of the except clause, whose exception holds all that the step held
@@ -54,13 +54,13 @@ def train_in_memory(
         yield Warning(told)
 
 
-def needing_less(config: TrainConfig) -> TrainConfig:
+def with_less_memory(config: TrainConfig) -> TrainConfig:
     """Fewer pictures a pass, as many a step."""
     size = config.batch_size // 2 if config.batch_size % 2 == 0 else 1
     return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
 
 
-def going_on(config: TrainConfig) -> str:
+def retrying(config: TrainConfig) -> str:
     return (
         f"Going on with gradient checkpointing and {config.batch_size} picture(s) a pass, {config.accumulation} passes "
         "a step. The result is the same; a step takes longer."

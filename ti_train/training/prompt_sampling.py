@@ -9,12 +9,12 @@ import torch
 
 from ..data.dataset import Dataset, Encoded
 from ..errors import UserError
-from ..host import Host, Prompt, Vectors, Words
-from ..prompts import NAME, WORD, Templates, beside, latest_word, says, vary_tags, with_name_last
+from ..host import Embeddings, Host, Prompt, Vectors
+from ..prompts import NAME, PLACEHOLDER, Templates, beside, latest_slot, mentions, vary_tags, with_name_last
 from .config import TrainConfig
 
 
-def own_word(picture: Encoded) -> str:
+def per_image_token(picture: Encoded) -> str:
     """The word that stands for what only this picture has (Gal et al. 2022, section 5: per-image tokens)."""
     return f"picture-{picture.number}"
 
@@ -24,7 +24,7 @@ def draw_prompt(picture: Encoded, templates: Templates, config: TrainConfig, gen
     caption = vary_tags(picture.caption, generator, config.shuffle_tags, config.drop_tags, config.keep_tags)
     prompt = templates.draw(caption, generator)
     if config.per_image_words and float(torch.rand((), generator=generator)) < config.per_image_words:
-        return beside(prompt, own_word(picture))
+        return beside(prompt, per_image_token(picture))
     return prompt
 
 
@@ -33,29 +33,33 @@ def longest_prompt(dataset: Dataset, templates: Templates, config: TrainConfig) 
     captions = {picture.caption for picture in dataset.pictures}
     if config.shuffle_tags:
         captions |= {with_name_last(caption, config.keep_tags) for caption in captions}
-    longest = latest_word([prompt for caption in captions for prompt in templates.prompts(caption)])
-    return beside(longest, own_word(dataset.pictures[0])) if config.per_image_words else longest
+    longest = latest_slot([prompt for caption in captions for prompt in templates.prompts(caption)])
+    return beside(longest, per_image_token(dataset.pictures[0])) if config.per_image_words else longest
 
 
 @torch.no_grad()
 def check_longest_prompt(
-    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, vectors: Vectors, own: Vectors
+    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, vectors: Vectors, per_image: Vectors
 ) -> None:
     """Raises UserError for a prompt that does not fit, before anything is spent."""
-    host.encode([longest_prompt(dataset, templates, config)], words_of(dataset.pictures[:1], vectors, own))
+    host.encode([longest_prompt(dataset, templates, config)], embeddings_for(dataset.pictures[:1], vectors, per_image))
 
 
-def words_of(pictures: Sequence[Encoded], vectors: Vectors, own: Vectors) -> Words:
+def embeddings_for(pictures: Sequence[Encoded], vectors: Vectors, per_image: Vectors) -> Embeddings:
     """The word that is learnt and, where there are such, the pictures' own."""
-    alone = {own_word(p): {encoder: v[p.number, None] for encoder, v in own.items()} for p in pictures if own}
-    return {WORD: vectors, **alone}
+    alone = {
+        per_image_token(p): {encoder: v[p.number, None] for encoder, v in per_image.items()}
+        for p in pictures
+        if per_image
+    }
+    return {PLACEHOLDER: vectors, **alone}
 
 
-def with_the_word(dataset: Dataset, templates: Templates, name: str) -> tuple[Dataset, list[str]]:
+def with_placeholder(dataset: Dataset, templates: Templates, name: str) -> tuple[Dataset, list[str]]:
     """The pictures whose prompts have the word, and what the user should know about captions. Raises UserError."""
     kept = tuple(picture for picture in dataset.pictures if templates.prompts(picture.caption))
     left_out = {picture.name for picture in dataset.pictures if not templates.prompts(picture.caption)}
-    calling = {picture.name for picture in kept if says(picture.caption, name)}
+    calling = {picture.name for picture in kept if mentions(picture.caption, name)}
     why = f"{NAME} stands neither in the caption nor in a template, and without it the word learns nothing"
     if not kept:
         raise UserError(f"No picture can be used: {why}. Write {NAME} into the captions where the word belongs.")

@@ -31,7 +31,7 @@ from .step_log import StepLog
 
 log = logging.getLogger("ti_train")
 Keep = Literal["last", "best"]
-KEPT_AT_THE_END: Keep = "last"  # of a run that completes; one that is stopped early keeps its best
+DEFAULT_KEEP: Keep = "last"  # of a run that completes; one that is stopped early keeps its best
 
 
 def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
@@ -80,7 +80,7 @@ class Session:
     """One run of train(). It holds neither model nor latents, so it may be kept when the run has ended."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = KEPT_AT_THE_END
+        self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = DEFAULT_KEEP
     ) -> None:
         """folder: of the embedding. keep: what a run that completes leaves in its file."""
         self.config, self.records, self.keep = config, records, keep
@@ -114,7 +114,7 @@ class Session:
     @property
     def validation_loss(self) -> float | None:
         """The latest that was measured."""
-        return next((step.evaluation for step in reversed(self.steps) if step.evaluation is not None), None)
+        return next((step.validation_loss for step in reversed(self.steps) if step.validation_loss is not None), None)
 
     def keep_best(self) -> int | None:
         """Writes the best embedding over the last step's, from which a resumed run goes on all the same.
@@ -148,10 +148,15 @@ class Session:
                 self.steps += self._log.earlier
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
-        if step.step == 0 or step.embedding is None or step.evaluation is None or not math.isfinite(step.evaluation):
+        if (
+            step.step == 0
+            or step.embedding is None
+            or step.validation_loss is None
+            or not math.isfinite(step.validation_loss)
+        ):
             return  # step 0 is untrained
-        if self.best is None or step.evaluation < self.best.validation_loss:
-            self.best = Best(step.step, step.evaluation, step.embedding)
+        if self.best is None or step.validation_loss < self.best.validation_loss:
+            self.best = Best(step.step, step.validation_loss, step.embedding)
 
     def _close_records(self) -> None:
         """A disk that is full by now must not hide why the run ended."""

@@ -18,7 +18,7 @@ from .config import TrainConfig
 GIB = 2**30
 # By the width of the text that the U-Net attends to: bytes for each place of a picture's latents, in half precision,
 # with gradient checkpointing and without. Measured with benchmarks/memory.py.
-A_PLACE = {
+BYTES_PER_LATENT = {
     768: (62_000, 205_000),  # Stable Diffusion 1
     1024: (62_000, 205_000),  # 2: the U-Net of 1 with wider text
     2048: (46_000, 345_000),  # XL, of the command line's host; ComfyUI keeps 2.7 GiB a picture of its encoders more
@@ -29,11 +29,11 @@ TEXT = 0.4 * GIB  # the text encoders' activations, and tables that a host casts
 def step_memory(widths: Mapping[str, int], dataset: Dataset, config: TrainConfig) -> int:
     """Bytes; 0 for a family that has not been measured. widths: of the host's text encoders."""
     width = sum(widths.values())
-    if width not in A_PLACE:
+    if width not in BYTES_PER_LATENT:
         return 0
     places = max(picture.mean.shape[-2] * picture.mean.shape[-1] for picture in dataset.pictures)
     size = 2 if config.dtype == "float32" else 1
-    return int(TEXT + config.batch_size * places * A_PLACE[width][not config.gradient_checkpointing] * size)
+    return int(TEXT + config.batch_size * places * BYTES_PER_LATENT[width][not config.gradient_checkpointing] * size)
 
 
 def shortage(

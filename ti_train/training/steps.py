@@ -23,10 +23,10 @@ from ..seeds import seed_from
 from .checkpoint import State
 from .config import TrainConfig
 from .determinism import deterministic
-from .micro_batches import draw_latents, draw_noise, in_passes
+from .micro_batches import draw_latents, draw_noise, split_batch
 from .objective import draw_timesteps
 from .optimizer import AdamW
-from .prompt_sampling import draw_prompt, words_of
+from .prompt_sampling import draw_prompt, embeddings_for
 from .step_memory import step_memory
 
 NO_GRADIENT = (
@@ -41,12 +41,12 @@ class TrainedVectors:
 
     def __init__(self, state: State, config: TrainConfig, device: torch.device, latent_size: int) -> None:
         """latent_size: elements of a picture's latents."""
-        self.start = {encoder: v.to(device, torch.float32) for encoder, v in state.start.items()}
-        self.vectors, self.own = trainable(state.vectors, device), trainable(state.own, device)
+        self.initial = {encoder: v.to(device, torch.float32) for encoder, v in state.initial.items()}
+        self.vectors, self.per_image = trainable(state.vectors, device), trainable(state.per_image, device)
         # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
         # would vanish in fp16.
         scale, clip = 2.0 ** round(math.log2(latent_size)), config.gradient_clip or math.inf
-        self.optimizer = AdamW([*self.vectors.values(), *self.own.values()], scale, clip, state.optimizer)
+        self.optimizer = AdamW([*self.vectors.values(), *self.per_image.values()], scale, clip, state.optimizer)
 
     def first(self, count: int) -> Vectors:
         """The first `count` vectors of the embedding."""
@@ -56,11 +56,13 @@ class TrainedVectors:
     def measures(self, count: int) -> Tensor:
         """Mean norm of the first vectors, and their mean cosine similarity to the start: [2]."""
         used = self.first(count)
-        return torch.stack([mean_norm(used), mean_cosine(used, first_of(self.start, count))])
+        return torch.stack([mean_norm(used), mean_cosine(used, first_of(self.initial, count))])
 
     def after(self, step: int) -> State:
         """A copy; its seconds are not known here."""
-        return State(step, 0.0, snapshot(self.vectors), self.start, dict(self.optimizer.state), snapshot(self.own))
+        return State(
+            step, 0.0, snapshot(self.vectors), self.initial, dict(self.optimizer.state), snapshot(self.per_image)
+        )
 
 
 def trainable(vectors: Vectors, device: torch.device) -> dict[str, Tensor]:
@@ -99,15 +101,15 @@ def updates(
 
         losses = []
         with host.training(config.gradient_checkpointing, memory), deterministic(config.deterministic):
-            words = words_of(pictures, trained.first(count), trained.own)
-            for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
-                part_of_loss = part.losses(host, words).sum() / size
+            embeddings = embeddings_for(pictures, trained.first(count), trained.per_image)
+            for part in split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
+                part_of_loss = part.losses(host, embeddings).sum() / size
                 if not part_of_loss.requires_grad:
                     raise UserError(NO_GRADIENT)
                 (part_of_loss * optimizer.scale).backward()
                 losses.append(part_of_loss.detach())
             if config.coarse_weight:
-                distance = squared_distance(trained.vectors, trained.start)
+                distance = squared_distance(trained.vectors, trained.initial)
                 (config.coarse_weight * distance * optimizer.scale).backward()
         loss = torch.stack(losses).sum()
         norm = optimizer.step(loss, rate)

@@ -9,7 +9,7 @@ from typing import Any
 from .config import OPTIONS
 from .options import Kind, Option
 
-PRESETS_OWN = "the preset's"  # saved workflows hold it
+FROM_PRESET = "the preset's"  # saved workflows hold it
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ def widget_of(name: str, more_choices: tuple[str, ...] = (), kind: Kind | None =
     option = OPTIONS[name]
     kind = kind or _kind(option)
     not_given = _not_given(option, kind)
-    offered = (PRESETS_OWN,) * bool(option.presets) + option.choices + more_choices
+    offered = (FROM_PRESET,) * bool(option.presets) + option.choices + more_choices
     return Widget(
         kind=kind,
         value=_beginning(option) if not_given is None else not_given,
         not_given=not_given,
-        tooltip=option.described({PRESETS_OWN: "Presets", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"),
+        tooltip=option.described({FROM_PRESET: "Presets", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"),
         least=not_given if isinstance(not_given, int) else option.least,
         most=option.most,
         step=option.step,
@@ -72,7 +72,7 @@ def _kind(option: Option) -> Kind:
 
 def _not_given(option: Option, kind: Kind) -> Any:
     if option.presets:
-        return {"choice": PRESETS_OWN, "text": ""}.get(kind, 0)
+        return {"choice": FROM_PRESET, "text": ""}.get(kind, 0)
     return -1 if option.unset else None
 
 

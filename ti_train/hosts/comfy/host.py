@@ -20,12 +20,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
-from .placeholders import vocabulary, widths, with_words
-from .weights import load_whole, told_of_training, trainable_clip, trainable_model
+from .placeholders import vocabulary, widths, with_embeddings
+from .weights import load_whole, marked_as_training, trainable_clip, trainable_model
 
 SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
 
@@ -56,7 +56,7 @@ class ComfyHost(Adapter):
         network = self.model.model.diffusion_model
         # the text encoder adds its residuals in place, to tensors that backward needs
         mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
-        with told_of_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
+        with marked_as_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
             yield
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
@@ -67,14 +67,14 @@ class ComfyHost(Adapter):
         encoded = self.vae.encode((rearrange(pictures, "b c h w -> b h w c") + 1) / 2)
         return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[dict[str, Any]]:
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
-        clip = self._clip_with(words)
+        clip = self._clip_with(embeddings)
         clip.load_model = lambda *_: clip.patcher  # both are loaded; making room for one could unload the other
         return self._conds(clip, prompts, sizes)
 
-    def _clip_with(self, words: Words) -> Any:
-        clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
+    def _clip_with(self, embeddings: Embeddings) -> Any:
+        clip = with_embeddings(self.clip, {mark(name): vectors for name, vectors in embeddings.items()})
         clip.patcher = self.clip.patcher  # a clone's would be loaded anew
         return clip
 
@@ -102,13 +102,13 @@ class ComfyHost(Adapter):
         conds = prepared["model_conds"]
         return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """The path of the nodes: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
         pairs = zip(request.prompts, request.seeds, strict=True)
-        return [self._picture(request, prompt, seed, words) for prompt, seed in pairs]
+        return [self._picture(request, prompt, seed, embeddings) for prompt, seed in pairs]
 
-    def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, words: Words) -> Image.Image:
-        positive, negative = (self._conditioning(p, words) for p in (prompt, request.negative))
+    def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, embeddings: Embeddings) -> Image.Image:
+        positive, negative = (self._conditioning(p, embeddings) for p in (prompt, request.negative))
         ratio = self.vae.spacial_compression_encode()
         shape = (1, 4, request.height // ratio, request.width // ratio)
         empty = torch.zeros(shape, device=management.intermediate_device())
@@ -121,18 +121,18 @@ class ComfyHost(Adapter):
         pixels = self.vae.decode(sampled)[0].float().clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(pixels.cpu().numpy())
 
-    def _conditioning(self, prompt: Prompt, words: Words) -> list[Any]:
-        (cond,) = self._conds(self._clip_with(words), [prompt])
+    def _conditioning(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
+        (cond,) = self._conds(self._clip_with(embeddings), [prompt])
         return [[cond.pop("cross_attn"), cond]]
 
 
-def mark(word: str) -> str:
+def mark(name: str) -> str:
     """A slot's place in the text; no text that a person types has such characters."""
-    return f"\x02{word}\x03"
+    return f"\x02{name}\x03"
 
 
 def text_with_marks(prompt: Prompt) -> str:
-    return "".join(mark(piece.word) if isinstance(piece, Slot) else piece for piece in prompt)
+    return "".join(mark(piece.name) if isinstance(piece, Slot) else piece for piece in prompt)
 
 
 def size_conds(size: Size) -> dict[str, int]:

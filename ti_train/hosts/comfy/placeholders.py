@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from ...errors import UserError
-from ...host import Vectors, Vocabulary, Words
+from ...host import Embeddings, Vectors, Vocabulary
 from ..spelling import readable
 
 PRIVATE = "ti-train-private-"  # no file is called so; letters last, since the host reads "x:1.2" as a weight
@@ -60,19 +60,19 @@ def vocabulary(clip: Any, encoder: str) -> Vocabulary:
     return Vocabulary(input_embedding(clip, encoder).weight, tokenize, spell)
 
 
-def with_words(clip: Any, words: Words) -> Any:
+def with_embeddings(clip: Any, embeddings: Embeddings) -> Any:
     """A clone of a CLIP that also reads `words`: placeholder -> encoder -> vectors. Later words hide earlier ones."""
     clone = clip.clone()
     clone.tokenizer = _copy_as(clip.tokenizer, _PlaceholderTokenizer)
     names = dict(getattr(clip.tokenizer, "ti_train_names", {}))
     for encoder, tokenizer in encoders(clip).items():
-        reader = _copy_as(tokenizer, _PrivateWords)
+        reader = _copy_as(tokenizer, _PrivateEmbeddings)
         known = dict(getattr(tokenizer, "ti_train_vectors", {}))
-        known |= {PRIVATE + _letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(words.values())}
+        known |= {PRIVATE + _letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(embeddings.values())}
         reader.ti_train_vectors = known
         reader.embedding_directory = reader.embedding_directory or []  # None would switch the host's syntax off
         setattr(clone.tokenizer, encoder, reader)
-        names |= dict(zip(words, list(known)[-len(words) :], strict=True))
+        names |= dict(zip(embeddings, list(known)[-len(embeddings) :], strict=True))
     clone.tokenizer.ti_train_names = names
     return clone
 
@@ -121,7 +121,7 @@ class _PlaceholderTokenizer:
         return parent.tokenize_with_weights(replace_placeholders(text, self.ti_train_names), *args, **kwargs)
 
 
-class _PrivateWords:
+class _PrivateEmbeddings:
     """The tokenizer of one text encoder."""
 
     ti_train_vectors: Vectors  # private name -> [n, width]
@@ -134,6 +134,6 @@ class _PrivateWords:
             return parent._try_get_embedding(embedding_name, *args, **kwargs)
         without_files = copy.copy(self)
         without_files.embedding_directory = []
-        parent = super(_PrivateWords, without_files)
+        parent = super(_PrivateEmbeddings, without_files)
         _, *rest = parent._try_get_embedding(embedding_name, *args, **kwargs)  # two values in 0.3.64, three in 0.33
         return (private, *rest)

@@ -62,7 +62,7 @@ def load_whole(*patchers: Any, memory: int = 0) -> None:
 
 
 @contextmanager
-def told_of_training() -> Iterator[None]:
+def marked_as_training() -> Iterator[None]:
     """Has ComfyUI know, from 0.33 on, that gradients are wanted: some models then avoid fused kernels."""
     before = getattr(management, "in_training", None)
     if before is None:

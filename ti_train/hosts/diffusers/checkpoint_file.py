@@ -25,9 +25,9 @@ WANTED = (
     "or a folder in diffusers' layout"
 )
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-TOLD_BY_WEIGHT = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+PREDICTION_WEIGHT = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-SPOKEN = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
+PREDICTION_ALIASES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Checkpoint:
         """A key of FAMILIES. Raises UserError that says what the file looks like instead, or what it lacks."""
         width = self._context_width()
         kind = next((kind for kind in FAMILIES if unet_config(kind)["cross_attention_dim"] == width), None)
-        looks = self._stranger(width) if kind is None else self._variant() or self._torso(FAMILIES[kind])
+        looks = self._unknown_family(width) if kind is None else self._variant() or self._missing_parts(FAMILIES[kind])
         if kind is None or looks:
             raise UserError(f"'{self.path}' looks like {looks}. This needs {WANTED}.")
         return kind
@@ -110,12 +110,12 @@ class Checkpoint:
             return "a model with the noise levels of EDM (such as Playground 2.5 or CosXL)"
         return None
 
-    def _torso(self, family: Family) -> str | None:
+    def _missing_parts(self, family: Family) -> str | None:
         """What a model is that lacks a part."""
         lacking = [part for part, prefix in family.prefixes.items() if not self.weights(prefix)]
         return f"{family.name} without its {' and '.join(lacking)}" if lacking else None
 
-    def _stranger(self, width: int | None) -> str:
+    def _unknown_family(self, width: int | None) -> str:
         if width is not None:
             return OTHER_WIDTHS.get(width, f"a model that reads text of width {width}")
         told = (what for pattern, what in OTHERS if any(re.search(pattern, name) for name in self.shapes))
@@ -133,12 +133,12 @@ class Checkpoint:
     @property
     def prediction(self) -> str:
         """epsilon or v_prediction, as the file says or shows; epsilon where it does neither."""
-        said = SPOKEN.get(self.metadata.get("modelspec.prediction_type", ""))
+        said = PREDICTION_ALIASES.get(self.metadata.get("modelspec.prediction_type", ""))
         if said or "v_pred" in self.shapes:
             return said or "v_prediction"
-        if self.kind == "sd21" and TOLD_BY_WEIGHT in self.shapes:
+        if self.kind == "sd21" and PREDICTION_WEIGHT in self.shapes:
             with safe_open(self.path, framework="pt") as file:
-                spread = file.get_tensor(TOLD_BY_WEIGHT).float().std(unbiased=False)
+                spread = file.get_tensor(PREDICTION_WEIGHT).float().std(unbiased=False)
             return "v_prediction" if spread > 0.09 else "epsilon"
         return "epsilon"
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
+from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..noise_levels import network_input, sigmas_of, timesteps_of
 from .hardware import pick_device, pick_dtype
@@ -105,10 +105,10 @@ class DiffusersHost(Adapter):
         config = self.vae.config
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> Cond:
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond:
         """The U-Net's keyword arguments, fp32: what the pipeline makes of the same prompts."""
         with self._autocast():
-            return self.family.encode(prompts, words, sizes)
+            return self.family.encode(prompts, embeddings, sizes)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)
@@ -117,11 +117,11 @@ class DiffusersHost(Adapter):
         answer: Tensor = self.unet(scaled.to(self.dtype), timesteps, **given, return_dict=False)[0]
         return answer.float()
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """The pipeline's own sampling, its scheduler as the model configures it."""
         with self._autocast():
             latents = self.pipeline(
-                **self.family.sampling(request, words),
+                **self.family.sampling(request, embeddings),
                 num_inference_steps=request.steps,
                 guidance_scale=request.guidance,
                 width=request.width,

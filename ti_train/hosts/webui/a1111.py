@@ -13,7 +13,7 @@ from modules.hypernetworks import hypernetwork
 from PIL import Image
 from torch import Tensor
 
-from ...host import Latents, SampleRequest, Words
+from ...host import Embeddings, Latents, SampleRequest
 from ..noise_levels import sigmas_of
 from .host import WebUIHost
 from .medvram import HeldParts, fetch
@@ -24,7 +24,7 @@ class A1111Host(WebUIHost):
 
     def __init__(self) -> None:
         model = shared.sd_model
-        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
+        self.find_encoders(model, sd_hijack.model_hijack.embedding_db)
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
         self._parts = HeldParts(model)
@@ -38,12 +38,12 @@ class A1111Host(WebUIHost):
         hypernetwork.load_hypernetworks([])
         self._parts.hold()
 
-    def give_back(self) -> None:
-        self._parts.give_back()
+    def release_weights(self) -> None:
+        self._parts.release_weights()
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        self.give_back()
-        return super()._sample(request, words)
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        self.release_weights()
+        return super()._sample(request, embeddings)
 
     def precision(self) -> AbstractContextManager[Any]:
         autocast: AbstractContextManager[Any] = devices.autocast()
@@ -70,14 +70,14 @@ class A1111Host(WebUIHost):
 
     def _latents(self, pictures: Tensor) -> Latents:
         """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
-        self.give_back()
+        self.release_weights()
         fetch(self.autoencoder)
         vae: Any = self.autoencoder
         mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)
         scale = torch.tensor(float(self.model.scale_factor))
         return Latents(mean * scale, log_variance.clamp(-30, 20) + 2 * scale.log())
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         dtype = devices.dtype_unet
         conds: dict[str, Any] = {"c_crossattn": [context.to(dtype)], "c_concat": []}
         if vector is not None:

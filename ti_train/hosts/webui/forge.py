@@ -13,7 +13,7 @@ from modules import sd_models
 from modules.shared import opts
 from torch import Tensor
 
-from ...host import Latents, Prompt, Size, Words
+from ...host import Embeddings, Latents, Prompt, Size
 from ..weights import does_not_fit
 from .families import refuse
 from .host import Condition, WebUIHost
@@ -28,7 +28,7 @@ class ForgeHost(WebUIHost):
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
         self.databases = [engine.embeddings for engine in self.encoders.values()]
-        self.embed_number = getattr(model, "embedder", None)
+        self.size_embedder = getattr(model, "embedder", None)
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
         predictor = self.unet.model.predictor
@@ -73,12 +73,12 @@ class ForgeHost(WebUIHost):
         for database in self.databases:
             database.load_textual_inversion_embeddings()
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[Condition]:
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
         """Without the line that Forge prints, and adds to the next picture's description, for each word it reads."""
         classic_engine.print = lambda *_: None
         described = dict(classic_engine.last_extra_generation_params)
         try:
-            return super()._encode(prompts, words, sizes)
+            return super()._encode(prompts, embeddings, sizes)
         finally:
             del classic_engine.print
             classic_engine.last_extra_generation_params.clear()
@@ -90,8 +90,8 @@ class ForgeHost(WebUIHost):
 
         def mode(posterior: Any) -> Tensor:
             seen.append(posterior)
-            answer: Tensor = posterior.mode()
-            return answer
+            output: Tensor = posterior.mode()
+            return output
 
         options = vae.patcher.model_options
         vae.patcher.model_options = {**options, "model_vae_regulation": mode}
@@ -103,7 +103,7 @@ class ForgeHost(WebUIHost):
         log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(pictures.device)
         return Latents(mean, log_variance + 2 * scale.log())
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         dtype = self.unet.model.computation_dtype
         about = None if vector is None else vector.to(dtype)
         output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)

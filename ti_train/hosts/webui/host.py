@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, Words, fingerprint
+from ...host import Embeddings, Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..noise_levels import network_input, timesteps_of
@@ -31,7 +31,7 @@ CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that it is one word for CLIP, and no word that a person types
 SAMPLER = "Euler"  # every WebUI has it, and it draws no noise of its own
-OF_THE_JOB = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
+JOB_FIELDS = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -54,7 +54,7 @@ class WebUIHost(Adapter):
     databases: list[Any]  # of embeddings; a word is registered in each
     network: Any  # the U-Net, of the original release's layout
     autoencoder: nn.Module
-    embed_number: Any = None  # Stable Diffusion XL's: [n] numbers -> [n, 256]
+    size_embedder: Any = None  # Stable Diffusion XL's: [n] numbers -> [n, 256]
 
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
         self.model = model
@@ -68,13 +68,13 @@ class WebUIHost(Adapter):
                 "learnt on a plain model; the inpainting model of the same family will know it too."
             )
 
-    def _take_encoders(self, model: Any, database: Any) -> None:
+    def find_encoders(self, model: Any, database: Any) -> None:
         """Those of A1111's kind of model, which reForge has too. Raises UserError for a family that is not trained."""
         self.encoders = named_encoders(model)
         self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
         self.databases = [database]
         if model.is_sdxl:
-            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
+            self.size_embedder = model.conditioner.embedders[len(self.encoders)].timestep
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.network, *self.transformers.values()
@@ -102,15 +102,15 @@ class WebUIHost(Adapter):
         for database in self.databases:
             database.load_textual_inversion_embeddings(force_reload=True)
 
-    def reread_words(self) -> None:
+    def reload_embeddings(self) -> None:
         """Makes the words of the embeddings folder known to the next prompt, one that was asked before too."""
         self.read_folder()
-        forget_conditions()
+        clear_cached_conditions()
 
-    def give_back(self) -> None:
+    def release_weights(self) -> None:
         """Has the WebUI move the model's parts as it does without us; a later step takes them anew."""
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
 
@@ -131,19 +131,19 @@ class WebUIHost(Adapter):
     def piece(self, engine: Any, token: int) -> str:
         return str(engine.tokenizer.convert_ids_to_tokens(token))
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[Condition]:
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
         """One condition for each prompt, by the WebUI's own encoders."""
-        with self._registered(words) as names, self.precision():
+        with self._registered(embeddings) as names, self.precision():
             texts = [text_with_names(prompt, names) for prompt in prompts]
             # emphasis keeps the mean over all prompts that are encoded at once, and a generation encodes one
             alone = any(mark in text for text in texts for mark in "()[]") or not self._of_one_length(texts)
             groups = [[text] for text in texts] if alone else [texts]
             encoded = [self._encoded(group) for group in groups]
             contexts = [row for context, _ in encoded for row in context.split(1)]
-            if self.embed_number is None:
+            if self.size_embedder is None:
                 return [Condition(context, None) for context in contexts]
             pooled = torch.cat([pooled for _, pooled in encoded])
-            numbers = self._numbers(sizes or [self._usual_size()] * len(texts))
+            numbers = self._numbers(sizes or [self._default_size()] * len(texts))
             return list(map(Condition, contexts, torch.cat([pooled, numbers], dim=1).split(1)))
 
     def _of_one_length(self, texts: list[str]) -> bool:
@@ -161,20 +161,20 @@ class WebUIHost(Adapter):
     def _numbers(self, sizes: Sequence[Size]) -> Tensor:
         """Stable Diffusion XL's embedding of sizes, [B, 6 * 256]."""
         numbers = torch.tensor([size.original + size.crop + size.target for size in sizes], device=self.device)
-        embedded: Tensor = self.embed_number(numbers.flatten().float())
+        embedded: Tensor = self.size_embedder(numbers.flatten().float())
         return embedded.view(len(sizes), -1)
 
-    def _usual_size(self) -> Size:
+    def _default_size(self) -> Size:
         """What the WebUI tells the model of a picture of its resolution."""
         side = (self.resolution, self.resolution)
         return Size(side, (shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left), side)
 
     @contextmanager
-    def _registered(self, words: Words) -> Iterator[dict[str, str]]:
+    def _registered(self, embeddings: Embeddings) -> Iterator[dict[str, str]]:
         """The words in the WebUI's database, under names that are yielded, while the context lasts."""
-        names = {word: PRIVATE + chr(ord("a") + number) for number, word in enumerate(words)}
-        embeddings = [self._embedding(word, vectors, names[word]) for word, vectors in words.items()]
-        for embedding in embeddings:
+        names = {name: PRIVATE + chr(ord("a") + number) for number, name in enumerate(embeddings)}
+        registered = [self._embedding(name, vectors, names[name]) for name, vectors in embeddings.items()]
+        for embedding in registered:
             self.register(embedding)
         try:
             yield names
@@ -182,16 +182,16 @@ class WebUIHost(Adapter):
             for name in names.values():
                 self.unregister(name)
 
-    def _embedding(self, word: str, vectors: Vectors, name: str) -> Any:
+    def _embedding(self, name: str, vectors: Vectors, private: str) -> Any:
         """The WebUI's own. Raises UserError where it cannot take so many vectors."""
         rows = [vectors[encoder] for encoder in self.encoders]
         limit = next(iter(self.encoders.values())).chunk_length
         if len(rows[0]) > limit:
             raise UserError(
-                f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
+                f"The embedding '{name}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
                 "Use fewer vectors."
             )
-        embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], name)
+        embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], private)
         embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
         return embedding
 
@@ -203,12 +203,12 @@ class WebUIHost(Adapter):
         vectors = [part.vector for part in cond if part.vector is not None]
         with self.precision():
             context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None
-            return self.answer(scaled, timesteps, context, vector).float()
+            return self.unet_forward(scaled, timesteps, context, vector).float()
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """The path of the txt2img tab, without the scripts of other extensions."""
         pairs = zip(request.prompts, request.seeds, strict=True)
-        with self._registered(words) as names, undisturbed_job():
+        with self._registered(embeddings) as names, preserved_job_state():
             return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
 
     def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:
@@ -239,14 +239,14 @@ class WebUIHost(Adapter):
 
 def text_with_names(prompt: Prompt, names: dict[str, str]) -> str:
     """A prompt as the WebUI reads it: a word's name stands between blanks, or it would join its neighbours."""
-    pieces = (f" {names[p.word]} " if isinstance(p, Slot) else p for p in prompt)
+    pieces = (f" {names[p.name]} " if isinstance(p, Slot) else p for p in prompt)
     return "".join(pieces).strip()
 
 
 @contextmanager
-def undisturbed_job() -> Iterator[None]:
+def preserved_job_state() -> Iterator[None]:
     """A preview counts its own steps in the WebUI's state; the training's progress is put back."""
-    before = {name: copy.copy(getattr(shared.state, name)) for name in OF_THE_JOB}
+    before = {name: copy.copy(getattr(shared.state, name)) for name in JOB_FIELDS}
     try:
         yield
     finally:
@@ -255,7 +255,7 @@ def undisturbed_job() -> Iterator[None]:
             setattr(shared.state, name, value)
 
 
-def forget_conditions() -> None:
+def clear_cached_conditions() -> None:
     """Empties the WebUI's memory of conditions: the next generation reads its words anew."""
     plain, text_to_image = processing.StableDiffusionProcessing, processing.StableDiffusionProcessingTxt2Img
     plain.cached_c, plain.cached_uc = [None] * 3, [None] * 3

@@ -40,12 +40,12 @@ class HeldParts:
             for module, _, _ in self._taken:
                 module.to(devices.device)
         except Exception as error:
-            self.give_back()
+            self.release_weights()
             if not is_out_of_memory(error):
                 raise
             raise UserError(self._does_not_fit()) from None
 
-    def give_back(self) -> None:
+    def release_weights(self) -> None:
         """Leaves them on the CPU, from where the WebUI fetches each for its call."""
         for module, key, hook in self._taken:
             module.to(lowvram.cpu)

@@ -21,7 +21,7 @@ class ReForgeHost(WebUIHost):
 
     def __init__(self) -> None:
         model = shared.sd_model
-        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
+        self.find_encoders(model, sd_hijack.model_hijack.embedding_db)
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
@@ -55,7 +55,7 @@ class ReForgeHost(WebUIHost):
         """The mean of the distribution, which is what reForge's own encoding takes."""
         return Latents(self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures)), None)
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         inner = self.unet.model
         dtype = inner.get_dtype() if inner.manual_cast_dtype is None else inner.manual_cast_dtype
         about = None if vector is None else vector.to(dtype)
