@@ -51,7 +51,7 @@ def fill_in(page: Page, **settings: Any) -> None:
     page.set("KSampler", steps=2)
 
 
-EXAMPLES = {"Quick start": 1, "Compare with and without the word": 2, "Two words in one picture": 1, "Style": 1}
+EXAMPLES = {"Quick start": 1, "Compare with and without the embedding": 2, "Two embeddings in one image": 1, "Style": 1}
 
 
 @pytest.mark.parametrize(("example", "saved"), EXAMPLES.items())
@@ -253,7 +253,7 @@ def drop(page: Page, path: Path, onto: str) -> None:
 
 
 def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page, server, tmp_path):
-    """Captions and masks follow their picture: when its name was taken, and when it is put aside."""
+    """Captions and masks follow their picture: when its name was taken, and when it is removed."""
     dropped = tmp_path / "my-pictures"
     pictures = {
         "one.png": "navy",
