@@ -77,7 +77,7 @@ def test_a_vector_joins_in_at_every_such_step(num_vectors, every, step):
 
 def test_too_few_steps_for_all_vectors_are_refused():
     TrainConfig("a", "b", num_vectors=3, progressive_every=50, steps=100)
-    with pytest.raises(UserError, match="99 steps reach only 2 of the 3 vectors"):
+    with pytest.raises(UserError, match="99 steps use only 2 of the 3 vectors"):
         TrainConfig("a", "b", num_vectors=3, progressive_every=50, steps=99)
 
 

@@ -28,7 +28,7 @@ def test_a_run_goes_on_from_a_file_of_any_layout(host, settings, tmp_path, layou
 @pytest.mark.parametrize("layout", SAMPLES)
 def test_its_vectors_must_be_as_many_as_the_words(host, settings, tmp_path, layout):
     file, count = write_samples(tmp_path)[layout], len(SAMPLES[layout].vectors["emb_params"])
-    with pytest.raises(UserError, match=rf"has {count} vector\(s\), but num_vectors is 3. Give {count}."):
+    with pytest.raises(UserError, match=rf"has {count} vector\(s\), but num_vectors is 3. Set num_vectors to {count}."):
         initial_vectors(host, settings(init=str(file), num_vectors=3))
 
 

@@ -87,7 +87,7 @@ def test_an_error_that_is_none_of_the_memory_ends_the_run(host, dataset, setting
 
 def test_what_needs_no_less_is_not_tried_again(host, dataset, settings, tmp_path):
     smallest = settings(steps=4, batch_size=1, gradient_checkpointing=True)
-    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="one picture of 32 pixels"):
+    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="Batch size 1 at 32 pixels"):
         list(train_in_memory(host, dataset, smallest, tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""What a training run is told: the table of options, one frozen dataclass checked once, and the presets."""
+"""The options of a training run: one frozen dataclass, checked once, and the presets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..prompts import BUILT_IN
 from .learning_rate import rate_segments
 from .options import option, options_of
 
-# Balanced comes first wherever presets are listed. It is short and steep, in batches of four, with a rate that falls
-# to 0: benchmarks/README.md has what it was measured on. It has not been compared on a full-sized model yet.
+# Balanced comes first wherever presets are listed: few steps at a high learning rate that decays to 0, in batches of
+# four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {},
-    # A style is spread over the whole image, and on the embedded model takes four times as long (see demo/README.md).
+    # A style covers the whole image, and takes four times as long on the embedded model (see demo/README.md).
     "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
-    # Gal et al. 2022 and the repositories that follow it: constant rate, one image a step.
+    # Gal et al. 2022 and the repositories that follow it: constant learning rate, one image per step.
     "Paper": {
         "steps": 5000,
         "batch_size": 1,
@@ -31,13 +31,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 EMBEDDING, TRAINING, PROMPTS, IMAGES = "Embedding", "Training", "Prompts and captions", "Images"
 PREVIEWS, MEMORY, ABLATIONS = "Previews", "Memory and checkpoints", "Ablations of the paper"
 MANY = 1_000_000  # steps, or steps between two events: "never" in practice
-SEEDS = 2**63 - 1  # the seeds of previews count on from here
+SEEDS = 2**63 - 1  # the seeds of the preview prompts follow it
 BATCH = 256
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a run's result; the defaults are the preset Balanced. Raises UserError on what cannot work."""
+    """Everything that determines a run's result; the defaults are the preset Balanced. Raises UserError."""
 
     # fmt: off
     name: str = option(
@@ -198,9 +198,9 @@ class TrainConfig:
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> TrainConfig:
-        """The preset's values under the given ones; a given None means the preset's value."""
+        """The preset's values, overridden by `given`; None is the preset's value. Raises UserError."""
         if preset not in PRESETS:
-            raise UserError(f"There is no preset '{preset}'. The presets are {', '.join(PRESETS)}.")
+            raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}})
 
     def __post_init__(self) -> None:
@@ -209,17 +209,17 @@ class TrainConfig:
             about.check(getattr(self, name))
         if self.vectors_at(self.steps) < self.num_vectors:
             raise UserError(
-                f"With progressive_every {self.progressive_every}, {self.steps} steps reach only "
-                f"{self.vectors_at(self.steps)} of the {self.num_vectors} vectors. Give more steps, or a vector sooner."
+                f"With progressive_every {self.progressive_every}, {self.steps} steps use only "
+                f"{self.vectors_at(self.steps)} of the {self.num_vectors} vectors. Increase steps or lower "
+                "progressive_every."
             )
         if self.resolution % 8:
             near = max(8, round(self.resolution / 8) * 8)
             raise UserError(
-                f"resolution is {self.resolution}; the VAE needs a multiple of 8 pixels. "
-                f"Give {near}, or 0 for the model's own."
+                f"resolution is {self.resolution}; it must be a multiple of 8. Use {near}, or 0 for the model's own."
             )
         if not self.init.strip():
-            raise UserError('init is empty. Give a word that says roughly what the images show, such as "cat".')
+            raise UserError('init is empty. Give a word or phrase that describes the images, such as "cat".')
         rate_segments(self.learning_rate, self.steps)
 
     @property
@@ -228,7 +228,7 @@ class TrainConfig:
         return self.batch_size * self.accumulation
 
     def vectors_at(self, step: int) -> int:
-        """How many of the vectors step `step` uses."""
+        """The number of vectors that step `step` uses."""
         joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
         return min(self.num_vectors, joined)
 
@@ -242,7 +242,7 @@ class TrainConfig:
         return step % self.checkpoint_every == 0 and step < self.steps
 
     def pauses_after(self, step: int) -> bool:
-        """Whether more happens after update `step` than the next update."""
+        """Whether validation, previews or a checkpoint follow step `step`."""
         return self.validates_after(step) or self.previews_after(step) or self.saves_after(step)
 
     def learning_rate_at(self, step: int) -> float:
@@ -254,7 +254,7 @@ class TrainConfig:
         return self.learning_rate * warm * decay
 
     def resume_identity(self) -> dict[str, Any]:
-        """The values that shape the trained vectors: those that a resumed run must share with its beginning."""
+        """The values that determine the trained vectors: a resumed run must have the same."""
         kept = {name: getattr(self, name) for name, about in OPTIONS.items() if not about.may_change}
         return kept | {"effective_batch": self.effective_batch}
 

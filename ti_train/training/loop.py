@@ -1,10 +1,9 @@
-"""The training loop: `train()` yields events and owns saving; whoever drives it may stop at any event.
+"""The training loop: `train()` yields events and saves the run; the caller may stop at any event.
 
-Everything random in step k is drawn from a generator seeded by (seed, k). So the run's future follows from its vectors,
-its optimizer and the number of the last completed step: a resumed run equals an uninterrupted one, and previews or
-evaluations cannot disturb it; bit for bit where the kernels add in a fixed order, as on a CPU (see determinism.py for
-GPUs). A generator carried along and saved with the run was the alternative; it has
-to be rewound when a step is cut short, and everything that draws has to be kept away from it.
+All random numbers of step k come from a generator seeded by (seed, k), so the rest of a run follows from its vectors,
+its optimizer state and the last completed step. A resumed run equals an uninterrupted one, and previews and validation
+do not affect it: bit for bit where kernels sum in a fixed order, as on a CPU (for GPUs see determinism.py). A single
+generator saved with the run would have to be rewound after an interrupted step and isolated from all other draws.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from .validation import ValidationBatch
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
 NEVER_FINITE = (
-    f"The loss was not a finite number in {MOST_SKIPPED} steps in a row; the vectors from before are kept. "
+    f"The loss was not a finite number in {MOST_SKIPPED} steps in a row. The vectors from before them are kept. "
     "Try dtype float32, a lower learning rate, or another VAE."
 )
-PREVIEW_DOES_NOT_FIT = "This preview is left out, and the training goes on. A lower resolution would let previews fit."
+PREVIEW_DOES_NOT_FIT = "This preview is skipped and training continues. Use a lower resolution to get previews."
 
 
 def train(
     host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool = False
 ) -> Generator[Event, None, None]:
-    """Learns one word; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
+    """Trains one embedding; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
 
-    On close(), on any exception and every `checkpoint_every` steps both files hold the last completed step.
-    Raises UserError for whatever the user can mend.
+    On close(), on any exception and every `checkpoint_every` steps both files are saved with the last completed step.
+    Raises UserError for everything that the user can fix.
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
@@ -54,7 +53,7 @@ def train(
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
     memory = step_memory(host.widths, dataset, config)
-    with host.training(config.gradient_checkpointing, memory):  # the host makes room now, and this is what is left
+    with host.training(config.gradient_checkpointing, memory):  # after the host has made room
         more += shortage(host.device, host.widths, dataset, config)
     validation_batch = ValidationBatch.draw(host, dataset, templates, config)
     side, skipped = config.resolution or dataset.resolution, 0
@@ -84,7 +83,7 @@ def train(
             skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
             after = replace(update.after, seconds=done.seconds + perf_counter() - began)
             completed = report(after, loss, update.rate, norm, cosine)
-            done = after  # only now: whatever is kept was told
+            done = after  # only now: a saved step has been validated
 
             yield completed
             if skipped:
@@ -97,17 +96,17 @@ def train(
                 files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
             began = perf_counter()
-    except BaseException:  # an interrupt and close() too: whatever ends the run, what was learnt is kept
+    except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
         files.rescue(done, as_embedding(done, config, host))
         raise
-    learnt = as_embedding(done, config, host)
-    files.rescue(done, learnt)
+    embedding = as_embedding(done, config, host)
+    files.rescue(done, embedding)
     files.finish()
-    yield Done(learnt, files.embedding, done.seconds)
+    yield Done(embedding, files.embedding, done.seconds)
 
 
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
-    """What a resumed run must share with its beginning."""
+    """What a resumed run must have in common with its start."""
     ours = {"templates": templates.lines, "prediction": host.prediction}
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
@@ -115,7 +114,7 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
 def previews(
     host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
 ) -> Iterator[Preview | Warning]:
-    """Samples the user's prompts, each with the same seed at every step. Draws nothing from the run's own numbers."""
+    """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
     marks = {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}
     negative = slots(config.preview_negative, marks) or ("",)
     first = config.seed if config.preview_seed is None else config.preview_seed

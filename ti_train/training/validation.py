@@ -1,8 +1,8 @@
-"""The noise-free measure of progress.
+"""The validation loss.
 
-The loss of a training step says little: its noise level and its noise change it more than learning does. The loss on
-one batch whose pictures, noise, noise levels and prompts never change falls as the word is learnt (DVAR: Voronov et
-al. 2023, "Is This Loss Informative?").
+The training loss depends more on each step's noise level and noise than on the embedding. The loss of one batch with
+constant images, noise, noise levels and prompts decreases as the embedding is trained (DVAR: Voronov et al. 2023, "Is
+This Loss Informative?").
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .config import TrainConfig
 from .micro_batches import MicroBatch, draw_noise, split_batch
 from .objective import draw_timesteps
 
-SIZE = 4  # samples, one from each quarter of the noise levels; benchmarks/README.md has the cost
+SIZE = 4  # samples, one from each quarter of the noise levels; for the cost see benchmarks/README.md
 
 
 @dataclass(frozen=True)
 class ValidationBatch:
-    """Pictures, noise, noise levels and prompts that stay the same throughout a run."""
+    """Images, noise, noise levels and prompts that are constant throughout a run."""
 
     micro_batches: Sequence[MicroBatch]
 
     @classmethod
     def draw(cls, host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> ValidationBatch:
-        """Of the run's first pictures, by its seed; apart from what the steps draw."""
+        """Draws it from the run's first images with a generator of its own, seeded by the run's seed."""
         generator = torch.Generator().manual_seed(seed_from("fixed batch", config.seed))
         pictures = dataset.take(0, SIZE, config.seed)
         x0 = [picture.mean for picture in pictures]
@@ -42,5 +42,5 @@ class ValidationBatch:
 
     @torch.no_grad()
     def loss(self, host: Host, embeddings: Embeddings) -> float:
-        """The mean over its samples, without gradients."""
+        """The mean over the samples, without gradients."""
         return float(torch.cat([part.losses(host, embeddings) for part in self.micro_batches]).mean())

@@ -1,7 +1,7 @@
-"""The host inside ComfyUI: the MODEL, CLIP and VAE of a graph, as they are loaded.
+"""The ComfyUI host: the MODEL, CLIP and VAE of a graph.
 
-Everything goes through the host's own objects (its tokenizer, `encode_from_tokens`, `extra_conds`, `apply_model`,
-`model_sampling`, its sampler), so what is trained is what the graph samples, LoRAs and clip skip included.
+Everything goes through ComfyUI's own objects (tokenizer, `encode_from_tokens`, `extra_conds`, `apply_model`,
+`model_sampling`, sampler), so training uses the model exactly as the graph samples it, with its LoRAs and clip skip.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ..weights import checkpointed
 from .placeholders import vocabulary, widths, with_embeddings
 from .weights import load_whole, marked_as_training, trainable_clip, trainable_model
 
-SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
+SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
 
 
 class ComfyHost(Adapter):
-    """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's own tensors need gradients."""
+    """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's tensors need gradients."""
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
         self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
@@ -54,7 +54,7 @@ class ComfyHost(Adapter):
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         network = self.model.model.diffusion_model
-        # the text encoder adds its residuals in place, to tensors that backward needs
+        # the text encoder adds residuals in place, to tensors that backward needs
         mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
         with marked_as_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
             yield
@@ -63,24 +63,24 @@ class ComfyHost(Adapter):
         return vocabulary(self.clip, encoder)
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The VAE node's own encoding, which takes the mean of the distribution."""
+        """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
         encoded = self.vae.encode((rearrange(pictures, "b c h w -> b h w c") + 1) / 2)
         return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
-        """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
+        """The conditioning of each prompt, as CLIP Text Encode computes it."""
         clip = self._clip_with(embeddings)
-        clip.load_model = lambda *_: clip.patcher  # both are loaded; making room for one could unload the other
+        clip.load_model = lambda *_: clip.patcher  # both are loaded; loading one could unload the other
         return self._conds(clip, prompts, sizes)
 
     def _clip_with(self, embeddings: Embeddings) -> Any:
         clip = with_embeddings(self.clip, {mark(name): vectors for name, vectors in embeddings.items()})
-        clip.patcher = self.clip.patcher  # a clone's would be loaded anew
+        clip.patcher = self.clip.patcher  # a clone's patcher would be loaded again
         return clip
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
-        pooled = bool(getattr(self.model.model, "adm_channels", True))  # does the model look at the pooled output?
+        pooled = bool(getattr(self.model.model, "adm_channels", True))  # whether the model uses the pooled output
         if len(prompts) > 1 and len(tokens[0]) == 1 and not pooled:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
@@ -103,7 +103,7 @@ class ComfyHost(Adapter):
         return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
 
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
-        """The path of the nodes: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
+        """Samples as the nodes do: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
         pairs = zip(request.prompts, request.seeds, strict=True)
         return [self._picture(request, prompt, seed, embeddings) for prompt, seed in pairs]
 
@@ -127,7 +127,7 @@ class ComfyHost(Adapter):
 
 
 def mark(name: str) -> str:
-    """A slot's place in the text; no text that a person types has such characters."""
+    """The text that represents a slot, with control characters that prompts do not contain."""
     return f"\x02{name}\x03"
 
 
@@ -136,14 +136,14 @@ def text_with_marks(prompt: Prompt) -> str:
 
 
 def size_conds(size: Size) -> dict[str, int]:
-    """A picture's size as ComfyUI's CLIPTextEncodeSDXL writes it into a conditioning."""
+    """The size conditioning, with the keys of ComfyUI's CLIPTextEncodeSDXL."""
     (height, width), (top, left), (target_height, target_width) = size.original, size.crop, size.target
     target = {"target_width": target_width, "target_height": target_height}
     return {"width": width, "height": height, "crop_w": left, "crop_h": top, **target}
 
 
 def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All prompts in one pass of the text encoder, as the chunks of one long prompt. There is no pooled output then."""
+    """Encodes all prompts in one forward pass, as chunks of one long prompt; without pooled output."""
     ((encoder, _),) = tokens[0].items()
     chunks = [len(line[encoder]) for line in tokens]
     cond = clip.encode_from_tokens({encoder: [chunk for line in tokens for chunk in line[encoder]]})
@@ -152,18 +152,18 @@ def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, A
 
 
 def prediction_of(sampling: Any) -> Prediction:
-    """What the model answers. Raises UserError for a parametrisation that the core has no target for."""
+    """The model's parametrisation. Raises UserError for an unsupported one."""
     kinds = comfy.model_sampling
     if isinstance(sampling, kinds.CONST):
         return "flow"
     if isinstance(sampling, kinds.EPS) and not isinstance(sampling, kinds.X0 | kinds.EDM):
         return "v" if isinstance(sampling, kinds.V_PREDICTION) else "eps"
     names = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-1])
-    raise UserError(f"The model's sampling ({names}) is not supported; eps, v and flow prediction are.")
+    raise UserError(f"The model's sampling ({names}) is not supported. Supported are eps, v and flow prediction.")
 
 
 def from_x0(x0: Tensor, noisy: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """A denoised picture as the answer of the network that it came from, [B, C, h, w]."""
+    """Converts denoised latents to the model's prediction, [B, C, h, w]."""
     sigma = rearrange(sigma, "b -> b 1 1 1")
     if prediction == "v":
         return (noisy / (sigma**2 + 1) - x0) * (sigma**2 + 1).sqrt() / sigma

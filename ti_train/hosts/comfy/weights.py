@@ -1,4 +1,4 @@
-"""Having ComfyUI load a model whole, where it stays between forward and backward."""
+"""Loading models completely in ComfyUI, so that weights stay in place between forward and backward."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MIB = 2**20
 
 
 def trainable_model(model: Any) -> Any:
-    """A MODEL whose weights stay where they are between forward and backward: itself, or the host's own copy."""
+    """A MODEL whose weights stay in place between forward and backward: itself, or ComfyUI's non-dynamic copy."""
     return _resident(model) if _is_dynamic(model) else model
 
 
 def trainable_clip(clip: Any) -> Any:
-    """The same for a CLIP."""
+    """A clone of a CLIP with the same property."""
     clone = clip.clone()
     if _is_dynamic(clip.patcher):
         clone.patcher = _resident(clip.patcher)
@@ -30,7 +30,7 @@ def trainable_clip(clip: Any) -> Any:
 
 
 def _is_dynamic(patcher: Any) -> bool:
-    """Dynamic weights (ComfyUI 0.33 on a GPU) are fetched layer by layer into buffers that are used again."""
+    """Whether weights are dynamic (ComfyUI 0.33 on a GPU): loaded layer by layer into reused buffers."""
     return hasattr(patcher, "is_dynamic") and bool(patcher.is_dynamic())
 
 
@@ -38,32 +38,32 @@ def _resident(patcher: Any) -> Any:
     name, size = type(patcher.model).__name__, patcher.model_size() // MIB
     try:
         whole = patcher.get_non_dynamic_delegate()
-    except RuntimeError as error:  # the host cannot load it a second time: it does not know the file
+    except RuntimeError as error:  # the host does not know the file to load it from
         raise UserError(
-            f"{name} is loaded layer by layer, which cannot be trained, and ComfyUI has no file to load it whole from "
-            f"({error}). Load it with a loader node of ComfyUI, or start ComfyUI with --disable-dynamic-vram."
+            f"{name} is loaded layer by layer, which training does not support, and ComfyUI cannot load it completely "
+            f"({error}). Use one of ComfyUI's loader nodes, or start ComfyUI with --disable-dynamic-vram."
         ) from None
-    log.info("%s is loaded layer by layer; training uses ComfyUI's own whole copy of it (%d MiB).", name, size)
+    log.info("%s is loaded layer by layer; training uses ComfyUI's complete copy of it (%d MiB).", name, size)
     return whole
 
 
 def load_whole(*patchers: Any, memory: int = 0) -> None:
-    """Has the host load models completely, with their LoRAs, and unload others until `memory` bytes are free.
+    """Loads models completely, with their LoRAs, and unloads others until `memory` bytes are free.
 
-    Raises UserError where its settings do not let it.
+    Raises UserError if ComfyUI's settings prevent that.
     """
     management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     for patcher in patchers:
         if getattr(patcher.model, "model_lowvram", False):
             raise UserError(
-                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, and "
-                "training needs it whole in the GPU's memory. Start ComfyUI without --novram (--lowvram may stay)."
+                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, "
+                "and training needs all of it in GPU memory. Start ComfyUI without --novram (--lowvram works)."
             )
 
 
 @contextmanager
 def marked_as_training() -> Iterator[None]:
-    """Has ComfyUI know, from 0.33 on, that gradients are wanted: some models then avoid fused kernels."""
+    """Sets ComfyUI's training flag (0.33 and later), with which some models avoid fused kernels."""
     before = getattr(management, "in_training", None)
     if before is None:
         yield

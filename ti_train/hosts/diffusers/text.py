@@ -1,7 +1,6 @@
-"""What a Stable Diffusion pipeline makes of prompts: its text encoders, and the U-Net's conditions in each family.
+"""Text conditioning of Stable Diffusion pipelines, as keyword arguments of the U-Net.
 
-The two classes at the end are the one place that knows how the families differ. Their conditions are the keyword
-arguments of the U-Net.
+All differences between model families are in the two classes at the end.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from ...host import Embeddings, Prompt, SampleRequest, Size, Slot, Vocabulary
 from ..spelling import readable
 
 Cond = dict[str, Any]
-SINGLE_ENCODERS = {1024: "clip_h"}  # width -> name, as ComfyUI calls Stable Diffusion 2's; any other is clip_l
+SINGLE_ENCODERS = {1024: "clip_h"}  # width -> ComfyUI's name for Stable Diffusion 2's encoder; all others are clip_l
 
 
 class TextEncoder:
-    """A CLIP text model with its tokenizer, reading prompts whose slots hold vectors of `words`."""
+    """A CLIP text model with its tokenizer, for prompts with embeddings in their slots."""
 
     def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
         self.name, self.model, self.tokenizer = name, model, tokenizer
@@ -50,9 +49,9 @@ class TextEncoder:
             return self.model(upload(torch.tensor(ids), self.vocabulary.table.device), **options)
 
     def token_ids(self, prompt: Prompt, embeddings: Embeddings) -> tuple[list[int], list[tuple[int, Slot]]]:
-        """Start, pieces, end and padding; slots hold the start token until their vectors take its place.
+        """Token ids with start, end and padding, and the position of each slot. UserError if a slot does not fit.
 
-        The start token, because the pooled output is read where the first end token, or the highest id, stands.
+        Slots are filled with the start token, because the pooled output is read at the first end token or highest id.
         """
         length, tokenizer = self.tokenizer.model_max_length, self.tokenizer
         ids, slots = [tokenizer.bos_token_id], []
@@ -63,7 +62,7 @@ class TextEncoder:
                 ids += [tokenizer.bos_token_id] * count
                 if len(ids) >= length:
                     raise UserError(
-                        f"The prompt does not fit: with its {count} vector(s) the word '{piece.name}' ends at token "
+                        f"The prompt does not fit: the embedding '{piece.name}' with {count} vector(s) ends at token "
                         f"{len(ids) - 1}, and the text encoder takes {length - 2}. "
                         "Use fewer vectors, or a shorter template or caption."
                     )
@@ -75,10 +74,10 @@ class TextEncoder:
 
 @contextmanager
 def place_vectors(table: nn.Module, places: list[tuple[int, int]], vectors: list[Tensor]) -> Iterator[None]:
-    """Puts vectors into the looked-up embeddings [B, T, width] at (row, position) while the context lasts.
+    """Replaces looked-up embeddings [B, T, width] by vectors at (row, position), within the context.
 
-    A hook on the lookup: the table itself is neither grown, copied nor trained, and the path from a vector to the
-    encoder is differentiable.
+    Done by a hook on the lookup: it is differentiable in the vectors, and the table is neither resized, copied nor
+    trained.
     """
     if not places:
         yield
@@ -117,8 +116,11 @@ class StableDiffusion:
 
 
 class StableDiffusionXL:
-    """Stable Diffusion XL (Podell et al. 2023, section 2): two encoders' last hidden states but one, without the final
-    norm, side by side; the second one's pooled output; and the picture's size and crop."""
+    """Stable Diffusion XL (Podell et al. 2023, section 2).
+
+    The penultimate hidden states of two encoders, concatenated, without the final norm; the pooled output of the
+    second; and the size conditioning.
+    """
 
     def __init__(self, pipeline: Any) -> None:
         parts = {

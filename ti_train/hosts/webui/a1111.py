@@ -1,4 +1,4 @@
-"""The host inside AUTOMATIC1111 (1.8): the modules of the original release, with hooks on them."""
+"""The AUTOMATIC1111 (1.8) host: the modules of the original release, with hooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .medvram import HeldParts, fetch
 
 
 class A1111Host(WebUIHost):
-    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+    """A Host (see host.py). Raises UserError for unsupported models and settings."""
 
     def __init__(self) -> None:
         model = shared.sd_model
@@ -28,12 +28,12 @@ class A1111Host(WebUIHost):
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
         self._parts = HeldParts(model)
-        # a setting replaces the table by one in half precision when something is generated
+        # a setting replaces the table by one in half precision during generation
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
         super().__init__(model, model.parameterization, sigmas_of(alphas), devices.device)
 
     def _load(self, _memory: int = 0) -> None:
-        if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
+        if "networks" in sys.modules:  # the bundled LoRA extension, which may be disabled
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
         self._parts.hold()
@@ -51,7 +51,7 @@ class A1111Host(WebUIHost):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        """The U-Net's own checkpointing wants weights with gradients: it is off; ours may be on."""
+        """Disables the U-Net's own checkpointing, which needs weights with gradients."""
         names = ("checkpoint", "use_checkpoint")
         flags = [(m, name) for m in self.network.modules() for name in names if getattr(m, name, None) is True]
         for module, name in flags:
@@ -69,7 +69,7 @@ class A1111Host(WebUIHost):
         return str(sd_hijack_open_clip.tokenizer.decoder[token])
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
+        """The posterior's mean and variance; Stable Diffusion XL's VAE class would return a sample."""
         self.release_weights()
         fetch(self.autoencoder)
         vae: Any = self.autoencoder

@@ -1,4 +1,4 @@
-"""The host inside Forge: its own engine, with one text processing engine for each encoder (`backend`)."""
+"""The Forge host: Forge's own engine, with a text processing engine for each encoder (`backend`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .host import Condition, WebUIHost
 
 
 class ForgeHost(WebUIHost):
-    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+    """A Host (see host.py). Raises UserError for unsupported models and settings."""
 
     def __init__(self) -> None:
-        model, _ = sd_models.forge_model_reload()  # Forge loads a chosen checkpoint when it is first used
+        model, _ = sd_models.forge_model_reload()  # Forge loads the selected checkpoint at first use
         self.encoders = {engine.embedding_key: engine for engine in engines(model)}
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
@@ -47,9 +47,9 @@ class ForgeHost(WebUIHost):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        """Forge adds its residuals in place, to what the norms before them need for backward: those get a copy.
+        """Copies the inputs of the norms: Forge adds residuals to them in place, and backward needs them.
 
-        (`allow_mutation_on_saved_tensors` does not reach into a checkpoint: the gradient was wrong by 8 %.)
+        (`allow_mutation_on_saved_tensors` has no effect inside a checkpoint: the gradient was wrong by 8 %.)
         """
         names = {"norm1", "norm2"}
         norms = [m for name, m in self.network.named_modules() if name.rpartition(".")[2] in names]
@@ -74,7 +74,7 @@ class ForgeHost(WebUIHost):
             database.load_textual_inversion_embeddings()
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
-        """Without the line that Forge prints, and adds to the next picture's description, for each word it reads."""
+        """Suppresses what Forge prints, and adds to the next image's parameters, for each embedding in a prompt."""
         classic_engine.print = lambda *_: None
         described = dict(classic_engine.last_extra_generation_params)
         try:
@@ -85,7 +85,7 @@ class ForgeHost(WebUIHost):
             classic_engine.last_extra_generation_params.update(described)
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The distribution's mean and log-variance: Forge lets a hook stand between the encoder and its sample."""
+        """The posterior's mean and log-variance, obtained by Forge's hook between encoder and sampling."""
         vae, seen = self.model.forge_objects.vae, []
 
         def mode(posterior: Any) -> Tensor:
@@ -111,7 +111,7 @@ class ForgeHost(WebUIHost):
 
 
 def engines(model: Any) -> list[Any]:
-    """One for each text encoder. Raises UserError for other families than Stable Diffusion 1, 2 and XL."""
+    """One for each text encoder. Raises UserError for unsupported families."""
     if hasattr(model, "text_processing_engine"):
         return [model.text_processing_engine]
     if model.is_sdxl and hasattr(model, "text_processing_engine_l"):  # the refiner has none
