@@ -85,8 +85,8 @@ def check_folder(folder: Path) -> str:
     code = next(folder.rglob("*.py"), None)
     if code:  # diffusers 0.28 runs it without asking, if model_index.json says so
         raise UserError(
-            f"The model folder '{folder}' has Python code in it ('{code.relative_to(folder)}'), which loading the model "
-            "could run. Remove it, or use a folder without code: Stable Diffusion 1, 2 and XL need none."
+            f"The model folder '{folder}' has Python code in it ('{code.relative_to(folder)}'). Loading could run it. "
+            "Remove it, or use a folder without code: Stable Diffusion 1, 2 and XL need none."
         )
     return kind
 
