@@ -1,8 +1,8 @@
-"""The embedded model's command line: learns a word on it, samples with it, and measures words on it.
+"""The command line of the demo model: trains, samples with and evaluates embeddings.
 
-python -m demo              learns one of demo/concepts, in about a minute
-python -m demo generate     samples pictures with the embedded words
-python -m demo evaluate     measures a word, the drawn attributes read from the pixels in place of CLIP
+python -m demo              trains one of demo/concepts, in about a minute
+python -m demo generate     samples images with the demo's embeddings
+python -m demo evaluate     evaluates an embedding by attributes read from the pixels instead of CLIP
 """
 
 from __future__ import annotations
@@ -37,17 +37,20 @@ WORDS = sorted((HERE / "words").glob("*.safetensors"))
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="python -m demo", description="Without a command: learns a word on the embedded model, in about a minute."
+        prog="python -m demo",
+        description="Without a command: trains an embedding on the demo model, in about a minute.",
     )
     add = top.add_argument
-    add("--concept", default="teal-heart", help="a folder of demo/concepts (default: %(default)s)")
+    add("--concept", default="teal-heart", help="folder in demo/concepts (default: %(default)s)")
     add("--out", type=Path, default=Path("demo-output"), help="folder for the results (default: %(default)s)")
     top.set_defaults(run=run)
     commands = top.add_subparsers()
-    command = commands.add_parser("generate", help="sample pictures with the embedded words, or others")
+    command = commands.add_parser("generate", help="sample images with the demo's embeddings, or others")
     generate.add_arguments(command)
     command.set_defaults(run=run_generate)
-    command = commands.add_parser("evaluate", help="measure likeness and editability; the pixels tell, not CLIP")
+    command = commands.add_parser(
+        "evaluate", help="measure image similarity and editability, from the pixels instead of CLIP"
+    )
     evaluate.add_arguments(command)
     command.set_defaults(run=run_evaluate)
     return top
@@ -66,7 +69,7 @@ def run_evaluate(a: argparse.Namespace) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    """Learns a concept, and shows what its word does. Raises UserError and OSError."""
+    """Trains an embedding on a concept, and shows its effect. Raises UserError and OSError."""
     concept, folder = find_concept(a.concept), CONCEPTS / a.concept
     host = DiffusersHost.load(MODEL)
     preset = "Style" if concept.kind == "style" else "Balanced"
@@ -78,15 +81,15 @@ def run(a: argparse.Namespace) -> None:
     result = show(host, concept, folder, initial, on_device(done.embedding, host), companion, words)
     sheet = a.out / f"{concept.name}-sheet.png"
     result.sheet.save(sheet)
-    print(f"Learnt: '{concept.name}' ({concept.kind}) from the pictures in {folder}; see {sheet}")
+    print(f"Trained: '{concept.name}' ({concept.kind}) on the images in {folder}; see {sheet}")
     print(
-        f"How well: {result.after:.0%} of it is seen in new pictures, where its initial word '{concept.init}' shows "
-        f"{result.before:.0%}; {result.edited:.0%} of the edits show (read from the pixels)."
+        f"Result: new images show {result.after:.0%} of the concept (with the initial text '{concept.init}': "
+        f"{result.before:.0%}) and {result.edited:.0%} of the edits, read from the pixels."
     )
     example = "a heart in the style of *" if concept.kind == "style" else "a sketch of a *"
     print(
-        f'How to use it: {sys.executable} -m demo generate --embedding {done.path} --prompt "{example}"; '
-        "in ComfyUI or a WebUI, put a file learnt on your own model into embeddings/."
+        f'Use it: {sys.executable} -m demo generate --embedding {done.path} --prompt "{example}". '
+        "In ComfyUI or a WebUI, put an embedding trained on your own model into embeddings/."
     )
 
 
@@ -95,7 +98,7 @@ def find_concept(name: str) -> Concept:
     file = CONCEPTS / name / "concept.json"
     if not file.is_file():
         there = ", ".join(sorted(path.parent.name for path in CONCEPTS.glob("*/concept.json")))
-        raise UserError(f"There is no demo concept '{name}'. There are: {there}.")
+        raise UserError(f"Unknown demo concept '{name}'. The concepts are {there}.")
     return load(file)
 
 

@@ -211,7 +211,7 @@ def test_the_card_learns_what_the_cpu_learns(found, way, by):
 def test_an_interrupted_training_keeps_what_was_told_and_resumes_to_the_same_word(found):
     done = found["resumed"]
     assert done["stopped"]["code"] == 130
-    assert "Step 1 is kept" in done["stopped"]["said"]
+    assert "Step 1 is saved in" in done["stopped"]["said"]
     assert done["stopped"]["kept"] == 1
     assert done["code"] == 0, done
     assert done["vectors"] == found["trainings"]["float32"]["vectors"]

@@ -50,7 +50,7 @@ def test_it_writes_a_table_a_plot_and_every_sample(run, tmp_path, capsys):
     assert run() == 0
     said, out = capsys.readouterr(), tmp_path / "out"
     assert list(figures(out)) == ["training pictures", "toy", "my-cat", "my-dog"]
-    assert 'initial word "toy"' in said.out
+    assert 'initial text "toy"' in said.out
     assert "54/54" in said.err, "3 subjects, 9 prompts, 2 samples"
     assert sum(1 for _ in out.rglob("samples/*/*.png")) == 54
     whole = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def test_the_command_goes_on_after_an_interruption(run, words, tmp_path, monkeyp
     capsys.readouterr()
     assert run() == 130
     said = capsys.readouterr()
-    assert "the same command goes on where it was stopped" in said.out
+    assert "the same command continues later" in said.out
     assert said.err.splitlines()[-1] == "Interrupted."
     assert sum(1 for _ in (tmp_path / "out").rglob("*.png")) == 22
     assert run() == 0
@@ -94,7 +94,7 @@ def test_the_command_goes_on_after_an_interruption(run, words, tmp_path, monkeyp
 
 def test_without_an_initial_word_that_reference_is_missed(run, words, tmp_path, capsys):
     assert run("--prompts", str(edits(tmp_path)), embeddings=words[1:]) == 0
-    assert "no initial word is known for a reference" in capsys.readouterr().err.lower()
+    assert "the embedding files have no initial text to use as a reference" in capsys.readouterr().err.lower()
     assert run("--prompts", str(edits(tmp_path)), "--init", "dog", embeddings=words[1:]) == 0
     assert list(figures(tmp_path / "out")) == ["training pictures", "dog", "my-dog"]
 
@@ -107,10 +107,10 @@ def edits(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--clip-weights", ""], "No weights of CLIP are given"),
-        (["--clip-model", "no-such-clip"], "open_clip knows no model 'no-such-clip'"),
+        (["--clip-weights", ""], "The evaluation needs CLIP weights"),
+        (["--clip-model", "no-such-clip"], "open_clip has no model 'no-such-clip'"),
         (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
-        (["--prompts", "no-such-file"], "The prompts 'no-such-file' cannot be read"),
+        (["--prompts", "no-such-file"], "The prompt file 'no-such-file' cannot be read"),
         (["--embedding", "none.safetensors"], "The embedding file 'none.safetensors'"),
         (["--number", "0"], "--number is 0"),
         (["--resolution", "20"], "--resolution is 20"),
@@ -128,7 +128,7 @@ def test_two_words_of_one_name_are_refused(run, words, tmp_path, capsys):
     other.parent.mkdir()
     other.write_bytes(words[1].read_bytes())
     assert run(embeddings=[words[0], other]) == 1
-    assert "Two of the embedding files are called" in capsys.readouterr().err
+    assert "Two embedding files are named" in capsys.readouterr().err
 
 
 def test_other_settings_in_the_same_folder_are_told(run, tmp_path, capsys):

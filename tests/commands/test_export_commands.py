@@ -51,7 +51,7 @@ def test_output_vectors_that_are_left_out_are_told(tmp_path, capsys):
     assert (
         main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "z.safetensors"), "--to", "onetrainer"]) == 0
     )
-    assert "left out" not in capsys.readouterr().out
+    assert "not written" not in capsys.readouterr().out
 
 
 def test_merging(words, tmp_path, capsys):
@@ -67,10 +67,10 @@ def test_merging(words, tmp_path, capsys):
     [
         (["convert", "ONE"], "Give the file to read"),
         (["convert", "ONE", "ONE", "ONE", "OUT.pt"], "Give the file to read"),
-        (["convert", "ONE", "OUT.bin"], "an embedding needs .safetensors, .pt, .png"),
-        (["convert", "ONE", "OUT.pt", "--to", "png"], "png needs .png"),
-        (["convert", "ONE", "ONE"], "exists. Choose another name, or give --overwrite"),
-        (["convert", "ONE", "OUT/none/x.pt"], "There is no folder"),
+        (["convert", "ONE", "OUT.bin"], "has the extension '.bin'; an embedding needs .safetensors, .pt, .png"),
+        (["convert", "ONE", "OUT.pt", "--to", "png"], "has the extension '.pt'; png needs .png"),
+        (["convert", "ONE", "ONE"], "exists. Choose another name, or use --overwrite"),
+        (["convert", "ONE", "OUT/none/x.pt"], "/none' does not exist"),
         (["convert", "ONE", "OUT.pt", "--name", "a/b"], "contains a character that file names must not have"),
         (["convert", "none.pt", "OUT.pt"], "The embedding file 'none.pt'"),
         (["convert", "ONE", "OUT.pt", "--word", "dog"], "holds no embedding 'dog'"),
@@ -88,4 +88,4 @@ def test_converting_and_merging_what_cannot_be(words, tmp_path, the_sentence, ar
 def test_weights_that_are_no_numbers(words, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["merge", *map(str, words), str(tmp_path / "out.pt"), "--weights", "half,half"])
-    assert "argument --weights: 'half,half' is no list of numbers such as 1,0.5" in capsys.readouterr().err
+    assert "argument --weights: 'half,half' is not a list of numbers such as 1,0.5" in capsys.readouterr().err

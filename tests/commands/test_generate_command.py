@@ -68,10 +68,10 @@ def test_two_files_of_one_name_are_told_apart_by_no_prompt(pipeline_folder, word
     other.write_bytes(words[1].read_bytes())
     files = [str(part) for word in (words[0], other) for part in ("--embedding", word)]
     assert main(["generate", "--model", str(pipeline_folder), *files, "--prompt", "a *"]) == 1
-    assert "Two of the embedding files are called 'my-cat'. Rename one" in the_sentence()
+    assert "Two embedding files are named 'my-cat'. Rename one" in the_sentence()
 
 
 @pytest.mark.parametrize(("prompt", "warned"), [("a my-cat", True), ("a *", True), ("a <my-cat>", False)])
 def test_a_prompt_without_any_of_the_words_is_told(pipeline_folder, words, tmp_path, capsys, prompt, warned):
     generate(pipeline_folder, tmp_path / "out", prompt, words, "--number", "1")
-    assert ("It is written <my-cat> or <my-dog>." in capsys.readouterr().err) == warned
+    assert ("Write <my-cat> or <my-dog> in the prompt." in capsys.readouterr().err) == warned

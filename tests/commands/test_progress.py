@@ -47,13 +47,13 @@ def drawn(settings):
 
 def test_before_the_first_step(drawn):
     (line,) = drawn((step(0, None, 0.5), 0), of=100).splitlines()
-    assert line == "[....................] 0/100  untrained  noise-free 0.5000  starting"
+    assert line == "[....................] 0/100  untrained  validation 0.5000  starting"
 
 
 def test_in_mid_run_it_has_the_last_noise_free_loss_the_rate_and_the_time_left(drawn):
     told = drawn((step(0, None, 0.5), 0), (step(10, validation_loss=0.4), 3), (step(25), 5), of=100)
     assert (
-        told.splitlines()[-1] == "[#####...............] 25/100  loss 0.2500  noise-free 0.4000  5.0 steps/s  15 s left"
+        told.splitlines()[-1] == "[#####...............] 25/100  loss 0.2500  validation 0.4000  5.0 steps/s  15 s left"
     )
 
 

@@ -41,8 +41,8 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3]
     assert np.asarray(Image.open(tmp_path / "my-toy-loss.png")).std() > 0
     said = capsys.readouterr()
-    assert "Learning 'my-toy' from 3 pictures of 16 x 16 pixels: 3 steps of 2." in said.out
-    assert re.search(rf"Learnt 'my-toy' in \d+ s: {re.escape(str(tmp_path / 'my-toy.safetensors'))}\n", said.out)
+    assert "Training 'my-toy' on 3 images of 16 x 16 pixels: 3 steps with batch size 2." in said.out
+    assert re.search(rf"Trained 'my-toy' in \d+ s: {re.escape(str(tmp_path / 'my-toy.safetensors'))}\n", said.out)
     assert "3/3" in said.err
 
 
@@ -113,9 +113,9 @@ def test_pictures_of_several_folders_keep_their_shapes_and_come_as_often_as_is_s
     (tmp_path / "wide").mkdir()
     Image.new("RGB", (120, 40)).save(tmp_path / "wide" / "a.png")
     assert train("--images", f"{tmp_path / 'wide'}:3") == 0
-    assert "from 4 pictures of 16 x 16, 24 x 8 pixels" in capsys.readouterr().out
+    assert "on 4 images of 16 x 16, 24 x 8 pixels" in capsys.readouterr().out
     assert train("--images", str(tmp_path / "wide"), "--square", "--overwrite") == 0
-    assert "from 4 pictures of 16 x 16 pixels" in capsys.readouterr().out
+    assert "on 4 images of 16 x 16 pixels" in capsys.readouterr().out
 
 
 def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentence):
@@ -137,7 +137,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
         (["--resume"], "Nothing to resume"),
         (["--device", "cuda:99x"], "The device 'cuda:99x' is not available"),
         (["--device", "abacus"], "The device 'abacus' is not available"),
-        (["--captions", "--templates", "style"], "Give --captions or --templates, not both"),
+        (["--captions", "--templates", "style"], "Use --captions or --templates, not both"),
         (["--init", "none.safetensors"], "The embedding file"),
         (["--num-vectors", "75"], "The prompt does not fit"),
         (["--out", __file__], "is not writable"),
@@ -175,10 +175,10 @@ def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train
     assert train("--steps", "5") == 0
     expected = load_file(tmp_path / "my-toy.safetensors")["emb_params"]
     said = interrupted(4, "--steps", "5", "--overwrite")
-    assert "Step 3 is kept" in said
-    assert "--resume goes on from there" in said
+    assert "Step 3 is saved in" in said
+    assert "Continue from step 3 with the same command and --resume." in said
     assert (tmp_path / "my-toy-loss.png").is_file()
-    assert "What was there before is kept" in interrupted(1, "--steps", "5", "--resume")
+    assert "my-toy.safetensors is unchanged." in interrupted(1, "--steps", "5", "--resume")
     assert train("--steps", "5", "--resume") == 0
     assert torch.equal(load_file(tmp_path / "my-toy.safetensors")["emb_params"], expected)
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3, 4, 5]
@@ -187,8 +187,8 @@ def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train
 
 def test_an_interrupted_run_keeps_its_best_step_and_resumes_from_its_last(interrupted, tmp_path):
     said = interrupted(20, "--steps", "30")
-    assert "Step 12 is kept in" in said, "the only one whose noise-free loss was measured"
-    assert "the lowest noise-free loss; the same command with --resume goes on from step 19." in said
+    assert "Step 12 (lowest validation loss) is saved in" in said, "the only validated one"
+    assert "Continue from step 19 with the same command and --resume." in said
     assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] == "12"
     with safe_open(tmp_path / "my-toy.resume", framework="pt") as state:
         assert state.metadata()["step"] == "19"
@@ -207,5 +207,5 @@ def test_a_disk_that_fills_up_is_told_in_one_sentence(train, tmp_path, capsys, m
     monkeypatch.setattr(Image.Image, "save", lambda self, *_: refuse(self))
     assert train() == 1
     said = capsys.readouterr().err
-    assert "Step 3 is saved in '" in said
+    assert "Step 3 was saved to '" in said
     assert "Traceback" not in said

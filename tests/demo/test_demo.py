@@ -91,7 +91,7 @@ def test_generate_renders_with_several_words_at_once(tmp_path, capsys):
 
 def test_an_unknown_concept_is_told(capsys):
     assert main(["--concept", "no-such"]) == 1
-    assert "There is no demo concept 'no-such'. There are: dusk-lines, fair-toy" in capsys.readouterr().err
+    assert "Unknown demo concept 'no-such'. The concepts are dusk-lines, fair-toy" in capsys.readouterr().err
 
 
 @pytest.mark.slow

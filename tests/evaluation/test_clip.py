@@ -110,14 +110,14 @@ def test_features_do_not_depend_on_how_many_are_encoded_at_once(clip):
 @pytest.mark.parametrize(
     ("model", "weights", "why"),
     [
-        ("tiny-clip", "", "No weights of CLIP are given: --clip-weights FILE. The paper's are"),
+        ("tiny-clip", "", "The evaluation needs CLIP weights: --clip-weights FILE. The paper uses"),
         (
             "ViT-B-32",
             "nowhere.pt",
-            "'nowhere.pt' is neither a file nor a name that open_clip has for ViT-B-32 .*openai",
+            "'nowhere.pt' is neither a file nor a name of open_clip's weights for ViT-B-32 .*openai",
         ),
-        ("no-such-clip", "w.pt", "open_clip knows no model 'no-such-clip'"),
-        ("tiny-clip", __file__, "cannot be loaded into CLIP's tiny-clip"),
+        ("no-such-clip", "w.pt", "open_clip has no model 'no-such-clip'"),
+        ("tiny-clip", __file__, "cannot be loaded into tiny-clip"),
     ],
 )
 def test_without_trained_weights_there_is_no_score(clip_weights, model, weights, why):
@@ -127,5 +127,5 @@ def test_without_trained_weights_there_is_no_score(clip_weights, model, weights,
 
 def test_weights_of_another_model_are_refused(clip_weights, tmp_path):
     torch.save({"visual.proj": torch.ones(1)}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match="Give the model that they belong to as --clip-model"):
+    with pytest.raises(UserError, match="Set --clip-model to the model of these weights"):
         Clip.load("tiny-clip", str(tmp_path / "other.pt"))

@@ -125,7 +125,7 @@ def test_stopped_in_mid_run_and_made_anew_it_samples_nothing_twice_and_scores_th
 
 def test_another_word_of_the_same_name_does_not_take_up_the_first_ones_samples(tmp_path):
     scores(TinyHost(), [learnt(0)], tmp_path)
-    with pytest.raises(UserError, match="of another run: word "):
+    with pytest.raises(UserError, match="made with other settings: word "):
         scores(TinyHost(), [Subject("word-0", learnt(1).content)], tmp_path)
 
 
@@ -184,5 +184,5 @@ def test_training_pictures_are_cropped_as_for_training_and_damaged_ones_named(pi
     read = training_pictures([*find_pictures(pictures), tmp_path / "bad.png"], 16, warned)
     assert [p.size for p in read] == [(16, 16)] * 3
     assert warned[0].startswith("Skipped bad.png")
-    with pytest.raises(UserError, match="None of the training pictures can be used"):
+    with pytest.raises(UserError, match="None of the training images can be used"):
         training_pictures([tmp_path / "bad.png"], 16, [])

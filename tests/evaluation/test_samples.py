@@ -84,7 +84,7 @@ def test_other_settings_than_those_of_the_samples_there_are_told(tmp_path):
     made = Sampling(**SMALL).settings("model-1", "word-1")
     assert folder_of(tmp_path / "my-cat", made) == folder_of(tmp_path / "my-cat", dict(made))
     with pytest.raises(
-        UserError, match=r"of another run: steps 2, now 50; guidance 5\.0, now 7\.5\. Give the settings"
+        UserError, match=r"made with other settings: steps 2, now 50; guidance 5\.0, now 7\.5\. Use the same settings"
     ):
         folder_of(tmp_path / "my-cat", made | {"steps": 50, "guidance": 7.5})
     with pytest.raises(UserError, match="word word-1, now word-2"):

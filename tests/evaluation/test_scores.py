@@ -23,7 +23,7 @@ def test_the_table_has_a_row_each():
     assert table([PICTURES, INITIAL, WORD]).splitlines() == [
         "                    image similarity  text similarity",
         "training pictures              0.900            0.150",
-        'initial word "cat"             0.500            0.300',
+        'initial text "cat"             0.500            0.300',
         "my-cat                         0.750            0.250",
     ]
 

@@ -658,7 +658,7 @@ def test_a_disk_that_fills_up_loses_nothing(host, dataset, settings, tmp_path, m
             if isinstance(event, Step) and event.step == when:
                 full_disk(tmp_path / "full")
 
-    with pytest.raises(UserError, match=f"No space left.* Step {kept} is saved in '{re.escape(str(refuge))}'"):
+    with pytest.raises(UserError, match=f"No space left.* Step {kept} was saved to '{re.escape(str(refuge))}'"):
         run_until_full()
     assert torch.equal(learnt(host, dataset, config, refuge, resume=True), expected)
 

@@ -33,7 +33,7 @@ def test_it_goes_on_from_the_last_step_in_smaller_passes(host, dataset, settings
     assert [event.step for event in events if isinstance(event, Step)] == [0, 1, 2, 3, 4]
     assert isinstance(events[-1], Done)
     (warning,) = [event for event in events if isinstance(event, Warning)]
-    assert "2 picture(s) a pass, 2 passes a step" in warning.message
+    assert "batch size 2 and gradient accumulation 2" in warning.message
     assert released == [True]
     assert torch.allclose(learnt(tmp_path / "full"), learnt(tmp_path / "calm"), atol=1e-5)
 
@@ -66,7 +66,7 @@ def test_it_goes_on_in_ever_smaller_passes_until_they_fit(host, dataset, setting
         events = list(train_in_memory(host, dataset, config, tmp_path / "full"))
     told = [(type(e), e.step) for e in events if isinstance(e, Step | Preview)]
     assert told == [(type(e), e.step) for e in whole if isinstance(e, Step | Preview)], "each once"
-    sizes = [e.message.partition("checkpointing and ")[2][:1] for e in events if isinstance(e, Warning)]
+    sizes = [e.message.partition("batch size ")[2][:1] for e in events if isinstance(e, Warning)]
     assert sizes == ["2", "1"]
 
 

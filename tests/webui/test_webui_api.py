@@ -348,7 +348,7 @@ def test_mistakes_with_files_are_told(server, cat, route, body, message):
         ({"name": "../up"}, "has a character|begins or ends with a dot"),
         ({"pictures": "../.."}, "is outside of"),
         ({"pictures": "/etc"}, "is outside of"),
-        ({"pictures": "absent"}, "There is no folder"),
+        ({"pictures": "absent"}, "absent' does not exist"),
         ({"init": "../../secret.safetensors"}, "has a character|begins or ends with a dot"),
         ({"init": "../../secret.pt"}, "has a character|begins or ends with a dot"),
         ({"templates": "/etc/passwd"}, "There are no templates '/etc/passwd'"),

@@ -1,1 +1,1 @@
-"""The command line, one module a command: its arguments, and what it runs."""
+"""The command line: one module per command, with its arguments and its implementation."""

@@ -1,4 +1,4 @@
-"""`convert`: writes an embedding in the layout of another tool."""
+"""`convert`: writes an embedding in another tool's format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .embedding_files import NAME_INSIDE, SECOND, add_export_arguments, export
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "convert",
-        help="write an embedding in the layout of another tool",
+        help="write an embedding in another tool's format",
         usage="python -m ti_train convert IN [IN2] OUT [options]",
     )
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help=f"IN: any embedding. IN2: {SECOND}")
@@ -26,6 +26,6 @@ def run(a: argparse.Namespace) -> None:
     *sources, out = a.files
     if not 1 <= len(sources) <= 2:
         raise UserError(
-            "Give the file to read (two for Stable Diffusion XL in diffusers' layout) and the one to write."
+            "Give the file to read (two for Stable Diffusion XL in diffusers' layout) and the file to write."
         )
     export(read_embedding(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)

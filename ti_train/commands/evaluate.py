@@ -1,4 +1,4 @@
-"""`evaluate`: measures likeness and editability."""
+"""`evaluate`: measures image similarity and editability."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ from .progress import scores_of
 if TYPE_CHECKING:
     from ..hosts.diffusers.host import DiffusersHost
 
-Judging = Callable[[Sequence[Image.Image]], tuple[Judge, EvaluationPrompts]]  # from the training pictures
+Judging = Callable[[Sequence[Image.Image]], tuple[Judge, EvaluationPrompts]]  # from the training images
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("evaluate", help="measure likeness and editability as the paper does")
+    command = commands.add_parser("evaluate", help="measure image similarity and editability as in the paper")
     add_model_arguments(command)
     add_arguments(command)
     add = command.add_argument
-    add("--style", action="store_true", help="the word is a style")
-    add("--clip-model", default=PAPERS_MODEL, help="a model of open_clip (default: %(default)s, the paper's)")
-    add("--clip-weights", default="", help="file with its weights, or the name that open_clip has for them")
+    add("--style", action="store_true", help="the embedding is a style")
+    add("--clip-model", default=PAPERS_MODEL, help="model of open_clip (default: %(default)s, as in the paper)")
+    add("--clip-weights", default="", help="file with its weights, or open_clip's name of pretrained weights")
     command.set_defaults(run=run)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """All but the model's and the judge's."""
+    """The arguments except those of the model and the judge."""
     add = command.add_argument
-    add("--embedding", type=Path, action="append", required=True, help="a learnt word (repeatable, to compare)")
-    add("--images", type=Path, required=True, help="folder with the training pictures")
-    add("--init", default="", help="the initial word, a reference (default: what the embedding files say)")
+    add("--embedding", type=Path, action="append", required=True, help="embedding file (repeatable, to compare)")
+    add("--images", type=Path, required=True, help="folder with the training images")
+    add("--init", default="", help="initial text, as a reference (default: from the embedding files)")
     add(
         "--prompts",
         type=Path,
-        help="text file with an edit prompt a line, * being the word (default: the judge's own)",
+        help="text file with one edit prompt per line, * is the embedding (default: the judge's prompts)",
     )
-    add("--number", type=int, default=64, help="samples a prompt (default: %(default)s)")
+    add("--number", type=int, default=64, help="samples per prompt (default: %(default)s)")
     add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
     add("--guidance", type=float, default=5.0, help="classifier-free guidance (default: %(default)s)")
     add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
-    add("--seed", type=int, default=0, help="of the first sample (default: %(default)s)")
-    add("--batch-size", type=int, default=4, help="samples made at once (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the first sample (default: %(default)s)")
+    add("--batch-size", type=int, default=4, help="samples per forward pass (default: %(default)s)")
     add("--out", type=Path, default=Path("evaluation"), help="folder for samples and results (default: %(default)s)")
 
 
@@ -85,7 +85,7 @@ def measure(
     judging: Judging,
     a: argparse.Namespace,
 ) -> None:
-    """Samples, and writes and prints the scores; `files` are the training pictures. Raises UserError and OSError."""
+    """Samples, then writes and prints the scores. files: the training images. Raises UserError and OSError."""
     from ..hosts.diffusers.ddim import sample_with_ddim
 
     sample_with_ddim(host)
@@ -95,11 +95,11 @@ def measure(
     prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
     references = initial_texts(embeddings.values(), a.init)
     if not references:
-        warnings.append("No initial word is known for a reference; --init gives one.")
+        warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
     for message in warnings:
         print(f"Warning: {message}", file=sys.stderr)
     samples = a.out / "samples"
-    print(f"Sampling into {samples}. Stop when you like: the same command goes on where it was stopped.")
+    print(f"Sampling to {samples}. You can interrupt: the same command continues later.")
     subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
     scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples))
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}

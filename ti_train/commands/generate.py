@@ -1,4 +1,4 @@
-"""`generate`: samples pictures with learnt words."""
+"""`generate`: samples images with embeddings."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .model import add_model_arguments, load_model, on_device
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("generate", help="sample pictures with learnt words")
+    command = commands.add_parser("generate", help="sample images with embeddings")
     add_model_arguments(command)
     add_arguments(command)
     command.set_defaults(run=run)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """All but the model's."""
+    """The arguments except those of the model."""
     add = command.add_argument
-    add("--embedding", type=Path, action="append", default=[], help="a learnt word (repeatable)")
-    add("--prompt", required=True, help="a word is written <its-file-name>, and * when it is the only one")
-    add("--negative", default="", help="what the pictures should not show")
-    add("--number", type=int, default=4, help="pictures (default: %(default)s)")
+    add("--embedding", type=Path, action="append", default=[], help="embedding file (repeatable)")
+    add("--prompt", required=True, help="prompt; an embedding is written <file-name>, or * if there is only one")
+    add("--negative", default="", help="negative prompt")
+    add("--number", type=int, default=4, help="number of images (default: %(default)s)")
     add("--steps", type=int, default=25, help="sampling steps (default: %(default)s)")
     add("--guidance", type=float, default=5.0, help="classifier-free guidance (default: %(default)s)")
     add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
-    add("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
-    add("--out", type=Path, default=Path("."), help="folder for the pictures (default: this one)")
+    add("--seed", type=int, default=0, help="seed of the first image (default: %(default)s)")
+    add("--out", type=Path, default=Path("."), help="folder for the images (default: this one)")
 
 
 def run(a: argparse.Namespace) -> None:
@@ -43,12 +43,12 @@ def run(a: argparse.Namespace) -> None:
 
 
 def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namespace) -> None:
-    """Writes a picture for each seed, and prints its path. Raises UserError and OSError."""
-    words: Embeddings = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
-    prompt, negative = parse(a.prompt, words), parse(a.negative, words) or ("",)
+    """Writes an image for each seed and prints its path. Raises UserError and OSError."""
+    vectors: Embeddings = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)
     if a.embedding and not any(isinstance(piece, Slot) for piece in prompt):
-        marks = " or ".join(f"<{name}>" for name in words)
-        print(f"Warning: the prompt has no learnt word in it. It is written {marks}.", file=sys.stderr)
+        marks = " or ".join(f"<{name}>" for name in vectors)
+        print(f"Warning: the prompt does not use the embedding. Write {marks} in the prompt.", file=sys.stderr)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
     for seed in sampling.seeds:
@@ -56,5 +56,5 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
             (prompt,), (seed,), sampling.side, sampling.side, sampling.steps, sampling.guidance, negative
         )
         path = a.out / f"{file_name(a.prompt)}-{seed}.png"
-        host.sample(request, words)[0].save(path)
+        host.sample(request, vectors)[0].save(path)
         print(path)

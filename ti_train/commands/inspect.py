@@ -1,4 +1,4 @@
-"""`inspect`: says what an embedding file holds."""
+"""`inspect`: prints the contents of an embedding file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .embedding_files import NAME_INSIDE, SECOND
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("inspect", help="say what an embedding file holds")
-    command.add_argument("file", type=Path, help="an embedding of any layout: .safetensors, .pt, .bin, .png, .webp")
+    command = commands.add_parser("inspect", help="print the contents of an embedding file")
+    command.add_argument("file", type=Path, help="embedding in any format: .safetensors, .pt, .bin, .png, .webp")
     command.add_argument("second", type=Path, nargs="?", help=SECOND)
     command.add_argument("--word", help=NAME_INSIDE)
-    command.add_argument("--model", type=Path, help="also compare it with this model's vocabulary")
+    command.add_argument("--model", type=Path, help="also print the nearest words in this model's vocabulary")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
 

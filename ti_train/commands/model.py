@@ -1,4 +1,4 @@
-"""The model that a command samples with: its arguments, and how it is loaded."""
+"""The model of a command: its arguments, and loading it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MODEL = "a Stable Diffusion 1, 2 or XL model: a .safetensors checkpoint, or a folder in diffusers' layout"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-PREDICTION = "what the model predicts, where it does not say so itself or is wrong (default: what it says)"
+PREDICTION = "the model's prediction type, if its own setting is missing or wrong (default: its own)"
 DEVICE = "auto, cuda, mps, xpu or cpu (default: %(default)s)"
 
 
@@ -33,5 +33,5 @@ def load_model(a: argparse.Namespace) -> DiffusersHost:
 
 
 def on_device(embedding: Embedding, host: Host) -> Vectors:
-    """The word's vectors under the model's encoder names, where the model is. Raises UserError."""
+    """The vectors under the model's encoder names, on its device. Raises UserError if their widths differ."""
     return {encoder: v.to(host.device) for encoder, v in embedding.fitted_to(host.widths).items()}

@@ -8,13 +8,13 @@ from typing import Any
 from ..training.config import OPTIONS
 from ..training.options import Option
 
-# Shorter than the option's own name, which is taken too.
+# Shorter than the option's name, which is accepted too.
 FLAGS = {"learning_rate": "lr", "progressive_every": "progressive", "preview_prompts": "preview-prompt"}
 METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """An argument for each option, in groups. One that is not given is None, and so is left to the preset."""
+    """Adds an argument for each option, in groups; None, the default, means the preset's value."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in OPTIONS.values():
         if option.group not in groups:
@@ -23,7 +23,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def options_given(a: argparse.Namespace) -> dict[str, Any]:
-    """What the arguments say of each option."""
+    """Option name -> value, or None if not given."""
     return {name: getattr(a, name) for name in OPTIONS}
 
 
@@ -35,7 +35,7 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
     flag, others = flag_of(option), ["--" + name for name in (option.name.replace("_", "-"), *option.aliases)]
     hidden = [other for other in others if other != flag]
     about = {"dest": option.name, "required": option.required, "help": _help(option), **_reading(option)}
-    if option.required:  # by any of its names
+    if option.required:  # any of its names will do
         group.add_argument(flag, *hidden, **about)
         return
     group.add_argument(flag, **about)
@@ -44,7 +44,7 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
 
 
 def _reading(option: Option) -> dict[str, Any]:
-    """How argparse reads a value."""
+    """The argparse keywords for reading a value."""
     if option.kind == "switch":
         return {"action": argparse.BooleanOptionalAction}
     if option.kind == "choice":

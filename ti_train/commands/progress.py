@@ -18,11 +18,11 @@ LOOKS = {"ascii": ".#", "bar_format": "[{bar:20}] {n_fmt}/{total_fmt}  {desc}"}
 
 
 class Bar:
-    """tqdm's bar on a terminal; a line every tenth of the run where the output is a file."""
+    """A tqdm bar on a terminal; a line every tenth of the run if the output is a file."""
 
     def __init__(self, pace: Pace, unit: str, stream: TextIO | None = None) -> None:
         self.pace, self.unit, self.stream = pace, unit, stream or sys.stderr
-        self.tenth = -1  # the last one that has a line
+        self.tenth = -1  # the last one that was printed
         self.tqdm: tqdm | None = None
         if self.stream.isatty():
             self.tqdm = tqdm(total=pace.total, file=self.stream, dynamic_ncols=True, **LOOKS)
@@ -58,11 +58,11 @@ class TrainingBar(Bar):
     def show(self, step: Step) -> None:
         loss = f"loss {step.loss:.4f}  " if step.loss is not None else "untrained  "
         measured = self.session.validation_loss
-        self.draw(step.step, loss + (f"noise-free {measured:.4f}  " if measured is not None else ""))
+        self.draw(step.step, loss + (f"validation {measured:.4f}  " if measured is not None else ""))
 
 
 def scores_of(events: Iterable[Sampled | Score]) -> list[Score]:
-    """Runs an evaluation behind a bar; the bar ends on its own line however the run ends."""
+    """Runs an evaluation with a progress bar, which is closed even if the evaluation fails."""
     scores: list[Score] = []
     bar: Bar | None = None
     try:

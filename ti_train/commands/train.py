@@ -1,4 +1,4 @@
-"""`train`: learns a word from folders of pictures."""
+"""`train`: trains an embedding on folders of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .progress import TrainingBar
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("train", help="learn a word from a folder of pictures")
+    command = commands.add_parser("train", help="train an embedding on a folder of images")
     add = command.add_argument
     add("--model", type=Path, required=True, help=MODEL)
     add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
@@ -53,7 +53,9 @@ def run(a: argparse.Namespace) -> None:
     config = config_given(a)
     target = a.out / f"{config.name}.safetensors"
     if target.exists() and not (a.resume or a.overwrite):
-        raise UserError(f"'{target}' exists. Choose another --name, or give --resume to go on with it, or --overwrite.")
+        raise UserError(
+            f"'{target}' exists. Choose another --name, or use --resume to continue its run, or --overwrite."
+        )
     folders = with_repeats(a.images)
     for folder in folders:
         find_pictures(folder)  # before the model is loaded
@@ -62,10 +64,10 @@ def run(a: argparse.Namespace) -> None:
 
 
 def config_given(a: argparse.Namespace) -> TrainConfig:
-    """The settings of a run. Raises UserError."""
+    """The settings from the arguments. Raises UserError."""
     given = options_given(a)
     if a.captions and given["templates"]:
-        raise UserError("Give --captions or --templates, not both: a template with [filewords] uses the captions too.")
+        raise UserError("Use --captions or --templates, not both: a template with [filewords] uses the captions too.")
     by_switch = {(True, False): "captions", (True, True): "style-captions", (False, True): "style"}
     prompts = tuple(dict.fromkeys(given["preview_prompts"] or ())) or None
     read = {
@@ -80,14 +82,14 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
 def train_with_progress(
     host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False
 ) -> Done:
-    """Trains with a progress bar, a step log, a loss plot and preview files; says what is kept when interrupted."""
+    """Trains with a progress bar, a step log, a loss plot and previews. Raises UserError and KeyboardInterrupt."""
     skipped: list[str] = []
     dataset = load_dataset(host, folders, config, skipped)
     for message in skipped:
         print(f"Warning: {message}", file=sys.stderr)
     print(
-        f"Learning '{config.name}' from {len(dataset)} pictures of {shapes(dataset)} pixels: "
-        f"{config.steps} steps of {config.effective_batch}."
+        f"Training '{config.name}' on {len(dataset)} images of {shapes(dataset)} pixels: "
+        f"{config.steps} steps with batch size {config.effective_batch}."
     )
     session = Session(config, out, Records.beside_embedding(out, config.name))
     bar = TrainingBar(session)
@@ -107,20 +109,23 @@ def train_with_progress(
         raise
     finally:
         bar.end()
-    print(f"Learnt '{config.name}' in {finished.seconds:.0f} s: {finished.path}")
+    print(f"Trained '{config.name}' in {finished.seconds:.0f} s: {finished.path}")
     return finished
 
 
 def interrupted_message(session: Session) -> str:
-    """Keeps the best embedding of an interrupted run, and says so."""
+    """Saves the best embedding of an interrupted run; returns a message about it."""
     step = session.keep_best()
     last = session.steps[-1].step if session.steps else None
-    what = "What was there before" if step is None else f"Step {step}"
-    best, where = ("", "there") if step == last else (", the one with the lowest noise-free loss", f"step {last}")
-    return f"{what} is kept in {session.file}{best}; the same command with --resume goes on from {where}."
+    if step is None:
+        return f"{session.file} is unchanged. Continue with the same command and --resume."
+    best = "" if step == last else " (lowest validation loss)"
+    return (
+        f"Step {step}{best} is saved in {session.file}. Continue from step {last} with the same command and --resume."
+    )
 
 
 def shapes(dataset: Dataset) -> str:
-    """The pictures' sizes as people write them, width first, the commonest first."""
+    """The images' sizes as width x height, most common first."""
     counted = Counter(picture.size.target for picture in dataset.pictures)
     return ", ".join(f"{width} x {height}" for (height, width), _ in counted.most_common())

@@ -1,4 +1,4 @@
-"""The axes of a chart: where values lie in pixels, and their grid and numbers."""
+"""Axes of a chart: the mapping from values to pixels, the grid and the tick labels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axes:
-    """Two ranges of values, and the box that they fill: left, top, right and bottom in pixels, top above bottom."""
+    """Two ranges of values, and the box that they fill: left, top, right, bottom in pixels."""
 
     across: Range
     up: Range
     box: tuple[float, float, float, float]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point is drawn."""
+        """The position of a point in pixels."""
         left, top, right, bottom = self.box
         return (
             left + (right - left) * (x - self.across[0]) / (self.across[1] - self.across[0]),
@@ -32,7 +32,7 @@ class Axes:
     def draw(
         self, pen: ImageDraw.ImageDraw, across: Mapping[float, str], up: Mapping[float, str], columns: bool = False
     ) -> None:
-        """Writes numbers beside the axes, with a line of the grid for each `up`, and of `across` with `columns`."""
+        """Draws tick labels (value -> text), with grid lines for `up`, and for `across` if `columns`."""
         left, top, right, bottom = self.box
         for value, text in up.items():
             _, y = self.place(0, value)
@@ -46,13 +46,13 @@ class Axes:
 
 
 def evenly(values: Range, count: int = 6) -> list[float]:
-    """Values of a range, its ends among them."""
+    """`count` evenly spaced values, including both ends."""
     low, high = values
     return [low + (high - low) * i / (count - 1) for i in range(count)]
 
 
 def with_margin(values: Sequence[float], part: float, least: float) -> Range:
-    """A range that holds all values, with a margin of a part of their range, or of `least` above 0."""
+    """The range of the values with a margin: `part` of the range, but at least `least` > 0."""
     low, high = min(values), max(values)
     margin = max(part * (high - low), least)
     return low - margin, high + margin

@@ -1,4 +1,4 @@
-"""Cards: an embedding to recognise it by, and a text as a picture."""
+"""Cards: an image that identifies an embedding, and a text as an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .text import font, wrapped
 
 
 def draw_card(name: str, lines: list[str], vectors: list[Tensor], side: int = 512, margin: int = 24) -> Image.Image:
-    """A picture to know the word by: its vectors as bands of grey, its name, and what it is."""
+    """An image that identifies an embedding: its vectors as grey bands, its name, and `lines`."""
     card = Image.new("RGB", (side, side), "white")
     height = side // 2 // len(vectors)
     for number, rows in enumerate(vectors):
@@ -26,7 +26,7 @@ def draw_card(name: str, lines: list[str], vectors: list[Tensor], side: int = 51
 
 
 def card(text: str, side: int = 640, margin: int = 16) -> Image.Image:
-    """The text as a picture, its lines broken to fit."""
+    """A text as an image with wrapped lines."""
     face, height = font(17), 26
     lines = [line for part in text.splitlines() for line in wrapped(part, side - 2 * margin, face)]
     picture = Image.new("RGB", (side, 2 * margin + height * len(lines)), "white")

@@ -1,4 +1,4 @@
-"""The colours of every drawing."""
+"""The colours of all drawings."""
 
 from __future__ import annotations
 

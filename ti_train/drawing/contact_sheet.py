@@ -1,4 +1,4 @@
-"""Rows of pictures on one sheet, with their labels."""
+"""Contact sheets: labelled rows of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .text import font, wrapped, write
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a contact sheet: what it shows, its pictures, and what stands under each (or nothing)."""
+    """A row of a contact sheet. captions: one below each image, or none."""
 
     label: str
     pictures: Sequence[Image.Image]
@@ -21,7 +21,7 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int = 10) -> Image.Image:
-    """Rows of pictures, each scaled to cell x cell pixels, with their labels on the left."""
+    """Rows of images, each scaled to cell x cell pixels, with the labels on the left."""
     label_width, caption_height = 190, 18
     heights = [cell + margin + (caption_height if row.captions else 0) for row in rows]
     width = label_width + max(len(row.pictures) for row in rows) * (cell + margin) + margin

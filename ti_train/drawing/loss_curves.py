@@ -1,4 +1,4 @@
-"""The losses of a run as every chart draws them: few points, however long it is."""
+"""The loss curves of a run for all charts, with a limited number of points."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from ..events import Step
 from .thinned import Thinned
 
-POINTS = 400  # of a curve
-SMOOTHING = 0.9  # weight of what was before; without it the noise would hide the curve
+POINTS = 400  # per curve
+SMOOTHING = 0.9  # weight of the previous mean
 
 Point = tuple[int, float]  # step and value
 
 
 class LossCurves:
-    """The steps' loss as an exponential mean, the noise-free loss, and its best measure; all of finite values only."""
+    """The training loss as an exponential moving average, and the validation loss with its minimum (finite values)."""
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.loss, self.validation_losses = Thinned[Point](POINTS), Thinned[Point](POINTS)
-        self.best: Point | None = None  # of a word that has learnt something: step 0 has not
+        self.best: Point | None = None  # except step 0, which is untrained
         self._mean: float | None = None
         for step in steps:
             self.add(step)

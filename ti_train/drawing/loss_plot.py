@@ -1,4 +1,4 @@
-"""The curve of a training."""
+"""The loss plot of a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .colours import FAINT, INK, MARK, PAPER
 from .loss_curves import LossCurves
 from .text import font, write
 
-LEGEND = "dark: noise-free loss   faint: loss of the steps, smoothed"
+LEGEND = "dark: validation loss   faint: training loss, smoothed"
 
 
 def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int = 420) -> Image.Image:
-    """The noise-free loss over the steps, the noisy one faint behind it, the best measure marked."""
+    """The validation loss over the steps with its minimum marked, and the training loss faint behind it."""
     curves = LossCurves(steps)
     axes = axes_of(curves, (78, 44, width - 20, height - 48))
     left, _, right, _ = axes.box
@@ -37,7 +37,7 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
 
 
 def axes_of(curves: LossCurves, box: tuple[float, float, float, float]) -> Axes:
-    """Steps from 0 across, losses up."""
+    """Steps from 0 across, losses up; box: left, top, right, bottom in pixels."""
     points = [*curves.loss, *curves.validation_losses]
     values = [value for _, value in points] or [0.0, 1.0]
     last = max([step for step, _ in points] or [0])
@@ -45,10 +45,10 @@ def axes_of(curves: LossCurves, box: tuple[float, float, float, float]) -> Axes:
 
 
 def step_marks(axes: Axes) -> dict[float, str]:
-    """The numbers below a loss chart."""
+    """The tick labels of the steps."""
     return {round(step): str(round(step)) for step in evenly(axes.across)}
 
 
 def loss_marks(axes: Axes) -> dict[float, str]:
-    """The numbers beside it."""
+    """The tick labels of the losses."""
     return {value: f"{value:.4f}" for value in evenly(axes.up)}

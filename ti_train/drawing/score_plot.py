@@ -1,4 +1,4 @@
-"""The paper's plot of likeness against editability."""
+"""The paper's plot of image similarity against editability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .text import font, legible, write
 
 @dataclass(frozen=True)
 class Point:
-    """A mark of the plot; hollow for a reference."""
+    """A point of the plot; references are hollow."""
 
     label: str
     across: float
@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 
 
 def score_plot(points: Sequence[Point], title: str, width: int = 900, height: int = 620) -> Image.Image:
-    """Text similarity to the right, image similarity upwards; references hollow (Gal et al. 2022, figure 10)."""
+    """Text similarity across, image similarity up; references are hollow (Gal et al. 2022, figure 10)."""
     left, _, right, _ = box = (78, 50, width - 24, height - 56)
     across, up = (with_margin(values, 0.15, 0.01) for values in ([p.across for p in points], [p.up for p in points]))
     axes = Axes(across, up, box)
@@ -36,7 +36,7 @@ def score_plot(points: Sequence[Point], title: str, width: int = 900, height: in
     marks = [{value: f"{value:.3f}" for value in evenly(values)} for values in (across, up)]
     axes.draw(pen, marks[0], marks[1], columns=True)
     write(pen, ((left + right) / 2, height - 26), "text similarity (editability)", font(13), anchor="ma")
-    write(pen, (right, 18), "upwards: image similarity (likeness)", font(13), "#555555", "ra")
+    write(pen, (right, 18), "up: image similarity (fidelity)", font(13), "#555555", "ra")
     taken: list[Box] = []
     for point in points:
         x, y = axes.place(point.across, point.up)
@@ -52,7 +52,7 @@ def score_plot(points: Sequence[Point], title: str, width: int = 900, height: in
 
 
 def free_place(mark: Box, length: float, limits: tuple[float, float], taken: Sequence[Box]) -> Box:
-    """Where a label of a mark stands: beside it, or as little higher or lower as keeps it off the others."""
+    """The box of a label: beside its mark, shifted up or down as little as needed to avoid overlaps."""
     right_of, left_of = mark[2] + 4, mark[0] - 4 - length
     start = right_of if right_of + length <= limits[1] else max(limits[0], left_of)
     middle = (mark[1] + mark[3]) / 2

@@ -1,4 +1,4 @@
-"""Text on pictures, with the font that Pillow brings along."""
+"""Drawing text with Pillow's built-in font."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Face = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def font(size: int) -> Face:
-    """Pillow's own font; before 10.1 it came in one size."""
+    """Pillow's built-in font; before 10.1 it had a single size."""
     try:
         return ImageFont.load_default(size)
     except TypeError:
@@ -16,14 +16,14 @@ def font(size: int) -> Face:
 
 
 def legible(text: str, face: Face) -> str:
-    """The text as the font can draw it: before Pillow 10.1 it has Latin letters only."""
+    """The text without characters that the font lacks: before Pillow 10.1 it is Latin-1 only."""
     return text if isinstance(face, ImageFont.FreeTypeFont) else text.encode("latin-1", "replace").decode("latin-1")
 
 
 def write(
     pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, face: Face, fill: str = "black", anchor: str = "la"
 ) -> None:
-    """Text at an anchor: l, m or r of its width, a (top) or m of its height. Pillow's font before 10.1 knows none."""
+    """Draws text. anchor: l, m or r horizontally, a (top) or m vertically; Pillow's font before 10.1 has no anchors."""
     if isinstance(face, ImageFont.FreeTypeFont):
         pen.text(place, text, fill, face, anchor)
         return
@@ -34,7 +34,7 @@ def write(
 
 
 def wrapped(text: str, width: float, face: Face) -> list[str]:
-    """A text as the font can draw it, in lines of at most `width` pixels, broken between words."""
+    """Wraps a text between words into lines of at most `width` pixels, without characters that the font lacks."""
     lines = [""]
     for word in legible(text, face).split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""A sequence that stays short, for curves and previews of runs of any length."""
+"""A sequence of limited length, for curves and previews of runs of any length."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Kept = TypeVar("Kept")
 
 
 class Thinned(Generic[Kept]):
-    """A sequence of at most `most` items (an even number), evenly spread over all that were added, and the latest."""
+    """At most `most` items (an even number), evenly spaced over all that were added, and the latest."""
 
     def __init__(self, most: int) -> None:
         self.most, self.stride, self.seen = most, 1, 0
         self.kept: list[Kept] = []
         self.latest: list[Kept] = []
-        self.settled = 0  # items at the beginning that are as changes() told them
+        self.settled = 0  # items at the start that changes() has already returned
 
     def add(self, item: Kept) -> None:
         due = self.seen % self.stride == 0
@@ -28,7 +28,7 @@ class Thinned(Generic[Kept]):
             self.settled = 0
 
     def changes(self) -> tuple[int, list[Kept]]:
-        """The place from which on the sequence has changed since the last call, and its items from there."""
+        """The index of the first item that changed since the last call, and the items from there on."""
         start, self.settled = self.settled, len(self.kept)
         return start, list(self)[start:]
 

@@ -1,1 +1,1 @@
-"""How faithful and how editable a learnt word is: samples, the judge in CLIP's space, tables and plots."""
+"""Evaluation of fidelity and editability: samples, the judge in CLIP space, tables and plots."""

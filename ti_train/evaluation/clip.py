@@ -1,6 +1,6 @@
-"""Likeness in CLIP's space, the paper's measure (Gal et al. 2022, section 5): features of pictures and texts, cosines.
+"""Similarity in CLIP space, as in the paper (Gal et al. 2022, section 5).
 
-open_clip, which every host's requirements bring along, is imported where it is used only.
+open_clip is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch.nn.functional import normalize
 from ..errors import UserError
 from ..prompts import PLACEHOLDER
 
-ENCODED_AT_ONCE = 16  # pictures
-PAPERS_MODEL = "ViT-B-32-quickgelu"  # OpenAI's weights want this activation; those of others the plain ViT-B-32
+ENCODED_AT_ONCE = 16  # images per forward pass
+PAPERS_MODEL = "ViT-B-32-quickgelu"  # the activation of OpenAI's weights; other weights use ViT-B-32
 WHERE_WEIGHTS_ARE = (
-    "The paper's are OpenAI's ViT-B/32: open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai on "
-    "Hugging Face; or --clip-weights openai, and open_clip downloads them."
+    "The paper uses OpenAI's ViT-B/32: open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai on "
+    "Hugging Face. With --clip-weights openai, open_clip downloads them."
 )
 
 
 def image_similarity(samples: Tensor, pictures: Tensor) -> float:
-    """Mean cosine over all pairs. samples: [N, D]; pictures: [M, D], of unit length."""
+    """Mean cosine similarity over all pairs. samples: [N, D], pictures: [M, D], of unit norm."""
     return float((samples @ pictures.T).mean())
 
 
 def similarity_among(pictures: Tensor) -> float:
-    """Mean cosine over all pairs of different pictures [M, D] of unit length; 1 where there is only one."""
+    """Mean cosine similarity over all pairs of different images [M, D] of unit norm; 1 if there is only one."""
     count = len(pictures)
     if count == 1:
         return 1.0
@@ -39,10 +39,9 @@ def similarity_among(pictures: Tensor) -> float:
 
 
 def text_similarity(samples: Tensor, text: Tensor) -> float:
-    """Cosine between the mean of the samples [N, D] and a text [D], of unit length.
+    """Cosine similarity between the mean of the samples [N, D] and a text [D], of unit norm.
 
-    As the paper says it; its repository's script averages the cosines instead, and so tells less by the factor of that
-    mean's length.
+    As the paper defines it. Its repository averages the cosines instead, which is lower by the norm of the mean.
     """
     return float(torch.cosine_similarity(samples.mean(0), text, dim=0))
 
@@ -52,43 +51,43 @@ def without_placeholder(prompt: str) -> str:
 
 
 class Clip:
-    """A CLIP model of open_clip, with its preprocessing and its tokenizer."""
+    """A CLIP model of open_clip with its preprocessing and tokenizer."""
 
     def __init__(self, model: Any, preprocess: Any, tokenize: Any, name: str) -> None:
         self.model, self.preprocess, self.tokenize, self.name = model.eval(), preprocess, tokenize, name
 
     @classmethod
     def load(cls, model: str, weights: str) -> Clip:
-        """Loads a model of open_clip's list. weights: a file, or the name that open_clip has for published ones.
+        """Loads one of open_clip's models. weights: a file, or open_clip's name of pretrained weights.
 
-        Raises UserError where anything is missing: weights that were never trained measure nothing.
+        Raises UserError if anything is missing: open_clip would use random weights.
         """
         try:
             import open_clip
         except ImportError:
-            raise UserError("open_clip, which measures, is not installed. Run: pip install open_clip_torch") from None
+            raise UserError("The evaluation needs open_clip. Install it with: pip install open_clip_torch") from None
         if model not in open_clip.list_models():
-            raise UserError(f"open_clip knows no model '{model}'. The paper's is {PAPERS_MODEL}.")
+            raise UserError(f"open_clip has no model '{model}'. The paper uses {PAPERS_MODEL}.")
         if not weights:
-            raise UserError(f"No weights of CLIP are given: --clip-weights FILE. {WHERE_WEIGHTS_ARE}")
+            raise UserError(f"The evaluation needs CLIP weights: --clip-weights FILE. {WHERE_WEIGHTS_ARE}")
         published = open_clip.list_pretrained_tags_by_model(model)
         if not Path(weights).is_file() and weights not in published:
             raise UserError(
-                f"--clip-weights '{weights}' is neither a file nor a name that open_clip has for {model} "
+                f"--clip-weights '{weights}' is neither a file nor a name of open_clip's weights for {model} "
                 f"({', '.join(published) or 'it has none'}). {WHERE_WEIGHTS_ARE}"
             )
         try:
             loaded, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=weights)
-        except Exception as error:  # torch, pickle, safetensors and the hub: their errors have no base in common
+        except Exception as error:  # the errors of torch, pickle, safetensors and the hub have no common base
             raise UserError(
-                f"The weights '{weights}' cannot be loaded into CLIP's {model} ({str(error).splitlines()[0]}). "
-                "Give the model that they belong to as --clip-model, or download them again."
+                f"The weights '{weights}' cannot be loaded into {model} ({str(error).splitlines()[0]}). "
+                "Set --clip-model to the model of these weights, or download them again."
             ) from error
         return cls(loaded, preprocess, open_clip.get_tokenizer(model), f"CLIP {model}, {Path(weights).name}")
 
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """[N, D] fp32 of unit length, on the CPU."""
+        """Features of images, [N, D] fp32 of unit norm, on the CPU."""
         parts = []
         for start in range(0, len(pictures), ENCODED_AT_ONCE):
             chunk = torch.stack([self.preprocess(picture) for picture in pictures[start : start + ENCODED_AT_ONCE]])
@@ -97,7 +96,7 @@ class Clip:
 
     @torch.no_grad()
     def text_features(self, text: str) -> Tensor:
-        """[D] fp32 of unit length, on the CPU."""
+        """Features of a text, [D] fp32 of unit norm, on the CPU."""
         return normalize(self.model.encode_text(self.tokenize([text]).to(self._device)).float().cpu()[0], dim=0)
 
     def to(self, device: torch.device) -> Clip:
@@ -111,7 +110,7 @@ class Clip:
 
 
 class ClipJudge:
-    """A Judge (see evaluate.py) in CLIP's space."""
+    """A Judge (see evaluate.py) in CLIP space."""
 
     def __init__(self, clip: Clip, pictures: Sequence[Image.Image]) -> None:
         self.clip, self.name, self.pictures = clip, clip.name, pictures

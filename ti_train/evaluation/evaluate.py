@@ -1,13 +1,12 @@
-"""How faithful and how editable a learnt word is, as its paper measures it (Gal et al. 2022, section 5).
+"""Fidelity and editability of an embedding, measured as in the paper (Gal et al. 2022, section 5).
 
-Two figures, which pull against each other. Image similarity: the mean cosine, in CLIP's space, between samples of "a
-photo of *" and the training pictures. Text similarity: for each edit prompt, the cosine between the samples' mean and
-the prompt without its placeholder. Either alone misleads: a word that copies its pictures scores high in the first, one
-that means nothing in the second, so both are told, with two references beside them: the initial word (what the
-model knew before) and the training pictures themselves (what a perfect copy would score).
+Image similarity is the mean cosine similarity in CLIP space between samples of "a photo of *" and the training images.
+Text similarity is the cosine similarity between the mean of an edit prompt's samples and the prompt without its
+placeholder. There is a trade-off: an embedding that copies its images scores high in the first only, an embedding
+without effect in the second only. So both are reported, with two references: the initial text (the model before
+training) and the training images themselves (a perfect copy).
 
-Samples become files in samples.py, tables and the plot are made in scores.py. The judge is CLIP (clip.py), or another
-that a caller brings.
+samples.py writes the samples, scores.py the tables and the plot. The judge is CLIP (clip.py) or given by the caller.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from .scores import Score
 
 @dataclass(frozen=True)
 class EvaluationPrompts:
-    """What is sampled: one prompt for the image similarity, edits for the text similarity; `*` is the word."""
+    """The prompts to sample: one for image similarity, edits for text similarity; `*` is the embedding."""
 
     plain: str
     edits: tuple[str, ...]
@@ -42,11 +41,11 @@ class EvaluationPrompts:
         return iter(dict.fromkeys((self.plain, *self.edits)))
 
     def with_edits(self, file: Path) -> EvaluationPrompts:
-        """The edits of a text file, one a line. Raises UserError."""
+        """A copy with the edits of a text file, one per line. Raises UserError."""
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"The prompts '{file}' cannot be read as UTF-8 text ({error}).") from None
+            raise UserError(f"The prompt file '{file}' cannot be read as UTF-8 text ({error}).") from None
         edits = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
         for line in edits:
             if PLACEHOLDER not in line:
@@ -54,11 +53,11 @@ class EvaluationPrompts:
                     f"'{line}' in '{file}' lacks {PLACEHOLDER}. Write {PLACEHOLDER} where the word belongs."
                 )
         if not edits:
-            raise UserError(f"'{file}' has no prompts. Write one a line, such as: an oil painting of {PLACEHOLDER}")
+            raise UserError(f"'{file}' has no prompts. Write one per line, such as: an oil painting of {PLACEHOLDER}")
         return EvaluationPrompts(self.plain, edits)
 
 
-# Section 5 names the first three edits of an object; the others are captions of the paper's figures.
+# The first three object edits are from section 5, the others from captions of the paper's figures.
 PAPERS_PROMPTS = {
     "object": EvaluationPrompts(
         "a photo of *",
@@ -87,7 +86,7 @@ PAPERS_PROMPTS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What stands in the placeholder's place: a learnt word's vectors, or plain text (an initial word)."""
+    """What replaces the placeholder: an embedding's vectors, or plain text (an initial text)."""
 
     label: str
     content: Vectors | str
@@ -98,7 +97,7 @@ class Subject:
 
     @property
     def folder(self) -> str:
-        """A word's file name names its folder; plain text may hold what no file name can."""
+        """Name of its folder of samples: the embedding's name, or the text as a valid file name."""
         return f"initial-{file_name(self.content)}" if isinstance(self.content, str) else self.label
 
     @property
@@ -107,7 +106,7 @@ class Subject:
 
     @property
     def fingerprint(self) -> str:
-        """Tells one word from another that has the same name."""
+        """Identifies the vectors or the text."""
         if isinstance(self.content, str):
             return self.content
         digest = hashlib.sha256()
@@ -122,22 +121,22 @@ class Subject:
 
 
 def initial_texts(embeddings: Iterable[Embedding], init: str) -> list[Subject]:
-    """`init`, or where it is "" what the embeddings say they began with, each once; a file to begin with is no word."""
-    told = [str(config_of(embedding).get("init", "")) for embedding in embeddings]
-    texts = [init] if init else [text for text in dict.fromkeys(told) if text and not names_file(text)]
+    """References for `init`, or if it is "" for the initial texts of the embeddings; initial files are ignored."""
+    recorded = [str(config_of(embedding).get("init", "")) for embedding in embeddings]
+    texts = [init] if init else [text for text in dict.fromkeys(recorded) if text and not names_file(text)]
     return [Subject(text, text) for text in texts]
 
 
 def training_pictures(files: Sequence[Path], side: int, warn: list[str]) -> list[Image.Image]:
-    """Cropped as for training; names in `warn` what cannot be used. Raises UserError when none is left."""
+    """Reads images cropped as for training; appends to `warn` what cannot be used. Raises UserError if none is left."""
     pictures = [Image.fromarray(picture.pixels) for picture in read_pictures(files, side, warn)]
     if not pictures:
-        raise UserError("None of the training pictures can be used. Give the folder that the word was learnt from.")
+        raise UserError("None of the training images can be used. Give the folder that the embedding was trained on.")
     return pictures
 
 
 class Judge(Protocol):
-    """Compares samples with the training pictures, which it holds, and with texts. Every figure: higher is better."""
+    """Compares samples with the training images and with texts. For all measures higher is better."""
 
     name: str
     pictures: Sequence[Image.Image]
@@ -147,12 +146,12 @@ class Judge(Protocol):
     def text_similarity(self, samples: Sequence[Image.Image], prompt: str) -> float: ...
 
     def similarity_of_pictures(self) -> float:
-        """The image similarity of the training pictures among themselves."""
+        """The image similarity among the training images."""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """So many of all samples are on disk."""
+    """Progress: `done` of `total` samples are on disk."""
 
     done: int
     total: int
@@ -161,10 +160,10 @@ class Sampled:
 def evaluate(
     host: Host, subjects: Sequence[Subject], judge: Judge, prompts: EvaluationPrompts, sampling: Sampling, out: Path
 ) -> Iterator[Sampled | Score]:
-    """Yields each subject's score as it is known, the training pictures' first, and Sampled between.
+    """Yields the score of the training images, then of each subject, with Sampled in between.
 
-    Samples are files under `out`: those that are there already are not sampled again, so the call may be stopped at
-    any point and made anew. Raises UserError where the files there were made with other settings.
+    Samples are files in `out`; existing ones are not sampled again, so an interrupted evaluation can be continued.
+    Raises UserError if the existing files were made with other settings.
     """
     folders = [folder_of(out / s.folder, sampling.settings(host.fingerprint, s.fingerprint)) for s in subjects]
     done = sum(path.is_file() for folder in folders for text in prompts for path in sampling.files(folder, text))

@@ -1,4 +1,4 @@
-"""Samples as files, one for each prompt and seed: a long evaluation may be stopped at any point and loses none."""
+"""Samples as files, one for each prompt and seed, so that an interrupted evaluation loses none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """`number` pictures a prompt, of side x side pixels, with seeds that follow each other; the paper's figures."""
+    """`number` images per prompt of side x side pixels, with consecutive seeds; the paper's values by default."""
 
     side: int
     number: int = 64
@@ -40,12 +40,18 @@ class Sampling:
     def seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.number)
 
-    def settings(self, model: str, word: str) -> dict[str, object]:
-        """What a sample depends on besides its prompt and its seed."""
-        return {"model": model, "word": word, "steps": self.steps, "guidance": self.guidance, "resolution": self.side}
+    def settings(self, model: str, embedding: str) -> dict[str, object]:
+        """What a sample depends on besides prompt and seed. model, embedding: fingerprints."""
+        return {
+            "model": model,
+            "word": embedding,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "resolution": self.side,
+        }
 
     def file(self, folder: Path, text: str, seed: int) -> Path:
-        """The digest keeps apart what differs only in characters that a file name cannot show."""
+        """The path of a sample; the digest separates prompts with the same file name."""
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]
         return folder / f"{file_name(text)}-{digest}-{seed:04d}.png"
 
@@ -54,15 +60,15 @@ class Sampling:
 
 
 def folder_of(folder: Path, settings: dict[str, object]) -> Path:
-    """Makes or takes up a folder of samples. Raises UserError where it holds those of other settings."""
+    """Creates a folder of samples, or checks an existing one. Raises UserError if its settings differ."""
     file = folder / SETTINGS
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))
         changes = [f"{k} {there.get(k)}, now {v}" for k, v in settings.items() if there.get(k) != v]
         if changes:
             raise UserError(
-                f"The samples in '{folder}' are of another run: {'; '.join(changes)}. Give the settings of that run, "
-                "another --out, or delete the folder."
+                f"The samples in '{folder}' were made with other settings: {'; '.join(changes)}. Use the same settings "
+                "or another --out, or delete the folder."
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +79,7 @@ def folder_of(folder: Path, settings: dict[str, object]) -> Path:
 def sample_missing(
     host: Host, prompt: Prompt, embeddings: Embeddings, text: str, sampling: Sampling, folder: Path
 ) -> Iterator[int]:
-    """Samples one prompt with those seeds that have no file yet, a batch at a time; yields how many were written."""
+    """Samples a prompt with the seeds that have no file yet; yields the number of files written after each batch."""
     missing = [seed for seed in sampling.seeds if not sampling.file(folder, text, seed).is_file()]
     for start in range(0, len(missing), sampling.batch_size):
         seeds = tuple(missing[start : start + sampling.batch_size])
@@ -88,7 +94,7 @@ def sample_missing(
 
 
 def read(files: Sequence[Path]) -> list[Image.Image]:
-    """RGB pictures, wholly in memory."""
+    """Loads images as RGB."""
     pictures = []
     for path in files:
         with Image.open(path) as picture:

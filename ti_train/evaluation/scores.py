@@ -1,4 +1,4 @@
-"""What an evaluation leaves for people: a table as text, CSV and JSON, and the paper's plot of its two axes."""
+"""The results of an evaluation: a table as text, CSV and JSON, and the paper's plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..files import write_atomically
 
 @dataclass(frozen=True)
 class Score:
-    """One row: kind is "word", "initial word" or "training pictures"; edits: prompt -> text similarity."""
+    """Scores of a subject. kind: "word", "initial word" or "training pictures"; edits: prompt -> text similarity."""
 
     label: str
     kind: str
@@ -24,16 +24,16 @@ class Score:
 
     @property
     def text_similarity(self) -> float:
-        """The mean over the edit prompts."""
+        """Mean over the edit prompts."""
         return sum(self.edits.values()) / len(self.edits)
 
     @property
     def name(self) -> str:
-        return f'initial word "{self.label}"' if self.kind == "initial word" else self.label
+        return f'initial text "{self.label}"' if self.kind == "initial word" else self.label
 
 
 def table(scores: Sequence[Score]) -> str:
-    """Rows of name, image similarity and text similarity, for a terminal."""
+    """Name, image similarity and text similarity as a text table."""
     width = max(len(score.name) for score in scores)
     lines = [f"{'':{width}}  image similarity  text similarity"]
     lines += [f"{s.name:{width}}  {s.image_similarity:16.3f}  {s.text_similarity:15.3f}" for s in scores]
@@ -41,7 +41,7 @@ def table(scores: Sequence[Score]) -> str:
 
 
 def write_scores(scores: Sequence[Score], settings: Mapping[str, object], folder: Path) -> list[Path]:
-    """Writes evaluation.csv, .json and .png; the JSON says how it was measured as well. Raises OSError."""
+    """Writes evaluation.csv, .json (with the settings) and .png. Raises OSError."""
     rows = [(s.label, s.kind, s.image_similarity, s.text_similarity, *s.edits.values()) for s in scores]
     columns = ("label", "kind", "image_similarity", "text_similarity", *scores[0].edits)
     text = io.StringIO(newline="")
