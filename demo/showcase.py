@@ -38,13 +38,13 @@ class Showcase:
 
 
 def show(
-    host: Host, concept: Concept, folder: Path, start: Vectors, learnt: Vectors, companion: str, words: Embeddings
+    host: Host, concept: Concept, folder: Path, start: Vectors, trained: Vectors, companion: str, words: Embeddings
 ) -> Showcase:
     """Samples the initial vectors and the embedding with the same seeds, then the embedding in new prompts.
 
     companion: another embedding of `words`, to be shown beside an object or drawn in a style.
     """
-    words = {**words, "before": start, concept.name: learnt}
+    words = {**words, "before": start, concept.name: trained}
     word, other = f"<{concept.name}>", f"<{companion}>"
     seeds = tuple(range(ACROSS))
 
