@@ -72,7 +72,7 @@ def test_apples_gpus_compute_in_fp16_where_pytorch_has_autocast_for_them(monkeyp
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: autocast and kind == "mps", raising=False)
     assert pick_dtype("auto", torch.device("mps")) == dtype
     if not autocast:
-        with pytest.raises(UserError, match="Give --dtype float32"):
+        with pytest.raises(UserError, match="Use --dtype float32"):
             pick_dtype("float16", torch.device("mps"))
 
 

@@ -28,9 +28,9 @@ def watched() -> Counter[str]:
     asked: Counter[str] = Counter()
     to_card = kernels.to_card
 
-    def noting(cpu: torch.Tensor) -> torch.Tensor:
+    def noting(cpu: torch.Tensor, **more: bool) -> torch.Tensor:
         asked.update(["float64"] if cpu.dtype == torch.float64 else [])
-        return to_card(cpu)
+        return to_card(cpu, **more)
 
     def full(name: str) -> bool:
         asked.update([name] if name in MISSING else [])
