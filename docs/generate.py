@@ -29,7 +29,7 @@ INTRODUCTION = f"""# Options
 The options of a training run. They are the same in ComfyUI, in the WebUIs' tab and API, and on the command line.
 The API and the `config` in an embedding's header use the names of the first column.
 
-An option that is not given has the value of the preset. The nodes and the tab write that as 0, an empty field or
+An option that is not given takes its value from the preset. The nodes and the tab write that as 0, an empty field or
 *the preset's*, as their tooltips say.
 """
 

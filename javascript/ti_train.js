@@ -1,7 +1,7 @@
-// What the tab asks the page for: the id of a task, and what the txt2img tab says.
+// Functions of the page for the tab's events: a task id with its progress bar, and the values of the txt2img tab.
 
 /**
- * Runs before the Train and Resume buttons' handlers; its answer becomes their inputs.
+ * Runs before the handlers of Train and Resume; returns their inputs, with the task id first.
  * @param {...unknown} inputs
  */
 function ti_train_start(...inputs) {
@@ -12,7 +12,7 @@ function ti_train_start(...inputs) {
 }
 
 /**
- * Runs before the handler of "From txt2img"; its answer becomes the inputs: the word's name and that tab's values.
+ * Runs before the handler of "From txt2img"; returns its inputs: the embedding's name and that tab's values.
  * @param {string} name
  */
 function ti_train_of_txt2img(name) {

@@ -1,4 +1,4 @@
-"""The list of nodes, as ComfyUI asks for it."""
+"""The nodes of this pack, for ComfyUI."""
 
 from __future__ import annotations
 

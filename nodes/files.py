@@ -1,4 +1,4 @@
-"""Where embedding files live in ComfyUI, and what becomes of a name that is taken."""
+"""ComfyUI's embeddings folder and template files, and what to do if a name exists."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE)
-TEMPLATES = "textual_inversion_templates"  # the name that A1111 has for it, which extra_model_paths.yaml may give too
+TEMPLATES = "textual_inversion_templates"  # A1111's name, which extra_model_paths.yaml may also use
 
 
 def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
-    """Folder and name of a training's file, and whether it goes on from what is there. Raises UserError."""
+    """Folder and name of a run's embedding file, and whether to resume. Raises UserError."""
     check_name(name)
     folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
     if if_exists == NEW_NUMBER:
@@ -33,30 +33,30 @@ def embeddings_folder() -> Path:
 
 
 def template_files() -> dict[str, Path]:
-    """The template files by their names, ending included."""
+    """The template files by name, with extension."""
     folder_paths.add_model_folder_path(TEMPLATES, str(Path(folder_paths.models_dir) / TEMPLATES))
     names = (name for name in folder_paths.get_filename_list(TEMPLATES) if name.lower().endswith(".txt"))
     return {name: Path(path) for name in names if (path := folder_paths.get_full_path(TEMPLATES, name))}
 
 
 def embedding_files() -> list[str]:
-    """The files that can be read, by their path inside the embeddings folders."""
+    """The readable files, by their path in the embeddings folders."""
     found = {
         file
         for folder in folder_paths.get_folder_paths("embeddings")
         for file in folder_paths.recursive_search(folder, excluded_dir_names=[".git"])[0]
         if file.lower().endswith(READABLE)
     }
-    words = {file for file in found if not file.lower().endswith(PICTURES)}
-    covered = {Path(word).with_suffix("") for word in words}  # a picture beside a word of its name shows the word
-    previews = {f for f in found - words if Path(f).with_suffix("") in covered or ".preview." in f.lower()}
+    embeddings = {file for file in found if not file.lower().endswith(PICTURES)}
+    covered = {Path(file).with_suffix("") for file in embeddings}  # an image of the same name is its preview
+    previews = {f for f in found - embeddings if Path(f).with_suffix("") in covered or ".preview." in f.lower()}
     return sorted(found - previews)
 
 
 def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
-    """`name`, or name-2, name-3 ... : the first that no file has, whatever its ending.
+    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension.
 
-    parts: what the names of its files have after it, where it takes more than one.
+    parts: the suffixes of its files' names, if it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
     taken |= {file.stem.lower() for file in folder.glob("*")}
@@ -67,7 +67,7 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """Of names and contents, for the cache: a file that is only newer is the same."""
+    """Hash of names and contents for ComfyUI's cache: a file with a new date only is the same."""
     total = hashlib.sha256()
     for file in files:
         total.update(f"{file.name}\0".encode() + file.read_bytes())

@@ -1,4 +1,4 @@
-"""Options as inputs of a node."""
+"""Training options as inputs of a node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .option_names import NOTES, NUMBERS
 
 
 def option_input(name: str, option: str, more_choices: tuple[str, ...] = (), **given: Any) -> io.Input:
-    """The input `name` of an option. `given`: what differs on this node."""
+    """The input `name` for an option. `given`: arguments that differ on this node."""
     widget = widget_of(option, more_choices, NUMBERS.get(name))
     tooltip = widget.tooltip + NOTES.get(name, "")
     about = {"default": widget.value, "tooltip": tooltip, **_limits(widget), **given}

@@ -1,4 +1,4 @@
-"""Which input of which node is which option. Saved workflows know inputs by their places: append, never reorder."""
+"""Which input of which node is which option. Saved workflows store inputs by position: append, never reorder."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ TRAINING_OPTIONS = {
     "gradient_clip": "gradient_clip",
     "gradient_checkpointing": "gradient_checkpointing",
     "checkpoint_every": "checkpoint_every",
-    # optional: workflows of before these were there do not have them
+    # optional: older workflows do not have them
     "crop": "square",
     "shuffle_tags": "shuffle_tags",
     "drop_tags": "drop_tags",
@@ -38,16 +38,18 @@ TRAINING_OPTIONS = {
     "evaluate_every": "evaluate_every",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
-NOTES = {  # what is true of an input only
+NOTES = {  # added to the tooltips of these inputs
+    "preview_prompts": " One prompt per line.",
     "name": " In prompts write embedding:name.",
     "initial_text": " Files: in models/embeddings.",
-    "templates": " With captions where they are connected. Files: in models/textual_inversion_templates.",
-    "learning_rate": " A text is given in Training Options.",
-    "learning_rates": " Overrides the learning_rate of Train Embedding.",
+    "templates": " If captions are connected, the default is captions (Style: style-captions). Files: in "
+    "models/textual_inversion_templates.",
+    "learning_rate": " Enter such a text in Training Options.",
+    "learning_rates": " Overrides learning_rate of Train Embedding.",
 }
 FIRST_OPTIONAL = "crop"
 NOT_OFFERED = {
     "mask": "Masks come with the images, through the masks input.",
     "device": "ComfyUI chooses it (--cpu, --cuda-device).",
-    "dtype": "The model is loaded already; ComfyUI chooses its precision (--force-fp32, --bf16-unet ...).",
+    "dtype": "The model is already loaded; ComfyUI chooses its precision (--force-fp32, --bf16-unet ...).",
 }

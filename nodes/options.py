@@ -1,4 +1,4 @@
-"""Training Options: the settings that most trainings leave alone."""
+"""Training Options: settings that most training runs leave at their defaults."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class TrainingOptions(io.ComfyNode):
             node_id="TITrain_TrainingOptions",
             display_name="Training Options",
             category=CATEGORY,
-            description="More settings for Train Embedding. The defaults are those that it has without this node.",
+            description="More settings for Train Embedding. The defaults are the same as without this node.",
             inputs=[
                 option_input(name, option, files.get(option, ()), optional=name not in required)
                 for name, option in TRAINING_OPTIONS.items()
             ],
-            outputs=[OptionsSocket.Output("options", display_name="options", tooltip="For Train Embedding.")],
+            outputs=[OptionsSocket.Output("options", display_name="options", tooltip="Connect to Train Embedding.")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, templates: str = "", **_: Any) -> str:
-        """Of the template file that is chosen: another text trains another embedding."""
+        """The text of the chosen template file: when the file changes, train again."""
         file = template_files().get(templates)
         return file.read_text(encoding="utf-8", errors="replace") if file else ""
 

@@ -24,10 +24,10 @@ from .page.live import LiveRun, followed
 log = logging.getLogger("ti_train")
 
 
-def learn(
+def run_training(
     host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, hidden: Any
 ) -> tuple[Embedding, Session, list[Image.Image]]:
-    """Trains to the end, or until a page asks to stop and keep; returns the previews too.
+    """Trains to the last step, or until a page requests Stop and keep. The images are the previews.
 
     hidden: the node's unique_id and extra_pnginfo.
     """
@@ -44,16 +44,16 @@ def learn(
                     if live.stop.is_set() and session.done is None:
                         break
         except management.InterruptProcessingException:
-            kept = f"Step {session.steps[-1].step}" if session.steps else "What was there before"
-            log.warning("Cancelled. %s is kept in %s; if_exists = continue goes on from there.", kept, session.file)
+            kept = f"Step {session.steps[-1].step}" if session.steps else "The previous embedding"
+            log.warning("Cancelled. %s is saved in %s. To resume, set if_exists = continue.", kept, session.file)
             raise
         if session.done:
             return session.done.embedding, session, previews
-        log.info("Stopped. The best word so far, of step %s, is kept in %s.", session.keep_best(), session.file)
+        log.info("Stopped. The best embedding so far, step %s, is saved in %s.", session.keep_best(), session.file)
         return load_embedding(session.file), session, previews
 
 
 def release() -> None:
-    """Unloads every model from the GPU; the next step loads those of the training again."""
-    with torch.inference_mode():  # as the host moves them
+    """Unloads all models from the GPU; the next training step loads its models again."""
+    with torch.inference_mode():  # as the host does when it moves weights
         management.unload_all_models()

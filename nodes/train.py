@@ -1,4 +1,4 @@
-"""Train Embedding: learns a word on the model that the graph has loaded."""
+"""Train Embedding: trains an embedding with the model that the workflow has loaded."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .embeddings.load import LoadEmbedding, embedding_path
 from .files import EXISTING, place
 from .option_inputs import option_input
 from .option_names import TRAIN_EMBEDDING
-from .run import learn
+from .run import run_training
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
 from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
 
 DOES_NOT_FIT = "Give a lower resolution in Training Options, or close other programs that use the GPU."
 HERE: dict[str, dict[str, Any]] = {
     "learning_rate": {"max": 1.0, "round": 0.000001},
-    "seed": {"control_after_generate": False},  # the page would draw a new one for every Run, and train anew
+    "seed": {"control_after_generate": False},  # else the page sets a new seed at every Run, which trains again
     "preview_every": {"default": 100},
 }
 
@@ -40,62 +40,71 @@ class TrainEmbedding(io.ComfyNode):
             node_id="TITrain_TrainEmbedding",
             display_name="Train Embedding",
             category=CATEGORY,
-            description="Learns a new word (textual inversion) from 3 to 5 pictures, on the model that is loaded. "
-            "The model itself is not changed.",
+            description="Trains an embedding (textual inversion) from 3 to 5 images with the loaded model. The model"
+            " itself does not change.",
             is_input_list=True,
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
-                io.Model.Input("model", tooltip="The model to learn the word for, with its LoRAs, as it samples."),
-                io.Clip.Input("clip", tooltip="The model's text encoder; a clip skip set before is respected."),
-                io.Vae.Input("vae", tooltip="The VAE that turns the pictures into latents, and previews back."),
+                io.Model.Input(
+                    "model", tooltip="The model to train the embedding for, with the LoRAs that you sample with."
+                ),
+                io.Clip.Input("clip", tooltip="The model's text encoder. A clip skip set before this node is used."),
+                io.Vae.Input("vae", tooltip="The VAE that encodes the images and decodes the previews."),
                 io.Image.Input(
-                    "images", tooltip="3 to 5 pictures of the one thing or style to learn: a batch, or a list of sizes."
+                    "images",
+                    tooltip="3 to 5 images of one subject or one style: a batch, or a list of images of any sizes.",
                 ),
                 *option_inputs(),
                 io.Combo.Input(
                     "if_exists",
                     options=list(EXISTING),
                     default=EXISTING[0],
-                    tooltip="If the name exists. new number: learn name-2, name-3 ...; continue: go on with an "
-                    "interrupted training, to the result it would have had; replace: overwrite it.",
+                    tooltip="What to do if the name exists. new number: train name-2, name-3 ...; continue: resume "
+                    "an interrupted run, with the same result as without the interruption; replace: overwrite the "
+                    "file.",
                 ),
                 io.Boolean.Input(
                     "save",
                     default=True,
-                    tooltip="Write the word into the embeddings folder, so that embedding:name works in any prompt. "
-                    "Off: into ComfyUI's temporary folder.",
+                    tooltip="Save the embedding in the embeddings folder, so that embedding:name works in any "
+                    "prompt. Off: save it in ComfyUI's temporary folder.",
                 ),
                 io.String.Input(
                     "captions",
                     optional=True,
                     force_input=True,
-                    tooltip="What each picture shows besides the word, one text a picture or one for all.",
+                    tooltip="What each image shows besides the embedding: one text per image, or one for all.",
                 ),
-                OptionsSocket.Input("options", optional=True, tooltip="The rest of the settings: Training Options."),
+                OptionsSocket.Input("options", optional=True, tooltip="More settings, from Training Options."),
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="White is what is learnt of a picture, black is left out; one mask a picture or one for "
-                    "all. An empty mask, as Load Image gives, means the whole picture.",
+                    tooltip="White is trained, black is ignored: one mask per image, or one for all. An empty mask, "
+                    "as Load Image outputs it, means the whole image.",
                 ),
             ],
             outputs=[
-                EmbeddingSocket.Output("embedding", display_name="embedding", tooltip="The learnt word."),
-                io.Clip.Output("CLIP", display_name="clip", tooltip="The CLIP that reads * and <name> as the word."),
-                io.Image.Output(
-                    "previews", display_name="previews", tooltip="All previews, in the order of the steps."
+                EmbeddingSocket.Output("embedding", display_name="embedding", tooltip="The trained embedding."),
+                io.Clip.Output(
+                    "CLIP", display_name="clip", tooltip="A CLIP in which * and <name> are the trained embedding."
                 ),
                 io.Image.Output(
-                    "loss_plot", display_name="loss plot", tooltip="The noise-free loss over the steps: it should fall."
+                    "previews", display_name="previews", tooltip="All previews, in the order of their steps."
+                ),
+                io.Image.Output(
+                    "loss_plot",
+                    display_name="loss plot",
+                    tooltip="Watch the validation loss: it is computed on the same images, noise and timesteps every"
+                    " time.",
                 ),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
-        """Of the word that is gone on from: another file of its name is another start."""
-        (text,) = initial_text or [""]  # none: it comes from another node
+        """The digest of the initial embedding file: when the file changes, the initial vectors do."""
+        (text,) = initial_text or [""]  # None: the text comes from another node
         return str(LoadEmbedding.fingerprint_inputs(text)) if names_file(text) else ""
 
     @classmethod
@@ -142,19 +151,19 @@ class TrainEmbedding(io.ComfyNode):
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
         used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
         dataset = encode_pictures(host, used, config.flip)
-        embedding, session, sampled = learn(host, dataset, config, folder, resume, cls.hidden)
+        embedding, session, sampled = run_training(host, dataset, config, folder, resume, cls.hidden)
 
         plot = to_batch([loss_plot(session.steps, file)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        learnt = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{name}>")})
+        trained = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{name}>")})
         shown = plot if previews is None else previews
-        outputs = (embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
+        outputs = (embedding, trained, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))
 
 
 def option_inputs() -> list[io.Input]:
-    """The options that most trainings choose, and the preset that the others follow."""
+    """The most common options, and the preset for the others."""
     inputs = [option_input(name, option, **HERE.get(name, {})) for name, option in TRAIN_EMBEDDING.items()]
     preset = io.Combo.Input("preset", options=list(PRESETS), default="Balanced", tooltip=PRESETS_HELP)
     inputs.insert(list(TRAIN_EMBEDDING).index("steps"), preset)
@@ -162,5 +171,5 @@ def option_inputs() -> list[io.Input]:
 
 
 def initial(text: str) -> str:
-    """An embedding file is named as in the embeddings folder; anything else is a text."""
+    """The path of an embedding file in the embeddings folder; any other text as it is."""
     return str(embedding_path(text)) if names_file(text) else text

@@ -1,4 +1,4 @@
-"""Load Training Images: the pictures of a folder, with their captions and masks."""
+"""Load Training Images: the images of a folder, with their captions and masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sockets import CATEGORY
 from .tensors import to_batch, to_mask
 
 log = logging.getLogger("ti_train")
-REMOVED = "removed"  # the folder of pictures that the page has put aside; never read with the pictures around it
+REMOVED = "removed"  # the subfolder for images that the user removed in the page; never loaded
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -32,40 +32,37 @@ class LoadTrainingImages(io.ComfyNode):
             node_id="TITrain_LoadTrainingImages",
             display_name="Load Training Images",
             category=CATEGORY,
-            description="All pictures of a folder in ComfyUI's input directory, each in its own size, turned upright.",
+            description="Loads all images of a folder in ComfyUI's input directory, each at its own size, rotated "
+            "upright (EXIF).",
             inputs=[
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="A folder below ComfyUI's input directory, such as my-cat. A caption is a text file beside "
-                    "its picture, with the same name.",
+                    tooltip="A folder in ComfyUI's input directory, such as my-cat. A caption is a text file beside "
+                    "its image, with the same name.",
                 ),
-                io.Boolean.Input(
-                    "subfolders", default=False, tooltip="Also take the pictures of the folders inside the folder."
-                ),
+                io.Boolean.Input("subfolders", default=False, tooltip="Also load the images in its subfolders."),
                 io.Boolean.Input(
                     "alpha_as_mask",
                     default=False,
-                    optional=True,  # workflows of before the masks do not have it
-                    tooltip="Where a picture has no mask file, leave its transparent parts out of the learning.",
+                    optional=True,  # older workflows do not have it
+                    tooltip="If an image has no mask file, do not train its transparent parts.",
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    "images", display_name="images", is_output_list=True, tooltip="The pictures, one after another."
-                ),
+                io.Image.Output("images", display_name="images", is_output_list=True, tooltip="The images, as a list."),
                 io.String.Output(
                     "captions",
                     display_name="captions",
                     is_output_list=True,
-                    tooltip="The text of each picture's caption file; empty where there is none.",
+                    tooltip="The caption of each image; empty if it has no caption file.",
                 ),
                 io.Mask.Output(
                     "masks",
                     display_name="masks",
                     is_output_list=True,
-                    tooltip="Of each picture its mask file (NAME-mask.png beside it, or masks/NAME.png): white is "
-                    "learnt. All white where there is none.",
+                    tooltip="The mask of each image (NAME-mask.png beside it, or masks/NAME.png): white is trained. "
+                    "All white if there is no mask.",
                 ),
             ],
         )
@@ -87,16 +84,16 @@ class LoadTrainingImages(io.ComfyNode):
 
 
 def inside_input(name: str) -> Path:
-    """A folder or file below ComfyUI's input directory. Raises UserError for one outside of it."""
+    """A folder or file in ComfyUI's input directory. Raises UserError for one outside of it."""
     base = Path(folder_paths.get_input_directory()).resolve()
     path = (base / name.replace("\0", "").strip()).resolve()
     if path != base and base not in path.parents:
-        raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the pictures in '{base}'.")
+        raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the images in '{base}'.")
     return path
 
 
 def pictures_of(folder: str, subfolders: bool) -> list[Path]:
-    """Raises UserError for a folder outside of the input directory, and for one without pictures."""
+    """Raises UserError for a folder outside of the input directory, and for one without images."""
     path = inside_input(folder)
     if not subfolders:
         return find_pictures(path)
@@ -106,7 +103,7 @@ def pictures_of(folder: str, subfolders: bool) -> list[Path]:
         try:
             found += find_pictures(inner)
         except UserError:
-            continue  # a folder may hold folders only; that none holds a picture is told below
+            continue  # a folder may hold only subfolders; that there are no images at all is raised below
     return found or find_pictures(path)
 
 
@@ -118,11 +115,13 @@ def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.T
         picture, alpha = read_image(path, 0, remarks)
         mask = read_mask(file) if file else alpha if alpha_as_mask else None
     except (UserError, *DAMAGED) as error:
-        raise UserError(f"'{path}' cannot be used: {error} Mend it, or remove it from the folder.") from None
+        raise UserError(f"'{path}' cannot be used: {error} Repair it, or remove it from the folder.") from None
     for remark in remarks:
         log.warning(remark)
     if mask is not None and not mask.getbbox():
-        raise UserError(f"The mask of '{path}' is black all over, which leaves nothing to learn of it. Remove either.")
+        raise UserError(
+            f"The mask of '{path}' is all black, so nothing of the image is trained. Remove the mask or the image."
+        )
     return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
 
 
@@ -133,4 +132,4 @@ def caption_of(picture: Path) -> str:
     try:
         return read_caption(file)
     except UnicodeDecodeError as error:
-        raise UserError(f"The caption '{file}' is no UTF-8 text ({error}). Save it as UTF-8.") from None
+        raise UserError(f"The caption '{file}' is not UTF-8 text ({error}). Save it as UTF-8.") from None

@@ -65,8 +65,8 @@ def main() -> None:
         "Quick start": [
             cell(row, i, 244) for row, i in (("training", 0), ("training", 1), ("places", 0), ("styles", 1))
         ],
-        "Compare with and without the word": [cell(row, i, 244) for row in ("before", "after") for i in (1, 3)],
-        "Two words in one picture": [
+        "Compare with and without the embedding": [cell(row, i, 244) for row in ("before", "after") for i in (1, 3)],
+        "Two embeddings in one image": [
             cell("training", 1, 244),
             concept("lime-star", 0, 244),
             cell("pairs", 1, 244),

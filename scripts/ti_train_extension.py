@@ -1,4 +1,4 @@
-"""Run by the WebUI: loads the pack as a package, so that imports within it are relative, and registers it."""
+"""The WebUI runs this file. It loads the pack as a package, for its relative imports, and registers it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-PACK = "ti_train_extension_pack"  # a name of its own: the folder of a clone may have any, and Forge has `webui` itself
+PACK = "ti_train_extension_pack"  # a unique name: a clone's folder may have any name, and Forge has a module `webui`
 
 if PACK not in sys.modules:  # "Reload UI" runs this file again
     root = Path(__file__).resolve().parent.parent

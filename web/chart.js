@@ -1,9 +1,9 @@
-// The arithmetic of the loss chart: no page, no state. Points are [step, value], by rising step; the server has thinned and smoothed them.
+// Pure functions for the loss chart. Points are [step, value] in step order; the server has already smoothed and thinned them.
 
 /** @typedef {[step: number, value: number]} Point */
 /** @typedef {(value: number) => number} Scale */
 
-/** [lowest, highest] of the points' values, with a margin; [0, 1] where there are none. @param {...Point[]} curves */
+/** [lowest, highest] of the points' values, with a margin; [0, 1] if there are none. @param {...Point[]} curves */
 export function extent(...curves) {
   const values = curves.flat().map((point) => point[1]);
   if (!values.length) return [0, 1];
@@ -13,7 +13,7 @@ export function extent(...curves) {
   return [low - margin, high + margin];
 }
 
-/** About `count` round numbers between two. @param {number} low @param {number} high @param {number} count */
+/** About `count` round numbers from low to high. @param {number} low @param {number} high @param {number} count */
 export function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));

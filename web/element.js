@@ -1,9 +1,9 @@
-// Making elements of the page; text is only ever text.
+// Creates elements of the page. Text is always inserted as text, never as HTML.
 
-/** @typedef {Record<string, any>} Attributes listeners by on... names; undefined and false leave an attribute out */
+/** @typedef {Record<string, any>} Attributes names that begin with "on" are event listeners; undefined and false omit an attribute */
 
 /**
- * An element of HTML with attributes and children.
+ * An HTML element with attributes and children.
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
  * @param {Attributes} [attributes]
@@ -17,7 +17,7 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 /**
- * The same of SVG.
+ * An SVG element with attributes and children.
  * @template {keyof SVGElementTagNameMap} Tag
  * @param {Tag} tag
  * @param {Attributes} [attributes]
@@ -39,7 +39,7 @@ function fill(made, attributes, children) {
   made.append(...children);
 }
 
-/** A picture over the whole page; a click, Escape or Enter closes it. @param {string} src @param {string} title */
+/** Shows an image over the whole page; a click, Escape or Enter closes it. @param {string} src @param {string} title */
 export function enlarged(src, title) {
   const dialog = element("dialog", { class: "ti-train-enlarged", "aria-label": title });
   dialog.append(element("img", { src, alt: title }), element("p", {}, title));

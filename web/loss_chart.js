@@ -1,4 +1,4 @@
-// The chart of a run's losses, which can be read with the pointer and with the arrow keys.
+// The loss chart of a run. The pointer and the arrow keys show the values at a step.
 
 import { extent, nearest, path, scale, ticks } from "./chart.js";
 import { element, svgElement } from "./element.js";
@@ -7,9 +7,9 @@ import { text } from "./text.js";
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./chart.js").Point} Point */
 
-export const HEIGHT = 120; // pixels, the least
-const WIDTH = 340; // until it is laid out
-const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // around the curves
+export const HEIGHT = 120; // pixels, minimum
+const WIDTH = 340; // pixels, until the layout is known
+const LEFT = 46, BOTTOM = 18, TOP = 8, RIGHT = 8; // margins around the curves
 
 export class LossChart {
   constructor() {
@@ -29,7 +29,7 @@ export class LossChart {
     this.draw();
   }
 
-  /** Draws anew at another size. */
+  /** Redraws if the size has changed. */
   fit() {
     const { clientWidth, clientHeight } = this.element;
     if (clientWidth !== this.drawn.width || clientHeight !== this.drawn.height) this.draw();
@@ -85,7 +85,7 @@ export class LossChart {
     });
   }
 
-  /** Shows the values at a step; null: none. @param {number | null} step */
+  /** Shows the values at a step; null hides them. @param {number | null} step */
   read(step) {
     if (!this.cursor || !this.run) return;
     const { cursor, reading, x, middle } = this.cursor;
@@ -96,9 +96,9 @@ export class LossChart {
     if (step == null || !evaluations.length) return;
     this.reading = Math.min(steps, Math.max(0, Math.round(step)));
     const measured = nearest(evaluations, this.reading);
-    const said = (/** @type {Point} */ [step, value]) => ({ step, loss: value.toFixed(4) });
-    const lines = [text("reading.measured", said(measured))];
-    if (loss.length) lines.push(text("reading.step", said(nearest(loss, this.reading))));
+    const values = (/** @type {Point} */ [step, value]) => ({ step, loss: value.toFixed(4) });
+    const lines = [text("reading.measured", values(measured))];
+    if (loss.length) lines.push(text("reading.step", values(nearest(loss, this.reading))));
     const at = x(measured[0]);
     cursor.setAttribute("x1", String(at));
     cursor.setAttribute("x2", String(at));

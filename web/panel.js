@@ -1,4 +1,4 @@
-// The live panel of a run, in Train Embedding and in the sidebar: what it has brought so far, and buttons to end or use it.
+// The live panel of a training run, in Train Embedding and in the sidebar: progress, chart, previews and buttons.
 
 import { clock } from "./chart.js";
 import { element, enlarged } from "./element.js";
@@ -11,11 +11,11 @@ const NARROWEST = 120;
 /** @typedef {import("./run.js").Run} Run */
 
 /**
- * @typedef {object} Actions what the buttons do, and what the panel asks of the page
+ * @typedef {object} Actions what the buttons do, and what the panel needs from the page
  * @property {(run: Run) => void} stop
  * @property {() => void} cancel
  * @property {(text: string) => void} copy
- * @property {(run: Run, number: number) => string} preview a picture's address
+ * @property {(run: Run, number: number) => string} preview a preview's URL
  * @property {() => void} resize
  */
 
@@ -23,7 +23,7 @@ export class Panel {
   /** @param {Actions} actions */
   constructor(actions) {
     this.actions = actions;
-    /** @type {Run | null} null: none yet */
+    /** @type {Run | null} null: no run yet */
     this.run = null;
     this.needed = 0; // height in pixels
     this.connected = true;
@@ -52,24 +52,24 @@ export class Panel {
     this.observer.disconnect();
   }
 
-  /** What the parts need at the node's width; text that is broken into more lines needs more. */
+  /** Height in pixels that the parts need at the node's width, where text may wrap. */
   get height() {
-    if (this.element.offsetWidth < NARROWEST) return this.run ? 350 : 44; // not laid out yet: its text stands on end
+    if (this.element.offsetWidth < NARROWEST) return this.run ? 350 : 44; // not laid out yet
     const parts = [this.status, this.bar, this.strip, this.facts, this.warnings, this.buttons];
     const high = parts.reduce((sum, part) => sum + (part.offsetHeight ? part.offsetHeight + GAP : 0), MARGIN);
     return this.run ? high + HEIGHT + GAP : Math.max(44, high);
   }
 
-  /** Draws anew at another size, and asks for room where the node has become too small. */
+  /** Redraws at the current size, and requests more height if the node has become too small. */
   fit() {
-    if (this.chart.element.clientWidth && !this.chart.drawn.width) this.showNewest(); // just come into view
+    if (this.chart.element.clientWidth && !this.chart.drawn.width) this.showNewest(); // has just become visible
     this.chart.fit();
     if (this.height === this.needed) return;
     this.needed = this.height;
     this.actions.resize();
   }
 
-  /** Shows a run from the server's snapshot; null: none yet. @param {Run | null} run */
+  /** Shows a run from the server's snapshot; null: no run yet. @param {Run | null} run */
   show(run) {
     const other = run?.id !== this.run?.id;
     this.run = run;
@@ -91,7 +91,7 @@ export class Panel {
       return this.fit();
     }
     const running = run.status === "running";
-    this.status.setAttribute("aria-live", running && this.connected && !run.stopping ? "off" : "polite"); // not every step is read out
+    this.status.setAttribute("aria-live", running && this.connected && !run.stopping ? "off" : "polite"); // a screen reader does not announce every step
     this.status.textContent = this.statusText(run);
     this.status.title = run.message;
     this.bar.style.width = `${(100 * run.step) / run.steps}%`;
@@ -102,7 +102,7 @@ export class Panel {
     this.stop.hidden = this.cancel.hidden = !running;
     this.stop.disabled = !this.connected || run.stopping === true;
     this.copy.hidden = running || !["done", "stopped"].includes(run.status) || !run.saved;
-    this.chart.show(run); // last: it takes the height that the others leave
+    this.chart.show(run); // last: it takes the remaining height
     this.fit();
   }
 
@@ -126,7 +126,7 @@ export class Panel {
     if (best) lines.push(line("best", text("best.value", { loss: best[1].toFixed(4), step: best[0] })));
     if (norm && usual) lines.push(line("length", text("length.value", { norm: norm.toFixed(2), usual: usual.toFixed(2) })));
     if (near) {
-      const words = near.map((words) => words.map(([word, like]) => `${word} ${like.toFixed(2)}`).join(", "));
+      const words = near.map((ofVector) => ofVector.map(([word, similarity]) => `${word} ${similarity.toFixed(2)}`).join(", "));
       lines.push(line("nearest", words.join("; ")));
     }
     return lines;
@@ -153,7 +153,7 @@ export class Panel {
     this.strip.hidden = !run.previews.length;
   }
 
-  /** Scrolls the previews to the last one. */
+  /** Scrolls the previews to the newest one. */
   showNewest() {
     this.strip.scrollLeft = this.strip.scrollWidth;
   }

@@ -1,32 +1,32 @@
-// The pictures inside Load Training Images: drop, upload, look at them as training will, and write their captions.
+// The image picker inside Load Training Images: drop, upload, view the trained area, and edit captions.
 
 import { element, enlarged } from "./element.js";
 import { text } from "./text.js";
 
 const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt)$/i;
-const BELONGS = /(-mask(label)?\.png|\.txt)$/i; // to the picture of its name
+const BELONGS = /(-mask(label)?\.png|\.txt)$/i; // caption and mask files, which belong to the image of the same name
 const MASKS = "masks", REMOVED = "removed"; // folders
 
 /**
- * @typedef {object} Picture a file of the folder, as the server describes it
- * @property {string} file within the input directory
+ * @typedef {object} Picture an image of the folder, as the server describes it
+ * @property {string} file path in the input directory
  * @property {number} changed
  * @property {string} caption
- * @property {[left: number, top: number, width: number, height: number] | null} crop parts of the picture
+ * @property {[left: number, top: number, width: number, height: number] | null} crop fractions of the image
  * @property {({kind: string} & Record<string, unknown>)[]} warnings
  */
 
-/** @typedef {{file: File, path: string[]}} Chosen path: the folders that a file comes from, outermost first */
+/** @typedef {{file: File, path: string[]}} Chosen path: the folders that contain the file, outermost first */
 
 /**
- * @typedef {object} Actions what the picker asks of the page
+ * @typedef {object} Actions what the picker needs from the page
  * @property {(path: string, options?: RequestInit) => Promise<Response>} fetch
  * @property {(path: string) => string} address
  * @property {() => string} folder
  * @property {(folder: string) => void} setFolder
  * @property {() => boolean} subfolders
  * @property {() => {resolution: number, square: boolean}} training
- * @property {(message: string, severity?: "info" | "warn") => void} say
+ * @property {(message: string, severity?: "info" | "warn") => void} notify
  * @property {() => void} resize
  */
 
@@ -63,7 +63,7 @@ export class Picker {
     return this.pictures.length ? 290 : 78;
   }
 
-  /** Asks the server for the folder's pictures. An answer that a later question has overtaken is dropped. */
+  /** Requests the folder's images from the server. A response that a later request has overtaken is dropped. */
   async refresh() {
     const asked = ++this.asked;
     const folder = this.actions.folder().trim();
@@ -78,10 +78,10 @@ export class Picker {
     if (asked === this.asked) this.draw(error || text("count", { count: pictures.length, side }), pictures);
   }
 
-  /** @param {string} said @param {Picture[]} [pictures] */
-  draw(said, pictures = []) {
+  /** @param {string} message @param {Picture[]} [pictures] */
+  draw(message, pictures = []) {
     this.pictures = pictures;
-    this.head.textContent = said || text("drop");
+    this.head.textContent = message || text("drop");
     this.grid.replaceChildren(...pictures.map((picture) => this.card(picture)));
     this.grid.hidden = !pictures.length;
     this.actions.resize();
@@ -115,12 +115,12 @@ export class Picker {
     return element("div", { role: "listitem" }, element("div", { class: "ti-train-picture" }, enlarge, remove), ...warnings, caption);
   }
 
-  /** Has the server put a picture aside; the keyboard's focus goes to the one that takes its place. @param {Picture} picture */
+  /** Moves an image to removed/; the focus goes to the image that takes its place. @param {Picture} picture */
   async remove(picture) {
     const place = this.pictures.indexOf(picture);
     const answer = await this.send("/ti_train/remove", { file: picture.file });
-    if (answer.ok) this.actions.say(text("removed", { file: picture.file, ...(await answer.json()) }), "info");
-    else this.actions.say(await answer.text());
+    if (answer.ok) this.actions.notify(text("removed", { file: picture.file, ...(await answer.json()) }), "info");
+    else this.actions.notify(await answer.text());
     await this.refresh();
     /** @type {NodeListOf<HTMLButtonElement>} */
     const buttons = this.element.querySelectorAll(".ti-train-remove, .ti-train-buttons button");
@@ -131,7 +131,7 @@ export class Picker {
   async write(picture, field) {
     const answer = await this.send("/ti_train/caption", { file: picture.file, text: field.value });
     if (answer.ok) picture.caption = field.value = (await answer.json()).caption;
-    else this.actions.say(text("caption.failed", { file: picture.file, why: await answer.text() }));
+    else this.actions.notify(text("caption.failed", { file: picture.file, why: await answer.text() }));
   }
 
   /** @param {string} path @param {object} body */
@@ -139,13 +139,13 @@ export class Picker {
     return this.actions.fetch(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
   }
 
-  /** Uploads pictures, then their masks and captions. @param {Chosen[]} files */
+  /** Uploads images, then their masks and captions. @param {Chosen[]} files */
   async add(files) {
     const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && !path.includes(REMOVED));
-    if (!taken.length) return this.actions.say(text("none"));
+    if (!taken.length) return this.actions.notify(text("none"));
     const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
     const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
-    const stems = new Map(); // picture -> its name in the folder, where another one may have had its own
+    const stems = new Map(); // image -> its name in the folder, which differs if its own name was taken
     const refused = [];
     for (const [i, { file, picture, stem, rest, belongs, masks }] of uploads.entries()) {
       this.head.textContent = text("uploading", { number: i + 1, count: uploads.length });
@@ -158,12 +158,12 @@ export class Picker {
       if (!answer.ok) refused.push(file.name);
       else if (!belongs) stems.set(picture, (await answer.json()).name.replace(/\.[^.]*$/, ""));
     }
-    if (refused.length) this.actions.say(text("refused", { files: refused.join(", ") }));
+    if (refused.length) this.actions.notify(text("refused", { files: refused.join(", ") }));
     this.actions.setFolder(folder);
     await this.refresh();
   }
 
-  /** The dropped folder's name, or training-pictures: with a number, where the input directory has it already. */
+  /** The dropped folder's name, or training-pictures; numbered if the input directory already has it. */
   async newFolder(name = "training-pictures") {
     for (let number = 1; ; number++) {
       const folder = number === 1 ? name : `${name}-${number}`;
@@ -172,7 +172,7 @@ export class Picker {
     }
   }
 
-  /** Takes what was dropped on the node; a folder is walked through. @param {DataTransfer} transfer */
+  /** Adds what was dropped on the node; folders are read recursively. @param {DataTransfer} transfer */
   async drop(transfer) {
     const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
     /** @type {Chosen[]} */
@@ -181,10 +181,10 @@ export class Picker {
   }
 }
 
-/** How a file is uploaded. picture: the one that it is or belongs to; its own name is stem + rest. @param {Chosen} chosen */
+/** How to upload a file. picture: the image that it is or belongs to; its own name is stem + rest. @param {Chosen} chosen */
 function upload({ file, path }) {
   const masks = path.at(-1) === MASKS;
-  const [, stem, rest] = /** @type {string[]} */ (file.name.match(/^(.*?)((?:-mask(?:label)?)?\.[^.]*)$/i)); // it is TAKEN
+  const [, stem, rest] = /** @type {string[]} */ (file.name.match(/^(.*?)((?:-mask(?:label)?)?\.[^.]*)$/i)); // TAKEN has matched it
   const picture = [...(masks ? path.slice(0, -1) : path), stem].join("/");
   return { file, picture, stem, rest, masks, belongs: masks || BELONGS.test(file.name), depth: path.length };
 }
@@ -196,7 +196,7 @@ async function filesOf(entry, path = []) {
   const inside = [];
   for (;;) {
     /** @type {FileSystemEntry[]} */
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 per call
     if (!some.length) break;
     inside.push(...some);
   }

@@ -1,14 +1,14 @@
-// Load Training Images in its graph: what its pictures take from the nodes around it.
+// Load Training Images in its workflow: the crop and resolution that the connected nodes give its images.
 
 import { api } from "../../scripts/api.js";
 import { Picker } from "./picker.js";
 import { attach, chain, makeRoom } from "./widget.js";
 
-// By the kind of node: the widgets that change what training sees of the pictures.
+// Node type -> the widgets that change the trained area of the images.
 /** @type {Record<string, string[]>} */
 const SEEN_BY = { TITrain_TrainEmbedding: ["preset"], TITrain_TrainingOptions: ["resolution", "crop"] };
 const SQUARE = "square", PRESETS_OWN = "the preset's", SQUARE_PRESET = "Paper";
-const PAUSE = 200; // milliseconds: a workflow that is being opened changes much at once
+const PAUSE = 200; // milliseconds: opening a workflow triggers many changes at once
 
 /** @type {Set<Picker>} */
 const pickers = new Set();
@@ -18,7 +18,7 @@ let waiting;
 /** The value of a node's widget. @param {GraphNode | null | undefined} node @param {string} name */
 const valueOf = (node, name) => node?.widgets?.find((widget) => widget.name === name)?.value;
 
-/** A widget that the pack's own nodes have. @param {GraphNode} node @param {string} name */
+/** A widget that this pack's nodes are known to have. @param {GraphNode} node @param {string} name */
 const widgetOf = (node, name) => /** @type {Widget} */ (node.widgets?.find((widget) => widget.name === name));
 
 function refreshSoon() {
@@ -26,7 +26,7 @@ function refreshSoon() {
   waiting = setTimeout(() => pickers.forEach((picker) => picker.refresh()), PAUSE);
 }
 
-/** Refreshes the pictures when a node that decides how they are seen is changed, connected or disconnected. @param {GraphNode} node */
+/** Refreshes the images when a node that sets their crop or resolution is changed, connected or disconnected. @param {GraphNode} node */
 export function watchSettings(node) {
   const names = SEEN_BY[node.comfyClass];
   if (!names) return;
@@ -34,8 +34,8 @@ export function watchSettings(node) {
   chain(node, "onConnectionsChange", refreshSoon);
 }
 
-/** @param {GraphNode} node @param {import("./picker.js").Actions["say"]} say */
-export function addPicker(node, say) {
+/** @param {GraphNode} node @param {import("./picker.js").Actions["notify"]} notify */
+export function addPicker(node, notify) {
   const picker = new Picker({
     fetch: (path, options) => api.fetchApi(path, options),
     address: (path) => api.apiURL(path),
@@ -43,7 +43,7 @@ export function addPicker(node, say) {
     setFolder: (folder) => (widgetOf(node, "folder").value = folder),
     subfolders: () => Boolean(valueOf(node, "subfolders")),
     training: () => trainingOf(node),
-    say,
+    notify,
     resize: () => makeRoom(node),
   });
   pickers.add(picker);
@@ -65,7 +65,7 @@ export function addPicker(node, say) {
   });
 }
 
-/** How the first training downstream of a node sees its pictures: side in pixels (0: the model's own), and whether square. @param {GraphNode} node */
+/** Resolution in pixels (0: the model's own) and crop of the first Train Embedding downstream of a node. @param {GraphNode} node */
 function trainingOf(node) {
   const train = downstream(node, "TITrain_TrainEmbedding");
   const options = train?.getInputNode?.(train.findInputSlot("options"));
@@ -74,7 +74,7 @@ function trainingOf(node) {
   return { resolution: Number(valueOf(options, "resolution") ?? 0), square };
 }
 
-/** The nearest node of a kind that the pictures of a node come to, through reroutes and nodes that change pictures. @param {GraphNode} node @param {string} kind */
+/** The nearest node of a type downstream of a node's images, through reroutes and image nodes. @param {GraphNode} node @param {string} kind */
 function downstream(node, kind) {
   const found = receivers(node);
   for (const next of found) {
@@ -84,7 +84,7 @@ function downstream(node, kind) {
   return undefined;
 }
 
-/** The nodes that a node's pictures go to. @param {GraphNode} node @returns {GraphNode[]} */
+/** The nodes that receive a node's images. @param {GraphNode} node @returns {GraphNode[]} */
 function receivers({ graph, outputs }) {
   if (!graph) return [];
   const links = (outputs ?? []).filter(({ type }) => type === "IMAGE" || type === "*").flatMap((output) => output.links ?? []);

@@ -1,10 +1,10 @@
-// What an event changes in a run, which is the server's snapshot of it. No page, no state.
+// Applies the server's events to a run, which is the server's snapshot of it. Pure functions.
 
 /** @typedef {import("./chart.js").Point} Point */
 /** @typedef {{number: number, step: number, prompt: string, width: number, height: number}} Preview */
 
 /**
- * @typedef {object} Run a training, as the server's snapshot has it
+ * @typedef {object} Run a training run, as in the server's snapshot
  * @property {string} id
  * @property {string} node
  * @property {string | null} workflow
@@ -21,7 +21,7 @@
  * @property {number | null} [left] seconds
  * @property {number} [norm]
  * @property {number} [vocabulary_norm]
- * @property {[word: string, similarity: number][][]} [nearest] of each vector
+ * @property {[word: string, similarity: number][][]} [nearest] per vector
  * @property {Point} [best]
  * @property {Point[]} loss
  * @property {Point[]} evaluations
@@ -29,17 +29,17 @@
  * @property {string[]} warnings
  */
 
-/** @typedef {[start: number, points: Point[]]} Change a curve from its point `start` on */
-/** @typedef {{run: string, step: number, loss: Change, evaluations: Change}} Progress with any of a run's numbers */
+/** @typedef {[start: number, points: Point[]]} Change the points of a curve from index `start` on */
+/** @typedef {{run: string, step: number, loss: Change, evaluations: Change}} Progress and any of a run's numbers */
 
 const WARNINGS = 20; // kept
 
-/** By the event's name: applies it to a run. An event may be older than the snapshot, and then changes nothing. */
+/** Event name -> a function that applies the event to a run. An event older than the snapshot changes nothing. */
 export const applyEvent = {
   /** @param {Run} run @param {Progress} event */
   progress(run, { run: _, loss, evaluations, ...numbers }) {
     if (numbers.step < run.step) return;
-    // the server thins its curves: they may change from the beginning
+    // the server thins its curves, so that earlier points may change too
     run.loss = run.loss.slice(0, loss[0]).concat(loss[1]);
     run.evaluations = run.evaluations.slice(0, evaluations[0]).concat(evaluations[1]);
     Object.assign(run, numbers);

@@ -1,4 +1,4 @@
-// The trainings that this page knows of: the server's snapshots, kept up to date by its events, and the panels that show them.
+// The training runs of this page: the server's snapshots, updated by its events, and the panels that show them.
 
 import { api } from "../../scripts/api.js";
 import { applyEvent } from "./run.js";
@@ -8,11 +8,11 @@ const KEPT = 8; // runs
 /** @typedef {import("./panel.js").Panel} Panel */
 
 /** @type {Map<string, Run>} */
-const runs = new Map(); // id -> snapshot, the latest last; a run without a node on this page too: its workflow may be opened later
+const runs = new Map(); // id -> snapshot, newest last; also of runs whose workflow is not open yet
 /** @type {Map<Panel, () => Run | undefined>} */
-const panels = new Map(); // Panel -> a function that picks its run
+const panels = new Map(); // panel -> a function that returns its run
 
-/** The newest of the runs that `of` takes. @param {(run: Run) => boolean} [of] */
+/** The newest run for which `of` is true. @param {(run: Run) => boolean} [of] */
 export function latest(of = () => true) {
   return [...runs.values()].filter(of).at(-1);
 }
@@ -23,7 +23,7 @@ function remember(run) {
   for (const id of [...runs.keys()].slice(0, -KEPT)) runs.delete(id);
 }
 
-/** From now on the panel shows the newest run that `of` takes, until it is dismissed. @param {Panel} panel @param {(run: Run) => boolean} [of] */
+/** Shows the newest run for which `of` is true in the panel, until it is dismissed. @param {Panel} panel @param {(run: Run) => boolean} [of] */
 export function follow(panel, of) {
   panels.set(panel, () => latest(of));
   showRuns();
@@ -35,7 +35,7 @@ export function dismiss(panel) {
   panel.remove();
 }
 
-/** Shows in every panel its run: all, or those of a run that has changed. @param {Run} [changed] */
+/** Updates all panels, or those of a run that has changed. @param {Run} [changed] */
 export function showRuns(changed) {
   for (const [panel, pick] of panels) {
     const run = pick();
@@ -50,19 +50,19 @@ async function fetchRuns() {
   const listed = await answer.json();
   const known = new Map(listed.map((run) => [run.id, run]));
   for (const [id, run] of runs) {
-    if (!known.has(id) && run.status === "running") run.status = "lost"; // a server that has restarted knows nothing of it
+    if (!known.has(id) && run.status === "running") run.status = "lost"; // the server has restarted
   }
   for (const run of known.values()) remember(run);
 }
 
 /**
- * Listens to the server for as long as the page is there.
- * @param {{told(run: Run | undefined): void, ended(run: Run): void}} heard told: after every event and snapshot; ended: once
+ * Listens to the server's events until the page is closed.
+ * @param {{updated(run: Run | undefined): void, ended(run: Run): void}} callbacks updated: after every event and snapshot; ended: once
  */
-export async function listen({ told, ended }) {
+export async function listen({ updated, ended }) {
   const show = (/** @type {Run | undefined} */ changed = undefined) => {
     showRuns(changed);
-    told(latest());
+    updated(latest());
   };
   const update = () => fetchRuns().then(() => show());
   api.addEventListener("ti_train.run", ({ detail }) => {
@@ -73,7 +73,7 @@ export async function listen({ told, ended }) {
   for (const [name, apply] of Object.entries(applyEvent)) {
     api.addEventListener(`ti_train.${name}`, ({ detail }) => {
       const run = runs.get(detail.run);
-      if (!run) return update(); // begun before this page heard anything: a snapshot brings all
+      if (!run) return update(); // it started before this page was open: fetch the snapshots
       apply(run, detail);
       return show(run);
     });

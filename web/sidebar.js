@@ -1,4 +1,4 @@
-// The sidebar's tab: the run that goes on, or the last one, whichever workflow is open and whoever started it.
+// The sidebar's tab: the current or last run, whichever workflow is open and whichever client started it.
 
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
@@ -11,7 +11,7 @@ const ID = "ti-train";
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {Omit<import("./panel.js").Actions, "resize">} Actions */
 
-/** A function that keeps the tab up to date with the latest run; the tab comes with the first one. @param {Actions} actions */
+/** Returns a function that updates the tab with the latest run. The tab is added with the first run. @param {Actions} actions */
 export function sidebar(actions) {
   /** @type {string | undefined} */
   let badge;

@@ -1,19 +1,19 @@
-// The page's own words in the language of the front end, from locales/LANGUAGE/main.json.
+// The page's texts in the front end's language, from locales/LANGUAGE/main.json.
 
 import { api } from "../../scripts/api.js";
 
 /** @type {Record<string, string>} */
-let words = {};
+let texts = {};
 
-/** Fetches the words; what a language does not have stays English. @param {string} language */
-export async function loadWords(language) {
+/** Fetches the texts; a missing translation stays English. @param {string} language */
+export async function loadTexts(language) {
   const answer = await api.fetchApi("/i18n");
   if (!answer.ok) return;
   const all = await answer.json();
-  words = { ...all.en?.tiTrain, ...all[language]?.tiTrain };
+  texts = { ...all.en?.tiTrain, ...all[language]?.tiTrain };
 }
 
-/** A text by its key, with {name} filled in from the values; the key itself where the server has no words. @param {string} key @param {Record<string, any>} [values] */
+/** A text by its key, with {name} filled in from the values; the key itself if there is no text. @param {string} key @param {Record<string, any>} [values] */
 export function text(key, values = {}) {
-  return (words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  return (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }

@@ -1,4 +1,4 @@
-// ComfyUI's page: the live panel in Train Embedding and in the sidebar, the pictures in Load Training Images, and the toast at the end.
+// ComfyUI's page: the live panel in Train Embedding and the sidebar, the image picker in Load Training Images, and the toast at the end.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -7,17 +7,17 @@ import { element } from "./element.js";
 import { Panel } from "./panel.js";
 import { dismiss, follow, listen, showRuns } from "./runs.js";
 import { sidebar } from "./sidebar.js";
-import { loadWords, text } from "./text.js";
+import { loadTexts, text } from "./text.js";
 import { attach, chain, makeRoom } from "./widget.js";
 
 const TOAST = "TITrain.ToastWhenLearnt";
-// The front end shows a node's progress text in a widget of this name; the panel says the same and more, so it takes its place.
+// The front end shows a node's progress text in a widget of this name. The panel shows more, so it replaces that widget.
 const PROGRESS_TEXT = "$$node-text-preview";
 const rootGraph = () => app.rootGraph ?? app.graph;
 
 /** @typedef {import("./run.js").Run} Run */
 
-/** The node that a run belongs to, or undefined: ids in subgraphs are paths such as 4:2. @param {Run} run */
+/** The node of a run, or undefined. Ids in subgraphs are paths such as 4:2. @param {Run} run */
 function nodeOf(run) {
   if (run.workflow !== rootGraph()?.id) return undefined;
   const ids = run.node.split(":");
@@ -36,18 +36,18 @@ function toast(severity, summary, detail, life = 8000) {
 
 /** @param {Run} run */
 async function ended(run) {
-  const learnt = ["done", "stopped"].includes(run.status) && run.saved;
-  if (!learnt) return;
+  const trained = ["done", "stopped"].includes(run.status) && run.saved;
+  if (!trained) return;
   await (app.reloadNodeDefs?.() ?? app.refreshComboInNodes());
-  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("learnt", run), text("learnt.how", run));
+  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("trained", run), text("trained.how", run));
 }
 
 /** @param {string} prompt */
-async function copied(prompt) {
+async function copy(prompt) {
   try {
     await navigator.clipboard.writeText(prompt);
   } catch {
-    // a page that is not on localhost or https has no clipboard of its own
+    // navigator.clipboard exists on localhost and https only
     const field = element("textarea", { class: "ti-train-clipboard" }, prompt);
     document.body.append(field);
     field.select();
@@ -64,13 +64,13 @@ const actions = {
     if (!answer.ok) toast("error", text("stop.failed"), await answer.text());
   },
   cancel: () => api.interrupt(null),
-  copy: copied,
+  copy,
   preview: (run, number) => api.apiURL(`/ti_train/runs/${run.id}/previews/${number}`),
 };
 
 /** @param {GraphNode} node */
 function addPanel(node) {
-  node.hideOutputImages = true; // the strip shows them; the classic renderer does not know this yet and looks at imgs
+  node.hideOutputImages = true; // the strip shows them; the classic renderer ignores this property and uses imgs
   Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
   const panel = new Panel({ ...actions, resize: () => makeRoom(node) });
   attach(node, PROGRESS_TEXT, panel);
@@ -84,17 +84,17 @@ app.registerExtension({
     {
       id: TOAST,
       category: ["ti-train", "Training", "ToastWhenLearnt"],
-      name: "Say when a word is learnt",
-      tooltip: "A note with the word's name and how to write it.",
+      name: "Notify when an embedding is trained",
+      tooltip: "Shows its name and how to use it in prompts.",
       type: "boolean",
       defaultValue: true,
     },
   ],
   async init() {
     document.head.append(element("link", { rel: "stylesheet", href: new URL("ti_train.css", import.meta.url).href }));
-    await loadWords(String(app.extensionManager.setting.get("Comfy.Locale")));
+    await loadTexts(String(app.extensionManager.setting.get("Comfy.Locale")));
   },
-  setup: () => listen({ told: sidebar(actions), ended }),
+  setup: () => listen({ updated: sidebar(actions), ended }),
   nodeCreated(node) {
     if (node.comfyClass === "TITrain_TrainEmbedding") addPanel(node);
     if (node.comfyClass === "TITrain_LoadTrainingImages") addPicker(node, (message, severity = "warn") => toast(severity, node.title, message));

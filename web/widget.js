@@ -1,9 +1,9 @@
-// An element of ours as a widget of a node.
+// HTML elements as widgets of a node.
 
 /**
  * @param {GraphNode} node
  * @param {string} name
- * @param {{element: HTMLElement, height: number}} content its least height in pixels
+ * @param {{element: HTMLElement, height: number}} content height: minimum in pixels
  */
 export function attach(node, name, content) {
   const widget = node.addDOMWidget(name, name, content.element, {
@@ -14,19 +14,19 @@ export function attach(node, name, content) {
   widget.serialize = false;
 }
 
-/** Gives a node room for its element, never taking any that the user gave. @param {GraphNode} node */
+/** Enlarges a node if its element needs more room; never shrinks it. @param {GraphNode} node */
 export function makeRoom(node) {
   requestAnimationFrame(() => {
     if (!node.graph) return;
     const [width, height] = node.computeSize();
     if (node.size[0] < width || node.size[1] < height)
       node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
-    node.graph.setDirtyCanvas(true, true); // the widgets are arranged anew as they are drawn
+    node.graph.setDirtyCanvas(true, true); // redraw, which also lays out the widgets
   });
 }
 
 /**
- * Acts after a callback of a node or widget, whatever it did before.
+ * Runs a function after a callback of a node or widget, in addition to what it did before.
  * @param {Record<string, any>} target
  * @param {string} name
  * @param {(...given: any[]) => void} act

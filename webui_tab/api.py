@@ -1,4 +1,4 @@
-"""The API below /ti-train/v1, in the WebUI's own /docs when it runs with --api; --api-auth holds here too."""
+"""The API at /ti-train/v1, listed in the WebUI's /docs when it runs with --api; --api-auth applies."""
 
 from __future__ import annotations
 
@@ -13,109 +13,118 @@ from modules import shared
 from pydantic import BaseModel, Field
 
 from ..ti_train.errors import UserError
-from . import jobs, unfinished, words
-from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI asks here
+from . import embedding_files, jobs, unfinished
+from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI reads them here
 from .request import TrainRequest
 
 PREFIX = "/ti-train/v1"
-FAULTS = {400: {"description": "What is wrong and how to mend it."}, 404: {"description": "There is no such id."}}
+ERROR_RESPONSES = {
+    400: {"description": "The request is invalid. The message says why and how to fix it."},
+    404: {"description": "There is no such id."},
+}
 
 
 class JobId(BaseModel):
-    id: str = Field(description="What train or resume answered.")
+    id: str = Field(description="As returned by train or resume.")
 
 
 class Interrupted(BaseModel):
     id: str | None = Field(
-        default=None, description="What train or resume answered, before a restart of the WebUI too."
+        default=None, description="As returned by train or resume, also before a restart of the WebUI."
     )
-    name: str | None = Field(default=None, description="Or the word.")
+    name: str | None = Field(default=None, description="Name of the embedding; alternative to id.")
 
 
-class Measure(BaseModel):
+class Measurement(BaseModel):
     step: int
-    loss: float | None = Field(default=None, description="Of the step; noisy.")
-    noise_free_loss: float | None = Field(default=None, description="On one batch that never changes.")
+    loss: float | None = Field(default=None, description="Training loss of the step; noisy.")
+    noise_free_loss: float | None = Field(
+        default=None, description="Validation loss: computed on the same images, noise and timesteps every time."
+    )
 
 
 class Status(BaseModel):
     id: str
-    name: str = Field(description="The word.")
+    name: str = Field(description="Name of the embedding.")
     state: str = Field(description="queued, running, done, interrupted or failed.")
-    step: int = Field(description="Completed steps; the rest of the run is steps - step.")
+    step: int = Field(description="Completed steps.")
     steps: int
-    loss: float | None = Field(default=None, description="Of the last step; noisy.")
-    noise_free_loss: float | None = Field(default=None, description="The number to watch.")
-    seconds: float = Field(description="Spent in steps.")
-    seconds_left: float | None = Field(default=None, description="As far as the steps so far tell.")
-    messages: list[str] = Field(description="What the user should know, in words.")
-    error: str = Field(description="Why it failed; empty otherwise.")
-    file: str = Field(description="Where the word is.")
-    history: list[Measure] = Field(description="Every step, if it was asked for.")
+    loss: float | None = Field(default=None, description="Training loss of the last step; noisy.")
+    noise_free_loss: float | None = Field(
+        default=None,
+        description="Watch the validation loss: it is computed on the same images, noise and timesteps every time.",
+    )
+    seconds: float = Field(description="Time spent in training steps.")
+    seconds_left: float | None = Field(default=None, description="Estimated from the steps so far.")
+    messages: list[str] = Field(description="Warnings and notes for the user.")
+    error: str = Field(description="Why the job failed; empty otherwise.")
+    file: str = Field(description="Path of the embedding.")
+    history: list[Measurement] = Field(description="All steps, if requested.")
 
 
-class Word(BaseModel):
-    name: str = Field(description="As prompts write it.")
-    file: str = Field(description="Within the embeddings folder.")
-    layout: str | None = Field(default=None, description="Of the file, in words.")
+class EmbeddingFile(BaseModel):
+    name: str = Field(description="Name to use in prompts.")
+    file: str = Field(description="Path in the embeddings folder.")
+    layout: str | None = Field(default=None, description="Layout of the file.")
     vectors: int | None = None
-    widths: list[int] | None = Field(default=None, description="Of each text encoder's vectors.")
-    step: int | None = Field(default=None, description="Steps that it was trained for.")
-    problem: str | None = Field(default=None, description="Why it cannot be read.")
+    widths: list[int] | None = Field(default=None, description="Vector width for each text encoder.")
+    step: int | None = Field(default=None, description="Number of training steps.")
+    problem: str | None = Field(default=None, description="Why the file cannot be read.")
 
 
-class Told(BaseModel):
+class EmbeddingInfo(BaseModel):
     name: str
-    text: str = Field(description="Vectors, their lengths and nearest words in the loaded model, settings.")
+    text: str = Field(description="Vectors, their norms and nearest words in the loaded model, training settings.")
 
 
 def train(request: TrainRequest) -> JobId:
-    """Queues a training and answers at once; it waits its turn behind the generations that are queued."""
+    """Queues a training job behind the queued generations, and returns at once."""
     return JobId(id=jobs.start(request).id)
 
 
-def status(id: str = Query(description="Of the job."), history: bool = False) -> Status:
+def status(id: str = Query(description="Id of the job."), history: bool = False) -> Status:
     return status_of(job_of(id), history)
 
 
 def interrupt(job: JobId) -> Status:
-    """Ends a job after its step: its best embedding so far is kept, and resume goes on from the last step."""
+    """Stops a job after the current step and keeps its best embedding. Resume continues from the last step."""
     found = job_of(job.id)
     jobs.interrupt(found)
     return status_of(found, False)
 
 
 def resume(job: Interrupted) -> JobId:
-    """A new job that goes on with an interrupted one, to the result that it would have had."""
+    """A new job that resumes an interrupted one, with the same result as without the interruption."""
     if job.id:
         request = jobs.request_of(job.id)
         if request is None:
-            raise HTTPException(404, f"There is no job '{job.id}'; resume by the name of its word.")
+            raise HTTPException(404, f"There is no job '{job.id}'. Resume by the name of its embedding.")
     elif job.name:
-        request = unfinished.of_word(job.name)
+        request = unfinished.of_embedding(job.name)
         if request is None:
             raise UserError(f"There is nothing to resume: no training of '{job.name}' was interrupted. Use train.")
     else:
-        raise UserError("Give the id of the job, or the name of its word.")
+        raise UserError("Give the id of the job, or the name of its embedding.")
     return JobId(id=jobs.resume(request).id)
 
 
-def list_words() -> list[Word]:
-    """The words of the embeddings folder, in any layout."""
-    return [Word(**row) for row in words.listed()]
+def list_embeddings() -> list[EmbeddingFile]:
+    """Lists the embeddings folder, in any layout."""
+    return [EmbeddingFile(**row) for row in embedding_files.listed()]
 
 
 def info(
-    name: str = Query(description="Of the word, or its file in the embeddings folder."),
-    which: str | None = Query(default=None, description="Which word, where a file holds several."),
-) -> Told:
-    return Told(name=name, text=words.told(name, which))
+    name: str = Query(description="Name of the embedding, or its file in the embeddings folder."),
+    which: str | None = Query(default=None, description="Which embedding to use, if a file holds several."),
+) -> EmbeddingInfo:
+    """Vectors, nearest words and training settings of an embedding."""
+    return EmbeddingInfo(name=name, text=embedding_files.report(name, which))
 
 
-def refresh() -> list[Word]:
-    """Has prompts know every word of the embeddings folder, those put there by hand too."""
-    words.reread()
-    return list_words()
+def refresh() -> list[EmbeddingFile]:
+    """Reloads the embeddings folder, so that prompts can use new files."""
+    embedding_files.reload()
+    return list_embeddings()
 
 
 def job_of(job_id: str) -> jobs.Job:
@@ -128,7 +137,9 @@ def job_of(job_id: str) -> jobs.Job:
 def status_of(job: jobs.Job, history: bool) -> Status:
     session, steps = job.session, job.session.steps
     last = steps[-1] if steps else None
-    measures = [Measure(step=s.step, loss=s.loss, noise_free_loss=s.validation_loss) for s in steps] if history else []
+    measures = (
+        [Measurement(step=s.step, loss=s.loss, noise_free_loss=s.validation_loss) for s in steps] if history else []
+    )
     return Status(
         id=job.id,
         name=job.request.name,
@@ -147,7 +158,7 @@ def status_of(job: jobs.Job, history: bool) -> Status:
 
 
 def authorised(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
-    """The names and passwords of --api-auth."""
+    """Checks the names and passwords of --api-auth."""
     for pair in shared.cmd_opts.api_auth.split(","):
         user, _, password = pair.partition(":")
         if compare_digest(user.encode(), credentials.username.encode()) and compare_digest(
@@ -157,17 +168,17 @@ def authorised(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None
     raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
 
 
-def mistakes_as_400(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A route whose UserErrors reach the caller in words. (It is too late for the app's own exception handlers.)"""
+def user_errors_as_400(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A route that answers UserErrors with status 400. (The app's exception handlers can no longer be added here.)"""
 
     @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> Any:
+    def route(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except UserError as error:
             raise HTTPException(400, str(error)) from None
 
-    return told
+    return route
 
 
 def add_routes(_demo: Any, app: FastAPI) -> None:
@@ -179,18 +190,18 @@ def add_routes(_demo: Any, app: FastAPI) -> None:
         (status, "status", "GET", Status),
         (interrupt, "interrupt", "POST", Status),
         (resume, "resume", "POST", JobId),
-        (list_words, "list", "GET", list[Word]),
-        (info, "info", "GET", Told),
-        (refresh, "refresh", "POST", list[Word]),
+        (list_embeddings, "list", "GET", list[EmbeddingFile]),
+        (info, "info", "GET", EmbeddingInfo),
+        (refresh, "refresh", "POST", list[EmbeddingFile]),
         (convert, "convert", "POST", Written),
         (merged, "merge", "POST", Written),
     ):
         app.add_api_route(
             f"{PREFIX}/{name}",
-            mistakes_as_400(function),
+            user_errors_as_400(function),
             methods=[method],
             response_model=answer,
-            responses=FAULTS,
+            responses=ERROR_RESPONSES,
             dependencies=guards,
             tags=["TI Train"],
             summary=f"{name.capitalize()} (textual inversion)",

@@ -1,4 +1,4 @@
-"""What the tab shows of a job, as HTML."""
+"""HTML of the tab: a job's summary and chart, notes, and the table of embeddings."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from .pictures import Shown
 
 WIDTH, HEIGHT = 760, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
-WAITING = "<div class='ti-train-note'>The chart of the loss appears here when a training runs.</div>"
-IN_WORDS = {
-    jobs.QUEUED: "waits for its turn",
-    jobs.RUNNING: "is being learnt",
-    jobs.DONE: "is learnt",
+WAITING = "<div class='ti-train-note'>The loss chart appears here during training.</div>"
+STATE_TEXTS = {
+    jobs.QUEUED: "is queued",
+    jobs.RUNNING: "is training",
+    jobs.DONE: "is trained",
     jobs.INTERRUPTED: "was interrupted",
-    jobs.FAILED: "could not be learnt",
+    jobs.FAILED: "failed",
 }
 
 
 def summary(job: jobs.Job) -> str:
     """The state of a job in a few lines."""
-    lines = [f"<b>{escape(job.request.name)}</b> {IN_WORDS[job.state]}."]
+    lines = [f"<b>{escape(job.request.name)}</b> {STATE_TEXTS[job.state]}."]
     session = job.session
     if session.steps:
         last, measured = session.steps[-1], session.validation_loss
-        noise_free = f", noise-free loss {measured:.4f}" if measured is not None else ""
-        lines.append(f"Step {last.step} of {job.config.steps}{noise_free}, {last.seconds:.0f} s.")
+        validation = f", validation loss {measured:.4f}" if measured is not None else ""
+        lines.append(f"Step {last.step} of {job.config.steps}{validation}, {last.seconds:.0f} s.")
     left = session.pace.seconds_left
     if job.state == jobs.RUNNING and left:
         lines.append(f"About {left:.0f} s left.")
     if job.state == jobs.DONE:
-        lines.append(f"Write <code>{escape(job.request.name)}</code> in any prompt.")
+        lines.append(f"Use it in any prompt as <code>{escape(job.request.name)}</code>.")
     if job.state == jobs.INTERRUPTED:
-        lines.append("What was learnt is kept; Resume goes on from there.")
+        lines.append("The embedding is saved. Click Resume to continue.")
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:
         lines.append(f"<span class='error'>{escape(job.error)}</span>")
     return "<div class='ti-train-summary'>" + "<br>".join(lines) + "</div>"
 
 
-def mistake(message: str) -> str:
+def error_note(message: str) -> str:
     return f"<div class='ti-train-summary'><span class='error'>{escape(message)}</span></div>"
 
 
@@ -53,7 +53,7 @@ def written(text: str) -> str:
 
 
 def chart(job: jobs.Job) -> str:
-    """The loss so far, as SVG: in the page's own letters and colours, whatever Pillow the WebUI has."""
+    """The losses so far as SVG, in the page's font and colors; Pillow versions of the WebUIs differ."""
     curves = LossCurves(job.session.steps)
     if len(list(curves.loss)) < 2:
         return WAITING
@@ -79,19 +79,19 @@ def chart(job: jobs.Job) -> str:
 
 
 def pictures_note(found: Shown) -> str:
-    """What there is beside the pictures of a folder."""
+    """How many images, masks and captions a folder has, and problems with its files."""
     captions = sum(bool(caption) for _, caption in found.captions)
-    parts = [f"{len(found.thumbnails)} picture(s)"]
-    parts += [f"{found.masks} with a mask (what is faded is not learnt)"] if found.masks else []
-    parts += [f"{captions} with a caption (learnt with the templates that say captions)"] if captions else []
+    parts = [f"{len(found.thumbnails)} image(s)"]
+    parts += [f"{found.masks} with a mask (faded areas are not trained)"] if found.masks else []
+    parts += [f"{captions} with a caption (used by the captions templates)"] if captions else []
     lines = [escape(", ".join(parts) + ".")] + [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
 
 
-def word_table(rows: list[dict[str, Any]]) -> str:
-    """The words of the embeddings folder."""
+def embedding_table(rows: list[dict[str, Any]]) -> str:
+    """The files of the embeddings folder."""
     if not rows:
-        return "<div class='ti-train-note'>The embeddings folder has no words yet.</div>"
+        return "<div class='ti-train-note'>The embeddings folder is empty.</div>"
 
     def line(row: dict[str, Any]) -> str:
         cells = [f"<code>{escape(str(row['name']))}</code>", escape(str(row["file"]))]
@@ -102,7 +102,7 @@ def word_table(rows: list[dict[str, Any]]) -> str:
         cells += [str(cell) for cell in (row["vectors"], widths, step, escape(str(row["layout"])))]
         return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
 
-    columns = ("word", "file", "vectors", "width", "steps learnt", "layout")
+    columns = ("embedding", "file", "vectors", "width", "steps", "layout")
     head = "".join(f"<th>{column}</th>" for column in columns)
-    table = f"<table class='ti-train-words'><tr>{head}</tr>{''.join(map(line, rows))}</table>"
+    table = f"<table class='ti-train-embeddings'><tr>{head}</tr>{''.join(map(line, rows))}</table>"
     return f"<div class='ti-train-list'>{table}</div>"

@@ -1,4 +1,4 @@
-"""The sub-tab of the words that there are: what they are, and new files made of them."""
+"""The Embeddings sub-tab: lists the embeddings folder, shows details, converts and merges."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import gradio as gr
 from ..ti_train.embedding import MERGES
 from ..ti_train.errors import UserError
 from ..ti_train.formats import ENDINGS, PRECISIONS
-from . import chart, exports, words
+from . import chart, embedding_files, exports
 
-OF_THE_FOLDER = "Of the embeddings folder."
+IN_FOLDER = "In the embeddings folder."
 
 
 def build(item: gr.TabItem) -> None:
-    table = gr.HTML("", elem_id="ti_train_word_table")
-    refresh = gr.Button("Have prompts know every word of the folder", size="sm", elem_id="ti_train_reread")
+    table = gr.HTML("", elem_id="ti_train_embedding_table")
+    reload = gr.Button("Reload embeddings", size="sm", elem_id="ti_train_reload")
     with gr.Row():
         with gr.Column():
-            chosen = word_choice("word", "Word")
-            tell = gr.Button("Tell about it", elem_id="ti_train_tell")
+            chosen = embedding_choice("embedding", "Embedding")
+            show = gr.Button("Show details", elem_id="ti_train_show_details")
             text = gr.Textbox(
-                label="About the word",
+                label="Details",
                 lines=10,
                 interactive=False,
-                info="Lengths of its vectors, the nearest words of the loaded model, the settings it was learnt with.",
-                elem_id="ti_train_word_text",
+                info="Norms of its vectors, nearest words of the loaded model, training settings.",
+                elem_id="ti_train_details",
             )
         with gr.Column():
             with gr.Tabs(elem_id="ti_train_new_files"):
@@ -36,26 +36,26 @@ def build(item: gr.TabItem) -> None:
                     merge, merge_inputs = merge_fields()
             outcome = gr.HTML("", elem_id="ti_train_outcome")
     choices = [chosen, convert_inputs["word"], convert_inputs["second"], merge_inputs["word_1"], merge_inputs["word_2"]]
-    tell.click(tell_about, [chosen], [text])
+    show.click(details, [chosen], [text])
     shown = [table, *choices]
-    refresh.click(reread, [], [*shown, text])
+    reload.click(reload_embeddings, [], [*shown, text])
     item.select(look, [], shown)
     for button, inputs, write in ((convert, convert_inputs, converted), (merge, merge_inputs, merged)):
         button.click(outcome_of(write, list(inputs)), list(inputs.values()), [outcome, *shown])
 
 
-def word_choice(name: str, label: str, info: str = OF_THE_FOLDER) -> Any:
+def embedding_choice(name: str, label: str, info: str = IN_FOLDER) -> Any:
     return gr.Dropdown([], label=label, info=info, elem_id=f"ti_train_{name}", allow_custom_value=True)
 
 
 def convert_fields() -> tuple[Any, dict[str, Any]]:
-    """The button, and the fields by the names that the request has for them."""
+    """The button, and the fields by their names in the request."""
     with gr.Row():
-        word = word_choice("convert_word", "Word")
-        about = "Of Stable Diffusion XL in diffusers' layout, where there is one."
-        second = word_choice("convert_second", "Second file", about)
+        word = embedding_choice("convert_word", "Embedding")
+        about = "Only for Stable Diffusion XL in diffusers' layout."
+        second = embedding_choice("convert_second", "Second file", about)
     which = gr.Textbox(
-        label="Which word", info="Where a file holds several.", elem_id="ti_train_convert_which", max_lines=1
+        label="Which embedding", info="If the file holds several.", elem_id="ti_train_convert_which", max_lines=1
     )
     fields = {"word": word, "second": second, "which": which} | output_fields("convert")
     return gr.Button("Convert", variant="primary", elem_id="ti_train_convert"), fields
@@ -64,17 +64,20 @@ def convert_fields() -> tuple[Any, dict[str, Any]]:
 def merge_fields() -> tuple[Any, dict[str, Any]]:
     """The button, and the fields."""
     with gr.Row():
-        first, second = word_choice("merge_word_1", "First word"), word_choice("merge_word_2", "Second word")
+        first, second = (
+            embedding_choice("merge_word_1", "First embedding"),
+            embedding_choice("merge_word_2", "Second embedding"),
+        )
     how = gr.Dropdown(
         list(MERGES),
         value=MERGES[0],
         label="How",
-        info="concatenate: all vectors, one word after the other. sum: added up vector by vector. interpolate: between "
-        "the two, along the arc from one direction to the other.",
+        info="concatenate: the vectors of both, one after the other. sum: weighted sum, vector by vector. interpolate: "
+        "between the two, by spherical interpolation of the directions.",
         elem_id="ti_train_merge_how",
     )
     with gr.Row():
-        about = "Factor; of interpolate only the ratio of the two counts."
+        about = "For interpolate only the ratio of the two weights matters."
         weights = [
             gr.Number(1, label=f"Weight of the {place}", info=about, elem_id=f"ti_train_merge_weight_{number}")
             for number, place in ((1, "first"), (2, "second"))
@@ -87,13 +90,13 @@ def merge_fields() -> tuple[Any, dict[str, Any]]:
 def output_fields(prefix: str) -> dict[str, Any]:
     with gr.Row():
         name = gr.Textbox(
-            label="New name", info="Of the file, without ending.", elem_id=f"ti_train_{prefix}_name", max_lines=1
+            label="New name", info="File name without extension.", elem_id=f"ti_train_{prefix}_name", max_lines=1
         )
         layout = gr.Dropdown(
             list(ENDINGS),
             value="safetensors",
             label="Format",
-            info="safetensors: read by nearly all. a1111: its .pt. diffusers, onetrainer: their keys. png: a picture.",
+            info="safetensors: for nearly all tools. a1111: its .pt. diffusers, onetrainer: their keys. png: an image.",
             elem_id=f"ti_train_{prefix}_format",
         )
     with gr.Row():
@@ -101,14 +104,14 @@ def output_fields(prefix: str) -> dict[str, Any]:
             list(PRECISIONS),
             value="fp32",
             label="Precision",
-            info="fp16 and bf16 round.",
+            info="fp16 and bf16 round the values.",
             elem_id=f"ti_train_{prefix}_precision",
         )
         strength = gr.Number(
-            1, label="Strength", info="Factor of the vectors; 1: as learnt.", elem_id=f"ti_train_{prefix}_strength"
+            1, label="Strength", info="Multiplies the vectors; 1 = as trained.", elem_id=f"ti_train_{prefix}_strength"
         )
         norm = gr.Number(
-            0, label="Norm", info="Length of each vector; 0: as learnt.", elem_id=f"ti_train_{prefix}_norm"
+            0, label="Norm", info="Norm of each vector; 0 = as trained.", elem_id=f"ti_train_{prefix}_norm"
         )
     overwrite = gr.Checkbox(
         False, label="Overwrite", info="Replace a file of this name.", elem_id=f"ti_train_{prefix}_overwrite"
@@ -128,45 +131,45 @@ def converted(values: dict[str, Any]) -> exports.Written:
 
 
 def merged(values: dict[str, Any]) -> exports.Written:
-    words, weights = ([values.pop(f"{part}_{n}") for n in (1, 2)] for part in ("word", "weight"))
-    return exports.merged(exports.MergeRequest(words=words, weights=weights, **values))
+    names, weights = ([values.pop(f"{part}_{n}") for n in (1, 2)] for part in ("word", "weight"))
+    return exports.merged(exports.MergeRequest(words=names, weights=weights, **values))
 
 
 def outcome_of(write: Any, names: list[str]) -> Any:
-    """A handler that writes a file and says what it has written, or why not."""
+    """A handler that writes a file and reports what it wrote, or the error."""
 
     def handler(*values: Any) -> tuple[Any, ...]:
         given = dict(zip(names, values, strict=True))
         try:
             if not given["name"]:
-                raise UserError("The new name is empty. Name the file like a word: my-cat.")
-            told = chart.written(write(given).text)
+                raise UserError("The new name is empty. Enter a name such as my-cat.")
+            report = chart.written(write(given).text)
         except UserError as error:
-            told = chart.mistake(str(error))
-        except ValueError as error:  # pydantic's, whose words differ by version
-            told = chart.mistake(f"A field has a value that cannot be: {error}")
-        return told, *look()
+            report = chart.error_note(str(error))
+        except ValueError as error:  # pydantic's; its text differs by version
+            report = chart.error_note(f"A field has an invalid value: {error}")
+        return report, *look()
 
     return handler
 
 
 def look() -> tuple[Any, ...]:
-    """The table, and the choices of every field that names a word."""
-    rows = words.listed()
+    """The table, and the choices of every embedding field."""
+    rows = embedding_files.listed()
     files = [row["file"] for row in rows]
-    return chart.word_table(rows), *(gr.update(choices=files) for _ in range(5))
+    return chart.embedding_table(rows), *(gr.update(choices=files) for _ in range(5))
 
 
-def tell_about(name: str) -> str:
+def details(name: str) -> str:
     try:
-        return words.told(name or "")
+        return embedding_files.report(name or "")
     except UserError as error:
         return str(error)
 
 
-def reread() -> tuple[Any, ...]:
+def reload_embeddings() -> tuple[Any, ...]:
     try:
-        words.reread()
+        embedding_files.reload()
     except UserError as error:
         return *look(), str(error)
     return *look(), ""

@@ -1,4 +1,4 @@
-"""New files of words that there are: written in another layout, or made of several. For the API and the tab alike."""
+"""Converts and merges embeddings, for the API and the tab."""
 
 from __future__ import annotations
 
@@ -25,62 +25,64 @@ from ..ti_train.formats import (
     read_embedding,
     write_embedding,
 )
-from . import folders, jobs, words
+from . import embedding_files, folders, jobs
 
 log = logging.getLogger("ti_train")
 
 
 class Output(BaseModel):
-    name: str = Field(description="The new file's name without ending, in the embeddings folder.", min_length=1)
+    name: str = Field(description="File name without extension, in the embeddings folder.", min_length=1)
     format: Layout = Field(
         default="safetensors",
-        description="safetensors: read by nearly all. a1111: its .pt. diffusers: its keys, two files for SDXL. "
-        "onetrainer: its keys. png: a picture that A1111 and Forge read as a word.",
+        description="safetensors: read by nearly all tools. a1111: its .pt. diffusers: its keys, two files for SDXL. "
+        "onetrainer: its keys. png: an image that A1111 and Forge load as an embedding.",
     )
     precision: Precision = Field(
-        default="fp32", description="Of the values written. fp16 and bf16 halve a file of few kilobytes, and round."
+        default="fp32", description="Precision of the saved values. fp16 and bf16 halve the file, but round the values."
     )
-    strength: float = Field(default=1.0, description="Factor of the vectors in the file; 1: as learnt.", ge=-10, le=10)
+    strength: float = Field(
+        default=1.0, description="Multiplies the vectors in the file; 1 = as trained.", ge=-10, le=10
+    )
     norm: float = Field(
-        default=0.0, description="Length that every vector is brought to, before strength; 0: as learnt.", ge=0, le=100
+        default=0.0, description="Norm that every vector is scaled to, before strength; 0 = as trained.", ge=0, le=100
     )
     overwrite: bool = Field(default=False, description="Replace a file of this name.")
 
 
 class ConvertRequest(Output):
-    word: str = Field(description="The word to write: its name, or its file in the embeddings folder.")
+    word: str = Field(description="The embedding to convert: its name, or its file in the embeddings folder.")
     second: str | None = Field(
-        default=None, description="The second file of Stable Diffusion XL in diffusers' layout, where there is one."
+        default=None, description="The second file of a Stable Diffusion XL embedding in diffusers' layout."
     )
-    which: str | None = Field(default=None, description="Which word, where a file holds several.")
+    which: str | None = Field(default=None, description="Which embedding to use, if the file holds several.")
 
 
 class MergeRequest(Output):
-    words: list[str] = Field(description="Two words or more of the same family of models: names, or files.")
+    words: list[str] = Field(description="Two or more embeddings of the same model family: names or files.")
     how: Merge = Field(
         default="concatenate",
-        description="concatenate: all vectors, one word after the other. sum: added up vector by vector. "
-        "interpolate: between the two, along the arc from one direction to the other.",
+        description="concatenate: the vectors of all, one embedding after the other. sum: weighted sum, vector by "
+        "vector. interpolate: between the two, by spherical interpolation of the directions.",
     )
     weights: list[float] | None = Field(
-        default=None, description="A factor for each word; of interpolate only the ratio counts. None: all 1."
+        default=None, description="A weight for each embedding; for interpolate only the ratio matters. null = all 1."
     )
 
 
 class Written(BaseModel):
-    files: list[str] = Field(description="Within the embeddings folder.")
-    text: str = Field(description="What was written, and what the user should know about it.")
+    files: list[str] = Field(description="Paths in the embeddings folder.")
+    text: str = Field(description="What was written, and notes about it.")
 
 
 def convert(request: ConvertRequest) -> Written:
-    """Writes a word of the embeddings folder in the layout of another tool. Raises UserError."""
-    second = words.find(request.second) if request.second else None
-    return write(read_embedding(words.find(request.word), second, request.which or None), request)
+    """Writes an embedding in the layout of another tool. Raises UserError."""
+    second = embedding_files.find(request.second) if request.second else None
+    return write(read_embedding(embedding_files.find(request.word), second, request.which or None), request)
 
 
 def merged(request: MergeRequest) -> Written:
-    """Writes one word made of several. Raises UserError."""
-    parts = [load_embedding(words.find(name)) for name in request.words]
+    """Writes one embedding merged from several. Raises UserError."""
+    parts = [load_embedding(embedding_files.find(name)) for name in request.words]
     weights = request.weights or [1.0] * len(parts)
     return write(Reading(merge(parts, request.how, weights, request.name), "merged", {}), request)
 
@@ -88,35 +90,39 @@ def merged(request: MergeRequest) -> Written:
 def write(reading: Reading, output: Output) -> Written:
     check_name(output.name)
     folder, layout = folders.embeddings(), output.format
-    word = replace(reading.embedding.scaled(output.strength, output.norm), name=output.name)
+    embedding = replace(reading.embedding.scaled(output.strength, output.norm), name=output.name)
     out = folder / (output.name + ENDINGS[layout])
-    files = files_of(word, out, layout)
-    refuse(files, output.overwrite)
+    files = files_of(embedding, out, layout)
+    check_overwrite(files, output.overwrite)
     try:
-        write_embedding(word, out, layout, PRECISIONS[output.precision], reading.outputs)
+        write_embedding(embedding, out, layout, PRECISIONS[output.precision], reading.outputs)
     except OSError as error:
-        raise UserError(f"'{folder}' cannot be written to ({error.strerror or error}). Make room.") from None
-    threading.Thread(target=know, daemon=True).start()
+        raise UserError(
+            f"'{folder}' cannot be written to ({error.strerror or error}). Check its permissions and the free space."
+        ) from None
+    threading.Thread(target=reload_embeddings, daemon=True).start()
     names = [file.name for file in files]
-    lines = writing(word, names, layout, output.precision, bool(reading.outputs))
-    others = [row["file"] for row in words.listed() if row["name"] == output.name and row["file"] not in names]
+    lines = writing(embedding, names, layout, output.precision, bool(reading.outputs))
+    others = [
+        row["file"] for row in embedding_files.listed() if row["name"] == output.name and row["file"] not in names
+    ]
     if others:
-        lines.append(f"There is {', '.join(others)} too: prompts know only one of the words of one name.")
+        lines.append(f"There is {', '.join(others)} too: prompts use only one of the files of one name.")
     return Written(files=names, text="\n".join(lines))
 
 
-def refuse(files: Sequence[Path], overwrite: bool) -> None:
-    """Raises UserError for a file that shall stay."""
+def check_overwrite(files: Sequence[Path], overwrite: bool) -> None:
+    """Raises UserError for a file that is being trained, or that exists and must not be overwritten."""
     for file in files:
         if any(job.file == file for job in jobs.active()):
-            raise UserError(f"The word '{file.stem}' is being trained. Choose another name, or wait for its end.")
+            raise UserError(f"'{file.stem}' is being trained. Choose another name, or wait until the training ends.")
         if file.exists() and not overwrite:
-            raise UserError(f"The file '{file.name}' exists. Choose another name, or have it overwritten.")
+            raise UserError(f"The file '{file.name}' exists. Choose another name, or set overwrite.")
 
 
-def know() -> None:
-    """Has prompts know the new word, after the generations that are queued."""
+def reload_embeddings() -> None:
+    """Makes the new file usable in prompts, after the queued generations."""
     try:
-        words.reread()
-    except UserError as error:  # no model that takes words; a later one reads the folder when it is loaded
-        log.info("The embeddings folder was not read anew: %s", error)
+        embedding_files.reload()
+    except UserError as error:  # the loaded model takes no embeddings; the next one reads the folder when it loads
+        log.info("The embeddings folder was not reloaded: %s", error)

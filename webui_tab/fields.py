@@ -1,4 +1,4 @@
-"""The fields of a training on the tab, by the names that the request has for them."""
+"""The tab's fields for a training run, by their names in the request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Fields = dict[str, Any]
 
 
 def field_of(name: str, more_choices: tuple[str, ...] = (), **further: Any) -> Any:
-    """The component of an option."""
+    """The component for an option."""
     widget = widget_of(name, more_choices)
     label, info = OPTIONS[name].label, widget.tooltip + NOTES.get(name, "")
     about = {"value": widget.value, "label": label, "info": info, "elem_id": f"ti_train_{name}", **further}
@@ -42,15 +42,15 @@ def field_of(name: str, more_choices: tuple[str, ...] = (), **further: Any) -> A
 
 
 def few(widget: Widget) -> bool:
-    """Whether a slider can show the values apart."""
+    """Whether the values are few enough for a slider."""
     return (widget.most or math.inf) - (widget.least or 0) <= 100 * widget.step
 
 
-def heading(words: str) -> None:
-    gr.HTML(f"<div class='ti-train-heading'>{words}</div>")
+def heading(text: str) -> None:
+    gr.HTML(f"<div class='ti-train-heading'>{text}</div>")
 
 
-def word_fields() -> Fields:
+def embedding_fields() -> Fields:
     fields = {}
     with gr.Row():
         fields["name"] = field_of("name")
@@ -71,12 +71,12 @@ def picture_fields(name: Any) -> Fields:
         with gr.Column(min_width=200):
             folder = gr.Dropdown(
                 folders.picture_folders(),
-                label="Pictures",
-                info="A folder below ti-train/pictures with 3 to 5 pictures; or drop them here beside.",
+                label="Images",
+                info="A folder in ti-train/pictures with 3 to 5 images. Or upload them on the right.",
                 elem_id="ti_train_folder",
                 allow_custom_value=True,
             )
-            refresh = gr.Button("Look for folders again", size="sm", elem_id="ti_train_refresh_folders")
+            refresh = gr.Button("Refresh folders", size="sm", elem_id="ti_train_refresh_folders")
         upload = gr.File(
             label="Upload pictures and masks",
             file_count="multiple",
@@ -85,7 +85,7 @@ def picture_fields(name: Any) -> Fields:
             height=150,
         )
     thumbnails = gr.Gallery(
-        label="Pictures", elem_id="ti_train_thumbnails", columns=5, height=190, object_fit="contain", visible=False
+        label="Images", elem_id="ti_train_thumbnails", columns=5, height=190, object_fit="contain", visible=False
     )
     note = gr.HTML("", elem_id="ti_train_pictures_note")
     with gr.Row():
@@ -93,16 +93,16 @@ def picture_fields(name: Any) -> Fields:
         templates = field_of("templates", tuple(folders.template_files()))
     with gr.Accordion("Captions", open=False):
         captions = gr.Dataframe(
-            headers=["picture", "caption"],
+            headers=["image", "caption"],
             datatype=["str", "str"],
             type="array",
             col_count=(2, "fixed"),
-            label="What each picture shows besides the word; used by templates with [filewords]",
+            label="What each image shows besides the embedding; used by templates with [filewords]",
             elem_id="ti_train_captions",
             interactive=True,
         )
         with gr.Row():
-            write = gr.Button("Write captions beside the pictures", size="sm", elem_id="ti_train_write_captions")
+            write = gr.Button("Save captions", size="sm", elem_id="ti_train_write_captions")
             written = gr.HTML("", elem_id="ti_train_captions_written")
         fields = tag_fields()
     seen = [thumbnails, captions, note]
@@ -150,7 +150,7 @@ def run_fields() -> Fields:
 
 
 def more_fields(placed: Collection[str]) -> Fields:
-    """All options that have no place elsewhere, by their groups."""
+    """All other options, by group."""
     rest = [OPTIONS[name] for name in OFFERED if name not in placed]
     about = "One per line; the images of FOLDER:3 are repeated three times."
     fields: Fields = {}
@@ -168,7 +168,7 @@ def more_fields(placed: Collection[str]) -> Fields:
 
 
 def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
-    """What the fields say; 0, empty and "the preset's" leave a value to the preset. Raises UserError."""
+    """The values of the fields; 0, empty and "the preset's" mean the preset's value. Raises UserError."""
     if not values["pictures"]:
         raise UserError("No images are chosen. Choose a folder, or upload 3 to 5 images.")
     given = values_of({name: value for name, value in values.items() if name in OPTIONS})
@@ -176,8 +176,8 @@ def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     beside["more_pictures"] = [line.strip() for line in beside["more_pictures"].splitlines() if line.strip()]
     try:
         return TrainRequest(**given, **beside, resume=resuming)
-    except ValueError as error:  # pydantic's, whose words differ by version
-        raise UserError(f"A field has a value that cannot be: {error}") from None
+    except ValueError as error:  # pydantic's; its text differs by version
+        raise UserError(f"A field has an invalid value: {error}") from None
 
 
 def show_folder(folder: str, mask: Source) -> tuple[Any, Any, str]:
@@ -186,7 +186,7 @@ def show_folder(folder: str, mask: Source) -> tuple[Any, Any, str]:
     try:
         found = pictures.shown(folder, mask)
     except UserError as error:
-        return gr.update(visible=False), [], chart.mistake(str(error))
+        return gr.update(visible=False), [], chart.error_note(str(error))
     gallery = gr.update(value=found.thumbnails, visible=bool(found.thumbnails))
     return gallery, found.captions, chart.pictures_note(found)
 
@@ -195,20 +195,20 @@ def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source) -> t
     try:
         folder = pictures.uploaded(files, name, chosen)
     except UserError as error:
-        return gr.update(), gr.update(), gr.update(), chart.mistake(str(error))
+        return gr.update(), gr.update(), gr.update(), chart.error_note(str(error))
     return gr.update(choices=folders.picture_folders(), value=folder), *show_folder(folder, mask)
 
 
 def save_captions(folder: str, rows: list[list[str]], mask: Source) -> tuple[str, str]:
     try:
         count = pictures.write_captions(folder, rows)
-        return chart.written(f"{count} caption(s) written."), chart.pictures_note(pictures.shown(folder, mask))
+        return chart.written(f"{count} caption(s) saved."), chart.pictures_note(pictures.shown(folder, mask))
     except (UserError, OSError) as error:
-        return chart.mistake(str(error)), ""
+        return chart.error_note(str(error)), ""
 
 
 def from_txt2img(name: str, prompt: str, negative: str, seed: float) -> tuple[str, str, int]:
-    """The page puts the values of the txt2img tab in the place of the fields'; the word's name becomes *."""
-    word = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-    prompt, negative = (word.sub(PLACEHOLDER, " ".join(text.split())) for text in (prompt, negative))
+    """The page passes the values of the txt2img tab; the embedding's name becomes *."""
+    placeholder = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
+    prompt, negative = (placeholder.sub(PLACEHOLDER, " ".join(text.split())) for text in (prompt, negative))
     return prompt, negative, int(seed)

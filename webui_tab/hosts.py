@@ -1,4 +1,4 @@
-"""Which WebUI this is, and its host."""
+"""Detects the WebUI and creates its host."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..ti_train.errors import UserError
 
 
 def connect() -> Any:
-    """The host of the loaded model; hold the WebUI's queue lock. Raises UserError for a model it cannot train."""
+    """The host for the loaded model; hold the WebUI's queue lock. Raises UserError for an unsupported model."""
     if hasattr(sd_models, "forge_model_reload"):
         from ..ti_train.hosts.webui.forge import ForgeHost
 
         return ForgeHost()
-    model = shared.sd_model  # loads the chosen checkpoint where none is loaded yet
+    model = shared.sd_model  # loads the chosen checkpoint if none is loaded
     if model is None:
-        raise UserError("No checkpoint could be loaded. Choose one at the top left; the WebUI's console says more.")
+        raise UserError("No checkpoint could be loaded. Choose one at the top left, or see the WebUI's console.")
     if hasattr(model, "forge_objects"):
         from ..ti_train.hosts.webui.reforge import ReForgeHost
 

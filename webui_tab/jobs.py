@@ -1,4 +1,4 @@
-"""Trainings as jobs: each waits its turn in the WebUI's queue, like a generation, and is found again by its id."""
+"""Training runs as jobs, which wait in the WebUI's queue like generations and have an id."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .request import TrainRequest
 
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
-KEPT = 32  # jobs that are remembered
+KEPT = 32  # jobs that are kept
 DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
 class StopTraining(Exception):  # noqa: N818
-    """The user asked for the end of this training."""
+    """The user has interrupted this training."""
 
 
 @dataclass
 class Job:
-    """A training from its request to its end."""
+    """A training run, from its request to its end."""
 
-    id: str  # of the form that the WebUI's progress takes: task(...)
+    id: str  # in the form of the WebUI's task ids: task(...)
     request: TrainRequest
     config: TrainConfig
     file: Path
@@ -53,13 +53,13 @@ jobs: OrderedDict[str, Job] = OrderedDict()
 
 
 def start(request: TrainRequest, task: str | None = None) -> Job:
-    """Checks a request and queues it. Raises UserError for what can be told at once."""
+    """Checks a request and queues it. Raises UserError for what can be checked at once."""
     config, file = request.config(), request.target()
     for folder in request.folders():
         find_pictures(folder)
     Templates.load(config.templates)
     if any(job.file == file for job in active()):
-        raise UserError(f"The word '{request.name}' is being trained already. Interrupt that training first.")
+        raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")
     records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
     session = Session(config, file.parent, records)
     job = Job(task or progress.create_task_id("ti-train"), request, config, file, session)
@@ -80,8 +80,8 @@ def latest() -> Job | None:
     return next(reversed(jobs.values()), None)
 
 
-def refused(task: str) -> None:
-    """Tells the progress bar, which the page has started already, that there is nothing to wait for."""
+def reject(task: str) -> None:
+    """Ends the progress bar that the page has already started for a request that was not queued."""
     progress.finish_task(task)
 
 
@@ -91,7 +91,7 @@ def find(job_id: str) -> Job:
 
 
 def request_of(job_id: str) -> TrainRequest | None:
-    """What a job was asked for, one of another session too where it was interrupted. Raises UserError if it runs."""
+    """The request of a job, also of an interrupted one from an earlier session. Raises UserError if it is running."""
     job = jobs.get(job_id)
     if job and not job.ended.is_set():
         raise UserError(f"The training of '{job.request.name}' has not ended: there is nothing to resume.")
@@ -99,14 +99,14 @@ def request_of(job_id: str) -> TrainRequest | None:
 
 
 def interrupt(job: Job) -> None:
-    """Ends a job after the step that it is in, or a waiting one when its turn comes."""
+    """Ends a job after its current step, or a queued one when its turn comes."""
     job.stopped = True
     if job.state == RUNNING:
-        shared.state.interrupt()  # a preview of its own ends too
+        shared.state.interrupt()  # also ends a preview that is being generated
 
 
 def resume(request: TrainRequest, task: str | None = None) -> Job:
-    """A new job that goes on where the one of this request was interrupted. Raises UserError."""
+    """A new job that resumes the interrupted one with this request. Raises UserError."""
     return start(request.copy(update={"resume": True, "overwrite": False}), task)
 
 
@@ -127,7 +127,7 @@ def _work(job: Job) -> None:
 
 
 def _outcome(job: Job) -> tuple[str, str]:
-    """How a training ended, and what to tell the user where it failed."""
+    """How a training ended, and the error message if it failed."""
     try:
         _train(job)
     except StopTraining:
@@ -135,10 +135,10 @@ def _outcome(job: Job) -> tuple[str, str]:
     except UserError as error:
         return FAILED, str(error)
     except Exception as error:
-        if is_out_of_memory(error):  # outside of the steps: the pictures' latents take it too
+        if is_out_of_memory(error):  # outside of training steps, such as in encoding the images
             return FAILED, out_of_memory_message(error, DOES_NOT_FIT)
         log.exception("The training of '%s' failed", job.request.name)
-        return FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
+        return FAILED, f"{type(error).__name__}: {error} (see the WebUI's console)"
     return DONE, ""
 
 
@@ -147,7 +147,7 @@ def _train(job: Job) -> None:
         raise StopTraining
     shared.state.job_count, shared.state.textinfo = job.config.steps, "Loading the model"
     host = connect()
-    shared.state.textinfo = "Preparing the pictures"
+    shared.state.textinfo = "Encoding the images"
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
         with closing(job.session.train(host, dataset, job.request.resume, devices.torch_gc)) as events:
@@ -172,11 +172,11 @@ def _interrupted() -> bool:
 
 
 def _kept(session: Session) -> list[str]:
-    """Keeps the best embedding of an interrupted training; what to tell the user where that is not its last step's."""
+    """Saves the best embedding of an interrupted training; returns a message if it is not the last step's."""
     step, last = session.keep_best(), session.steps[-1].step if session.steps else None
     if step == last:
         return []
-    return [f"Step {step} of {last} is kept, the one with the lowest noise-free loss; Resume goes on from step {last}."]
+    return [f"Saved step {step} of {last}, which has the lowest validation loss. Resume continues from step {last}."]
 
 
 def _show(job: Job, event: Event) -> None:
@@ -184,9 +184,9 @@ def _show(job: Job, event: Event) -> None:
         case Step():
             shared.state.job_no = event.step
             measured = job.session.validation_loss
-            noise_free = f", noise-free loss {measured:.4f}" if measured is not None else ""
+            validation = f", validation loss {measured:.4f}" if measured is not None else ""
             shared.state.textinfo = (
-                f"Learning '{job.request.name}': step {event.step} of {job.config.steps}{noise_free}"
+                f"Training '{job.request.name}': step {event.step} of {job.config.steps}{validation}"
             )
         case Preview():
             job.previews.append(event)
@@ -194,4 +194,4 @@ def _show(job: Job, event: Event) -> None:
         case Warning():
             job.messages.append(event.message)
         case Done():
-            log.info("Learnt '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)
+            log.info("Trained '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)

@@ -1,4 +1,4 @@
-"""Training pictures in the tab: folders, uploads, thumbnails with their masks, and captions."""
+"""Training images in the tab: folders, uploads, thumbnails with masks, and captions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..ti_train.errors import UserError
 from . import folders
 
 THUMBNAIL = 192  # pixels
-FADED = 0.85  # how white the part of a thumbnail is that is not learnt
+FADED = 0.85  # how far the untrained part of a thumbnail is blended with white
 
 
 @dataclass
 class Shown:
-    """What the tab shows of a folder."""
+    """What the tab shows of an image folder."""
 
-    thumbnails: list[tuple[Image.Image, str]] = field(default_factory=list)  # and the files' names
+    thumbnails: list[tuple[Image.Image, str]] = field(default_factory=list)  # with file names
     captions: list[list[str]] = field(default_factory=list)  # rows of a name and a caption
-    masks: int = 0  # pictures of which a part is learnt
+    masks: int = 0  # images with a mask
     problems: list[str] = field(default_factory=list)
 
 
 def shown(folder: str, source: Source) -> Shown:
-    """The pictures of a folder; a mask fades what is not learnt. Raises UserError."""
+    """The images of a folder; what a mask excludes is faded. Raises UserError."""
     found, reader = Shown(), CaptionReader([])
     for path in find_pictures(folders.picture_folder(folder)):
         try:
@@ -51,7 +51,7 @@ def shown(folder: str, source: Source) -> Shown:
 
 
 def thumbnail(path: Path, source: Source) -> tuple[Image.Image, Image.Image | None]:
-    """A picture made small, and its mask. Raises UserError and what is in DAMAGED."""
+    """The thumbnail of an image, and its mask. Raises UserError and the errors in DAMAGED."""
     file = mask_file(path) if source != "none" else None
     small, alpha = read_thumbnail(path, THUMBNAIL)
     if file:
@@ -60,7 +60,7 @@ def thumbnail(path: Path, source: Source) -> tuple[Image.Image, Image.Image | No
 
 
 def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
-    """Copies uploads into a new folder, named after the word; nothing but masks of the chosen folder, into that.
+    """Copies uploads into a new folder named after the embedding, or masks of the chosen folder's images into that one.
 
     Returns the folder's name. Raises UserError.
     """
@@ -69,7 +69,7 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
     if {source.name for source in sources} <= names_of_masks(chosen):
         folder = chosen
     else:
-        folders.word_file(name)  # the same rules as for words
+        folders.embedding_file(name)  # the same rules as for embeddings
         numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
         folder = next(free for free in numbered if not (pictures / free).exists())
         (pictures / folder).mkdir(parents=True)
@@ -79,7 +79,7 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
 
 
 def names_of_masks(folder: str) -> set[str]:
-    """What the masks of a folder's pictures may be called; nothing where there are no pictures."""
+    """Possible file names for masks of a folder's images; empty if it has no images."""
     try:
         pictures = find_pictures(folders.picture_folder(folder or ""))
     except UserError:
@@ -88,10 +88,10 @@ def names_of_masks(folder: str) -> set[str]:
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
-    """Writes the captions beside their pictures; an empty one removes its file. Raises UserError and OSError."""
+    """Writes the caption files; an empty caption removes its file. Raises UserError and OSError."""
     pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder))}
-    given = [row for row in rows if row[0]]  # the table lets people add rows
+    given = [row for row in rows if row[0]]  # users can add rows to the table
     for name, _ in given:
         if name not in pictures:
-            raise UserError(f"The folder '{folder}' has no picture '{name}'. Choose the folder again.")
+            raise UserError(f"The folder '{folder}' has no image '{name}'. Choose the folder again.")
     return sum(bool(write_caption(pictures[name], str(caption or ""))) for name, caption in given)

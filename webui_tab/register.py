@@ -1,4 +1,4 @@
-"""What the WebUI is given: the API, the settings and the tab."""
+"""Registers the API, the settings and the tab with the WebUI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training is asked for, by the API and by the tab; loads in pydantic 1.10 and 2."""
+"""A training request, from the API or the tab. Works with pydantic 1.10 and 2."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .option_names import NOT_OFFERED, NOTES
 
 
 class RunRequest(BaseModel):
-    """What a training is asked for beside its options; TrainRequest has those too."""
+    """The request without the options of the training run, which TrainRequest adds."""
 
     name: str
-    pictures: str = Field(description="A folder below ti-train/pictures, with 3 to 5 images.")
+    pictures: str = Field(description="A folder in ti-train/pictures with 3 to 5 images.")
     more_pictures: list[str] = Field(
         default=[], description="Further folders; the images of FOLDER:3 are repeated three times."
     )
@@ -33,10 +33,10 @@ class RunRequest(BaseModel):
     resume: bool = Field(default=False, description="Continue the interrupted training of this name.")
 
     def config(self) -> TrainConfig:
-        """The core's settings. Raises UserError."""
+        """The training settings. Raises UserError."""
         given = {name: getattr(self, name) for name in OFFERED}
         read = {
-            "init": self._start(given["init"]),
+            "init": self._initial(given["init"]),
             "learning_rate": number_or_schedule(given["learning_rate"]),
             "templates": self._templates(given["templates"]),
             "preview_prompts": tuple(prompt for prompt in given["preview_prompts"] if prompt.strip()),
@@ -44,22 +44,22 @@ class RunRequest(BaseModel):
         return TrainConfig.from_preset(self.preset, **given | read)
 
     def folders(self) -> dict[Path, int]:
-        """The folders with the pictures, and how often theirs come in a round. Raises UserError."""
+        """The image folders and their repeats per epoch. Raises UserError."""
         return with_repeats([self.pictures, *self.more_pictures], folders.picture_folder)
 
     def target(self) -> Path:
-        """The word's file. Raises UserError for one that is there and shall stay, or for nothing to resume."""
-        file = folders.word_file(self.name)
+        """The embedding's file. Raises UserError if it exists already, or if there is nothing to resume."""
+        file = folders.embedding_file(self.name)
         if self.resume and not RunFiles(file.parent, self.name, {}).state.is_file():
             raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
         if file.exists() and not (self.overwrite or self.resume):
             raise UserError(
-                f"The word '{self.name}' exists. Choose another name, resume its training if that was interrupted, "
-                "or have it overwritten."
+                f"'{self.name}' already exists. Choose another name, resume its training if it was interrupted, "
+                "or set overwrite."
             )
         return file
 
-    def _start(self, init: str) -> str:
+    def _initial(self, init: str) -> str:
         if not names_file(init):
             return init
         check_name(init)
@@ -71,12 +71,12 @@ class RunRequest(BaseModel):
         files = folders.template_files()
         if templates not in files:
             known = ", ".join([*BUILT_IN, *files])
-            raise UserError(f"There are no templates '{templates}'. There are {known}.")
+            raise UserError(f"There are no templates '{templates}'. Available: {known}.")
         return str(files[templates])
 
 
 def field_of(option: Option) -> tuple[Any, Any]:
-    """Type and field of an option in a model of pydantic's. null leaves it to the preset."""
+    """Type and field of an option in a pydantic model. null means the preset's value."""
     numbers = {"ge": option.least, "le": option.most} if option.kind in ("int", "float") else {}
     field: dict[str, Any] = {
         "description": option.described("null = preset", "null") + NOTES.get(option.name, ""),
@@ -92,7 +92,7 @@ def field_of(option: Option) -> tuple[Any, Any]:
 
 OFFERED = tuple(name for name in OPTIONS if name not in NOT_OFFERED)
 if TYPE_CHECKING:
-    TrainRequest = RunRequest  # no checker knows a model that is made at run time
+    TrainRequest = RunRequest  # type checkers cannot see a model that is made at run time
 else:
     TrainRequest = create_model(
         "TrainRequest", __base__=RunRequest, **{name: field_of(OPTIONS[name]) for name in OFFERED}

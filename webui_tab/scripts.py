@@ -1,4 +1,4 @@
-"""The page's own scripts, under the name that this gradio has for an event's script."""
+"""JavaScript for gradio events; the argument's name depends on the gradio version."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ KEY = "js" if Version(gr.__version__).major >= 4 else "_js"
 
 
 def script(function: str) -> dict[str, str]:
-    """An event's argument that runs a function of javascript/ti_train.js before the event's handler."""
+    """The argument of an event that calls a function of javascript/ti_train.js before the handler."""
     return {KEY: function}

@@ -14,13 +14,13 @@ def add_settings() -> None:
 
     add(
         "ti_train_folder",
-        shared.OptionInfo("", "Folder for training pictures and records of runs").info(
-            "empty: the folder ti-train in the WebUI's data folder; pictures go into folders below its pictures/"
+        shared.OptionInfo("", "Folder for training images and run records").info(
+            "empty: ti-train in the WebUI's data folder; put each set of images in a folder in its pictures/"
         ),
     )
     add(
         "ti_train_records",
-        shared.OptionInfo(True, "Keep a table and a plot of the loss and the previews of each run").info(
-            "in its runs/NAME/"
+        shared.OptionInfo(True, "Save the loss table, loss plot and previews of each run").info(
+            "in runs/NAME/ of that folder"
         ),
     )

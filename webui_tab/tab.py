@@ -1,4 +1,4 @@
-"""The tab: settings on the left, the training on the right; the words of the embeddings folder in a tab beside."""
+"""The TI Train tab: Train (settings on the left, progress on the right) and Embeddings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import gradio as gr
 
 from ..ti_train.errors import UserError
 from . import chart, embeddings_tab, jobs, unfinished
-from .fields import more_fields, picture_fields, preview_fields, request_of, run_fields, word_fields
+from .fields import embedding_fields, more_fields, picture_fields, preview_fields, request_of, run_fields
 from .scripts import script
 
 REDRAW = 0.7  # seconds
-RESUMED = "Going on with the settings that this training was begun with."
+RESUMED = "Resumed with the settings that this training was started with."
 
 
 def build() -> list[tuple[gr.Blocks, str, str]]:
@@ -28,7 +28,7 @@ def build() -> list[tuple[gr.Blocks, str, str]]:
 def build_train() -> None:
     with gr.Row():
         with gr.Column():
-            fields = word_fields()
+            fields = embedding_fields()
             name = fields["name"]
             fields |= picture_fields(name) | preview_fields(name) | run_fields()
             fields |= more_fields(fields)
@@ -54,8 +54,8 @@ def build_train() -> None:
             try:
                 job = begin(dict(zip(names, values, strict=True)), task_id)
             except UserError as error:
-                jobs.refused(task_id)
-                yield chart.mistake(str(error)), gr.update(), gr.update()
+                jobs.reject(task_id)
+                yield chart.error_note(str(error)), gr.update(), gr.update()
                 return
             yield from follow(job)
 
@@ -63,7 +63,7 @@ def build_train() -> None:
 
     hidden = {"show_progress": "hidden"}
     start.click(handler(train), inputs, outputs, **hidden, **script("ti_train_start"))
-    resume.click(handler(go_on), inputs, outputs, **hidden, **script("ti_train_start"))
+    resume.click(handler(resume_job), inputs, outputs, **hidden, **script("ti_train_start"))
     interrupt.click(interrupt_all, [], [progress], **hidden)
     show.click(follow_latest, [], outputs, **hidden)
 
@@ -72,9 +72,9 @@ def train(values: dict[str, Any], task_id: str) -> jobs.Job:
     return jobs.start(request_of(values, resuming=False), task_id)
 
 
-def go_on(values: dict[str, Any], task_id: str) -> jobs.Job:
-    """By the word's name: with the settings that its training was begun with, where they are kept; else the fields'."""
-    kept = unfinished.of_word(values["name"])
+def resume_job(values: dict[str, Any], task_id: str) -> jobs.Job:
+    """Resumes by the embedding's name, with the saved settings of its training; else with the fields' values."""
+    kept = unfinished.of_embedding(values["name"])
     if kept is None:
         return jobs.start(request_of(values, resuming=True), task_id)
     job = jobs.resume(kept, task_id)
@@ -83,7 +83,7 @@ def go_on(values: dict[str, Any], task_id: str) -> jobs.Job:
 
 
 def follow(job: jobs.Job) -> Iterator[tuple[Any, ...]]:
-    """What there is to see, again and again until the job has ended."""
+    """Updates of summary, chart and previews until the job ends."""
     seen = -1
     while True:
         ended = job.ended.wait(REDRAW)
@@ -99,7 +99,7 @@ def follow(job: jobs.Job) -> Iterator[tuple[Any, ...]]:
 def follow_latest() -> Iterator[tuple[Any, ...]]:
     job = jobs.latest()
     if job is None:
-        yield chart.mistake("No training has been started since the WebUI was."), gr.update(), gr.update()
+        yield chart.error_note("No training has been started since the WebUI started."), gr.update(), gr.update()
         return
     yield from follow(job)
 

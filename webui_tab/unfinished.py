@@ -1,4 +1,4 @@
-"""What trainings were asked for, kept until they are complete: they can be resumed in another session too."""
+"""Requests of unfinished training runs, saved so that they can be resumed after a restart."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def forget(name: str) -> None:
     _file(name).unlink(missing_ok=True)
 
 
-def of_word(name: str) -> TrainRequest | None:
-    """Raises UserError for a name that no word can have."""
+def of_embedding(name: str) -> TrainRequest | None:
+    """Raises UserError for an invalid name."""
     check_name(name)
     return TrainRequest(**json.loads(_file(name).read_bytes())["request"]) if _file(name).is_file() else None
 

@@ -1,4 +1,4 @@
-"""Embedding Info: what a word is like."""
+"""Embedding Info: a report on an embedding."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ class EmbeddingInfo(io.ComfyNode):
             node_id="TITrain_EmbeddingInfo",
             display_name="Embedding Info",
             category=CATEGORY,
-            description="What a word is: the nearest words of the model, the lengths of its vectors, its origin.",
+            description="Shows what an embedding is: its nearest words in the model, the norms of its vectors, its "
+            "training settings.",
             is_output_node=True,
             inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder whose words the learnt one is compared with."),
+                io.Clip.Input("clip", tooltip="The text encoder whose words the embedding is compared with."),
                 io.Combo.Input(
                     "embedding_name",
                     options=[NONE, *embedding_files()],
                     default=NONE,
-                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
+                    tooltip="A file in the embeddings folder, in any tool's layout. Choose none if an embedding is "
+                    "connected.",
                 ),
                 EmbeddingSocket.Input(
-                    "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
+                    "embedding", optional=True, tooltip="An embedding from another node, used instead of the file."
                 ),
                 io.String.Input(
                     "word",
                     default="",
                     optional=True,
-                    tooltip="Which word, where the file holds several, as a LoRA may. Left empty there, the error "
-                    "lists them.",
+                    tooltip="Which embedding to use if the file holds several, as a LoRA may. If this is empty, the "
+                    "error message lists them.",
                 ),
             ],
             outputs=[
-                io.String.Output("text", display_name="text", tooltip="All of it, as text."),
-                io.Image.Output("image", display_name="image", tooltip="The same as a picture."),
+                io.String.Output("text", display_name="text", tooltip="The report, as text."),
+                io.Image.Output("image", display_name="image", tooltip="The report, as an image."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Load Embedding: a CLIP that knows an embedding of the embeddings folder."""
+"""Load Embedding: a CLIP in which a placeholder stands for an embedding."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ class LoadEmbedding(io.ComfyNode):
             node_id="TITrain_LoadEmbedding",
             display_name="Load Embedding",
             category=CATEGORY,
-            description="Gives a CLIP that reads a placeholder as a learnt word; the one that comes in is left alone.",
+            description="Outputs a CLIP in which a placeholder stands for an embedding. The input CLIP does not "
+            "change.",
             inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder to teach the word to; a copy of it learns it."),
+                io.Clip.Input("clip", tooltip="The text encoder to add the embedding to. The output is a copy."),
                 io.Combo.Input(
                     "embedding_name",
                     options=[NONE, *embedding_files()],
                     default=NONE,
-                    tooltip="A file of the embeddings folder, in any tool's layout; none where a word is connected.",
+                    tooltip="A file in the embeddings folder, in any tool's layout. Choose none if an embedding is "
+                    "connected.",
                 ),
                 io.String.Input(
                     "placeholder",
                     default="*",
-                    tooltip="What stands for the word in prompts: any text, such as * or <my-cat> or my-cat. It is "
-                    "found as a whole word only; (my-cat:1.2) weighs it.",
+                    tooltip="The text that stands for the embedding in prompts, such as * or <my-cat> or my-cat. "
+                    "Only whole words match. (my-cat:1.2) sets a weight.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -46,20 +48,22 @@ class LoadEmbedding(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Factor of the vectors, -10 to 10: 1 as learnt, 0 says nothing.",
+                    tooltip="Multiplies the vectors, -10 to 10. 1 = as trained, 0 = no effect.",
                 ),
                 EmbeddingSocket.Input(
-                    "embedding", optional=True, tooltip="A word from Train Embedding, in the place of the file."
+                    "embedding", optional=True, tooltip="An embedding from another node, used instead of the file."
                 ),
                 io.String.Input(
                     "word",
                     default="",
                     optional=True,
-                    tooltip="Which word, where the file holds several, as a LoRA may. Left empty there, the error "
-                    "lists them.",
+                    tooltip="Which embedding to use if the file holds several, as a LoRA may. If this is empty, the "
+                    "error message lists them.",
                 ),
             ],
-            outputs=[io.Clip.Output("CLIP", display_name="clip", tooltip="The CLIP that reads the placeholder.")],
+            outputs=[
+                io.Clip.Output("CLIP", display_name="clip", tooltip="A CLIP in which the placeholder is the embedding.")
+            ],
         )
 
     @classmethod
@@ -78,22 +82,26 @@ class LoadEmbedding(io.ComfyNode):
         word: str = "",
     ) -> io.NodeOutput:
         if not placeholder.strip():
-            raise UserError("The placeholder is empty. Give the text that stands for the word, such as * or <my-cat>.")
+            raise UserError(
+                "The placeholder is empty. Enter the text that stands for the embedding, such as * or <my-cat>."
+            )
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors = found.scaled(strength).fitted_to(widths(clip))
         return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
 
 
 def embedding_named(name: str) -> Embedding:
-    """A file of the embeddings folders. Raises UserError."""
+    """Reads a file in the embeddings folders. Raises UserError."""
     return load_embedding(embedding_path(name))
 
 
 def embedding_path(name: str) -> Path:
     """Raises UserError."""
     if name == NONE:
-        raise UserError("No embedding is chosen. Choose a file, or connect a learnt word.")
+        raise UserError("No embedding is chosen. Choose a file, or connect a trained embedding.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
-        raise UserError(f"There is no file '{name}' in ComfyUI's embeddings folders. Put it there, or name another.")
+        raise UserError(
+            f"There is no file '{name}' in ComfyUI's embeddings folders. Put it there, or choose another file."
+        )
     return Path(path)

@@ -1,4 +1,4 @@
-"""Merge Embeddings: one word made of two."""
+"""Merge Embeddings: one embedding from two."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ class MergeEmbeddings(io.ComfyNode):
             node_id="TITrain_MergeEmbeddings",
             display_name="Merge Embeddings",
             category=CATEGORY,
-            description="Makes one word of two of the same family of models. Nothing is written: see Save Embedding.",
+            description="Merges two embeddings of the same model family into one. It is not saved: use Save Embedding.",
             inputs=[
                 io.Combo.Input(
                     "embedding_name_1",
                     options=files,
                     default=NONE,
-                    tooltip="The first word: a file of the embeddings folder; none where a word is connected.",
+                    tooltip="The first embedding: a file in the embeddings folder. Choose none if an embedding is "
+                    "connected.",
                 ),
                 io.Combo.Input(
                     "embedding_name_2",
                     options=files,
                     default=NONE,
-                    tooltip="The second word: a file of the embeddings folder; none where a word is connected.",
+                    tooltip="The second embedding: a file in the embeddings folder. Choose none if an embedding is "
+                    "connected.",
                 ),
                 io.Combo.Input(
                     "how",
                     options=list(MERGES),
                     default=MERGES[0],
-                    tooltip="concatenate: all vectors, one word after the other. sum: added up vector by vector. "
-                    "interpolate: between the two, along the arc from one direction to the other.",
+                    tooltip="concatenate: the vectors of both, one embedding after the other. sum: weighted sum, "
+                    "vector by vector. interpolate: between the two, by spherical interpolation of the directions.",
                 ),
                 io.Float.Input(
                     "weight_1",
@@ -47,7 +49,8 @@ class MergeEmbeddings(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Factor of the first word, -10 to 10; of interpolate only the ratio of the two counts.",
+                    tooltip="Weight of the first embedding, -10 to 10. For interpolate only the ratio of the two "
+                    "weights matters.",
                 ),
                 io.Float.Input(
                     "weight_2",
@@ -55,18 +58,24 @@ class MergeEmbeddings(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Factor of the second word, -10 to 10; 0 in interpolate gives the first word.",
+                    tooltip="Weight of the second embedding, -10 to 10. 0 in interpolate gives the first embedding.",
                 ),
                 EmbeddingSocket.Input(
-                    "embedding_1", optional=True, tooltip="A word from another node, in the place of the first file."
+                    "embedding_1",
+                    optional=True,
+                    tooltip="An embedding from another node, used instead of the first file.",
                 ),
                 EmbeddingSocket.Input(
-                    "embedding_2", optional=True, tooltip="A word from another node, in the place of the second file."
+                    "embedding_2",
+                    optional=True,
+                    tooltip="An embedding from another node, used instead of the second file.",
                 ),
             ],
             outputs=[
                 EmbeddingSocket.Output(
-                    "embedding", display_name="embedding", tooltip="The merged word, for Load or Save Embedding."
+                    "embedding",
+                    display_name="embedding",
+                    tooltip="The merged embedding, for Load Embedding or Save Embedding.",
                 )
             ],
         )
@@ -86,5 +95,5 @@ class MergeEmbeddings(io.ComfyNode):
         embedding_1: Embedding | None = None,
         embedding_2: Embedding | None = None,
     ) -> io.NodeOutput:
-        words = [embedding_1 or embedding_named(embedding_name_1), embedding_2 or embedding_named(embedding_name_2)]
-        return io.NodeOutput(merge(words, how, [weight_1, weight_2], f"{words[0].name}-{words[1].name}"))
+        both = [embedding_1 or embedding_named(embedding_name_1), embedding_2 or embedding_named(embedding_name_2)]
+        return io.NodeOutput(merge(both, how, [weight_1, weight_2], f"{both[0].name}-{both[1].name}"))

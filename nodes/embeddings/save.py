@@ -1,4 +1,4 @@
-"""Save Embedding: a word becomes a file."""
+"""Save Embedding: writes an embedding to a file."""
 
 from __future__ import annotations
 
@@ -21,31 +21,35 @@ class SaveEmbedding(io.ComfyNode):
             node_id="TITrain_SaveEmbedding",
             display_name="Save Embedding",
             category=CATEGORY,
-            description="Writes a word into the embeddings folder, in the layout of the tool that is to read it.",
+            description="Saves an embedding in the embeddings folder, in the layout of the tool that will read it.",
             is_output_node=True,
             inputs=[
-                EmbeddingSocket.Input("embedding", tooltip="The word to write."),
-                io.String.Input("name", default="", tooltip="The file's name without ending. Empty: the word's own."),
+                EmbeddingSocket.Input("embedding", tooltip="The embedding to save."),
+                io.String.Input(
+                    "name", default="", tooltip="File name without extension. Empty = the embedding's own name."
+                ),
                 io.Combo.Input(
                     "if_exists",
                     options=[NEW_NUMBER, REPLACE],
                     default=NEW_NUMBER,
-                    tooltip="If the name exists. new number: name-2, name-3 ...; replace: overwrite it.",
+                    tooltip="What to do if the name exists. new number: save name-2, name-3 ...; replace: overwrite "
+                    "the file.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=list(ENDINGS),
                     default="safetensors",
                     optional=True,
-                    tooltip="safetensors: read by nearly all. a1111: its .pt. diffusers: its keys, two files for SDXL. "
-                    "onetrainer: its keys. png: a picture that A1111 and Forge read as a word.",
+                    tooltip="safetensors: read by nearly all tools. a1111: its .pt. diffusers: its keys, two files "
+                    "for SDXL. onetrainer: its keys. png: an image that A1111 and Forge load as an embedding.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISIONS),
                     default="fp32",
                     optional=True,
-                    tooltip="Of the values written. fp16 and bf16 halve a file of few kilobytes, and round.",
+                    tooltip="Precision of the saved values. fp16 and bf16 halve the file of a few kilobytes, but "
+                    "round the values.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -54,7 +58,7 @@ class SaveEmbedding(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Factor of the vectors in the file, -10 to 10: 1 as learnt.",
+                    tooltip="Multiplies the vectors in the file, -10 to 10. 1 = as trained.",
                 ),
                 io.Float.Input(
                     "norm",
@@ -63,13 +67,13 @@ class SaveEmbedding(io.ComfyNode):
                     max=100.0,
                     step=0.01,
                     optional=True,
-                    tooltip="Length that every vector is brought to, before strength; 0: as learnt. Embedding Info "
-                    "tells the lengths of the model's own words.",
+                    tooltip="Norm that every vector is scaled to, before strength; 0 = as trained. Embedding Info "
+                    "shows the norms of the model's own tokens.",
                 ),
             ],
             outputs=[
                 io.String.Output(
-                    "embedding_name", display_name="embedding name", tooltip="As embedding:name writes it in prompts."
+                    "embedding_name", display_name="embedding name", tooltip="The name for prompts: embedding:name."
                 )
             ],
         )
@@ -88,12 +92,12 @@ class SaveEmbedding(io.ComfyNode):
         name = name.strip() or embedding.name
         check_name(name)
         folder, ending = embeddings_folder(), ENDINGS[format]
-        word = embedding.scaled(strength, norm)
+        scaled = embedding.scaled(strength, norm)
         if if_exists == NEW_NUMBER:
-            parts = [path.stem.removeprefix(name) for path in files_of(word, folder / f"{name}{ending}", format)]
+            parts = [path.stem.removeprefix(name) for path in files_of(scaled, folder / f"{name}{ending}", format)]
             name = free_name(folder, name, parts)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = write_embedding(replace(word, name=name), folder / f"{name}{ending}", format, PRECISIONS[precision])
+        paths = write_embedding(replace(scaled, name=name), folder / f"{name}{ending}", format, PRECISIONS[precision])
         lines = [f"embedding:{name}"] if format == "safetensors" else [path.name for path in paths]
-        lines += [rounding(word, precision)] if precision != "fp32" else []
+        lines += [rounding(scaled, precision)] if precision != "fp32" else []
         return io.NodeOutput(name, ui=ui.PreviewText("\n".join(lines)))

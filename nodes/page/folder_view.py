@@ -1,4 +1,4 @@
-"""The pictures of a folder of ComfyUI's input directory: as training will see them, and put aside."""
+"""Images of a folder in ComfyUI's input directory: described as training uses them, and moved to `removed/`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
 
 
 def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool) -> dict[str, Any]:
-    """The pictures, the side in pixels that they are trained at, and what is wrong with each, for the page to word.
+    """The images, the resolution that they are trained at, and the problems of each (kinds that the page translates).
 
-    Raises UserError where the folder has no pictures, or is outside of the input directory.
+    Raises UserError if the folder has no images, or is outside of the input directory.
     """
     base = Path(folder_paths.get_input_directory()).resolve()
     paths = pictures_of(folder, subfolders)
@@ -55,17 +55,17 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Width and height, upright; None where the file cannot be read."""
+    """Width and height after EXIF rotation; None if the file cannot be read."""
     try:
         with Image.open(path) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF's orientations 5 to 8 lie on their side
+            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 are rotated by 90 degrees
             return (picture.height, picture.width) if turned else picture.size
     except UNREADABLE:
         return None
 
 
 def part_kept(size: tuple[int, int], shape: tuple[int, int]) -> list[float]:
-    """Left, top, width and height of what training sees, as parts of the picture's (width, height).
+    """Left, top, width and height of the trained area, as fractions of the image's (width, height).
 
     shape: (height, width) of the bucket.
     """
@@ -75,7 +75,7 @@ def part_kept(size: tuple[int, int], shape: tuple[int, int]) -> list[float]:
 
 
 def identical(paths: list[Path]) -> dict[Path, Path]:
-    """Later copy -> the first file with the same bytes. Only files of one length are read."""
+    """Duplicate -> the first file with the same bytes. Only files of equal size are read."""
     lengths = {path: path.stat().st_size for path in paths}
     shared = Counter(lengths.values())
     first: dict[bytes, Path] = {}
@@ -88,17 +88,17 @@ def identical(paths: list[Path]) -> dict[Path, Path]:
 
 
 def scaled_down(path: Path) -> bytes:
-    """A JPEG file. Raises what is in UNREADABLE."""
+    """The thumbnail as a JPEG file. Raises the errors in UNREADABLE."""
     small, _ = read_thumbnail(path, THUMBNAIL)
     data = io.BytesIO()
     small.save(data, "JPEG", quality=85)
     return data.getvalue()
 
 
-def put_aside(picture: Path) -> Path:
-    """Moves a picture into the folder `removed` beside it, its caption and mask with it; nothing there is replaced.
+def move_to_removed(picture: Path) -> Path:
+    """Moves an image with its caption and mask to the subfolder `removed/`, without overwriting; returns its new path.
 
-    Caption and mask are copied where another picture of the folder shares them. Raises OSError.
+    If another image shares the caption or mask, they are copied. Raises OSError.
     """
     folder, stem = picture.parent, picture.stem
     files = [file for file in (caption_file(picture), mask_file(picture), picture) if file and file.is_file()]

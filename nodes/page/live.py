@@ -1,7 +1,7 @@
-"""A training as ComfyUI's page sees it: told to every open page as it happens, and kept for pages that come later.
+"""Live training runs for ComfyUI's page: events for open pages, and snapshots for pages that open later.
 
-Nothing here changes what is learnt, and nothing waits for a page: an event that nobody hears is dropped by the server.
-What is kept of a run stays small however long it is: curves and previews are thinned, and only the last runs are kept.
+Nothing here affects training, and nothing waits for a page: the server drops events that no client receives.
+Memory stays bounded however long a run is: curves and previews are thinned, and only the last runs are kept.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from ...ti_train.prompts import PLACEHOLDER
 from ...ti_train.training.config import TrainConfig
 from ...ti_train.training.session import Session
 
-PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: of each prompt, of a run, altogether
-PAUSE, LOOK_UP = 0.25, 5.0  # seconds between two messages, and between two searches for the nearest words at least
-SHARE = 0.01  # of a run's time may go into those searches: on a CPU the whole table is converted for each
+PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: per prompt, per run, in total
+PAUSE, LOOK_UP = 0.25, 5.0  # least seconds between two messages, and between two searches for the nearest words
+SHARE = 0.01  # of a run's time that those searches may take: on a CPU each one converts the whole token table
 log = logging.getLogger("ti_train")
 
 
 class LiveRun:
-    """One training. `stop` is set when a page asks to stop and keep.
+    """One training run. `stop` is set when a page requests Stop and keep.
 
-    It outlives the training and holds no model: the host frees that when it wants to.
+    It outlives the run and holds no reference to the model, so that ComfyUI can free it.
     """
 
     def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
@@ -62,18 +62,18 @@ class LiveRun:
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self.numbers: dict[str, Any] = {"step": 0}
-        self.began = self.told = monotonic()
+        self.began = self.sent = monotonic()
         self.look_up_at = 0.0
 
     def snapshot(self) -> dict[str, Any]:
-        """All there is to see, as JSON."""
+        """The whole state of the run, as JSON."""
         seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in self._pictures()]
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
         state |= {"previews": seen, "warnings": list(self.warnings)}
         curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.validation_losses)}
         return self.facts | self.numbers | state | curves
 
-    def tell(self, event: str, data: dict[str, Any]) -> None:
+    def send(self, event: str, data: dict[str, Any]) -> None:
         server: Any = getattr(PromptServer, "instance", None)
         if server is not None:
             server.send_sync(f"ti_train.{event}", {"run": self.id} | data)
@@ -91,14 +91,14 @@ class LiveRun:
                 log.warning(event.message)
                 self.warn(event.message)
             case Done():
-                log.info("Learnt '%s' in %.0f s: %s", self.facts["name"], event.seconds, event.path)
+                log.info("Trained '%s' in %.0f s: %s", self.facts["name"], event.seconds, event.path)
 
     def step(self, step: Step, session: Session, host: Host) -> None:
         now, best = monotonic(), session.best
         self.curves.add(step)
         last = step.step == self.facts["steps"]
         if step.embedding and (now > self.look_up_at or last):
-            self.numbers |= surroundings(host, step.embedding)
+            self.numbers |= nearest_words(host, step.embedding)
             self.look_up_at = now + max(LOOK_UP, (monotonic() - now) / SHARE)
         self.numbers |= {
             "step": step.step,
@@ -108,14 +108,14 @@ class LiveRun:
             "left": session.pace.seconds_left,
         }
         self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
-        if last or now - self.told > PAUSE:
-            self.told = now
+        if last or now - self.sent > PAUSE:
+            self.sent = now
             curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
-            self.tell("progress", self.numbers | curves)
-            self.say(step)
+            self.send("progress", self.numbers | curves)
+            self.progress_text(step)
 
-    def say(self, step: Step) -> None:
-        """The node's progress text, for the client that runs the graph and knows nothing of these events."""
+    def progress_text(self, step: Step) -> None:
+        """Sends the node's progress text, for clients that do not handle this pack's events."""
         rate, left = self.numbers["rate"], self.numbers["left"]
         parts = [f"step {step.step} of {self.facts['steps']}"]
         parts += [f"loss {step.loss:.4f}"] if step.loss is not None else []
@@ -136,24 +136,24 @@ class LiveRun:
             "height": preview.image.height,
         }
         self.previews.setdefault(preview.prompt, Thinned(PREVIEWS)).add(picture | {"jpeg": data.getvalue()})
-        self.tell("preview", picture | {"kept": [p["number"] for p in self._pictures()]})
+        self.send("preview", picture | {"kept": [p["number"] for p in self._pictures()]})
 
     def picture(self, number: int) -> bytes | None:
-        """A preview as a JPEG file; None where it is not kept."""
+        """A preview as a JPEG file; None if it is no longer kept."""
         return next((p["jpeg"] for p in self._pictures() if p["number"] == number), None)
 
     def _pictures(self) -> list[dict[str, Any]]:
-        """The previews that are kept, the oldest first."""
+        """The kept previews, oldest first."""
         kept = (picture for of_prompt in self.previews.values() for picture in of_prompt)
         return sorted(kept, key=lambda picture: int(picture["number"]))
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
-        self.tell("warning", {"message": message})
+        self.send("warning", {"message": message})
 
     def end(self, status: str, message: str = "") -> None:
         self.status, self.message = status, message
-        self.tell("run", self.snapshot())
+        self.send("run", self.snapshot())
 
 
 runs: deque[LiveRun] = deque(maxlen=RUNS)
@@ -161,9 +161,9 @@ runs: deque[LiveRun] = deque(maxlen=RUNS)
 
 @contextmanager
 def followed(run: LiveRun) -> Iterator[LiveRun]:
-    """Shows a run to the pages from its beginning to whatever end it takes."""
+    """Lists a run for the pages, and sends how it starts and ends."""
     runs.append(run)
-    run.tell("run", run.snapshot())
+    run.send("run", run.snapshot())
     try:
         yield run
     except management.InterruptProcessingException:
@@ -175,8 +175,8 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
 
 
-def surroundings(host: Host, embedding: Embedding) -> dict[str, Any]:
-    """Where the word is among the model's own: their usual length, and those that are nearest to each vector."""
+def nearest_words(host: Host, embedding: Embedding) -> dict[str, Any]:
+    """Median norm of the model's own tokens, and the three nearest words of each of the first three vectors."""
     encoder, vectors = next(iter(embedding.vectors.items()))
     vocabulary = host.vocabulary(encoder)
     near = [vocabulary.nearest(row.to(vocabulary.table.device), 3) for row in vectors[:3]]

@@ -1,4 +1,4 @@
-"""What ComfyUI's page asks the pack: the trainings of now, and the pictures of a folder of the input directory."""
+"""HTTP routes for ComfyUI's page: training runs, and the images of a folder in the input directory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
 from ...ti_train.errors import UserError
 from ..training_images import inside_input
-from .folder_view import UNREADABLE, describe_folder, put_aside, scaled_down
+from .folder_view import UNREADABLE, describe_folder, move_to_removed, scaled_down
 from .live import LiveRun, runs
 
-USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, where no Training Options say otherwise
+USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, if Training Options give none
 LONGEST_CAPTION = 10_000  # characters
 
 
 def register() -> None:
-    """Adds the routes to ComfyUI's server, where there is one."""
+    """Adds the routes to ComfyUI's server, if it runs."""
     server: Any = getattr(PromptServer, "instance", None)
     if server is None:
         return
@@ -43,7 +43,7 @@ async def list_runs(_: web.Request) -> web.Response:
 def asked_for(request: web.Request) -> LiveRun:
     run = next((run for run in runs if run.id == request.match_info["run"]), None)
     if run is None:
-        raise web.HTTPNotFound(text="This training is not known any more.")
+        raise web.HTTPNotFound(text="This training run is no longer listed.")
     return run
 
 
@@ -51,19 +51,19 @@ async def preview(request: web.Request) -> web.Response:
     number = request.match_info["number"]
     picture = asked_for(request).picture(int(number)) if number.isdecimal() else None
     if picture is None:
-        raise web.HTTPNotFound(text="This preview is not kept.")
+        raise web.HTTPNotFound(text="This preview is no longer kept.")
     return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
 
 async def stop_and_keep(request: web.Request) -> web.Response:
     run = asked_for(request)
     run.stop.set()
-    run.tell("stopping", {})
+    run.send("stopping", {})
     return web.json_response({})
 
 
 async def list_pictures(request: web.Request) -> web.Response:
-    """The pictures of a folder as training will see them; `error` says why there are none."""
+    """The images of a folder as training uses them; `error` explains why there are none."""
     query = request.query
     resolution = int(query.get("resolution") or 0) or USUAL_SIDE
     subfolders, square = query.get("subfolders") == "1", query.get("square") == "1"
@@ -75,13 +75,13 @@ async def list_pictures(request: web.Request) -> web.Response:
 
 
 def picture_file(name: str) -> Path:
-    """A picture of the input directory that the page names. Raises HTTPNotFound."""
+    """An image in the input directory, by the name that the page sent. Raises HTTPNotFound."""
     try:
         path = inside_input(name)
     except UserError as error:
         raise web.HTTPNotFound(text=str(error)) from None
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        raise web.HTTPNotFound(text=f"There is no picture '{name}' in ComfyUI's input directory.")
+        raise web.HTTPNotFound(text=f"There is no image '{name}' in ComfyUI's input directory.")
     return path
 
 
@@ -95,7 +95,7 @@ async def thumbnail(request: web.Request) -> web.Response:
 
 
 async def write_caption(request: web.Request) -> web.Response:
-    """Writes the text file beside a picture; an empty caption removes it."""
+    """Writes the caption file of an image; an empty caption removes it."""
     asked = await request.json()
     text = asked["text"].strip()[:LONGEST_CAPTION]
     caption = await asyncio.to_thread(captions.write_caption, picture_file(asked["file"]), text)
@@ -103,10 +103,10 @@ async def write_caption(request: web.Request) -> web.Response:
 
 
 async def remove_picture(request: web.Request) -> web.Response:
-    """Puts a picture aside, into a folder that training does not read; answers its new path in the input directory."""
+    """Moves an image to `removed/`, which is not trained on; returns its new path in the input directory."""
     path = picture_file((await request.json())["file"])
     try:
-        moved = await asyncio.to_thread(put_aside, path)
+        moved = await asyncio.to_thread(move_to_removed, path)
     except OSError as error:
         raise web.HTTPConflict(text=f"'{path.name}' cannot be moved: {error}") from None
     return web.json_response({"to": moved.relative_to(Path(folder_paths.get_input_directory()).resolve()).as_posix()})

@@ -209,7 +209,7 @@ def values_equal(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
 
 def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """A card that is full in step 2, and one that stays so."""
-    from pack.nodes.run import learn
+    from pack.nodes.run import run_training
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
     from pack.ti_train.errors import UserError
@@ -226,11 +226,11 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
     network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
     with at_forward(network, 2, full):
-        embedding, session, _ = learn(host, dataset, config, folder / "once", False, node)
-    calm, _, _ = learn(host, dataset, config, folder / "calm", False, node)
+        embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node)
+    calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node)
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
-        learn(host, dataset, config, folder / "always", False, node)
+        run_training(host, dataset, config, folder / "always", False, node)
         message = ""
     except UserError as error:
         message = str(error)
@@ -251,7 +251,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     from pack.ti_train.training.config import TrainConfig
     from pack.ti_train.training.session import Best, Session
 
-    live.PAUSE = 0  # a step that learns takes longer than this loop; what is not told yet is kept
+    live.PAUSE = 0  # else events would wait: real steps are slower than this loop
     run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))

@@ -51,7 +51,7 @@ def fill_in(page: Page, **settings: Any) -> None:
     page.set("KSampler", steps=2)
 
 
-EXAMPLES = {"Quick start": 1, "Compare with and without the word": 2, "Two words in one picture": 1, "Style": 1}
+EXAMPLES = {"Quick start": 1, "Compare with and without the embedding": 2, "Two embeddings in one image": 1, "Style": 1}
 
 
 @pytest.mark.parametrize(("example", "saved"), EXAMPLES.items())
@@ -94,7 +94,7 @@ def test_pictures_are_picked_a_run_is_watched_and_the_word_used(page, server, ph
     cards = first.tab.locator(CARDS)
     cards.nth(2).wait_for()
     assert [field.input_value() for field in cards.locator("textarea").all()] == ["", "", "a teal toy"]
-    assert "The same as copy.png" in cards.nth(1).inner_text()
+    assert "Identical to copy.png" in cards.nth(1).inner_text()
     cards.nth(0).locator("textarea").fill("a navy toy")
     cards.nth(0).locator("textarea").blur()
     folder = first.tab.evaluate("window.app.graph.findNodesByType('TITrain_LoadTrainingImages')[0].widgets[0].value")
@@ -209,7 +209,7 @@ def test_the_keyboard_alone_reaches_everything(page):
     panel.locator("svg").focus()
     tab.keyboard.press("ArrowLeft")
     lines = panel.locator(".reading tspan").all_text_contents()
-    assert lines == ["noise-free, step 4500: 0.0002", "smoothed, step 4500: 0.0002"]
+    assert lines == ["validation, step 4500: 0.0002", "training, step 4500: 0.0002"]
     tab.keyboard.press("Tab")
     assert "solid" in tab.evaluate("getComputedStyle(document.activeElement).outline")
     tab.keyboard.press("Enter")
@@ -231,7 +231,7 @@ def test_a_server_that_restarts_in_mid_run_is_told_and_found_again(page, server)
     wait_for(opened, lambda: re.search("torn: step [1-9]", status.inner_text()), 300)
     server.stop()
     try:
-        wait_for(opened, lambda: "no connection to the server; trying again" in status.inner_text(), 180)
+        wait_for(opened, lambda: "no connection to the server; reconnecting" in status.inner_text(), 180)
         assert opened.tab.get_by_role("button", name="Stop and keep").is_disabled()
     finally:
         server.start()  # for the tests that follow, too
@@ -239,7 +239,7 @@ def test_a_server_that_restarts_in_mid_run_is_told_and_found_again(page, server)
     fill_in(opened, name="torn", preset="Paper", steps=3, preview_every=0, if_exists="replace")
     opened.run()
     opened.wait_until_idle()
-    wait_for(opened, lambda: "torn: Learnt (step 3 of 3)" in status.inner_text())
+    wait_for(opened, lambda: "torn: Trained (step 3 of 3)" in status.inner_text())
 
 
 def drop(page: Page, path: Path, onto: str) -> None:
@@ -253,7 +253,7 @@ def drop(page: Page, path: Path, onto: str) -> None:
 
 
 def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page, server, tmp_path):
-    """Captions and masks follow their picture: when its name was taken, and when it is put aside."""
+    """Captions and masks follow their picture: when its name was taken, and when it is removed."""
     dropped = tmp_path / "my-pictures"
     pictures = {
         "one.png": "navy",
@@ -299,7 +299,7 @@ def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page
     )
     opened.set("TITrain_TrainingOptions", crop="keep proportions", resolution=96)
     head = opened.tab.locator(".ti-train-picker .ti-train-status")
-    wait_for(opened, lambda: head.inner_text() == "3 pictures, learnt at 96 x 96")
+    wait_for(opened, lambda: head.inner_text() == "3 images, trained at 96 x 96")
     assert "width: 75%" not in frame.get_attribute("style")
 
     remove = opened.tab.get_by_role("button", name="Remove one.png", exact=True)

@@ -129,7 +129,7 @@ def test_a_taken_name_gets_a_number_unless_told_otherwise(server):
 
 def trained(server: Server) -> list[str]:
     """The words whose training has run to its end, by what the log says."""
-    return re.findall(r"Learnt '(.+?)' in", server.said())
+    return re.findall(r"Trained '(.+?)' in", server.said())
 
 
 def test_what_is_queued_behind_a_training_waits_and_what_has_not_changed_is_not_learnt_again(server):
@@ -213,7 +213,7 @@ def test_captions_and_their_number(server):
     }
     one = {"one": w.node("EmptyImage", width=64, height=64, batch_size=1, color=255)}
     workflow = w.training(name="x", steps=1, images=["batch1", 0], captions=["pictures", 1]) | one | three
-    with pytest.raises(AssertionError, match="3 pictures and 2 captions"):
+    with pytest.raises(AssertionError, match="3 images and 2 captions"):
         server.run(workflow)
 
 
@@ -237,7 +237,7 @@ def test_masks(server):
         "mask": w.node("MaskComposite", destination=["black", 0], source=["white", 0], x=0, y=0, operation="add"),
     }
     assert not vectors("half", **half).equal(unmasked)
-    with pytest.raises(AssertionError, match="Picture 1: the mask has 64 x 16 pixels and the picture 64 x 64"):
+    with pytest.raises(AssertionError, match="Image 1: the mask has 64 x 16 pixels and the picture 64 x 64"):
         vectors("askew", mask=w.node("SolidMask", value=1.0, width=64, height=16))
 
 

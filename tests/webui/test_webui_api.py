@@ -112,7 +112,7 @@ def test_an_interrupted_run_keeps_its_best_step(server):
     assert best % 12 == 0, "a step is measured every 12"
     word = load_embedding(server.base / "embeddings" / "besttoy.safetensors")
     assert word.provenance["step"] == str(best)
-    kept = f"Step {best} of {last} is kept, the one with the lowest noise-free loss; Resume goes on from step {last}."
+    kept = f"Saved step {best} of {last}, which has the lowest validation loss. Resume continues from step {last}."
     assert told["messages"] == ([kept] if best < last else [])
 
 
@@ -206,7 +206,7 @@ def test_progress_is_the_hosts_own(server):
     told = server.post("/internal/progress", {"id_task": job, "live_preview": False})
     assert told["active"]
     assert told["progress"] >= 2 / 8
-    assert "Learning 'seen': step" in told["textinfo"]
+    assert "Training 'seen': step" in told["textinfo"]
     until(server, job, "done")
     assert server.post("/internal/progress", {"id_task": job, "live_preview": False})["completed"]
 
@@ -265,10 +265,10 @@ def cat(server) -> Embedding:
 
 
 def known(server: Server, name: str) -> None:
-    """Waits until prompts know a word."""
+    """Waits until prompts can use an embedding."""
     deadline = time.monotonic() + 60
     while name not in server.get("/ti-train-test/state")["words"]:
-        assert time.monotonic() < deadline, f"prompts do not know '{name}'"
+        assert time.monotonic() < deadline, f"prompts cannot use '{name}'"
         time.sleep(0.5)
 
 
@@ -313,7 +313,7 @@ def test_two_files_of_one_name_are_told_apart(server, cat):
     server.post(f"{API}/convert", body)
     told = server.post(f"{API}/convert", body | {"format": "a1111"})["text"]
     assert "There is double.safetensors too" in told
-    with pytest.raises(RefusedError, match=r"several words 'double': double\.pt, double\.safetensors"):
+    with pytest.raises(RefusedError, match=r"several embeddings 'double': double\.pt, double\.safetensors"):
         server.get(f"{API}/info?name=double")
     assert "double: 2 vector(s)" in server.get(f"{API}/info?name=double.pt")["text"]
 
@@ -321,14 +321,14 @@ def test_two_files_of_one_name_are_told_apart(server, cat):
 @pytest.mark.parametrize(
     ("route", "body", "message"),
     [
-        ("convert", {"word": "../config"}, "There is no word '../config'"),
-        ("convert", {"word": "/etc/passwd"}, "There is no word"),
+        ("convert", {"word": "../config"}, "There is no embedding '../config'"),
+        ("convert", {"word": "/etc/passwd"}, "There is no embedding '/etc/passwd'"),
         ("convert", {"word": "cat-word", "name": "../up"}, "begins or ends with a dot|has a character"),
         ("convert", {"word": "cat-word", "name": "a/b"}, "has a character"),
         ("convert", {"word": "cat-word", "name": "cat-word"}, "The file 'cat-word.safetensors' exists"),
         ("convert", {"word": "cat-word", "format": "ckpt"}, "safetensors.*a1111"),
         ("merge", {"words": ["cat-word"]}, "Give two or more embeddings"),
-        ("merge", {"words": ["cat-word", "absent"]}, "There is no word 'absent'"),
+        ("merge", {"words": ["cat-word", "absent"]}, "There is no embedding 'absent'"),
     ],
 )
 def test_mistakes_with_files_are_told(server, cat, route, body, message):

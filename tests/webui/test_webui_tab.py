@@ -99,7 +99,7 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     fill(page, "init", "toy")
     upload(page, drawings)
     page.locator("#ti_train_thumbnails img").nth(1).wait_for()
-    beside(page, "2 picture(s).")
+    beside(page, "2 image(s).")
     folder = server.base / "ti-train" / "pictures" / "tabtoy"
     assert {path.name for path in folder.iterdir()} == {"blue.png", "red.png"}
 
@@ -107,11 +107,11 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     for field, value in {"steps": "6", "batch_size": "1", "resolution": "64", "preview_every": "3"}.items():
         fill(page, field, value)
     page.locator("#ti_train_start").click()
-    says(page, "is being learnt")
+    says(page, "is training")
     bar = page.locator("#ti_train_bar .progressDiv")
-    sync_api.expect(bar).to_contain_text("Learning 'tabtoy'", timeout=RUNS_WITHIN)
+    sync_api.expect(bar).to_contain_text("Training 'tabtoy'", timeout=RUNS_WITHIN)
     shot(page, server, "running")
-    says(page, r"is learnt.*Step 6 of 6")
+    says(page, r"is trained.*Step 6 of 6")
     sync_api.expect(page.locator("#ti_train_previews img")).to_have_count(3)
     sync_api.expect(page.locator("#ti_train_chart svg .measured").first).to_be_visible()
     sync_api.expect(bar).to_have_count(0, timeout=30_000)
@@ -128,12 +128,12 @@ def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
     if not page.locator("#ti_train_upload input[type=file]").count():
         page.locator("#ti_train_upload button[aria-label=Clear]").click()
     upload(page, [str(mask)])
-    beside(page, "2 picture(s), 1 with a mask")
+    beside(page, "2 image(s), 1 with a mask")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue-mask.png").is_file()
     assert page.locator("#ti_train_thumbnails img").first.get_attribute("src") != before
     shot(page, server, "masked")
     chosen(page, "mask", "none")
-    beside(page, "2 picture(s).")
+    beside(page, "2 image(s).")
     chosen(page, "mask", "files")
     beside(page, "1 with a mask")
 
@@ -145,7 +145,7 @@ def test_captions_are_edited_and_written(page, server):
     page.keyboard.type("on a table, blue")
     page.keyboard.press("Enter")
     page.locator("#ti_train_write_captions").click()
-    sync_api.expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) written")
+    sync_api.expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
     beside(page, "1 with a caption")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
 
@@ -168,17 +168,17 @@ def test_interrupt_and_resume_in_another_session(page, server):
     page.locator("#ti_train_start").click()
     says(page, "stopped.*Step [1-9]")
     page.locator("#ti_train_interrupt").click()
-    says(page, "stopped was interrupted.*Resume goes on")
+    says(page, "stopped was interrupted.*Click Resume to continue")
     server.restart()
     entered(page, server)
     fill(page, "name", "stopped")
     page.locator("#ti_train_resume").click()
-    says(page, "stopped is learnt.*Step 120 of 120.*settings that this training was begun with")
+    says(page, "stopped is trained.*Step 120 of 120.*settings that this training was started with")
 
 
 def test_mistakes_are_told(page):
     chosen(page, "folder", "tabtoy")
-    beside(page, "2 picture(s)")
+    beside(page, "2 image(s)")
     fill(page, "name", "a/b")
     page.locator("#ti_train_start").click()
     says(page, "contains a character that file names must not have")
@@ -186,16 +186,16 @@ def test_mistakes_are_told(page):
 
 def test_embeddings(page, server):
     page.locator("#ti_train_tabs > .tab-nav > button", has_text="Embeddings").click()
-    sync_api.expect(page.locator("#ti_train_word_table").first).to_contain_text("tabtoy")
-    chosen(page, "word", "tabtoy.safetensors")
-    page.locator("#ti_train_tell").click()
-    text = page.locator("#ti_train_word_text textarea")
+    sync_api.expect(page.locator("#ti_train_embedding_table").first).to_contain_text("tabtoy")
+    chosen(page, "embedding", "tabtoy.safetensors")
+    page.locator("#ti_train_show_details").click()
+    text = page.locator("#ti_train_details textarea")
     sync_api.expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
     shot(page, server, "words")
 
 
 def test_convert_and_merge(page, server):
-    outcome, table = page.locator("#ti_train_outcome").first, page.locator("#ti_train_word_table").first
+    outcome, table = page.locator("#ti_train_outcome").first, page.locator("#ti_train_embedding_table").first
     chosen(page, "convert_word", "tabtoy.safetensors")
     fill(page, "convert_name", "tabtoy-pt")
     chosen(page, "convert_format", "a1111")

@@ -70,17 +70,17 @@ class TrainConfig:
     )
     learning_rate: float | str = option(  # 1e-2 is most of a coordinate's spread in CLIP's table
         1e-2, TRAINING, "Learning rate",
-        "Learning rate, or rates with their last steps as a text: '5e-3:100, 1e-3'. These replace the schedule.",
+        "Learning rate. A text such as '5e-3:100, 1e-3' gives rates with their last steps and replaces the schedule.",
         least=0, step=0.0001, aliases=("lr",),
     )
     schedule: Literal["linear", "constant"] = option(
         "linear", TRAINING, "Schedule",
-        "Learning rate schedule. linear: decays to 0, so that the last steps average the noise away.",
+        "Learning rate schedule. linear: decays to 0, which averages out the noise of the last steps.",
         aliases=("lr_scheduler",),
     )
     warmup: int = option(
         0, TRAINING, "Warmup",
-        "Steps in which the learning rate rises; 0 = none, which suits an embedding.",
+        "Steps over which the learning rate rises to its value; 0 = none, which is fine for an embedding.",
         least=0, most=MANY, aliases=("lr_warmup_steps",),
     )
     gradient_clip: float = option(
@@ -89,66 +89,67 @@ class TrainConfig:
     )
     progressive_every: int = option(
         0, ABLATIONS, "Progressive vectors",
-        "Steps after which one more of the vectors is trained; 0 = all from the start (paper: 2000).",
+        "Add one more vector to the training every this many steps; 0 = train all from the start (paper: 2000).",
         least=0, most=MANY,
     )
     per_image_words: float = option(
         0.0, ABLATIONS, "Per-image tokens",
-        "Probability that a prompt also has a token of its image, discarded after training; 0 = none (paper: 0.25).",
+        "Probability that a prompt also contains a per-image token, which is discarded at the end; 0 = off (paper: "
+        "0.25).",
         least=0, most=0.99, step=0.05, aliases=("per_image_tokens",),
     )
     coarse_weight: float = option(
         0.0, ABLATIONS, "Regularization",
-        "Weight of the squared distance to the initial vectors in the loss; 0 = off. Closer is easier to edit.",
+        "Weight of the squared distance to the initial vectors in the loss; 0 = off. Closer ones are easier to edit.",
         least=0, most=MANY, step=0.01,
     )
     templates: str = option(
         "object", PROMPTS, "Templates",
         "Prompts to train with: object ('a photo of a ...'), style, captions and style-captions (with the caption of "
-        "each image), or a text file with a template per line ([name], and [filewords] for the caption).",
+        "each image), or a text file with one template per line ([name], and [filewords] for the caption).",
         choices=tuple(BUILT_IN), aliases=("learnable_property",),
     )
     shuffle_tags: bool = option(
-        False, PROMPTS, "Shuffle tags", "Put the comma-separated tags of a caption in a new order each time.",
+        False, PROMPTS, "Shuffle tags", "Shuffle the comma-separated tags of a caption each time.",
         aliases=("shuffle_caption",),
     )
     drop_tags: float = option(
-        0.0, PROMPTS, "Drop tags", "Probability with which each tag of a caption is left out; 0 = none.",
+        0.0, PROMPTS, "Drop tags", "Probability of dropping each tag of a caption; 0 = off.",
         least=0, most=0.99, step=0.05, aliases=("caption_tag_dropout_rate",),
     )
     keep_tags: int = option(
-        0, PROMPTS, "Keep tags", "Tags at the beginning of a caption that are neither shuffled nor dropped.",
+        0, PROMPTS, "Keep tags", "Number of tags at the beginning of a caption that are neither shuffled nor dropped.",
         least=0, most=100, aliases=("keep_tokens",),
     )
     flip: bool = option(
-        False, IMAGES, "Mirror", "Train on mirrored copies too. Not for text or subjects with a left and a right side.",
+        False, IMAGES, "Mirror", "Also train on mirrored copies. Not for text, or where left and right differ.",
         aliases=("flip_aug",),
     )
     square: bool = option(
         False, IMAGES, "Crop",
-        "Train the central square of each image instead of nearly all of it in its own proportions.",
+        "Train the center square of an image instead of nearly all of it at its own proportions.",
         choices=("keep proportions", "square"), aliases=("center_crop",),
     )
     mask: Source = option(  # noqa: RUF009 - a field, as the others are
         "files", IMAGES, "Masks",
-        "Which part of an image is trained. files: the white area of NAME-mask.png beside it, or of masks/NAME.png; "
-        "alpha: without such a file, the opaque area; none: the whole image.",
+        "Which part of an image to train. files: the white part of NAME-mask.png beside it, or of masks/NAME.png; "
+        "alpha: if there is no such file, the opaque part; none: the whole image.",
     )
     resolution: int = option(
         0, IMAGES, "Resolution",
-        "Side of a square image in pixels; others have as many pixels. 0 = the model's own (Stable Diffusion 1: "
-        "512).",
+        "Side of a square image in pixels; other proportions get as many pixels. 0 = the model's own (Stable "
+        "Diffusion 1: 512).",
         least=0, most=2048, step=8,
     )
     seed: int = option(
         0, TRAINING, "Seed",
-        "Seed of all random numbers. The same seed trains the same embedding again; on a GPU up to rounding (see "
+        "Random seed. The same seed trains the same embedding again; on a GPU there may be rounding differences (see "
         "deterministic).",
         least=0, most=SEEDS,
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", MEMORY, "Precision",
-        "Precision of the model; the vectors are float32. auto: the fastest on this device.",
+        "Precision of the model; the embedding is always float32. auto: the fastest on this device.",
     )
     device: str = option(
         "auto", MEMORY, "Device", "auto, cuda, mps, xpu or cpu.",
@@ -156,7 +157,8 @@ class TrainConfig:
     )
     deterministic: bool = option(
         False, MEMORY, "Deterministic",
-        "Bit-for-bit reproducible training on a GPU too, if PyTorch has the kernels; slower. Not needed on a CPU.",
+        "Use PyTorch's deterministic GPU kernels: the same seed gives the same bits, but steps are slower. Not needed "
+        "on a CPU.",
         may_change=True,
     )
     gradient_checkpointing: bool = option(
@@ -166,7 +168,7 @@ class TrainConfig:
         may_change=True,
     )
     evaluate_every: int = option(  # benchmarks/README.md has the cost
-        12, TRAINING, "Validate every", "Steps between two measurements of the validation loss.",
+        12, TRAINING, "Validate every", "Steps between two computations of the validation loss.",
         least=1, most=MANY, may_change=True,
     )
     checkpoint_every: int = option(
@@ -176,12 +178,12 @@ class TrainConfig:
     )
     preview_every: int = option(
         0, PREVIEWS, "Preview every",
-        "Steps between two previews; 0 = none. A preview takes as long as generating an image.",
+        "Steps between two previews; 0 = off. A preview takes as long as generating an image.",
         least=0, most=MANY, aliases=("validation_steps", "sample_every_n_steps"), may_change=True,
     )
     preview_prompts: tuple[str, ...] = option(
         ("a photo of *",), PREVIEWS, "Preview prompts",
-        "Prompts of the previews; * or <name> is the embedding. The first preview is untrained, with the same seed.",
+        "Prompts of the previews; * or <name> is the embedding. The first preview shows it untrained, same seed.",
         aliases=("validation_prompt",), may_change=True,
     )
     preview_negative: str = option(
@@ -189,7 +191,7 @@ class TrainConfig:
         may_change=True,
     )
     preview_seed: int | None = option(
-        None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; each next prompt adds 1.",
+        None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; each further prompt adds 1.",
         least=0, most=SEEDS, unset="the training seed", may_change=True,
     )
     # fmt: on

@@ -1,4 +1,4 @@
-"""The words of the embeddings folder: which there are, and what a word is like in the loaded model."""
+"""The files of the embeddings folder, and reports on them with the loaded model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Row = dict[str, Any]
 
 
 def listed() -> list[Row]:
-    """Every word of the folder: name, file, vectors, widths, step, and why it cannot be read where it cannot."""
+    """Every embedding of the folder: name, file, layout, vectors, widths, step; or the problem of a file."""
     rows = []
-    for path in folders.word_files():
+    for path in folders.embedding_files():
         stat = path.stat()
         row = _row(path, stat.st_mtime_ns, stat.st_size)
         if row:
@@ -30,7 +30,7 @@ def listed() -> list[Row]:
 
 @lru_cache(maxsize=4096)
 def _row(path: Path, _changed: int, _size: int) -> Row | None:
-    """None for a picture that is no word: most of them show what a word beside them does."""
+    """None for an image that contains no embedding: most are previews of the embedding beside them."""
     picture = path.suffix.lower() in PICTURES
     if picture and path.stem.lower().endswith(".preview"):
         return None
@@ -38,43 +38,43 @@ def _row(path: Path, _changed: int, _size: int) -> Row | None:
         reading = read_embedding(path)
     except UserError as error:
         return None if picture else {"name": path.stem, "problem": str(error)}
-    word = reading.embedding
-    step = word.provenance.get("step", "")
+    embedding = reading.embedding
+    step = embedding.provenance.get("step", "")
     return {
-        "name": word.name if picture else path.stem,  # as the WebUI calls them
+        "name": embedding.name if picture else path.stem,  # as in the WebUI
         "layout": reading.layout,
-        "vectors": word.num_vectors,
-        "widths": [int(rows.shape[-1]) for rows in word.vectors.values()],
+        "vectors": embedding.num_vectors,
+        "widths": [int(rows.shape[-1]) for rows in embedding.vectors.values()],
         "step": int(step) if step.isdecimal() else None,
     }
 
 
 def find(name: str) -> Path:
-    """The file of a word by its name or its file's, within the embeddings folder. Raises UserError."""
+    """The file of an embedding, by its name or file name in the embeddings folder. Raises UserError."""
     rows = listed()
     found = [row for row in rows if row["file"] == name] or [
         row for row in rows if name in (row["name"], Path(row["file"]).name)
     ]
     if not found:
-        raise UserError(f"There is no word '{name}' in '{folders.embeddings()}'.")
+        raise UserError(f"There is no embedding '{name}' in '{folders.embeddings()}'.")
     if len(found) > 1:
         files = ", ".join(row["file"] for row in found)
-        raise UserError(f"There are several words '{name}': {files}. Give one of these files.")
+        raise UserError(f"There are several embeddings '{name}': {files}. Give one of these files.")
     return folders.embeddings() / str(found[0]["file"])
 
 
-def told(name: str, which: str | None = None) -> str:
-    """Lines of text about a word, its nearest words in the loaded model among them. Waits its turn; UserError."""
+def report(name: str, which: str | None = None) -> str:
+    """The report on an embedding, with its nearest words in the loaded model. Waits in the queue. Raises UserError."""
     reading = read_embedding(find(name), word=which)
-    word = reading.embedding
+    embedding = reading.embedding
     with call_queue.queue_lock:
         host = connect()
-        vectors = word.fitted_to(host.widths)
-        text = describe(word, vectors, {encoder: host.vocabulary(encoder) for encoder in host.widths})
+        vectors = embedding.fitted_to(host.widths)
+        text = describe(embedding, vectors, {encoder: host.vocabulary(encoder) for encoder in host.widths})
     return f"{text}\nfile: {reading.layout}"
 
 
-def reread() -> None:
-    """Has the WebUI's prompts know every word of the folder. Waits its turn."""
+def reload() -> None:
+    """Reloads the embeddings folder for prompts. Waits in the queue. Raises UserError."""
     with call_queue.queue_lock:
         connect().reload_embeddings()
