@@ -1,9 +1,9 @@
-"""Learns every concept of a folder with the same settings, for scoring.
+"""Trains every concept of a folder with the same settings, for scoring.
 
 python benchmarks/concepts.py --model MODEL --concepts FOLDER --out WORDS [--steps N] [--lr X] [--batch-size B] ...
 
 FOLDER holds one folder a concept: its pictures, and concept.json with "init_word" or "init". Prints, for each, the
-seconds of learning and the noise-free loss before and after.
+seconds of training and the validation loss before and after.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
             f"{folder.name:16s} {config.steps} x {config.effective_batch} passes, {steps[-1].seconds:6.1f} s, "
             f"validation loss {steps[0].validation_loss:.4f} -> {steps[-1].validation_loss:.4f}, "
             f"norm {steps[-1].norm:.2f}, "
-            f"cosine to the initial word {steps[-1].cosine:.2f}",
+            f"cosine to the initial vectors {steps[-1].cosine:.2f}",
             flush=True,
         )
     print(f"all, with saving and measuring: {time.perf_counter() - total:.1f} s, {host.device} {host.dtype}")

@@ -1,4 +1,4 @@
-"""What masks are for: pictures that share a background, learnt with and without them, read from the pixels.
+"""What masks are for: images that share a background, trained with and without them, measured from the pixels.
 
 python benchmarks/masks.py [--background maroon]
 
@@ -45,7 +45,7 @@ def write_pictures(folder: Path, background: str) -> None:
         Image.fromarray(mask).save(folder / f"{i}-mask.png")
 
 
-def learn(host: DiffusersHost, folder: Path, masks: Source) -> Vectors:
+def trained(host: DiffusersHost, folder: Path, masks: Source) -> Vectors:
     dataset = encode_pictures(host, read_pictures(find_pictures(folder), host.resolution, [], masks=masks))
     config = TrainConfig(name="word", init=CONCEPT.init, mask=masks)
     (done,) = (e for e in train(host, dataset, config, folder / masks) if isinstance(e, Done))
@@ -67,7 +67,7 @@ def main() -> None:
         write_pictures(Path(folder), a.background)
         sources: tuple[Source, ...] = ("none", "files")
         for masks in sources:
-            vectors = learn(host, Path(folder), masks)
+            vectors = trained(host, Path(folder), masks)
             plain = sample(host, ["a photo of a *"] * COUNT, vectors)
             edits = sample(host, [f"a photo of a * on a {place} background" for place in BACKGROUNDS], vectors)
             same = sum(background_of(picture) == a.background for picture in plain)

@@ -105,7 +105,7 @@ def measure(host: Any, core: str, a: argparse.Namespace) -> None:
 
 
 def run(core: str, host: Any, dataset: Any, config: Any) -> None:
-    """A whole run of the loop: the noise-free loss before and after, and a step."""
+    """A whole run of the loop: the validation loss before and after, and a step."""
     with tempfile.TemporaryDirectory() as folder:
         list(import_module(f"{core}.training.loop").train(host, dataset, config, Path(folder)))
 

@@ -1,4 +1,4 @@
-"""How well the words of demo/words show their concepts on the embedded model, read from the pixels.
+"""How well the embeddings of demo/words show their concepts on the demo model, measured from the pixels.
 
 python benchmarks/words.py [--words FOLDER] [--only NAME ...]
 """
@@ -31,7 +31,7 @@ FIRST_SEED = 1000
 
 
 class Bench:
-    """A model and its learnt words."""
+    """A model and its embeddings."""
 
     def __init__(self, host: DiffusersHost, words: Embeddings, concepts: dict[str, Concept]) -> None:
         self.host, self.words, self.concepts = host, words, concepts
@@ -51,7 +51,7 @@ class Bench:
             mean([fidelity(p, concept) for p in self.sample([concept.plain_prompt.format(word)] * COUNT)])
             for word in (concept.init, f"<{name}>")
         )
-        return f"{name:12s} initial word {before:.2f}   learnt {after:.2f}"
+        return f"{name:12s} initial text {before:.2f}   trained {after:.2f}"
 
     def edits(self, name: str) -> str:
         """An object before every background, and in two other styles."""
@@ -63,12 +63,12 @@ class Bench:
         return f"   backgrounds shown {shown:.2f}, fidelity kept {kept:.2f}   sketch and neon shown {styled:.2f}"
 
     def transfer(self, name: str) -> str:
-        """A style on every learnt object, twice: is it the style, and is the shape the object's?"""
+        """A style on every trained object, twice: is it the style, and is the shape the object's?"""
         objects = self.of_kind("object") * 2
         pictures = self.sample([f"a <{thing}> in the style of <{name}>" for thing in objects])
         style = mean([fidelity(picture, self.concepts[name]) for picture in pictures])
         kept = [shape_of(p) == truth(self.concepts[o]).shape for p, o in zip(pictures, objects, strict=True)]
-        return f"   on {len(objects) // 2} learnt objects {style:.2f}, their shape kept {mean(kept):.2f}"
+        return f"   on {len(objects) // 2} trained objects {style:.2f}, their shape kept {mean(kept):.2f}"
 
     def bias(self, name: str) -> str:
         """How often the biased figure is shown by the model's own word and by the fairer one, and how many shapes."""

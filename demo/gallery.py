@@ -1,9 +1,9 @@
-"""What learnt words are good for, on one sheet: the paper's applications with the words that come along.
+"""What embeddings are good for, on one sheet: the paper's applications with the embeddings of demo/words.
 
 usage: python -m demo.gallery [FILE]      writes demo/gallery.png
 
-Variations, text-guided edits, style transfer, two words in one picture, and a fairer word for a biased one (Gal et al.
-2022, section 4). The i-th picture of a row has seed i: none is picked.
+Variations, text-guided edits, style transfer, two embeddings in one image, and a fairer embedding for a biased word
+(Gal et al. 2022, section 4). The i-th image of a row has seed i: none is picked by hand.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ LINES = (
     Line("edits, * being <magenta-moon>", "a {}", STYLES, "<magenta-moon>"),
     Line("style transfer", "a {} in the style of <dusk-lines>", STYLED),
     Line("style transfer", "a {} in the style of <woodcut>", STYLED),
-    Line("two learnt words", "a photo of a <teal-heart> beside a <rose-drop>"),
+    Line("two embeddings", "a photo of a <teal-heart> beside a <rose-drop>"),
     Line("bias", "a photo of a toy"),
     Line("less bias", "a photo of a <fair-toy>"),
 )
 
 
 def gallery(host: Host, words: Embeddings, concepts: Path) -> Image.Image:
-    """One training picture of each word, then every line."""
+    """One training image of each embedding, then every line."""
 
     def sample(prompts: Sequence[str]) -> list[Image.Image]:
         parsed = tuple(parse(prompt, words) for prompt in prompts)
@@ -76,9 +76,9 @@ def gallery(host: Host, words: Embeddings, concepts: Path) -> Image.Image:
         return host.sample(SampleRequest(parsed, tuple(range(len(prompts))), side, side, STEPS, GUIDANCE), words)
 
     training = [Image.open(concepts / name / "0.png") for name in SHIPPED]
-    rows = [Row("one of the five training pictures of each word", training, SHIPPED)]
+    rows = [Row("one of the five training images of each embedding", training, SHIPPED)]
     rows += [Row(line.label, sample(line.prompts), line.parts) for line in LINES]
-    return contact_sheet(rows, f"{len(SHIPPED)} learnt words and what can be done with them", cell=112)
+    return contact_sheet(rows, f"{len(SHIPPED)} embeddings and what they can do", cell=112)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the demo shows of a learnt word: before, after and new prompts on one sheet, and how well it was learnt."""
+"""The demo's contact sheet: before, after and new prompts, and how much of the concept the images show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ti_train.prompts import parse
 from .concepts import Concept
 from .measure import edit_shown, fidelity
 
-ACROSS = 5  # pictures a row
+ACROSS = 5  # images per row
 BACKGROUNDS = ("navy", "sand", "white", "lilac", "olive")
 STYLES = ("a sketch of a {}", "a neon sign of a {}", "a {} in the style of mori", "a {} in the style of vega")
 STYLED = (
@@ -29,22 +29,22 @@ GUIDANCE, STEPS = 4.0, 25
 
 @dataclass(frozen=True)
 class Showcase:
-    """A contact sheet, and how much of the concept its pictures show, 0 to 1 (see measure.py)."""
+    """A contact sheet, and how much of the concept its images show, 0 to 1 (see measure.py)."""
 
     sheet: Image.Image
-    before: float  # fidelity of the initial word
-    after: float  # fidelity of the learnt word
-    edited: float  # share of the edits that show
+    before: float  # fidelity of the initial vectors
+    after: float  # fidelity of the embedding
+    edited: float  # share of the edits that the images show
 
 
 def show(
-    host: Host, concept: Concept, folder: Path, start: Vectors, learnt: Vectors, companion: str, words: Embeddings
+    host: Host, concept: Concept, folder: Path, start: Vectors, trained: Vectors, companion: str, words: Embeddings
 ) -> Showcase:
-    """Samples the initial and the learnt word with the same seeds, then the learnt word in new prompts.
+    """Samples the initial vectors and the embedding with the same seeds, then the embedding in new prompts.
 
-    companion: another word of `words`, to stand beside a thing or to be drawn in a style.
+    companion: another embedding of `words`, to be shown beside an object or drawn in a style.
     """
-    words = {**words, "before": start, concept.name: learnt}
+    words = {**words, "before": start, concept.name: trained}
     word, other = f"<{concept.name}>", f"<{companion}>"
     seeds = tuple(range(ACROSS))
 
@@ -57,7 +57,7 @@ def show(
     before, after = sample([plain.format("<before>")] * ACROSS), sample([plain.format(word)] * ACROSS)
     training = [Image.open(path) for path in sorted(folder.glob("*.png"))]
     rows = [
-        Row("the training pictures", training),
+        Row("the training images", training),
         Row(f'before: "{plain.format("*")}", * being "{concept.init}"', before),
         Row(f'after: "{plain.format("*")}"', after),
     ]
@@ -71,7 +71,7 @@ def show(
         rows += [
             Row('"a photo of a * on a ... background"', places, BACKGROUNDS),
             Row("other styles", styles, [style.format("*") for style in STYLES]),
-            Row(f'"a photo of a * beside a {other}", two learnt words', pairs),
+            Row(f'"a photo of a * beside a {other}", two embeddings', pairs),
         ]
     else:
         styled = sample([prompt.format(word) for prompt in STYLED])
@@ -79,10 +79,10 @@ def show(
         shown = [fidelity(p, concept) > 0.5 for p in styled]
         rows += [
             Row("other figures", styled, [prompt.format("*") for prompt in STYLED]),
-            Row(f'"a {other} in the style of *", two learnt words', both),
+            Row(f'"a {other} in the style of *", two embeddings', both),
         ]
     return Showcase(
-        contact_sheet(rows, f"{concept.name}: one word, learnt from {len(training)} pictures"),
+        contact_sheet(rows, f"{concept.name}: one embedding, trained on {len(training)} images"),
         sum(fidelity(p, concept) for p in before) / len(before),
         sum(fidelity(p, concept) for p in after) / len(after),
         sum(shown) / len(shown),

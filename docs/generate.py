@@ -32,11 +32,6 @@ The API and the `config` in an embedding's header use the names of the first col
 An option that is not given takes its value from the preset. The nodes and the tab write that as 0, an empty field or
 *the preset's*, as their tooltips say.
 """
-ALIASES = """
-## Names in other trainers
-
-The command line takes these too: names of kohya's scripts and diffusers whose values mean the same.
-"""
 
 
 def generated() -> dict[Path, str]:

@@ -300,6 +300,7 @@ def test_what_is_no_model_folder_is_refused(tmp_path, write, why):
         ("\xff", "model_index.json' cannot be read"),
         ("{}", "is a None; supported are StableDiffusionPipeline and StableDiffusionXLPipeline"),
         (json.dumps({"_class_name": "FluxPipeline"}), "is a FluxPipeline; supported are"),
+        (json.dumps({"_class_name": ["code", "Pipeline"]}), r"is a \['code', 'Pipeline'\]; supported are"),
     ],
 )
 def test_a_folder_of_another_kind_is_refused_before_anything_is_loaded(tmp_path, index, why):
@@ -313,6 +314,22 @@ def test_a_folder_that_lacks_a_part_is_refused(own_pipeline, part):
     shutil.rmtree(own_pipeline / part)
     with pytest.raises(UserError, match=f"own-model.*{part}"):
         DiffusersHost.load(own_pipeline, "cpu", "float32")
+
+
+@pytest.mark.parametrize("place", ["scheduler", "unet/more", "."])
+def test_a_folder_with_code_is_refused_and_none_of_it_is_run(own_pipeline, tmp_path, place):
+    """diffusers 0.28 runs what model_index.json names in a part's folder."""
+    code = own_pipeline / place / "code.py"
+    code.parent.mkdir(exist_ok=True)
+    code.write_text(
+        f"open({str(tmp_path / 'was-run')!r}, 'w')\nfrom diffusers import DDIMScheduler\n", encoding="utf-8"
+    )
+    index = own_pipeline / "model_index.json"
+    changed = json.loads(index.read_text(encoding="utf-8")) | {"scheduler": ["code", "DDIMScheduler"]}
+    index.write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(UserError, match="has Python code in it"):
+        DiffusersHost.load(own_pipeline, "cpu", "float32")
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer_2"])

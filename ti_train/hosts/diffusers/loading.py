@@ -74,7 +74,7 @@ def check_folder(folder: Path) -> str:
     if not index.is_file():
         raise UserError(f"'{folder}' is not a model folder: it has no model_index.json. This needs {WANTED}.")
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        kind = str(json.loads(index.read_text(encoding="utf-8")).get("_class_name"))
     except (ValueError, AttributeError, OSError) as error:
         raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
     if kind not in PARTS:
@@ -82,7 +82,13 @@ def check_folder(folder: Path) -> str:
     missing = [part for part in PARTS[kind] if not (folder / part).is_dir()]
     if missing:
         raise UserError(f"The model folder '{folder}' lacks {', '.join(missing)}. Copy the model folder again.")
-    return str(kind)
+    code = next(folder.rglob("*.py"), None)
+    if code:  # diffusers 0.28 runs it without asking, if model_index.json says so
+        raise UserError(
+            f"The model folder '{folder}' has Python code in it ('{code.relative_to(folder)}'). Loading could run it. "
+            "Remove it, or use a folder without code: Stable Diffusion 1, 2 and XL need none."
+        )
+    return kind
 
 
 def variant_of(folder: Path) -> str | None:
