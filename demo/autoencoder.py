@@ -37,7 +37,7 @@ def carry_colour(stage: nn.Sequential) -> None:
 def new() -> AutoencoderTiny:
     """An untrained autoencoder whose latents are, at first, little more than small pictures.
 
-    It has no norm layers: with PyTorch's default weights colour would be learnt last, and slowly.
+    It has no norm layers: with PyTorch's default weights colour would be learned last, and slowly.
     """
     widths = (WIDTH,) * 4
     model = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)

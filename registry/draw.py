@@ -29,19 +29,19 @@ def concept(name: str, number: int, side: int) -> Image.Image:
 
 
 def icon() -> Image.Image:
-    """A learnt thing and the sign that stands for it in a prompt; 400 x 400, the registry's largest."""
+    """A trained concept and the sign that stands for it in a prompt; 400 x 400, the registry's largest."""
     picture = cell("training", 2, 400)
     ImageDraw.Draw(picture).text((318, 350), "*", "white", ImageFont.load_default(230), anchor="mm")
     return picture
 
 
 def banner() -> Image.Image:
-    """21:9: three pictures become a word, and the word new pictures."""
+    """21:9: three images become an embedding, and the embedding new images."""
     picture = Image.new("RGB", (1260, 540), PAPER)
     pen = ImageDraw.Draw(picture)
     pen.text((60, 60), "ti-train", INK, ImageFont.load_default(78))
-    pen.text((60, 160), "A word for your cat, your toy, your style,", FAINT, ImageFont.load_default(34))
-    pen.text((60, 204), "learnt from 3 to 5 pictures.", FAINT, ImageFont.load_default(34))
+    pen.text((60, 160), "An embedding of your cat, your toy, your style,", FAINT, ImageFont.load_default(34))
+    pen.text((60, 204), "trained on 3 to 5 images.", FAINT, ImageFont.load_default(34))
     for i in range(3):
         picture.paste(cell("training", i, 164), (60 + 176 * i, 300))
     pen.text((630, 385), "*", INK, ImageFont.load_default(120), anchor="mm")

@@ -31,12 +31,12 @@ QUICK_STEPS = 24
 def measure(options: Options) -> Iterator[Finding]:
     for dtype in ("float32", "float16", "bfloat16"):
         try:
-            yield learnt(options, dtype)
+            yield trained(options, dtype)
         except UserError as error:  # a dtype that the device does not have
             yield Finding(f"{CONCEPT} in {dtype}", {"said": str(error)})
 
 
-def learnt(options: Options, dtype: str) -> Finding:
+def trained(options: Options, dtype: str) -> Finding:
     concept, folder = load(DEMO / "concepts" / CONCEPT / "concept.json"), DEMO / "concepts" / CONCEPT
     host = DiffusersHost.load(DEMO / "model", options.device, dtype)
     steps = QUICK_STEPS if options.quick or options.small else None
@@ -54,7 +54,7 @@ def learnt(options: Options, dtype: str) -> Finding:
     figures = {
         "steps": config.steps,
         "seconds": round(done.seconds, 1),
-        "noise-free loss": f"{measured[0]:.4f} -> {measured[-1]:.4f}",
+        "validation loss": f"{measured[0]:.4f} -> {measured[-1]:.4f}",
         "fidelity": f"{before:.2f} -> {after:.2f}",
     }
     learns = measured[-1] < measured[0] and (steps is not None or after >= ENOUGH)

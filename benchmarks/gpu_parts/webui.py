@@ -45,7 +45,7 @@ def measure(options: Options) -> Iterator[Finding]:
             yield Finding(case, {"said": ended["error"]}, {"webui": False})
             return
         figures: dict[str, str | float] = {f"training of {steps} steps, s": time.perf_counter() - began}
-        learnt, after = picture(server, WORD, options), picture(server, "heart", options)
+        with_embedding, after = picture(server, WORD, options), picture(server, "heart", options)
         server.restart()
         anew = [picture(server, "heart", options)]
         (base / "embeddings" / f"{WORD}.safetensors").unlink()
@@ -56,7 +56,7 @@ def measure(options: Options) -> Iterator[Finding]:
         server.stop()
     apart, by_itself = difference(after, anew[0]), difference(*anew)
     figures |= {"picture after training against a new start": apart, "two new starts": by_itself}
-    yield Finding(case, figures, {"webui": difference(learnt, unknown) > 0, "unchanged": apart <= by_itself + ROUNDING})
+    yield Finding(case, figures, {"webui": difference(with_embedding, unknown) > 0, "unchanged": apart <= by_itself + ROUNDING})
 
 
 def learn(server: Server, steps: int, options: Options) -> dict[str, Any]:
