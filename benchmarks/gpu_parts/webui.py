@@ -56,7 +56,8 @@ def measure(options: Options) -> Iterator[Finding]:
         server.stop()
     apart, by_itself = difference(after, anew[0]), difference(*anew)
     figures |= {"picture after training against a new start": apart, "two new starts": by_itself}
-    yield Finding(case, figures, {"webui": difference(with_embedding, unknown) > 0, "unchanged": apart <= by_itself + ROUNDING})
+    kept = {"webui": difference(with_embedding, unknown) > 0, "unchanged": apart <= by_itself + ROUNDING}
+    yield Finding(case, figures, kept)
 
 
 def learn(server: Server, steps: int, options: Options) -> dict[str, Any]:
