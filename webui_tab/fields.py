@@ -78,7 +78,7 @@ def picture_fields(name: Any) -> Fields:
             )
             refresh = gr.Button("Refresh folders", size="sm", elem_id="ti_train_refresh_folders")
         upload = gr.File(
-            label="Upload pictures and masks",
+            label="Upload images and masks",
             file_count="multiple",
             file_types=["image"],
             elem_id="ti_train_upload",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -17,12 +18,20 @@ class Block(nn.Module):
         return x + self.net(x)
 
 
+class BlockInPlace(Block):
+    """As Forge's: what it is given is changed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += self.net(x.clone())
+        return x
+
+
 class Transformer(nn.Module):
     """A member of the network's list that has a list within itself, as Stable Diffusion XL's have."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, block: type[Block]) -> None:
         super().__init__()
-        self.transformer_blocks = nn.ModuleList([Block() for _ in range(depth)])
+        self.transformer_blocks = nn.ModuleList([block() for _ in range(depth)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.transformer_blocks:
@@ -31,16 +40,17 @@ class Transformer(nn.Module):
 
 
 class Network(nn.Module):
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, block: type[Block] = Block) -> None:
         super().__init__()
-        self.input_blocks = nn.ModuleList([nn.Sequential(Block(), Transformer(depth))])
+        self.input_blocks = nn.ModuleList([nn.Sequential(Block(), Transformer(depth, block))])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.input_blocks[0](x)
 
 
-def test_checkpointing_changes_no_gradient():
-    network, x = Network(3).requires_grad_(False), torch.randn(2, 64)
+@pytest.mark.parametrize("block", [Block, BlockInPlace])
+def test_checkpointing_changes_no_gradient(block):
+    network, x = Network(3, block).requires_grad_(False), torch.randn(2, 64)
     plain, again = x.clone().requires_grad_(), x.clone().requires_grad_()
     network(plain).pow(2).sum().backward()
     with checkpointed(network):

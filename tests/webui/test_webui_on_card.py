@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from conftest import start
-from jobs_over_http import API, begin, learn, until, vectors, write_toys
+from jobs_over_http import API, begin, until, vectors, write_toys
+from jobs_over_http import learn as learn_in_steps
 from lora import drawn_lora
 from safetensors.torch import save_file
 from webui_server import HERE, PYTHON, Server
@@ -17,14 +19,15 @@ from webui_server import HERE, PYTHON, Server
 pytestmark = pytest.mark.slow
 GIB = 6
 FLAGS = {  # by how much of the card's memory the WebUI may use
-    "a1111": {"normal": (), "low": ("--medvram",), "lowest": ("--lowvram",)},
-    "reforge": {"normal": (), "low": ("--always-low-vram",), "high": ("--always-high-vram",)},
-    "forge": {"normal": (), "low": ("--always-low-vram",), "high": ("--always-high-vram",)},
+    "a1111": {"normal": (), "medvram": ("--medvram",), "lowvram": ("--lowvram",)},
+    "reforge": {"normal": (), "lowvram": ("--always-low-vram",), "highvram": ("--always-high-vram",)},
+    "forge": {"normal": (), "lowvram": ("--always-low-vram",), "highvram": ("--always-high-vram",)},
 }
-PREVIEWED = {"preview_every": 1, "steps": 2}
+PREVIEWED = {"preview_every": 1}
+learn = partial(learn_in_steps, steps=2)
 
 
-@pytest.fixture(scope="module", params=["normal", "low", "lowest", "high"])
+@pytest.fixture(scope="module", params=["normal", "medvram", "lowvram", "highvram"])
 def server(request, webui, checkpoint, hub, tmp_path_factory) -> Iterator[Server]:
     from webui_server import kind_of
 
@@ -90,19 +93,19 @@ def test_a_lora_of_the_generation_before_is_not_learnt_with(server, untouched):
     learn(server, name="without")
     with_lora = server.picture("a photo of a toy <lora:drawn-lora:1>")
     assert with_lora != untouched
-    learn(server, name="after-lora", preview_every=3)
+    learn(server, name="after-lora", preview_every=2)
     assert (vectors(server, "after-lora") == vectors(server, "without")).all()
     assert server.picture("a photo of a toy <lora:drawn-lora:1>") == with_lora
     assert server.picture("a photo of a toy") == untouched
 
 
 def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(server, untouched):
-    learn(server, name="whole", steps=4)
-    job = begin(server, name="broken", steps=4)
+    learn(server, name="whole", steps=3)
+    job = begin(server, name="broken", steps=3)
     until(server, job, "running", step=1)
     server.post(f"{API}/interrupt", {"id": job})
     stopped = until(server, job, "interrupted")
-    assert 1 <= stopped["step"] < 4
+    assert 1 <= stopped["step"] < 3
     assert server.picture("a photo of a toy") == untouched
     until(server, server.post(f"{API}/resume", {"id": job})["id"], "done")
     assert (vectors(server, "broken") == vectors(server, "whole")).all()
@@ -119,6 +122,7 @@ def test_models_may_be_thrown_out_meanwhile(server, card, untouched, moving, wha
 def test_a_card_where_each_model_pushes_out_the_others(server, card, untouched, moving):
     card("resize", "tight")
     assert server.picture("a photo of a toy") == untouched
+    assert "cpu" in server.get("/ti-train-test/card")["devices"]
     learn(server, name="tight", **PREVIEWED)
     assert server.picture("a photo of a toy") == untouched
 

@@ -38,11 +38,11 @@ class A1111Host(WebUIHost):
         hypernetwork.load_hypernetworks([])
         self._parts.hold()
 
-    def release_weights(self) -> None:
+    def _release_weights(self) -> None:
         self._parts.release_weights()
 
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
-        self.release_weights()
+        self._release_weights()
         return super()._sample(request, embeddings)
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -70,7 +70,7 @@ class A1111Host(WebUIHost):
 
     def _latents(self, pictures: Tensor) -> Latents:
         """The posterior's mean and variance; Stable Diffusion XL's VAE class would return a sample."""
-        self.release_weights()
+        self._release_weights()
         fetch(self.autoencoder)
         vae: Any = self.autoencoder
         mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)

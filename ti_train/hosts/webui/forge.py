@@ -37,13 +37,24 @@ class ForgeHost(WebUIHost):
     def _load(self, memory: int = 0) -> None:
         self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation
         self.model.set_clip_skip(int(opts.CLIP_stop_at_last_layers))
+        for loaded in self._loaded_in_part():  # it would stay so, however much memory is free by now
+            memory_management.current_loaded_models.remove(loaded)
+            loaded.model_unload()
         memory_management.load_models_gpu([self.unet, self.clip.patcher], memory)
-        for loaded in memory_management.current_loaded_models:
-            if loaded.model in (self.unet, self.clip.patcher) and loaded.model_accelerated:
-                raise does_not_fit(
-                    type(loaded.model.model).__name__,
-                    "Close other programs, lower 'GPU Weights', or start the WebUI without its low-VRAM flags.",
-                )
+        if in_part := self._loaded_in_part():
+            raise does_not_fit(
+                type(in_part[0].model.model).__name__,
+                "Close other programs, lower 'GPU Weights', or start the WebUI without its low-VRAM flags.",
+            )
+
+    def _loaded_in_part(self) -> list[Any]:
+        """Those of the models that Forge swaps between the GPU and the CPU while they are used."""
+        models = (self.unet, self.clip.patcher)
+        return [
+            known
+            for known in memory_management.current_loaded_models
+            if known.model in models and known.model_accelerated
+        ]
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from modules import processing, scripts, shared
@@ -107,8 +107,13 @@ class WebUIHost(Adapter):
         self.read_folder()
         clear_cached_conditions()
 
+    @final
     def release_weights(self) -> None:
         """Returns the model's parts to the WebUI's memory management, until the next step."""
+        with torch.inference_mode():  # as whatever else moves weights
+            self._release_weights()
+
+    def _release_weights(self) -> None: ...
 
     def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""

@@ -12,16 +12,19 @@ from fastapi import Body
 from modules import call_queue, script_callbacks, shared
 from ti_train_extension_pack.ti_train.events import Event, Preview, Step
 from ti_train_extension_pack.ti_train.host import SampleRequest
-from ti_train_extension_pack.ti_train.training import loop
+from ti_train_extension_pack.ti_train.training import loop, validation
 from ti_train_extension_pack.webui_tab import jobs
 from ti_train_extension_pack.webui_tab.hosts import connect
 
-SPARE = 64 * 2**20  # bytes
+SPARE = 8 * 2**20  # bytes, less than what the WebUIs want free beyond a model's size to load it beside another
+ACTIVATIONS = 64 * 2**20  # bytes, of a training step of the tests
 WHOLE = Card.total
 KINDS = {"step": Step, "preview": Preview, "nothing": ()}
 show = jobs._show
 
-loop.SampleRequest = partial(SampleRequest, steps=2)  # a preview of the tests is quick
+# previews and validations of the tests are quick
+loop.SampleRequest = partial(SampleRequest, steps=1)
+validation.SIZE = 1
 
 
 def model_management() -> Any:
@@ -56,14 +59,18 @@ def unload_after(what: str = Body(..., embed=True)) -> None:
 
 
 def resize(what: str = Body(..., embed=True)) -> None:
-    """The card's memory: "whole"; "tight", where the VAE pushes out what a step needs; "short" of what a step needs."""
+    """The card's memory: "whole"; "tight", where each model pushes out the others; "short" of what a step needs.
+
+    Back to "whole", the models stay as they are: nobody tells the WebUI that there is more memory by now.
+    """
     with call_queue.queue_lock:
         host = connect()
-        unload()
+        if what != "whole":
+            unload()
         together = size_of(host.network, *host.transformers.values())
         management = model_management()
-        least = management.minimum_inference_memory() if management else 0
-        sizes = {"whole": WHOLE, "tight": together + int(least) + SPARE, "short": together - SPARE}
+        least = management.minimum_inference_memory() + SPARE if management else ACTIVATIONS
+        sizes = {"whole": WHOLE, "tight": together + int(least), "short": together - SPARE}
         Card.total = sizes[what]
 
 
