@@ -67,7 +67,7 @@ def try_all(checkpoint: str, lora: str, folder: str, only: list[str] | None = No
     """By case: is "picture" that of before, which weights are "changed", the "vectors" and "dtype"; or an "error"."""
     enter_comfyui()
     pack()
-    sample_in_two_steps()
+    sample_in_one_step()
     import folder_paths
 
     folder_paths.set_temp_directory(folder)
@@ -114,12 +114,12 @@ def tried(case: Case, word: str, checkpoint: str, lora: str, pictures: dict[Any,
     }
 
 
-def sample_in_two_steps() -> None:
+def sample_in_one_step() -> None:
     """Previews too: what is tried is where the weights are."""
     import comfy.sample
 
     sample = comfy.sample.sample
-    comfy.sample.sample = lambda model, noise, steps, *more, **options: sample(model, noise, 2, *more, **options)
+    comfy.sample.sample = lambda model, noise, steps, *more, **options: sample(model, noise, 1, *more, **options)
 
 
 def with_a_card_of(vram: str, gib: float) -> None:
@@ -131,7 +131,9 @@ def with_a_card_of(vram: str, gib: float) -> None:
 
 
 def fresh(case: Case, checkpoint: str, lora: str) -> tuple[Any, Any, Any]:
+    """The models as they are loaded from their file, of which two layers of the text encoder are enough to compute."""
     model, clip, vae = load(checkpoint)
+    del clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers[2:]
     if case.lora:
         model, clip = with_lora(model, clip, lora)
     return model, clip, vae
@@ -159,7 +161,7 @@ def sampled(model: Any, clip: Any, vae: Any) -> torch.Tensor:
 
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
     conditioning = encoded(clip), encoded(clip, "")
-    (latent,) = nodes.KSampler().sample(model, 1, 2, 4.0, "euler", "normal", *conditioning, latent)
+    (latent,) = nodes.KSampler().sample(model, 1, 1, 4.0, "euler", "normal", *conditioning, latent)
     picture: torch.Tensor = nodes.VAEDecode().decode(vae, latent)[0]
     return picture.cpu().clone()
 
@@ -175,7 +177,7 @@ def trained(model: Any, clip: Any, vae: Any, name: str, **settings: Any) -> Any:
         "model": model, "clip": clip, "vae": vae, "name": name, "initial_text": "toy", "num_vectors": 1,
         "preset": "Balanced", "steps": 2, "learning_rate": 0.0, "seed": 0, "preview_every": 1,
         "preview_prompts": "a photo of *", "if_exists": "new number", "save": False,
-        "options": {"batch_size": 4, "accumulation": 1, "checkpoint_every": 1, "evaluate_every": 1},
+        "options": {"batch_size": 2, "accumulation": 1, "checkpoint_every": 1, "evaluate_every": 1},
     }  # fmt: skip
     return Node.execute([PICTURE], **{key: [value] for key, value in (given | settings).items()})
 

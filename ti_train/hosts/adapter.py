@@ -27,6 +27,7 @@ class Adapter(ABC):
     """A Host (see host.py) over a program's loaded model."""
 
     stepping = False  # within a training step: weights may be used, and nothing may be moved
+    kept_per_prompt = 0
 
     def __init__(
         self, device: torch.device, widths: dict[str, int], prediction: Prediction, sigmas: Tensor, resolution: int

@@ -53,9 +53,9 @@ def train(
     done, more = (files.load(), []) if resume else untrained(host, dataset, config)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.own)
-    memory = step_memory(host.widths, dataset, config)
+    memory = step_memory(host, dataset, config)
     with host.training(config.gradient_checkpointing, memory):  # the host makes room now, and this is what is left
-        more += shortage(host.device, host.widths, dataset, config)
+        more += shortage(host, dataset, config)
     fixed_batch = FixedBatch.draw(host, dataset, templates, config)
     side, skipped = config.resolution or dataset.resolution, 0
 

@@ -25,7 +25,7 @@ from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
 from .placeholders import vocabulary, widths, with_words
-from .weights import load_whole, told_of_training, trainable_clip, trainable_model
+from .weights import cast_bytes, load_whole, told_of_training, trainable_clip, trainable_model
 
 SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
 
@@ -40,6 +40,8 @@ class ComfyHost(Adapter):
         resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+        encoders = self.clip.cond_stage_model
+        self.kept_per_prompt = cast_bytes(encoders) if self._pooled and self.clip.patcher.load_device == device else 0
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
@@ -73,6 +75,11 @@ class ComfyHost(Adapter):
         clip.load_model = lambda *_: clip.patcher  # both are loaded; making room for one could unload the other
         return self._conds(clip, prompts, sizes)
 
+    @property
+    def _pooled(self) -> bool:
+        """Whether the model looks at the pooled output: then prompts are encoded one by one."""
+        return bool(getattr(self.model.model, "adm_channels", True))
+
     def _clip_with(self, words: Words) -> Any:
         clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
         clip.patcher = self.clip.patcher  # a clone's would be loaded anew
@@ -80,8 +87,7 @@ class ComfyHost(Adapter):
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
-        pooled = bool(getattr(self.model.model, "adm_channels", True))  # does the model look at the pooled output?
-        if len(prompts) > 1 and len(tokens[0]) == 1 and not pooled:
+        if len(prompts) > 1 and len(tokens[0]) == 1 and not self._pooled:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
         conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management as management
+import torch
+from torch import nn
 
 from ...errors import UserError
 
@@ -55,10 +57,18 @@ def load_whole(*patchers: Any, memory: int = 0) -> None:
     management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     for patcher in patchers:
         if getattr(patcher.model, "model_lowvram", False):
+            needed, there = sum(p.model_size() for p in patchers), management.get_total_memory(patcher.load_device)
             raise UserError(
-                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, and "
-                "training needs it whole in the GPU's memory. Start ComfyUI without --novram (--lowvram may stay)."
+                f"ComfyUI has loaded {type(patcher.model).__name__} in parts, and training needs the model and its "
+                f"text encoders whole in the GPU's memory: {needed // MIB} MiB, of which the GPU has {there // MIB}. "
+                "Start ComfyUI without --novram (--lowvram may stay)."
             )
+
+
+def cast_bytes(encoders: nn.Module) -> int:
+    """What autograd keeps of a call of text encoders in half precision: ComfyUI casts their matrices to fp32 in it."""
+    matrices = [module.weight for module in encoders.modules() if isinstance(module, nn.Linear)]
+    return sum(4 * weight.numel() for weight in matrices if weight.dtype != torch.float32)
 
 
 @contextmanager
