@@ -39,7 +39,7 @@ class Case:
         return (self.vram == "LOW_VRAM", self.lora) == (other.vram == "LOW_VRAM", other.lora)
 
 
-SMALL = 1.35  # GiB: what ComfyUI keeps free for itself leaves room for one model
+SMALL = 1.33  # GiB: what ComfyUI keeps free for itself leaves room for one model
 CASES = {
     "normal": Case(),
     "high": Case("HIGH_VRAM"),
@@ -64,7 +64,7 @@ CASES = {
 
 
 def try_all(checkpoint: str, lora: str, folder: str, only: list[str] | None = None) -> dict[str, dict[str, Any]]:
-    """By case: is "picture" that of before, which weights are "changed", the "vectors" and "dtype"; or an "error"."""
+    """What `tried` answers by case, or an "error"."""
     enter_comfyui()
     pack()
     sample_in_one_step()
@@ -85,6 +85,8 @@ def try_all(checkpoint: str, lora: str, folder: str, only: list[str] | None = No
 
 
 def tried(case: Case, word: str, checkpoint: str, lora: str, pictures: dict[Any, torch.Tensor]) -> dict[str, Any]:
+    """Is "picture" that of before, which weights are "changed", the "vectors" and "dtype"; and whether a text encode
+    has "displaced" the model: so small is the card."""
     key = (case.vram, case.lora)
     with_a_card_of(case.vram, 24)
     if key not in pictures:
@@ -103,11 +105,14 @@ def tried(case: Case, word: str, checkpoint: str, lora: str, pictures: dict[Any,
             cancel(model, clip, vae, word)
         embedding = trained(model, clip, vae, word, if_exists="continue").args[0]
     picture = sampled(model, clip, vae)
+    encoded(clip)
     import comfy.model_management as management
 
+    displaced = all(loaded.model.model is not model.model for loaded in management.current_loaded_models)
     management.unload_all_models()
     return {
         "picture": torch.equal(picture, pictures[key]),
+        "displaced": displaced,
         "vectors": embedding.vectors["clip_l"].tolist(),
         "dtype": str(model.model.get_dtype()),
         "changed": [n for n, v in values(model, clip).items() if not same_bits(v, before[n])],

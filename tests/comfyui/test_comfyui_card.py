@@ -26,6 +26,8 @@ def test_it_trains_and_the_model_samples_the_picture_of_before(found, name):
     assert case["picture"], "another picture than before the training"
     assert case["changed"] == [], "weights have other values than before the training"
     assert case["dtype"] == "torch.float16"
+    small = cases.CASES[name].gib == cases.SMALL and cases.CASES[name].vram != "LOW_VRAM"
+    assert case["displaced"] == small, "the card is not of the size that this case is about"
 
 
 @pytest.mark.parametrize("name", [name for name, case in cases.CASES.items() if case != cases.Case()])

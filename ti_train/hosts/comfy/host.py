@@ -47,7 +47,7 @@ class ComfyHost(Adapter):
         return self.model.model, self.clip.cond_stage_model
 
     def _load(self, memory: int = 0) -> None:
-        load_whole(self.model, self.clip.patcher, memory=memory)
+        load_whole(self.model, self.clip.patcher, memory)
 
     def _fingerprint(self) -> str:
         network = self.model.model.diffusion_model

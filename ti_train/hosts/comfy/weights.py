@@ -49,18 +49,24 @@ def _resident(patcher: Any) -> Any:
     return whole
 
 
-def load_whole(*patchers: Any, memory: int = 0) -> None:
-    """Has the host load models completely, with their LoRAs, and unload others until `memory` bytes are free.
+def load_whole(model: Any, clip: Any, memory: int = 0) -> None:
+    """Has the host load both completely, with their LoRAs, and unload others until `memory` bytes are free.
 
-    Raises UserError where its settings do not let it.
+    Raises UserError where the GPU or the host's settings do not let it.
     """
-    management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
-    for patcher in patchers:
+    on_gpu = [patcher for patcher in (model, clip) if not management.is_device_cpu(patcher.load_device)]
+    needed, there = sum(patcher.model_size() for patcher in on_gpu), management.get_total_memory(model.load_device)
+    sizes = f"{needed // MIB} MiB of weights in the GPU's memory at once, and the GPU has {there // MIB} MiB in all"
+    if needed > there:
+        name, advice = type(model.model).__name__, "Use a model in half precision, or a smaller one."
+        if clip in on_gpu and model.model_size() < there:
+            advice = "Start ComfyUI with --lowvram, which keeps the text encoders on the CPU."
+        raise UserError(f"{name} and its text encoders do not fit: training needs {sizes}. {advice}")
+    management.load_models_gpu([model, clip], memory_required=memory, force_full_load=True)
+    for patcher in (model, clip):
         if getattr(patcher.model, "model_lowvram", False):
-            needed, there = sum(p.model_size() for p in patchers), management.get_total_memory(patcher.load_device)
             raise UserError(
-                f"ComfyUI has loaded {type(patcher.model).__name__} in parts, and training needs the model and its "
-                f"text encoders whole in the GPU's memory: {needed // MIB} MiB, of which the GPU has {there // MIB}. "
+                f"ComfyUI has loaded {type(patcher.model).__name__} in parts. Training needs {sizes}. "
                 "Start ComfyUI without --novram (--lowvram may stay)."
             )
 
