@@ -58,7 +58,8 @@ def main() -> None:
         steps = [e for e in train(host, encode_pictures(host, pictures), config, a.out) if isinstance(e, Step)]
         print(
             f"{folder.name:16s} {config.steps} x {config.effective_batch} passes, {steps[-1].seconds:6.1f} s, "
-            f"noise-free loss {steps[0].evaluation:.4f} -> {steps[-1].evaluation:.4f}, norm {steps[-1].norm:.2f}, "
+            f"validation loss {steps[0].validation_loss:.4f} -> {steps[-1].validation_loss:.4f}, "
+            f"norm {steps[-1].norm:.2f}, "
             f"cosine to the initial word {steps[-1].cosine:.2f}",
             flush=True,
         )

@@ -85,8 +85,8 @@ def measure(host: Any, core: str, a: argparse.Namespace) -> None:
     names = ("data.dataset", "data.picture", "prompts", "host", "training.step_memory", "training.config")
     dataset, picture, prompts, types, step_memory, config = (import_module(f"{core}.{name}") for name in names)
     side = a.pixels or host.resolution
-    words = {prompts.WORD: {name: torch.zeros(1, width, device="cuda") for name, width in host.widths.items()}}
-    request = types.SampleRequest((("a photo of ", types.Slot(prompts.WORD)),), (0,), side, side, steps=2)
+    words = {prompts.PLACEHOLDER: {name: torch.zeros(1, width, device="cuda") for name, width in host.widths.items()}}
+    request = types.SampleRequest((("a photo of ", types.Slot(prompts.PLACEHOLDER)),), (0,), side, side, steps=2)
     noise = np.random.default_rng(0).integers(0, 256, (PICTURES, side, side, 3), np.uint8)
     pictures = [picture.Picture.cropped(str(i), Image.fromarray(n), (side, side)) for i, n in enumerate(noise)]
 

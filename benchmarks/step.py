@@ -33,11 +33,11 @@ from ti_train.host import SampleRequest, Slot  # noqa: E402
 from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.hosts.diffusers.text import place_vectors  # noqa: E402
-from ti_train.prompts import WORD, Templates  # noqa: E402
+from ti_train.prompts import PLACEHOLDER, Templates  # noqa: E402
 from ti_train.training.checkpoint import RunFiles, State  # noqa: E402
 from ti_train.training.config import TrainConfig  # noqa: E402
 from ti_train.training.loop import train  # noqa: E402
-from ti_train.training.validation import FixedBatch  # noqa: E402
+from ti_train.training.validation import ValidationBatch  # noqa: E402
 
 
 def sd15(device: str, dtype: str) -> DiffusersHost:
@@ -66,7 +66,9 @@ def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[],
     (encoder,) = host.widths
     vector = host.vocabulary(encoder).rows("photo")[:1].clone().requires_grad_()
     text = host.family.encoders[encoder]
-    ids = torch.tensor([text.token_ids(("a photo of a ", Slot(WORD)), {WORD: {encoder: vector}})[0]] * batch)
+    ids = torch.tensor(
+        [text.token_ids(("a photo of a ", Slot(PLACEHOLDER)), {PLACEHOLDER: {encoder: vector}})[0]] * batch
+    )
     places = [(row, 5) for row in range(batch)]
     latents = torch.stack([dataset.pictures[0].mean] * batch).to(host.device, host.dtype)
     timesteps = torch.full((batch,), 500, device=host.device)
@@ -112,12 +114,12 @@ def main() -> None:
 
         (encoder,) = host.widths
         vectors = {encoder: host.vocabulary(encoder).rows("photo")[:1]}
-        words = {WORD: vectors}
-        fixed = FixedBatch.draw(host, dataset, Templates.load("object"), config)
+        words = {PLACEHOLDER: vectors}
+        fixed = ValidationBatch.draw(host, dataset, Templates.load("object"), config)
         start = {encoder: v.clone() for encoder, v in vectors.items()}
         files, state = RunFiles(Path(folder), "word", {}), State(0, 0.0, vectors, start, {})
         embedding = Embedding("word", vectors)
-        request = SampleRequest((("a photo of a ", Slot(WORD)),), (0,), side, side, steps=10)
+        request = SampleRequest((("a photo of a ", Slot(PLACEHOLDER)),), (0,), side, side, steps=10)
         apart: dict[str, Callable[[], object]] = {
             "evaluation": lambda: fixed.loss(host, words),
             "checkpoint": lambda: files.save(state, embedding),

@@ -22,7 +22,7 @@ from demo.measure import edit_shown, fidelity, is_like, pair_fidelity, pixels, r
 from demo.showcase import GUIDANCE, STEPS  # noqa: E402
 from demo.world import BACKGROUNDS, Figure  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
-from ti_train.host import SampleRequest, Words  # noqa: E402
+from ti_train.host import Embeddings, SampleRequest  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.prompts import parse  # noqa: E402
 
@@ -33,7 +33,7 @@ FIRST_SEED = 1000
 class Bench:
     """A model and its learnt words."""
 
-    def __init__(self, host: DiffusersHost, words: Words, concepts: dict[str, Concept]) -> None:
+    def __init__(self, host: DiffusersHost, words: Embeddings, concepts: dict[str, Concept]) -> None:
         self.host, self.words, self.concepts = host, words, concepts
 
     def of_kind(self, kind: str) -> list[str]:

@@ -16,15 +16,15 @@ from PIL import Image
 
 import ti_train.__main__ as command_line
 from ti_train.commands import evaluate, generate
-from ti_train.commands.embedding_files import load_words
+from ti_train.commands.embedding_files import load_embeddings
 from ti_train.commands.model import on_device
-from ti_train.commands.train import learn
+from ti_train.commands.train import train_with_progress
 from ti_train.data.dataset import find_pictures
 from ti_train.errors import UserError
 from ti_train.evaluation.evaluate import EvaluationPrompts, Judge
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.training.config import TrainConfig
-from ti_train.training.initial_vectors import starting_vectors
+from ti_train.training.initial_vectors import initial_vectors
 
 from .concepts import Concept, load
 from .judge import DrawnJudge
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_generate(a: argparse.Namespace) -> None:
-    generate.generate(DiffusersHost.load(MODEL), load_words(a.embedding or WORDS), a)
+    generate.generate(DiffusersHost.load(MODEL), load_embeddings(a.embedding or WORDS), a)
 
 
 def run_evaluate(a: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def run_evaluate(a: argparse.Namespace) -> None:
         judge = DrawnJudge.load(a.images, pictures)
         return judge, judge.prompts
 
-    evaluate.measure(DiffusersHost.load(MODEL), load_words(a.embedding), find_pictures(a.images), drawn, a)
+    evaluate.measure(DiffusersHost.load(MODEL), load_embeddings(a.embedding), find_pictures(a.images), drawn, a)
 
 
 def run(a: argparse.Namespace) -> None:
@@ -71,11 +71,11 @@ def run(a: argparse.Namespace) -> None:
     host = DiffusersHost.load(MODEL)
     preset = "Style" if concept.kind == "style" else "Balanced"
     config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
-    done = learn(host, {folder: 1}, config, a.out)
-    words = {name: on_device(embedding, host) for name, embedding in load_words(WORDS).items()}
+    done = train_with_progress(host, {folder: 1}, config, a.out)
+    words = {name: on_device(embedding, host) for name, embedding in load_embeddings(WORDS).items()}
     companion = next(name for name in words if name != concept.name and find_concept(name).kind == "object")
-    start, _ = starting_vectors(host, config)
-    result = show(host, concept, folder, start, on_device(done.embedding, host), companion, words)
+    initial, _ = initial_vectors(host, config)
+    result = show(host, concept, folder, initial, on_device(done.embedding, host), companion, words)
     sheet = a.out / f"{concept.name}-sheet.png"
     result.sheet.save(sheet)
     print(f"Learnt: '{concept.name}' ({concept.kind}) from the pictures in {folder}; see {sheet}")

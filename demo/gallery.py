@@ -17,7 +17,7 @@ from PIL import Image
 
 from ti_train.drawing.contact_sheet import Row, contact_sheet
 from ti_train.formats import load_embedding
-from ti_train.host import Host, SampleRequest, Words
+from ti_train.host import Embeddings, Host, SampleRequest
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import parse
 
@@ -67,7 +67,7 @@ LINES = (
 )
 
 
-def gallery(host: Host, words: Words, concepts: Path) -> Image.Image:
+def gallery(host: Host, words: Embeddings, concepts: Path) -> Image.Image:
     """One training picture of each word, then every line."""
 
     def sample(prompts: Sequence[str]) -> list[Image.Image]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ti_train.drawing.contact_sheet import Row, contact_sheet
-from ti_train.host import Host, SampleRequest, Vectors, Words
+from ti_train.host import Embeddings, Host, SampleRequest, Vectors
 from ti_train.prompts import parse
 
 from .concepts import Concept
@@ -38,7 +38,7 @@ class Showcase:
 
 
 def show(
-    host: Host, concept: Concept, folder: Path, start: Vectors, learnt: Vectors, companion: str, words: Words
+    host: Host, concept: Concept, folder: Path, start: Vectors, learnt: Vectors, companion: str, words: Embeddings
 ) -> Showcase:
     """Samples the initial and the learnt word with the same seeds, then the learnt word in new prompts.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nodes import option_names as nodes
 from ti_train.commands.option_arguments import flag_of
-from ti_train.training.config import MANY, OPTIONS, PRESETS_HELP, PRESETS_IN_WORDS
+from ti_train.training.config import MANY, OPTIONS, PRESET_SUMMARIES, PRESETS_HELP
 from ti_train.training.options import Option
 from ti_train.training.widgets import widget_of
 from webui_tab import option_names as tab
@@ -52,7 +52,7 @@ def generated() -> dict[Path, str]:
 
 def options_page() -> str:
     groups = dict.fromkeys(option.group for option in OPTIONS.values())
-    parts = [INTRODUCTION, table(("preset", "values"), PRESETS_IN_WORDS.items())]
+    parts = [INTRODUCTION, table(("preset", "values"), PRESET_SUMMARIES.items())]
     for group in groups:
         rows = (row_of(option) for option in OPTIONS.values() if option.group == group)
         parts.append(f"\n## {group}\n")

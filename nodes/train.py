@@ -9,12 +9,12 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
 from ..ti_train.data.dataset import encode_pictures
-from ..ti_train.device import full_memory_as_user_error
+from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
-from ..ti_train.hosts.comfy.placeholders import with_words
-from ..ti_train.prompts import WORD
+from ..ti_train.hosts.comfy.placeholders import with_embeddings
+from ..ti_train.prompts import PLACEHOLDER
 from ..ti_train.training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
@@ -107,7 +107,7 @@ class TrainEmbedding(io.ComfyNode):
         **lists: list[Any],
     ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False), full_memory_as_user_error(DOES_NOT_FIT):
+        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
             return cls.train(images, captions or [], masks or [], **given)
 
     @classmethod
@@ -147,7 +147,7 @@ class TrainEmbedding(io.ComfyNode):
         plot = to_batch([loss_plot(session.steps, file)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        learnt = with_words(clip, {placeholder: vectors for placeholder in (WORD, f"<{name}>")})
+        learnt = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{name}>")})
         shown = plot if previews is None else previews
         outputs = (embedding, learnt, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ti_train.device import ReadBack, full_memory_as_user_error, is_out_of_memory, upload
+from ti_train.device import ReadBack, is_out_of_memory, out_of_memory_as_user_error, upload
 from ti_train.errors import UserError
 
 MAY_FAIL = getattr(torch, "AcceleratorError", RuntimeError)  # from PyTorch 2.8
@@ -60,14 +60,14 @@ def test_other_errors_are_none_of_it(error):
 
 
 def test_people_read_what_would_fit_and_whose_memory_it_is():
-    told = "The GPU's memory is full. Close programs. (CUDA out of memory)"
-    with pytest.raises(UserError) as raised, full_memory_as_user_error("Close programs."):
+    told = "The GPU ran out of memory. Close programs. (CUDA out of memory)"
+    with pytest.raises(UserError) as raised, out_of_memory_as_user_error("Close programs."):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
     assert str(raised.value) == told
-    with pytest.raises(UserError, match=r"^The computer's memory is full. Close programs.$"):  # noqa: SIM117
-        with full_memory_as_user_error("Close programs."):
+    with pytest.raises(UserError, match=r"^The computer ran out of memory. Close programs.$"):  # noqa: SIM117
+        with out_of_memory_as_user_error("Close programs."):
             raise MemoryError
-    with pytest.raises(KeyError), full_memory_as_user_error("Close programs."):
+    with pytest.raises(KeyError), out_of_memory_as_user_error("Close programs."):
         raise KeyError
 
 

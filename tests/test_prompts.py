@@ -12,19 +12,19 @@ from ti_train.host import Slot
 from ti_train.prompts import (
     BUILT_IN,
     NAME,
-    WORD,
+    PLACEHOLDER,
     Templates,
     fill,
-    latest_word,
+    latest_slot,
+    mentions,
     parse,
-    says,
     slots,
     text_of,
     vary_tags,
     with_name_last,
 )
 
-STAR = Slot(WORD)
+STAR = Slot(PLACEHOLDER)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -155,7 +155,7 @@ def test_no_order_of_tags_has_the_word_later_than_the_one_that_is_checked(tags, 
     ],
 )
 def test_a_caption_may_call_the_word_by_its_name(caption, says_it):
-    assert says(caption, "my-cat") == says_it
+    assert mentions(caption, "my-cat") == says_it
 
 
 # --- What people type -----------------------------------------------------------
@@ -188,7 +188,9 @@ PLAIN = st.text(st.characters(blacklist_characters="<>*", blacklist_categories=(
 WORDS = st.text(st.characters(blacklist_characters="<>", blacklist_categories=("Cs",)), min_size=1)
 
 
-@given(data=st.data(), words=st.lists(WORDS.filter(lambda word: word != WORD), min_size=1, max_size=4, unique=True))
+@given(
+    data=st.data(), words=st.lists(WORDS.filter(lambda word: word != PLACEHOLDER), min_size=1, max_size=4, unique=True)
+)
 def test_a_prompt_survives_being_read_by_people(data, words):
     texts = data.draw(st.lists(PLAIN, min_size=1, max_size=4))
     named = data.draw(st.lists(st.sampled_from(words), min_size=len(texts), max_size=len(texts)))
@@ -200,18 +202,18 @@ def test_a_prompt_survives_being_read_by_people(data, words):
 def test_the_word_being_learnt_is_read_as_a_star(before, after):
     prompt = (before, STAR, after)
     assert text_of(prompt) == f"{before}*{after}"
-    assert slots(text_of(prompt), {WORD: WORD}) == prompt
+    assert slots(text_of(prompt), {PLACEHOLDER: PLACEHOLDER}) == prompt
 
 
 @given(st.text(), st.lists(WORDS, max_size=3, unique=True))
 def test_parsing_loses_no_text(text, words):
     marks = {f"<{word}>": word for word in words}
-    spelt = "".join(f"<{p.word}>" if isinstance(p, Slot) else p for p in slots(text, marks))
+    spelt = "".join(f"<{p.name}>" if isinstance(p, Slot) else p for p in slots(text, marks))
     assert spelt == text
 
 
 def test_the_prompt_with_the_most_text_before_its_last_word_is_the_first_not_to_fit():
     early = fill(f"{NAME} is followed by a great deal of text", "")
     late, twice = fill(f"a photo of a {NAME}", ""), fill(f"{NAME} and also that {NAME}", "")
-    assert latest_word([early, late]) == late
-    assert latest_word([early, late, twice]) == twice
+    assert latest_slot([early, late]) == late
+    assert latest_slot([early, late, twice]) == twice

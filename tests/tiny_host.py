@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
-from ti_train.host import Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words
+from ti_train.host import Embeddings, Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 ENCODER = "tiny"
@@ -111,18 +111,18 @@ class TinyHost:
         mean, log_variance = self.vae(pictures.to(self.dtype)).float().chunk(2, dim=1)
         return Latents(mean, log_variance - 4 if self.has_variance else None)
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Tensor:
+    def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Tensor:
         ids = torch.full((len(prompts), CONTEXT), END)
         patches: list[tuple[int, int, Tensor]] = []
         for row, prompt in enumerate(prompts):
             line = [START]
             for piece in prompt:
                 if isinstance(piece, Slot):
-                    vectors = words[piece.word][ENCODER]
+                    vectors = embeddings[piece.name][ENCODER]
                     patches.append((row, len(line), vectors))
                     line += [START] * len(vectors)
                     if len(line) > CONTEXT - 1:
-                        raise UserError(f"The prompt does not fit: '{piece.word}' ends at token {len(line) - 1}.")
+                        raise UserError(f"The prompt does not fit: '{piece.name}' ends at token {len(line) - 1}.")
                 else:
                     line += self.tokenize(piece)
             line = line[: CONTEXT - 1]
@@ -149,9 +149,12 @@ class TinyHost:
         return answer
 
     @torch.no_grad()
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
+    def sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """Euler steps for eps, which is enough for a preview."""
-        cond, empty = self.encode(request.prompts, words), self.encode([request.negative] * len(request.prompts), {})
+        cond, empty = (
+            self.encode(request.prompts, embeddings),
+            self.encode([request.negative] * len(request.prompts), {}),
+        )
         levels = self.sigmas[torch.linspace(LEVELS - 1, 0, request.steps).long()]
         shape = (CHANNELS, request.height // 8, request.width // 8)
         x = levels[0] * torch.stack(

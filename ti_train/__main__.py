@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from . import __version__
 from .commands import convert, evaluate, generate, inspect, merge, train
-from .device import full_memory_as_user_error
+from .device import out_of_memory_as_user_error
 from .errors import UserError
 
 COMMANDS = (train, generate, evaluate, inspect, convert, merge)
 INTERRUPTED = 130
 DOES_NOT_FIT = (
-    "Give a lower --resolution or a smaller --batch-size where the command has one, close other programs that use the "
-    "memory, or compute in the computer's own with --device cpu."
+    "Use a lower --resolution or --batch-size if the command has it, close other programs that use the memory, or use "
+    "--device cpu."
 )
 
 
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command that was parsed; returns the exit status."""
+    """Runs a parsed command; returns the exit status."""
     try:
-        with full_memory_as_user_error(DOES_NOT_FIT):
+        with out_of_memory_as_user_error(DOES_NOT_FIT):
             arguments.run(arguments)
     except (UserError, OSError) as error:
         print(f"ti_train: {error}", file=sys.stderr)
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m ti_train",
-        description="Teaches a text-to-image model a new word from 3 to 5 pictures (textual inversion). "
-        "The model itself stays as it is.",
+        description="Trains an embedding for a text-to-image model from 3 to 5 images (textual inversion). "
+        "The model itself is not changed.",
     )
     top.add_argument("--version", action="version", version=__version__)
     subparsers = top.add_subparsers(dest="command", required=True)

@@ -1,5 +1,4 @@
-"""What the core asks of PyTorch's devices: whether a memory is full, what is unused of it, and transfers for which
-nobody waits."""
+"""PyTorch devices: out-of-memory errors, cached memory, and asynchronous transfers."""
 
 from __future__ import annotations
 
@@ -13,48 +12,49 @@ from torch import Tensor
 
 from .errors import UserError
 
-CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, and HIP's of the same number
+CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation; the same number in HIP
 ON_THE_CPU = "DefaultCPUAllocator"
-FULL = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"out of memory"  # of the CUDA and HIP runtimes, Metal ("MPS backend out of memory") and XPU before PyTorch 2.5
-    r"|alloc(ation)?_?failed"  # cuBLAS, cuDNN, cuFFT, cuSOLVER, hipBLAS, MIOpen: they allocate by themselves
-    r"|(UR_RESULT|PI)_ERROR_OUT_OF_(DEVICE_MEMORY|HOST_MEMORY|RESOURCES)"  # XPU, from its driver
+    r"|alloc(ation)?_?failed"  # cuBLAS, cuDNN, cuFFT, cuSOLVER, hipBLAS, MIOpen, which allocate by themselves
+    r"|(UR_RESULT|PI)_ERROR_OUT_OF_(DEVICE_MEMORY|HOST_MEMORY|RESOURCES)"  # XPU driver
     rf"|{ON_THE_CPU}",
     re.IGNORECASE,
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a memory is full; libraries below PyTorch say so in words alone."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):  # PyTorch's one class, for XPU too
+    """Whether an error is an out-of-memory error; libraries below PyTorch report it only in the message."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):  # raised for XPU too
         return True
     if isinstance(error, getattr(torch, "AcceleratorError", ())):  # from PyTorch 2.8
-        return getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY or bool(FULL.search(str(error)))
-    return isinstance(error, RuntimeError) and bool(FULL.search(str(error)))
+        return getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY or bool(OUT_OF_MEMORY.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
 
 
 @contextmanager
-def full_memory_as_user_error(advice: str) -> Iterator[None]:
-    """Raises UserError, with what would fit, where the memory is full."""
+def out_of_memory_as_user_error(advice: str) -> Iterator[None]:
+    """Turns an out-of-memory error into a UserError. advice: what would need less memory."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(full_memory(error, advice)) from None
+        raise UserError(out_of_memory_message(error, advice)) from None
 
 
-def full_memory(error: Exception, advice: str) -> str:
-    """The sentence for people: whose memory is full, what would fit, and what the library said."""
+def out_of_memory_message(error: Exception, advice: str) -> str:
+    """The message for users: which memory, `advice`, and the library's own message."""
     of_the_cpu = isinstance(error, MemoryError) or ON_THE_CPU in str(error)
-    said = shorten(str(error), 160, placeholder=" ...")
-    return f"The {'computer' if of_the_cpu else 'GPU'}'s memory is full. {advice}" + (f" ({said})" if said else "")
+    original = shorten(str(error), 160, placeholder=" ...")
+    device = "computer" if of_the_cpu else "GPU"
+    return f"The {device} ran out of memory. {advice}" + (f" ({original})" if original else "")
 
 
 def empty_cache(device: torch.device) -> None:
-    """Gives the memory that PyTorch keeps for later back to the driver: CUDA's, ROCm's, XPU's or MPS's; a CPU has none.
+    """Releases PyTorch's cached memory to the driver of CUDA, ROCm, XPU or MPS; does nothing on a CPU.
 
-    (`torch.accelerator.empty_cache` is younger than the PyTorch that hosts ship.)
+    (`torch.accelerator.empty_cache` is newer than the PyTorch versions of some hosts.)
     """
     module = getattr(torch, device.type)
     if hasattr(module, "empty_cache"):
@@ -62,16 +62,16 @@ def empty_cache(device: torch.device) -> None:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device. From memory that is not pinned, CUDA would finish all queued work first."""
+    """Copies a CPU tensor to the device, without waiting for queued work: CUDA needs pinned memory for that."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class ReadBack:
-    """Numbers on their way from the device: `read` waits for them, but for nothing that is queued after them."""
+    """An asynchronous copy of numbers to the CPU. `read` waits for it, but not for work queued after it."""
 
     def __init__(self, numbers: Tensor) -> None:
-        """numbers: of one dimension."""
-        self._numbers = numbers.to("cpu", non_blocking=numbers.is_cuda)  # CUDA: into pinned memory
+        """numbers: [n]."""
+        self._numbers = numbers.to("cpu", non_blocking=numbers.is_cuda)  # CUDA copies to pinned memory
         self._arrived = torch.cuda.Event() if numbers.is_cuda else None
         if self._arrived:
             self._arrived.record(torch.cuda.current_stream(numbers.device))

@@ -1,4 +1,4 @@
-"""What a training tells whoever drives it, in the order in which it happens."""
+"""The events of a training run."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .embedding import Embedding
 
 @dataclass(frozen=True)
 class Step:
-    """A completed step; step 0 is the untrained word. `evaluation`, the noise-free loss, is there when it was due.
+    """A completed step; step 0 is the untrained embedding.
 
-    `embedding` is what was measured then; it is not compared.
+    validation_loss: None if it was not due. embedding: the one that it was computed with; ignored by comparisons.
     """
 
     step: int
     loss: float | None
-    evaluation: float | None
+    validation_loss: float | None
     learning_rate: float
     norm: float  # mean L2 norm of the vectors
-    cosine: float  # mean cosine similarity to the start
-    seconds: float  # spent in steps since the run began
+    cosine: float  # mean cosine similarity to the initial vectors
+    seconds: float  # spent in steps, those before an interruption too
     embedding: Embedding | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture of one of the user's prompts, sampled with the word as it is after a step."""
+    """An image of a preview prompt, sampled with the embedding after a step."""
 
     step: int
     prompt: str
@@ -38,7 +38,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The word and the run's state were saved after a step."""
+    """The embedding and the state were saved after a step."""
 
     step: int
     path: Path
@@ -46,14 +46,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Warning:
-    """Something to tell the user, in words; the run goes on."""
+    """A message for the user; the run continues."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Done:
-    """The run is complete, and the word is in its file; seconds: spent in steps, those before an interruption too."""
+    """The run is complete and its embedding saved. seconds: spent in steps, those before an interruption too."""
 
     embedding: Embedding
     path: Path

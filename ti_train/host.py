@@ -22,14 +22,14 @@ from torch import Tensor, nn
 Prediction = Literal["eps", "v", "flow"]
 Cond = Any
 Vectors = Mapping[str, Tensor]  # encoder name -> [num_vectors, width]
-Words = Mapping[str, Vectors]  # word -> its vectors
+Embeddings = Mapping[str, Vectors]  # word -> its vectors
 
 
 @dataclass(frozen=True)
 class Slot:
     """The place of an embedding in a prompt: its vectors are inserted there in place of tokens."""
 
-    word: str
+    name: str
 
 
 Prompt = tuple[str | Slot, ...]  # ("a photo of ", Slot("*"), " on the moon")
@@ -121,7 +121,7 @@ class Host(Protocol):
     def latents(self, pictures: Tensor) -> Latents:
         """Encodes images [B, 3, H, W] in [-1, 1]."""
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
+    def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         """The conditioning of a batch of prompts, as the host computes it; differentiable in the vectors.
 
         sizes: one for each prompt, or none for the host's default. Raises UserError if a slot does not fit into the
@@ -135,7 +135,7 @@ class Host(Protocol):
         input; sigma: [B], values of `sigmas`.
         """
 
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]: ...
+    def sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]: ...
 
 
 def fingerprint(*modules: nn.Module) -> str:

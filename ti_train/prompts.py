@@ -12,7 +12,7 @@ import torch
 from .errors import UserError
 from .host import Prompt, Slot
 
-WORD = "*"  # stands for the embedding in training in every prompt
+PLACEHOLDER = "*"  # stands for the embedding in training in every prompt
 NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's placeholders in template files
 
 # Gal et al. 2022, appendix D (from the ImageNet templates of CLIP).
@@ -157,7 +157,7 @@ def with_name_last(caption: str, keep: int) -> str:
     return ", ".join(fixed + sorted(loose, key=lambda tag: NAME in tag))
 
 
-def says(caption: str, name: str) -> bool:
+def mentions(caption: str, name: str) -> bool:
     """Whether a caption contains the embedding's bare name, which the model reads as ordinary text."""
     return NAME not in caption and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", caption, re.IGNORECASE) is not None
 
@@ -165,14 +165,14 @@ def says(caption: str, name: str) -> bool:
 def fill(line: str, caption: str) -> Prompt:
     """The prompt from a template line and an image's caption."""
     text = line.replace(FILEWORDS, "" if NAME in caption else caption).strip(" ,")
-    return slots(text, {NAME: WORD})
+    return slots(text, {NAME: PLACEHOLDER})
 
 
 def parse(text: str, words: Collection[str]) -> Prompt:
     """The prompt from typed text: `<name>` is a loaded embedding, and so is `*` if there is only one."""
     marks = {f"<{word}>": word for word in words}
     if len(words) == 1:
-        marks[WORD] = next(iter(words))
+        marks[PLACEHOLDER] = next(iter(words))
     return slots(text, marks)
 
 
@@ -187,11 +187,11 @@ def slots(text: str, marks: dict[str, str]) -> Prompt:
 
 def text_of(prompt: Prompt) -> str:
     """The prompt as text, with `*` or `<name>` for its slots."""
-    pieces = (f"<{p.word}>" if isinstance(p, Slot) and p.word != WORD else p for p in prompt)
-    return "".join(WORD if isinstance(p, Slot) else p for p in pieces)
+    pieces = (f"<{p.name}>" if isinstance(p, Slot) and p.name != PLACEHOLDER else p for p in prompt)
+    return "".join(PLACEHOLDER if isinstance(p, Slot) else p for p in pieces)
 
 
-def latest_word(prompts: Sequence[Prompt]) -> Prompt:
+def latest_slot(prompts: Sequence[Prompt]) -> Prompt:
     """The prompt with the most text before its last slot: the first to exceed the encoder's context."""
 
     def text_before(prompt: Prompt) -> int:

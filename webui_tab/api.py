@@ -128,7 +128,7 @@ def job_of(job_id: str) -> jobs.Job:
 def status_of(job: jobs.Job, history: bool) -> Status:
     session, steps = job.session, job.session.steps
     last = steps[-1] if steps else None
-    measures = [Measure(step=s.step, loss=s.loss, noise_free_loss=s.evaluation) for s in steps] if history else []
+    measures = [Measure(step=s.step, loss=s.loss, noise_free_loss=s.validation_loss) for s in steps] if history else []
     return Status(
         id=job.id,
         name=job.request.name,

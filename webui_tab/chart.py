@@ -71,7 +71,7 @@ def chart(job: jobs.Job) -> str:
     for step, text in step_marks(axes).items():
         x, _ = axes.place(step, axes.up[0])
         drawn.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{text}</text>")
-    drawn += [line(curves.loss, "noisy"), line(curves.evaluations, "measured")]
+    drawn += [line(curves.loss, "noisy"), line(curves.validation_losses, "measured")]
     if curves.best:
         x, y = axes.place(*curves.best)
         drawn.append(f"<circle class='best' cx='{x:.1f}' cy='{y:.1f}' r='5'/>")

@@ -22,7 +22,7 @@ from ..ti_train.formats import (
     Reading,
     files_of,
     load_embedding,
-    read_word,
+    read_embedding,
     write_embedding,
 )
 from . import folders, jobs, words
@@ -75,7 +75,7 @@ class Written(BaseModel):
 def convert(request: ConvertRequest) -> Written:
     """Writes a word of the embeddings folder in the layout of another tool. Raises UserError."""
     second = words.find(request.second) if request.second else None
-    return write(read_word(words.find(request.word), second, request.which or None), request)
+    return write(read_embedding(words.find(request.word), second, request.which or None), request)
 
 
 def merged(request: MergeRequest) -> Written:

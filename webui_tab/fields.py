@@ -11,7 +11,7 @@ import gradio as gr
 
 from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
-from ..ti_train.prompts import WORD
+from ..ti_train.prompts import PLACEHOLDER
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP
 from ..ti_train.training.widgets import Widget, values_of, widget_of
 from . import chart, folders, pictures
@@ -210,5 +210,5 @@ def save_captions(folder: str, rows: list[list[str]], mask: Source) -> tuple[str
 def from_txt2img(name: str, prompt: str, negative: str, seed: float) -> tuple[str, str, int]:
     """The page puts the values of the txt2img tab in the place of the fields'; the word's name becomes *."""
     word = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-    prompt, negative = (word.sub(WORD, " ".join(text.split())) for text in (prompt, negative))
+    prompt, negative = (word.sub(PLACEHOLDER, " ".join(text.split())) for text in (prompt, negative))
     return prompt, negative, int(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from modules import call_queue, devices, progress, shared
 
 from ..ti_train.data.dataset import find_pictures
-from ..ti_train.device import full_memory, is_out_of_memory
+from ..ti_train.device import is_out_of_memory, out_of_memory_message
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
@@ -136,7 +136,7 @@ def _outcome(job: Job) -> tuple[str, str]:
         return FAILED, str(error)
     except Exception as error:
         if is_out_of_memory(error):  # outside of the steps: the pictures' latents take it too
-            return FAILED, full_memory(error, DOES_NOT_FIT)
+            return FAILED, out_of_memory_message(error, DOES_NOT_FIT)
         log.exception("The training of '%s' failed", job.request.name)
         return FAILED, f"{type(error).__name__}: {error} (the WebUI's console says more)"
     return DONE, ""
@@ -162,9 +162,9 @@ def _train(job: Job) -> None:
         job.messages += _kept(job.session)
         raise StopTraining from None
     finally:
-        host.give_back()
+        host.release_weights()
         if job.file.exists():
-            host.reread_words()
+            host.reload_embeddings()
 
 
 def _interrupted() -> bool:

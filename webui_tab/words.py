@@ -10,7 +10,7 @@ from modules import call_queue
 
 from ..ti_train.describe import describe
 from ..ti_train.errors import UserError
-from ..ti_train.formats import PICTURES, read_word
+from ..ti_train.formats import PICTURES, read_embedding
 from . import folders
 from .hosts import connect
 
@@ -35,7 +35,7 @@ def _row(path: Path, _changed: int, _size: int) -> Row | None:
     if picture and path.stem.lower().endswith(".preview"):
         return None
     try:
-        reading = read_word(path)
+        reading = read_embedding(path)
     except UserError as error:
         return None if picture else {"name": path.stem, "problem": str(error)}
     word = reading.embedding
@@ -65,7 +65,7 @@ def find(name: str) -> Path:
 
 def told(name: str, which: str | None = None) -> str:
     """Lines of text about a word, its nearest words in the loaded model among them. Waits its turn; UserError."""
-    reading = read_word(find(name), word=which)
+    reading = read_embedding(find(name), word=which)
     word = reading.embedding
     with call_queue.queue_lock:
         host = connect()
@@ -77,4 +77,4 @@ def told(name: str, which: str | None = None) -> str:
 def reread() -> None:
     """Has the WebUI's prompts know every word of the folder. Waits its turn."""
     with call_queue.queue_lock:
-        connect().reread_words()
+        connect().reload_embeddings()

@@ -17,7 +17,7 @@ from ti_train.host import SampleRequest, Vectors
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import parse
 from ti_train.training.config import TrainConfig
-from ti_train.training.initial_vectors import starting_vectors
+from ti_train.training.initial_vectors import initial_vectors
 from ti_train.training.out_of_memory import train_in_memory
 
 from .finding import Finding, Options
@@ -44,11 +44,13 @@ def learnt(options: Options, dtype: str) -> Finding:
     dataset = encode_pictures(host, read_pictures(find_pictures(folder), host.resolution, []))
     with closing(train_in_memory(host, dataset, config, Path(options.scratch) / dtype)) as events:
         told = list(events)
-    measured = [event.evaluation for event in told if isinstance(event, Step) and event.evaluation is not None]
+    measured = [
+        event.validation_loss for event in told if isinstance(event, Step) and event.validation_loss is not None
+    ]
     (done,) = (event for event in told if isinstance(event, Done))
     vectors = {encoder: v.to(host.device) for encoder, v in done.embedding.fitted_to(host.widths).items()}
     count = 2 if options.small else PICTURES
-    before, after = (shown(host, concept, word, count) for word in (starting_vectors(host, config)[0], vectors))
+    before, after = (shown(host, concept, word, count) for word in (initial_vectors(host, config)[0], vectors))
     figures = {
         "steps": config.steps,
         "seconds": round(done.seconds, 1),

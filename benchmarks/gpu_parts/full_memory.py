@@ -54,7 +54,7 @@ def two_steps(options: Options, host: Any, dataset: Dataset, batch: int) -> Find
     after = allocated(host.device)
     figures: dict[str, str | float] = {"GiB before": in_gib(before), "GiB after": in_gib(after)}
     figures |= {"said": " ".join(said)} if said else {}
-    full = any("memory is full" in line for line in said)
+    full = any("out of memory" in line for line in said)
     given_back = before is None or after is None or after <= before + LEFT_OVER
     case = f"{NAMES['sd15']}, batch {batch}"
     return Finding(

@@ -11,8 +11,8 @@ from torch import Tensor
 from ti_train.data.dataset import encode_pictures
 from ti_train.errors import UserError
 from ti_train.host import Slot
-from ti_train.prompts import WORD
-from ti_train.training.micro_batches import Pass
+from ti_train.prompts import PLACEHOLDER
+from ti_train.training.micro_batches import MicroBatch
 
 from .finding import Finding, Options
 from .random_models import NAMES, random_host
@@ -49,9 +49,9 @@ def gradients(host: Any, options: Options) -> dict[str, Tensor]:
     for level, share in LEVELS.items():
         sigma = host.sigmas[[int(share * len(host.sigmas))]]
         vector = host.vocabulary(encoder).rows("photo")[:1].clone().requires_grad_()
-        part = Pass(x0, noise, sigma, weights, [("a photo of a ", Slot(WORD))], [picture.size])
+        part = MicroBatch(x0, noise, sigma, weights, [("a photo of a ", Slot(PLACEHOLDER))], [picture.size])
         with host.training():
-            (part.losses(host, {WORD: {encoder: vector}}).sum() * scale).backward()
+            (part.losses(host, {PLACEHOLDER: {encoder: vector}}).sum() * scale).backward()
         assert vector.grad is not None
         found[level] = vector.grad[0].float().cpu() / scale
     return found

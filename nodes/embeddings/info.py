@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ...ti_train.describe import describe
 from ...ti_train.drawing.card import card
 from ...ti_train.embedding import Embedding
-from ...ti_train.formats import read_word
+from ...ti_train.formats import read_embedding
 from ...ti_train.hosts.comfy.placeholders import vocabulary, widths
 from ..files import embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
@@ -61,7 +61,7 @@ class EmbeddingInfo(io.ComfyNode):
     ) -> io.NodeOutput:
         layout = ""
         if embedding is None:
-            reading = read_word(embedding_path(embedding_name), word=word.strip())
+            reading = read_embedding(embedding_path(embedding_name), word=word.strip())
             embedding, layout = reading.embedding, f"\nfile: {reading.layout}"
         vectors = embedding.fitted_to(widths(clip))
         text = describe(embedding, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors}) + layout

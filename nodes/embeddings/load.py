@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
-from ...ti_train.formats import load_embedding, read_word
-from ...ti_train.hosts.comfy.placeholders import widths, with_words
+from ...ti_train.formats import load_embedding, read_embedding
+from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 
@@ -79,12 +79,12 @@ class LoadEmbedding(io.ComfyNode):
     ) -> io.NodeOutput:
         if not placeholder.strip():
             raise UserError("The placeholder is empty. Give the text that stands for the word, such as * or <my-cat>.")
-        found = embedding or read_word(embedding_path(embedding_name), word=word.strip()).embedding
+        found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors = found.scaled(strength).fitted_to(widths(clip))
-        return io.NodeOutput(with_words(clip, {placeholder.strip(): vectors}))
+        return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
 
 
-def read_embedding(name: str) -> Embedding:
+def embedding_named(name: str) -> Embedding:
     """A file of the embeddings folders. Raises UserError."""
     return load_embedding(embedding_path(name))
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...ti_train.embedding import MERGES, Embedding, merge
 from ..files import embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
-from .load import NONE, LoadEmbedding, read_embedding
+from .load import NONE, LoadEmbedding, embedding_named
 
 
 class MergeEmbeddings(io.ComfyNode):
@@ -86,5 +86,5 @@ class MergeEmbeddings(io.ComfyNode):
         embedding_1: Embedding | None = None,
         embedding_2: Embedding | None = None,
     ) -> io.NodeOutput:
-        words = [embedding_1 or read_embedding(embedding_name_1), embedding_2 or read_embedding(embedding_name_2)]
+        words = [embedding_1 or embedding_named(embedding_name_1), embedding_2 or embedding_named(embedding_name_2)]
         return io.NodeOutput(merge(words, how, [weight_1, weight_2], f"{words[0].name}-{words[1].name}"))

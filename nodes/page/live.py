@@ -27,7 +27,7 @@ from ...ti_train.drawing.thinned import Thinned
 from ...ti_train.embedding import Embedding
 from ...ti_train.events import Done, Event, Preview, Step, Warning
 from ...ti_train.host import Host
-from ...ti_train.prompts import WORD
+from ...ti_train.prompts import PLACEHOLDER
 from ...ti_train.training.config import TrainConfig
 from ...ti_train.training.session import Session
 
@@ -46,7 +46,7 @@ class LiveRun:
     def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
         self.id, self.stop = uuid.uuid4().hex, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
-        first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {WORD}"
+        first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
         written = f"embedding:{config.name}"
         self.facts = {
             "id": self.id,
@@ -55,7 +55,7 @@ class LiveRun:
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
-            "prompt": first.replace(f"<{config.name}>", written).replace(WORD, written),
+            "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
         }
         self.status, self.message = "running", ""
         self.curves = LossCurves()
@@ -70,7 +70,7 @@ class LiveRun:
         seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in self._pictures()]
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
         state |= {"previews": seen, "warnings": list(self.warnings)}
-        curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.evaluations)}
+        curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.validation_losses)}
         return self.facts | self.numbers | state | curves
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class LiveRun:
         self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
         if last or now - self.told > PAUSE:
             self.told = now
-            curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.evaluations.changes()}
+            curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
             self.tell("progress", self.numbers | curves)
             self.say(step)
 

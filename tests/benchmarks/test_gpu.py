@@ -85,7 +85,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 def test_a_device_that_is_not_there_is_told_at_once(tmp_path):
     done = run("--device", "xpu:7", "--out", str(tmp_path / "gpu.json"))
     assert done.returncode == 2
-    assert re.search(r"The device 'xpu:7' is not there", done.stdout)
+    assert re.search(r"The device 'xpu:7' is not available", done.stdout)
     assert not (tmp_path / "gpu.json").exists()
 
 

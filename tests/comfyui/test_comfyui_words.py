@@ -11,7 +11,7 @@ from comfyui_server import Server
 from PIL import Image
 from safetensors.torch import save_file
 
-from ti_train.formats import load_embedding, read_word, write_embedding
+from ti_train.formats import load_embedding, read_embedding, write_embedding
 
 pytestmark = pytest.mark.slow
 
@@ -241,7 +241,7 @@ def test_diffusers_two_files_do_not_overwrite_others(layouts):
     (text,) = layouts.run(workflow)["save"]["text"]
     assert text == "two-2.safetensors\ntwo-2_2.safetensors"
     assert load_embedding(folder / "two_2.safetensors").vectors["emb_params"].shape == (1, 4)
-    read = read_word(folder / "two-2.safetensors", folder / "two-2_2.safetensors").embedding.vectors
+    read = read_embedding(folder / "two-2.safetensors", folder / "two-2_2.safetensors").embedding.vectors
     assert all(torch.equal(read[encoder], torch.cat([v, v])) for encoder, v in both.items())
 
 

@@ -238,7 +238,7 @@ def test_a_memory_that_is_full_ends_in_success_or_in_a_sentence(found):
         assert done["code"] in (0, 1), done
         assert "Traceback" not in done["said"], done
         if done["code"]:
-            assert done["said"].splitlines()[-1].startswith("ti_train: The GPU's memory is full. "), done
+            assert done["said"].splitlines()[-1].startswith("ti_train: The GPU ran out of memory. "), done
     assert {done["code"] for done in found["full"] if done["stays"]} == {1}
     assert {done["code"] for done in found["full"]} == {0, 1}
 

@@ -109,7 +109,7 @@ def edits(folder: Path) -> Path:
     [
         (["--clip-weights", ""], "No weights of CLIP are given"),
         (["--clip-model", "no-such-clip"], "open_clip knows no model 'no-such-clip'"),
-        (["--images", "no-such-folder"], "There is no folder 'no-such-folder'"),
+        (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
         (["--prompts", "no-such-file"], "The prompts 'no-such-file' cannot be read"),
         (["--embedding", "none.safetensors"], "The embedding file 'none.safetensors'"),
         (["--number", "0"], "--number is 0"),

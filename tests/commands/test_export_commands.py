@@ -25,7 +25,10 @@ def test_converting_to_what_the_ending_says(words, tmp_path, capsys, ending):
 def test_converting_to_fp16_with_a_strength_says_what_rounding_costs(words, tmp_path, capsys):
     command = ["convert", words[1], tmp_path / "new.safetensors", "--dtype", "fp16", "--norm", "2", "--strength", "0.5"]
     assert main([*map(str, command), "--name", "other"]) == 0
-    assert re.search(r"Rounding to fp16 changes a value by \S+ at most, a vector by \S+ of", capsys.readouterr().out)
+    assert re.search(
+        r"Rounding to fp16 changes each value by at most \S+, and each vector by at most \S+ of",
+        capsys.readouterr().out,
+    )
     read = load_embedding(tmp_path / "new.safetensors")
     assert read.vectors["emb_params"].norm(dim=1).tolist() == pytest.approx([1, 1], rel=1e-3)
     assert read.name == "other"
@@ -44,7 +47,7 @@ def test_sdxl_goes_to_diffusers_two_files_and_back(tmp_path):
 def test_output_vectors_that_are_left_out_are_told(tmp_path, capsys):
     save_file({"emp_params": torch.ones(1, 8), "emp_params_out": torch.ones(1, 8)}, tmp_path / "x.safetensors")
     assert main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "y.pt")]) == 0
-    assert "The vectors for the encoders' output are left out" in capsys.readouterr().out
+    assert "The vectors for the encoders' output were not written" in capsys.readouterr().out
     assert (
         main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "z.safetensors"), "--to", "onetrainer"]) == 0
     )
@@ -64,15 +67,15 @@ def test_merging(words, tmp_path, capsys):
     [
         (["convert", "ONE"], "Give the file to read"),
         (["convert", "ONE", "ONE", "ONE", "OUT.pt"], "Give the file to read"),
-        (["convert", "ONE", "OUT.bin"], "an embedding is written as .safetensors, .pt, .png"),
-        (["convert", "ONE", "OUT.pt", "--to", "png"], "png is written as .png"),
+        (["convert", "ONE", "OUT.bin"], "an embedding needs .safetensors, .pt, .png"),
+        (["convert", "ONE", "OUT.pt", "--to", "png"], "png needs .png"),
         (["convert", "ONE", "ONE"], "exists. Choose another name, or give --overwrite"),
         (["convert", "ONE", "OUT/none/x.pt"], "There is no folder"),
         (["convert", "ONE", "OUT.pt", "--name", "a/b"], "contains a character that file names must not have"),
         (["convert", "none.pt", "OUT.pt"], "The embedding file 'none.pt'"),
-        (["convert", "ONE", "OUT.pt", "--word", "dog"], "holds no word 'dog'"),
-        (["merge", "ONE", "TWO", "OUT.pt", "--how", "sum"], "The words have 1 and 2 vectors"),
-        (["merge", "ONE", "OUT.pt"], "give two words or more"),
+        (["convert", "ONE", "OUT.pt", "--word", "dog"], "holds no embedding 'dog'"),
+        (["merge", "ONE", "TWO", "OUT.pt", "--how", "sum"], "The embeddings have 1 and 2 vectors"),
+        (["merge", "ONE", "OUT.pt"], "Give two or more embeddings"),
     ],
 )
 def test_converting_and_merging_what_cannot_be(words, tmp_path, the_sentence, arguments, why):

@@ -41,7 +41,7 @@ def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_fold
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--model", "no-such-model"], "is no model folder"),
+        (["--model", "no-such-model"], "'no-such-model' does not exist"),
         (["--model", "MODEL", "--embedding", "none.safetensors"], "The embedding file"),
         (["--model", "MODEL", "--out", __file__], "test_generate_command.py"),
         (["--model", "MODEL", "--resolution", "20"], "--resolution is 20; it must be a multiple of 8"),
@@ -59,7 +59,7 @@ def test_a_word_of_another_family_is_refused_with_both_widths(pipeline_folder, t
     save_file({"emb_params": torch.ones(1, 768)}, tmp_path / "sd1.safetensors")
     command = ["generate", "--model", pipeline_folder, "--embedding", tmp_path / "sd1.safetensors", "--prompt", "*"]
     assert main([*map(str, command), "--device", "cpu"]) == 1
-    assert "width 768, but the model's text encoder wants 32" in the_sentence()
+    assert "width 768, but the model's text encoder needs 32" in the_sentence()
 
 
 def test_two_files_of_one_name_are_told_apart_by_no_prompt(pipeline_folder, words, tmp_path, the_sentence):

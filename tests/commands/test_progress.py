@@ -22,8 +22,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def step(number: int, loss: float | None = 0.25, evaluation: float | None = None) -> Step:
-    return Step(number, loss, evaluation, 0.005, 0.4, 1.0, 0.0)
+def step(number: int, loss: float | None = 0.25, validation_loss: float | None = None) -> Step:
+    return Step(number, loss, validation_loss, 0.005, 0.4, 1.0, 0.0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_before_the_first_step(drawn):
 
 
 def test_in_mid_run_it_has_the_last_noise_free_loss_the_rate_and_the_time_left(drawn):
-    told = drawn((step(0, None, 0.5), 0), (step(10, evaluation=0.4), 3), (step(25), 5), of=100)
+    told = drawn((step(0, None, 0.5), 0), (step(10, validation_loss=0.4), 3), (step(25), 5), of=100)
     assert (
         told.splitlines()[-1] == "[#####...............] 25/100  loss 0.2500  noise-free 0.4000  5.0 steps/s  15 s left"
     )
@@ -103,7 +103,7 @@ def test_a_message_stands_on_a_line_of_its_own():
     stream = Terminal()
     bar = Bar(Pace(3), "steps", stream)
     bar.draw(0)
-    bar.say("Warning: careful")
+    bar.write("Warning: careful")
     assert "\rWarning: careful\n" in stream.getvalue()
     bar.end()
 

@@ -20,7 +20,7 @@ from ti_train.formats import load_embedding
 from ti_train.prompts import Templates
 from ti_train.training.loop import train
 from ti_train.training.objective import denoising_loss
-from ti_train.training.validation import FixedBatch
+from ti_train.training.validation import ValidationBatch
 
 RED = (220, 30, 30)
 LEFT = (0, 0, 8, 32)  # the first column of the tiny model's four latents
@@ -206,19 +206,19 @@ def before(background: str, mask: Image.Image | None) -> Picture:
 
 def test_a_background_that_changes_moves_neither_the_losses_nor_the_word(run, tmp_path):
     host, config = TinyHost(), run
-    words, evaluations = [], []
+    words, validation_losses = [], []
     for mask in (left_of(), None):
         for background in ("black", "yellow"):
             picture = before(background, mask)
             dataset = encode_pictures(host, [picture])
-            batch = FixedBatch.draw(host, dataset, Templates.load("object"), config)
+            batch = ValidationBatch.draw(host, dataset, Templates.load("object"), config)
             toy = {"*": {"tiny": host.vocabulary("tiny").rows("toy")}}
-            evaluations.append(batch.loss(host, toy))
+            validation_losses.append(batch.loss(host, toy))
             words.append(learnt(host, [picture], config, tmp_path / f"{background}-{mask is None}"))
     assert torch.equal(words[0], words[1])
-    assert evaluations[0] == evaluations[1]
+    assert validation_losses[0] == validation_losses[1]
     assert not torch.equal(words[2], words[3])
-    assert evaluations[2] != evaluations[3]
+    assert validation_losses[2] != validation_losses[3]
 
 
 def test_a_white_mask_learns_the_very_word_of_none(run, tmp_path):

@@ -22,7 +22,7 @@ from ti_train.host import SampleRequest, Vectors
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import parse
 from ti_train.training.config import TrainConfig
-from ti_train.training.initial_vectors import starting_vectors
+from ti_train.training.initial_vectors import initial_vectors
 from ti_train.training.loop import train
 
 MARGIN = 0.25  # by which the learnt word must beat its initial word
@@ -52,7 +52,7 @@ def gain(host: DiffusersHost, seed: int, folder: Path, **settings: object) -> fl
         pictures = shown(host, "a photo of a *", {"*": vectors})
         return sum(fidelity(picture, concept) for picture in pictures) / PICTURES
 
-    return score(done.embedding.fitted_to(host.widths)) - score(starting_vectors(host, config)[0])
+    return score(done.embedding.fitted_to(host.widths)) - score(initial_vectors(host, config)[0])
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from demo.measure import fidelity, pixels, read, segment
 from demo.world import Artist, Figure, Scene, render
 from ti_train.data.dataset import find_pictures
 from ti_train.errors import UserError
-from ti_train.evaluation.evaluate import EvaluationPrompts, Subject, evaluate, initial_words, training_pictures
+from ti_train.evaluation.evaluate import EvaluationPrompts, Subject, evaluate, initial_texts, training_pictures
 from ti_train.evaluation.samples import Sampling
 from ti_train.evaluation.scores import Score
 from ti_train.formats import load_embedding
@@ -85,7 +85,7 @@ def host() -> DiffusersHost:
 def test_every_word_that_comes_along_shows_more_than_the_word_it_began_with(host, name, tmp_path):
     """And it can still be edited, which the training pictures themselves cannot."""
     measured, word = judge(name), load_embedding(DEMO / "words" / f"{name}.safetensors")
-    subjects = [*initial_words([word], ""), Subject(name, word.fitted_to(host.widths))]
+    subjects = [*initial_texts([word], ""), Subject(name, word.fitted_to(host.widths))]
     prompts = EvaluationPrompts(measured.prompts.plain, measured.prompts.edits[:1])
     sampling = Sampling(128, number=3, steps=8, guidance=4.0)
     events = evaluate(host, subjects, measured, prompts, sampling, tmp_path)

@@ -10,8 +10,8 @@ from ti_train.drawing.loss_curves import POINTS, LossCurves
 from ti_train.events import Step
 
 
-def step(number: int, loss: float | None = None, evaluation: float | None = None) -> Step:
-    return Step(number, loss, evaluation, 0.005, 0.4, 0.9, number / 10)
+def step(number: int, loss: float | None = None, validation_loss: float | None = None) -> Step:
+    return Step(number, loss, validation_loss, 0.005, 0.4, 0.9, number / 10)
 
 
 def test_the_steps_loss_is_smoothed_from_its_first_value_on():
@@ -21,7 +21,7 @@ def test_the_steps_loss_is_smoothed_from_its_first_value_on():
 
 def test_the_noise_free_loss_is_left_as_it_is():
     curves = LossCurves([step(0, None, 0.5), step(1, 0.3), step(2, 0.3, 0.4)])
-    assert list(curves.evaluations) == [(0, 0.5), (2, 0.4)]
+    assert list(curves.validation_losses) == [(0, 0.5), (2, 0.4)]
 
 
 def test_the_best_is_the_lowest_of_a_word_that_has_learnt_something():
@@ -32,11 +32,11 @@ def test_the_best_is_the_lowest_of_a_word_that_has_learnt_something():
 def test_a_loss_that_is_no_number_leaves_no_mark():
     odd = [step(1, math.nan, math.nan), step(2, math.inf, -math.inf)]
     curves = LossCurves([*odd, step(3, 0.5, 0.4), *odd])
-    assert (list(curves.loss), list(curves.evaluations), curves.best) == ([(3, 0.5)], [(3, 0.4)], (3, 0.4))
+    assert (list(curves.loss), list(curves.validation_losses), curves.best) == ([(3, 0.5)], [(3, 0.4)], (3, 0.4))
 
 
 def test_a_long_run_has_few_points_and_its_last_one_is_the_last_step():
     curves = LossCurves(step(number, 0.5, 0.4) for number in range(1, 5001))
-    for points in (list(curves.loss), list(curves.evaluations)):
+    for points in (list(curves.loss), list(curves.validation_losses)):
         assert POINTS / 2 < len(points) <= POINTS + 1
         assert points[-1][0] == 5000

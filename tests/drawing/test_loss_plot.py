@@ -11,8 +11,8 @@ from ti_train.drawing.loss_plot import loss_plot
 from ti_train.events import Step
 
 
-def step(number: int, loss: float | None = 0.5, evaluation: float | None = None) -> Step:
-    return Step(number, loss, evaluation, 0.005, 0.4, 0.9, number / 10)
+def step(number: int, loss: float | None = 0.5, validation_loss: float | None = None) -> Step:
+    return Step(number, loss, validation_loss, 0.005, 0.4, 0.9, number / 10)
 
 
 NAN = math.nan

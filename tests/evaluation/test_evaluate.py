@@ -21,7 +21,7 @@ from ti_train.evaluation.evaluate import (
     Sampled,
     Subject,
     evaluate,
-    initial_words,
+    initial_texts,
     training_pictures,
 )
 from ti_train.evaluation.samples import Sampling
@@ -126,7 +126,7 @@ def test_stopped_in_mid_run_and_made_anew_it_samples_nothing_twice_and_scores_th
 def test_another_word_of_the_same_name_does_not_take_up_the_first_ones_samples(tmp_path):
     scores(TinyHost(), [learnt(0)], tmp_path)
     with pytest.raises(UserError, match="of another run: word "):
-        scores(TinyHost(), [Subject("word-0", learnt(1).meaning)], tmp_path)
+        scores(TinyHost(), [Subject("word-0", learnt(1).content)], tmp_path)
 
 
 def test_vectors_stand_where_the_placeholder_was_and_plain_text_too():
@@ -148,8 +148,8 @@ def word_from(init: str) -> Embedding:
     ],
 )
 def test_the_initial_words_are_those_that_the_files_tell(told, given, words):
-    subjects = initial_words([word_from(init) for init in told], given)
-    assert [(s.label, s.meaning, s.kind) for s in subjects] == [(w, w, "initial word") for w in words]
+    subjects = initial_texts([word_from(init) for init in told], given)
+    assert [(s.label, s.content, s.kind) for s in subjects] == [(w, w, "initial word") for w in words]
 
 
 @pytest.mark.parametrize("kind", PAPERS_PROMPTS)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ti_train.embedding import SINGLE, Embedding
 from ti_train.errors import UserError
-from ti_train.formats import config_of, load_embedding, read_word, save_embedding
+from ti_train.formats import config_of, load_embedding, read_embedding, save_embedding
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -39,7 +39,7 @@ def test_sdxl_has_one_tensor_for_each_encoder_and_comes_back(tmp_path):
     assert set(read.vectors) == set(word.vectors)
     assert all(torch.equal(read.vectors[encoder], word.vectors[encoder]) for encoder in word.vectors)
     assert (read.name, read.provenance["step"]) == ("cat", "7")
-    assert read_word(path).layout == "safetensors, tensors 'clip_l' and 'clip_g'"
+    assert read_embedding(path).layout == "safetensors, tensors 'clip_l' and 'clip_g'"
 
 
 def test_a_word_has_as_many_vectors_for_each_encoder(tmp_path):
@@ -53,7 +53,7 @@ def test_a_file_of_one_tensor_under_any_name_is_read(tmp_path):
     read = load_embedding(tmp_path / "cat.safetensors")
     assert (read.name, read.provenance) == ("cat", {})
     assert torch.equal(read.vectors[SINGLE], torch.ones(1, 16))
-    assert read_word(tmp_path / "cat.safetensors").layout == "safetensors, one tensor '<my-cat>'"
+    assert read_embedding(tmp_path / "cat.safetensors").layout == "safetensors, one tensor '<my-cat>'"
 
 
 def test_a_word_saved_under_another_name_has_that_name(tmp_path):

@@ -17,7 +17,7 @@ import torch
 from sample_files import a1111_json, card, panels, samples, torch_saved
 
 from ti_train.errors import UserError
-from ti_train.formats import read_words
+from ti_train.formats import read_embeddings
 
 CASES = int(os.environ.get("TI_TRAIN_FUZZ", "500"))
 INTERESTING = (
@@ -116,7 +116,7 @@ def test_no_bytes_crash_run_or_leave_anything(tmp_path, monkeypatch):
         (tmp_path / f"x.{ending}").write_bytes(change(data, draw))
         try:
             vectors = [
-                v for reading in read_words(tmp_path / f"x.{ending}") for v in reading.embedding.vectors.values()
+                v for reading in read_embeddings(tmp_path / f"x.{ending}") for v in reading.embedding.vectors.values()
             ]
             said = ""
         except UserError as error:

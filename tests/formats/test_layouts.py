@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from sample_files import parameter_dict, samples
 
 from ti_train.errors import UserError
-from ti_train.formats import load_embedding, read_word, read_words
+from ti_train.formats import load_embedding, read_embedding, read_embeddings
 
 SAMPLES = samples()
 
@@ -18,7 +18,7 @@ def test_every_layout_is_read_and_named(tmp_path, name):
     sample = SAMPLES[name]
     path = tmp_path / f"word.{sample.ending}"
     path.write_bytes(sample.data)
-    read = read_word(path)
+    read = read_embedding(path)
     assert sample.layout in read.layout
     for encoder, vectors in sample.vectors.items():
         assert read.embedding.vectors[encoder].dtype == torch.float32
@@ -31,7 +31,7 @@ def test_the_type_of_the_values_in_the_file_is_told(tmp_path):
     save_file(
         {"clip_l": torch.ones(1, 768).half(), "clip_g": torch.ones(1, 1280).bfloat16()}, tmp_path / "x.safetensors"
     )
-    assert read_word(tmp_path / "x.safetensors").dtypes == {"clip_l": torch.float16, "clip_g": torch.bfloat16}
+    assert read_embedding(tmp_path / "x.safetensors").dtypes == {"clip_l": torch.float16, "clip_g": torch.bfloat16}
 
 
 def test_onetrainers_names_of_encoders_become_comfyuis(tmp_path):
@@ -42,7 +42,7 @@ def test_onetrainers_names_of_encoders_become_comfyuis(tmp_path):
 
 def test_onetrainers_output_vectors_are_kept_apart(tmp_path):
     save_file({"clip_l": torch.zeros(1, 8), "clip_l_out": torch.ones(1, 8)}, tmp_path / "x.safetensors")
-    read = read_word(tmp_path / "x.safetensors")
+    read = read_embedding(tmp_path / "x.safetensors")
     assert list(read.embedding.vectors) == ["clip_l"]
     assert torch.equal(read.outputs["clip_l"], torch.ones(1, 8))
 
@@ -52,7 +52,7 @@ def test_the_two_files_of_diffusers_make_one_word_in_either_order(tmp_path):
     save_file({"<cat>": torch.ones(2, 768)}, one)
     save_file({"<cat>": torch.ones(2, 1280)}, two)
     for first, second in ((one, two), (two, one)):
-        read = read_word(first, second)
+        read = read_embedding(first, second)
         assert {e: v.shape[1] for e, v in read.embedding.vectors.items()} == {"clip_l": 768, "clip_g": 1280}
         assert read.layout.startswith("two files: ")
 
@@ -62,18 +62,18 @@ def test_two_files_that_are_no_pair_are_refused(tmp_path, count, width):
     save_file({"<cat>": torch.ones(2, 768)}, tmp_path / "1.safetensors")
     save_file({"<cat>": torch.ones(count, width)}, tmp_path / "2.safetensors")
     with pytest.raises(UserError, match=r"Together they make a word only as the two files of Stable Diffusion XL"):
-        read_word(tmp_path / "1.safetensors", tmp_path / "2.safetensors")
+        read_embedding(tmp_path / "1.safetensors", tmp_path / "2.safetensors")
 
 
 def test_of_a_lora_only_the_words_are_read(tmp_path):
     weights = {f"lora_unet_{i}.lora_down.weight": torch.zeros(32, 1024) for i in range(200)}
     weights["lora_unet_0.alpha"] = torch.tensor(float("nan"))
     save_file(weights | {"bundle_emb.cat.clip_l": torch.ones(1, 768)}, tmp_path / "lora.safetensors")
-    (read,) = read_words(tmp_path / "lora.safetensors")
+    (read,) = read_embeddings(tmp_path / "lora.safetensors")
     assert (read.embedding.name, list(read.embedding.vectors)) == ("cat", ["clip_l"])
     save_file(weights, tmp_path / "lora.safetensors")
     with pytest.raises(UserError, match=r"holds 201 tensors \(lora_unet_0.alpha, .* Is it a model"):
-        read_words(tmp_path / "lora.safetensors")
+        read_embeddings(tmp_path / "lora.safetensors")
 
 
 def two_placeholders(path):
@@ -104,14 +104,14 @@ def encoder_and_stranger(path):
 def test_what_can_be_read_in_several_ways_is_an_error_that_lists_them(tmp_path, write, names):
     path = tmp_path / "word.safetensors"
     write(path)
-    assert [r.embedding.name for r in read_words(path)] == names
+    assert [r.embedding.name for r in read_embeddings(path)] == names
     listed = "; ".join(rf"'{name}' \(1 vector\(s\) of [89]\)" for name in names).replace("*", r"\*")
     with pytest.raises(UserError, match=rf"holds 2 embeddings, .* It can be read as: {listed}"):
-        read_word(path)
+        read_embedding(path)
     for name in names:
-        assert read_word(path, word=name).embedding.name == name
+        assert read_embedding(path, word=name).embedding.name == name
     with pytest.raises(UserError, match="holds no embedding 'other'"):
-        read_word(path, word="other")
+        read_embedding(path, word="other")
 
 
 @pytest.mark.parametrize(

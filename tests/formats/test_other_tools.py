@@ -24,7 +24,7 @@ from tiny_pipeline import END, START, write_tokenizer
 from torch import Tensor
 
 from ti_train.embedding import SINGLE, Embedding
-from ti_train.formats import ENDINGS, PRECISIONS, read_word, write_embedding
+from ti_train.formats import ENDINGS, PRECISIONS, read_embedding, write_embedding
 from ti_train.formats.layouts import ENCODERS
 
 SD1 = Embedding("my-cat", {SINGLE: torch.randn(2, 768)}, {"step": "7", "init": "cat"})
@@ -127,7 +127,7 @@ def test_what_a_tool_saves_is_read_here_to_the_bit(run, tmp_path, name):
         if "panels" in file and isinstance(result, str) and "numpy" in result:
             continue  # AUTOMATIC1111 1.8 draws panels with a function that numpy 2 no longer has
         assert result is None
-        read = read_word(tmp_path / file)
+        read = read_embedding(tmp_path / file)
         assert equal(read.embedding.vectors, WORDS[family].vectors), read.layout
         if name == "onetrainer":
             assert equal(read.outputs, {encoder: v + 1 for encoder, v in WORDS[family].vectors.items()})

@@ -21,7 +21,7 @@ from ti_train.formats import (
     Precision,
     files_of,
     layout_for,
-    read_word,
+    read_embedding,
     rounding_error,
     write_embedding,
 )
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_again(layout, count, width, precision, seed):
         path = Path(folder, f"cat{ENDINGS[layout]}")
         paths = write_embedding(word, path, layout, dtype)
         assert sorted(Path(folder).iterdir()) == sorted(paths) == sorted(files_of(word, path, layout))
-        read = read_word(*paths)
+        read = read_embedding(*paths)
     assert set(read.embedding.vectors) == set(widths)
     assert all(torch.equal(read.embedding.vectors[e], v.to(dtype).float()) for e, v in word.vectors.items())
     assert set(read.dtypes.values()) == {torch.float32 if layout == "png" else dtype}
@@ -94,14 +94,14 @@ def test_an_a1111_file_has_what_a1111_writes(tmp_path):
 def test_the_provenance_goes_along_where_the_layout_has_room(tmp_path):
     for layout, ending in ENDINGS.items():
         write_embedding(ONE, tmp_path / f"x{ending}", layout)
-        assert read_word(tmp_path / f"x{ending}").embedding.provenance == ONE.provenance | {"name": "my-cat"}
+        assert read_embedding(tmp_path / f"x{ending}").embedding.provenance == ONE.provenance | {"name": "my-cat"}
 
 
 def test_onetrainers_output_vectors_are_kept_in_its_own_layout(tmp_path):
     outputs = {SINGLE: torch.ones(2, 768)}
     write_embedding(ONE, tmp_path / "x.safetensors", "onetrainer", outputs=outputs)
     assert set(load_file(tmp_path / "x.safetensors")) == {"emp_params", "emp_params_out"}
-    assert torch.equal(read_word(tmp_path / "x.safetensors").outputs[SINGLE], outputs[SINGLE])
+    assert torch.equal(read_embedding(tmp_path / "x.safetensors").outputs[SINGLE], outputs[SINGLE])
     write_embedding(ONE, tmp_path / "x.safetensors", outputs=outputs)
     assert set(load_file(tmp_path / "x.safetensors")) == {"emb_params"}
 

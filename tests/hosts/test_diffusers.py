@@ -259,7 +259,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(any_host, pictures, settin
 def test_the_noise_free_loss_falls(any_host, pictures, settings, tmp_path):
     config = settings(steps=30, learning_rate=0.05, evaluate_every=30)
     steps = [e for e in train(any_host, dataset_of(any_host, pictures), config, tmp_path) if isinstance(e, Step)]
-    assert steps[-1].evaluation < steps[0].evaluation
+    assert steps[-1].validation_loss < steps[0].validation_loss
 
 
 def test_a_unet_that_overflows_is_skipped_and_told(host, pictures, settings, tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from ti_train.errors import UserError
-from ti_train.hosts.diffusers.checkpoint_file import FAMILIES, TOLD_BY_WEIGHT, UNET, Checkpoint
+from ti_train.hosts.diffusers.checkpoint_file import FAMILIES, PREDICTION_WEIGHT, UNET, Checkpoint
 
 ATTENTION = UNET + "input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
 WIDTHS = {"sd15": 768, "sd21": 1024, "sdxl": 2048}
@@ -57,8 +57,8 @@ OTHERS = {
     "a LoRA ": ["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight"],
     "a LoRA  ": ["lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a"],
     "a LoRA   ": ["base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"],
-    r"a learnt word \(an embedding\)": ["emb_params"],
-    r"a learnt word \(an embedding\) ": ["clip_l", "clip_g"],
+    r"an embedding": ["emb_params"],
+    r"an embedding ": ["clip_l", "clip_g"],
     "a ControlNet": ["control_model.input_blocks.0.0.weight"],
     "a ControlNet ": ["controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
     "Stable Diffusion 3": ["model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight"],
@@ -70,14 +70,16 @@ OTHERS = {
     "a text encoder ": ["transformer.resblocks.0.attn.in_proj_weight"],
     "a text encoder  ": ["encoder.block.0.layer.0.SelfAttention.q.weight"],
     "a U-Net alone": ["down_blocks.0.resnets.0.conv1.weight", "mid_block.resnets.0.conv1.weight"],
-    "no model that is known here": ["layers.0.weight"],
+    "an unknown model": ["layers.0.weight"],
 }
 
 
 @pytest.mark.parametrize("looks", OTHERS)
 def test_what_is_no_whole_model_is_told_what_it_looks_like(looks, tmp_path):
     given = checkpoint(tmp_path, {name: torch.zeros(1) for name in OTHERS[looks]})
-    with pytest.raises(UserError, match=rf"'.*m\.safetensors' looks like {looks.strip()}\. This needs a whole Stable"):
+    with pytest.raises(
+        UserError, match=rf"'.*m\.safetensors' looks like {looks.strip()}\. This needs a complete Stable"
+    ):
         _ = given.kind
 
 
@@ -85,14 +87,14 @@ def test_what_is_no_whole_model_is_told_what_it_looks_like(looks, tmp_path):
     ("tensors", "looks"),
     [
         (torso("sd15", 9), "an inpainting model"),
-        (torso("sdxl", 8), "a model that edits pictures by instruction"),
-        (torso("sd21", 5), "a model of 5 input channels"),
+        (torso("sdxl", 8), "a model that edits images by instruction"),
+        (torso("sd21", 5), "a model with 5 input channels"),
         (
             torso("sdxl") | {"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)},
             "a model with the noise levels of EDM",
         ),
         ({ATTENTION.format(4): torch.zeros(2, 1280)}, "the refiner of Stable Diffusion XL"),
-        ({ATTENTION.format(1): torch.zeros(2, 640)}, "a model that reads text of width 640"),
+        ({ATTENTION.format(1): torch.zeros(2, 640)}, "a model with text conditioning of width 640"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -106,7 +108,7 @@ def test_a_relative_of_a_known_family_is_told(tensors, looks, tmp_path):
 
 def spread(value: float) -> dict[str, torch.Tensor]:
     """The weight that tells Stable Diffusion 2's predictions apart, of this standard deviation."""
-    return {TOLD_BY_WEIGHT: torch.tensor([-value, value]).repeat(8)}
+    return {PREDICTION_WEIGHT: torch.tensor([-value, value]).repeat(8)}
 
 
 @pytest.mark.parametrize(
@@ -166,21 +168,23 @@ class Trap:
 @pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
 def test_a_pickle_is_never_opened(write, name, tmp_path):
     write(Trap(tmp_path / "sprung"), tmp_path / name)
-    with pytest.raises(UserError, match=f"{name}' is a pickle, which can run code when it is read, so it is not read"):
+    with pytest.raises(
+        UserError, match=f"{name}' is a pickle, which can run code when it is loaded, so it is not loaded"
+    ):
         Checkpoint.read(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_file_by_another_name_is_told(tmp_path):
     save_file(torso("sd15"), tmp_path / "model.ckpt")
-    with pytest.raises(UserError, match="a safetensors file by another name"):
+    with pytest.raises(UserError, match="a safetensors file with another extension"):
         Checkpoint.read(tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"GGUF" + bytes(99), bytes(8) + b"[1]"])
 def test_what_is_no_safetensors_file_is_told(content, tmp_path):
     (tmp_path / "m.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"is no safetensors file, or is damaged\. This needs a whole"):
+    with pytest.raises(UserError, match=r"is not a safetensors file, or it is damaged\. This needs a complete"):
         Checkpoint.read(tmp_path / "m.safetensors")
 
 
@@ -188,14 +192,14 @@ def test_a_half_downloaded_file_is_told_with_its_size(tmp_path):
     path = checkpoint(tmp_path, torso("sd15")).path
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    with pytest.raises(UserError, match=rf"only the beginning of a file, or damaged \({len(whole) - 5:,} bytes: "):
+    with pytest.raises(UserError, match=rf"incomplete or damaged \({len(whole) - 5:,} bytes: "):
         Checkpoint.read(path)
 
 
 def test_a_file_that_breaks_off_in_its_header_is_told(tmp_path):
     path = checkpoint(tmp_path, torso("sd15")).path
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match="is only the beginning of a file, or damaged"):
+    with pytest.raises(UserError, match="is incomplete or damaged"):
         Checkpoint.read(path)
 
 
@@ -203,7 +207,7 @@ def test_a_file_that_breaks_off_in_its_header_is_told(tmp_path):
 def test_a_header_of_another_form_is_told(header, tmp_path):
     text = json.dumps({"x": header}).encode()
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
-    with pytest.raises(UserError, match="is only the beginning of a file, or damaged"):
+    with pytest.raises(UserError, match="is incomplete or damaged"):
         Checkpoint.read(tmp_path / "m.safetensors")
 
 

@@ -13,7 +13,7 @@ from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
 
 @pytest.mark.parametrize("name", ["abacus", "", "cuda:0x"])
 def test_a_device_that_is_not_there_is_answered_with_those_that_are(name):
-    with pytest.raises(UserError, match=f"The device '{name}' is not there. .* have: .*cpu"):
+    with pytest.raises(UserError, match=f"The device '{name}' is not available. .* have: .*cpu"):
         pick_device(name)
 
 

@@ -171,8 +171,8 @@ def test_marks_of_zero_terminal_snr_reach_the_noise_levels(folders, tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda key: None if ".middle_block." in key else key, "relative of Stable Diffusion XL: its unet has"),
-        (lambda key: None if ".resblocks.1." in key else key, "XL: its text_encoder_2 has .* are wanted"),
+        (lambda key: None if ".middle_block." in key else key, "variant of Stable Diffusion XL: its unet has"),
+        (lambda key: None if ".resblocks.1." in key else key, "XL: its text_encoder_2 has .* weights instead of"),
         (lambda key: None if ".decoder.mid." in key else key, "XL: its vae has"),
     ],
     ids=["U-Net", "text encoder", "VAE"],
@@ -189,7 +189,7 @@ def test_a_model_that_lacks_weights_is_not_filled_up_with_random_ones(change, wh
 def test_a_u_net_with_more_weights_is_another_model(folders, tmp_path):
     tensors = tensors_of(folders["sd15"], "sd1") | {"model.diffusion_model.motion.weight": torch.zeros(7)}
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "more.safetensors")
-    with pytest.raises(UserError, match="relative of Stable Diffusion 1: its unet has"):
+    with pytest.raises(UserError, match="variant of Stable Diffusion 1: its unet has"):
         DiffusersHost.load(tmp_path / "more.safetensors", "cpu", "float32")
 
 
@@ -230,7 +230,7 @@ def test_the_command_line_says_what_a_file_is_that_is_no_model(command, pictures
     }[command]
     assert main([command, "--model", str(tmp_path / "style.safetensors"), *rest]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "style.safetensors' looks like a LoRA. This needs a whole Stable Diffusion 1, 2 or XL model" in line
+    assert "style.safetensors' looks like a LoRA. This needs a complete Stable Diffusion 1, 2 or XL model" in line
 
 
 # --- CLIP's vocabulary ----------------------------------------------------------
@@ -282,8 +282,8 @@ def test_a_shipped_configuration_has_the_published_models_size(kind):
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (lambda folder: None, "is no model folder and no file: there is nothing"),
-        (lambda folder: folder.mkdir(), "is no model folder: it has no model_index.json"),
+        (lambda folder: None, "' does not exist"),
+        (lambda folder: folder.mkdir(), "is not a model folder: it has no model_index.json"),
     ],
 )
 def test_what_is_no_model_folder_is_refused(tmp_path, write, why):
@@ -386,5 +386,5 @@ def test_a_word_of_stable_diffusion_1_is_no_start_on_xl(pipelines, pictures, set
     save_embedding(Embedding("cat", {"clip_l": torch.ones(1, 32)}), tmp_path / "cat.safetensors")
     host = DiffusersHost.load(pipelines(family="sdxl"), "cpu", "float32")
     run = train(host, dataset_of(host, pictures), settings(init=str(tmp_path / "cat.safetensors")), tmp_path)
-    with pytest.raises(UserError, match=r"width 32, but the model's text encoder wants 32 \(clip_l\) \+ 48 \(clip_g\)"):
+    with pytest.raises(UserError, match=r"width 32, but the model's text encoder needs 32 \(clip_l\) \+ 48 \(clip_g\)"):
         next(run)

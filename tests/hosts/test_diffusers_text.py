@@ -135,7 +135,7 @@ def test_as_many_vectors_fit_as_the_context_has_tokens(host, family):
     hidden, *_ = encoded(host, [(Slot("*"),)], {"*": word(host, 75)})
     assert hidden.shape == (1, 77, sum(WIDTHS[family]))
     with pytest.raises(
-        UserError, match=r"76 vector\(s\) the word '\*' ends at token 76, and the text encoder takes 75"
+        UserError, match=r"the embedding '\*' with 76 vector\(s\) ends at token 76, and the text encoder takes 75"
     ):
         host.encode([(Slot("*"),)], {"*": word(host, 76)})
 

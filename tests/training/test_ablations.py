@@ -19,7 +19,7 @@ from ti_train.host import Slot
 from ti_train.prompts import Templates, beside, text_of
 from ti_train.training.config import TrainConfig
 from ti_train.training.loop import train
-from ti_train.training.prompt_sampling import longest_prompt, own_word, words_of
+from ti_train.training.prompt_sampling import embeddings_for, longest_prompt, per_image_token
 
 PROGRESSIVE = {"num_vectors": 3, "progressive_every": 2}
 PER_IMAGE = {"per_image_words": 0.5}
@@ -39,7 +39,7 @@ def stopped_after(step: int, host, dataset, config, folder) -> dict[str, torch.T
     return load_file(folder / "my-toy.resume")
 
 
-def start(host) -> torch.Tensor:
+def initial(host) -> torch.Tensor:
     return host.vocabulary(ENCODER).rows("toy")
 
 
@@ -77,7 +77,7 @@ def test_a_vector_joins_in_at_every_such_step(num_vectors, every, step):
 
 def test_too_few_steps_for_all_vectors_are_refused():
     TrainConfig("a", "b", num_vectors=3, progressive_every=50, steps=100)
-    with pytest.raises(UserError, match="99 steps reach only 2 of the 3 vectors"):
+    with pytest.raises(UserError, match="99 steps use only 2 of the 3 vectors"):
         TrainConfig("a", "b", num_vectors=3, progressive_every=50, steps=99)
 
 
@@ -86,7 +86,7 @@ def test_a_vector_stays_at_its_start_until_it_joins_in_and_only_those_in_use_are
 ):
     for step, count in ((1, 1), (2, 2), (3, 2), (4, 3)):
         state = stopped_after(step, host, dataset, settings(**PROGRESSIVE), tmp_path / str(step))
-        moved = (state[f"vectors.{ENCODER}"] - start(host)).abs().amax(dim=1) > 0
+        moved = (state[f"vectors.{ENCODER}"] - initial(host)).abs().amax(dim=1) > 0
         assert moved.tolist() == [i < count for i in range(3)]
         written = load_embedding(tmp_path / str(step) / "my-toy.safetensors")
         assert torch.equal(written.vectors["emb_params"], state[f"vectors.{ENCODER}"][:count])
@@ -120,7 +120,7 @@ def test_a_prompt_names_its_pictures_own_word_as_often_as_is_said(host, dataset,
     trained = [prompt for gradient, prompt in asked if gradient]
     beside_own = [prompt for prompt in trained if len([p for p in prompt if isinstance(p, Slot)]) == 2]
     assert len(beside_own) / len(trained) == pytest.approx(0.25, abs=0.08)
-    assert {prompt[-1].word for prompt in beside_own} == {"picture-0", "picture-1", "picture-2"}
+    assert {prompt[-1].name for prompt in beside_own} == {"picture-0", "picture-1", "picture-2"}
     assert all(prompt[-3:-1] == (Slot("*"), " with ") for prompt in beside_own)
     measured = [prompt for gradient, prompt in asked if not gradient][1:]  # the first is the check that all fits
     assert all([p for p in prompt if isinstance(p, Slot)] == [Slot("*")] for prompt in measured)
@@ -128,30 +128,30 @@ def test_a_prompt_names_its_pictures_own_word_as_often_as_is_said(host, dataset,
 
 def test_own_words_learn_and_are_not_written(host, dataset, settings, tmp_path):
     early, late = (stopped_after(s, host, dataset, settings(**PER_IMAGE), tmp_path / str(s)) for s in (1, 5))
-    own = f"own.{ENCODER}"
-    assert early[own].shape == (3, WIDTH)
-    assert ((late[own] - early[own]).abs().amax(dim=1) > 0).all()
+    per_image = f"own.{ENCODER}"
+    assert early[per_image].shape == (3, WIDTH)
+    assert ((late[per_image] - early[per_image]).abs().amax(dim=1) > 0).all()
     assert learnt(host, dataset, settings(**PER_IMAGE), tmp_path / "end").shape == (1, WIDTH)
 
 
 def test_own_words_begin_as_long_as_words_are_and_apart_from_each_other(host, dataset, settings, tmp_path):
     config = settings(learning_rate=0.0, **PER_IMAGE)
-    own = stopped_after(1, host, dataset, config, tmp_path)[f"own.{ENCODER}"]
+    per_image = stopped_after(1, host, dataset, config, tmp_path)[f"own.{ENCODER}"]
     median = host.vocabulary(ENCODER).norms.median()
-    assert torch.allclose(own.norm(dim=1), median.expand(3))
-    assert (torch.cosine_similarity(own[0], own[1], dim=0)) < 0.9
+    assert torch.allclose(per_image.norm(dim=1), median.expand(3))
+    assert (torch.cosine_similarity(per_image[0], per_image[1], dim=0)) < 0.9
     other = stopped_after(1, host, dataset, settings(seed=1, learning_rate=0.0, **PER_IMAGE), tmp_path / "b")
-    assert not torch.equal(other[f"own.{ENCODER}"], own)
+    assert not torch.equal(other[f"own.{ENCODER}"], per_image)
 
 
 def test_a_mirrored_picture_shares_its_originals_word(host, pictures):
     dataset = dataset_of(host, pictures, flip=True)
-    own = {ENCODER: torch.arange(3.0)[:, None].expand(3, WIDTH)}
-    words = words_of(dataset.pictures, {}, own)
+    per_image = {ENCODER: torch.arange(3.0)[:, None].expand(3, WIDTH)}
+    words = embeddings_for(dataset.pictures, {}, per_image)
     for picture in dataset.pictures:
         number = ["blue.png", "green.png", "red.png"].index(picture.name)
-        assert words[own_word(picture)][ENCODER].unique().tolist() == [number]
-        assert words[own_word(picture)][ENCODER].shape == (1, WIDTH)
+        assert words[per_image_token(picture)][ENCODER].unique().tolist() == [number]
+        assert words[per_image_token(picture)][ENCODER].shape == (1, WIDTH)
 
 
 def test_the_own_word_stands_behind_the_word_and_before_the_caption():
@@ -172,7 +172,7 @@ def test_the_heavier_the_pull_the_nearer_the_word_stays(host, dataset, settings,
     distances = []
     for weight in (0.0, 1.0, 100.0):
         end = learnt(host, dataset, settings(steps=30, coarse_weight=weight), tmp_path / str(weight))
-        distances.append(float((end - start(host)).norm()))
+        distances.append(float((end - initial(host)).norm()))
     assert distances[0] > 1.2 * distances[1] > 1.5 * distances[2]
 
 
@@ -187,7 +187,7 @@ def test_the_pulls_gradient_is_twice_the_weighted_distance(host, dataset, settin
         vectors = load_embedding(tmp_path / f"{weight}1" / "my-toy.safetensors").vectors["emb_params"]
     assert torch.equal(moments[0.0][0], moments[3.0][0]), "at its start nothing pulls"
     pull = 10 * (moments[3.0][1] - moments[0.0][1])
-    assert torch.allclose(pull, 2 * 3.0 * (vectors - start(host)), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(pull, 2 * 3.0 * (vectors - initial(host)), rtol=1e-3, atol=1e-5)
 
 
 def test_the_distance_is_the_mean_over_vectors_and_encoders():

@@ -68,7 +68,7 @@ def test_nothing_else_is_left_in_the_folder(files):
 
 
 def test_without_a_state_there_is_nothing_to_resume(files):
-    with pytest.raises(UserError, match=r"nothing to resume: .*cat\.resume' does not exist"):
+    with pytest.raises(UserError, match=r"Nothing to resume: .*cat\.resume' does not exist"):
         files.load()
 
 
@@ -84,7 +84,7 @@ def test_without_a_state_there_is_nothing_to_resume(files):
 def test_another_runs_state_is_refused_with_what_differs(files, changed, sentence):
     files.save(STATE, WORD)
     other = RunFiles(files.folder, files.name, IDENTITY | changed)
-    with pytest.raises(UserError, match=f"belongs to another run: {sentence}\\. Give the same settings"):
+    with pytest.raises(UserError, match=f"belongs to another run: {sentence}\\. Use the same settings"):
         other.load()
 
 
@@ -92,14 +92,14 @@ def test_another_runs_state_is_refused_with_what_differs(files, changed, sentenc
 def test_a_damaged_state_is_refused(files, damage):
     files.save(STATE, WORD)
     files.state.write_bytes(damage(files.state.read_bytes()))
-    with pytest.raises(UserError, match=r"cat\.resume' is no state of a run, or is damaged"):
+    with pytest.raises(UserError, match=r"cat\.resume' is not the state of a run, or it is damaged"):
         files.load()
 
 
 def test_a_safetensors_file_of_another_kind_is_no_state(files):
     files.save(STATE, WORD)
     files.state.write_bytes(files.embedding.read_bytes())
-    with pytest.raises(UserError, match="is no state of a run"):
+    with pytest.raises(UserError, match="is not the state of a run"):
         files.load()
 
 

@@ -49,7 +49,7 @@ def test_it_ends_with_whatever_ends_it(before):
 
 def test_an_operation_without_such_a_kernel_is_told_in_a_sentence(before):
     with (
-        pytest.raises(UserError, match=r"no deterministic kernel for 'put_'.*with deterministic off"),
+        pytest.raises(UserError, match=r"no deterministic kernel for 'put_'.*Turn deterministic off"),
         deterministic(True),
     ):
         torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))

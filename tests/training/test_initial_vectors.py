@@ -8,7 +8,7 @@ from sample_files import samples, write_samples
 from tiny_host import ENCODER, WIDTH, TinyHost
 
 from ti_train.errors import UserError
-from ti_train.training.initial_vectors import starting_vectors
+from ti_train.training.initial_vectors import initial_vectors
 
 SAMPLES = {
     name: sample
@@ -20,25 +20,25 @@ SAMPLES = {
 @pytest.mark.parametrize("layout", SAMPLES)
 def test_a_run_goes_on_from_a_file_of_any_layout(host, settings, tmp_path, layout):
     file, (vectors,) = write_samples(tmp_path)[layout], SAMPLES[layout].vectors.values()
-    start, remarks = starting_vectors(host, settings(init=str(file), num_vectors=len(vectors)))
-    assert torch.equal(start[ENCODER], vectors)
+    initial, remarks = initial_vectors(host, settings(init=str(file), num_vectors=len(vectors)))
+    assert torch.equal(initial[ENCODER], vectors)
     assert remarks == []
 
 
 @pytest.mark.parametrize("layout", SAMPLES)
 def test_its_vectors_must_be_as_many_as_the_words(host, settings, tmp_path, layout):
     file, count = write_samples(tmp_path)[layout], len(SAMPLES[layout].vectors["emb_params"])
-    with pytest.raises(UserError, match=rf"has {count} vector\(s\), but num_vectors is 3. Give {count}."):
-        starting_vectors(host, settings(init=str(file), num_vectors=3))
+    with pytest.raises(UserError, match=rf"has {count} vector\(s\), but num_vectors is 3. Set num_vectors to {count}."):
+        initial_vectors(host, settings(init=str(file), num_vectors=3))
 
 
 @pytest.mark.parametrize("init", ["none.safetensors", "none.pt", "none.BIN", "folder/none.png", "none.webp"])
 def test_a_file_that_is_not_there_is_no_phrase(host, settings, init):
     with pytest.raises(UserError, match=f"The embedding file '{init}'"):
-        starting_vectors(host, settings(init=init))
+        initial_vectors(host, settings(init=init))
 
 
 def test_a_phrase_may_have_a_dot(host, settings):
     assert torch.equal(
-        starting_vectors(host, settings(init="toy."))[0][ENCODER], TinyHost().vocabulary(ENCODER).rows("toy")
+        initial_vectors(host, settings(init="toy."))[0][ENCODER], TinyHost().vocabulary(ENCODER).rows("toy")
     )

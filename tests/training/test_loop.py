@@ -78,7 +78,7 @@ def test_events_come_in_this_order(host, dataset, settings, tmp_path):
 
 def test_the_noise_free_loss_is_measured_when_it_is_due_and_after_the_last_step(host, dataset, settings, tmp_path):
     steps = of(Step, train(host, dataset, settings(steps=5, evaluate_every=2), tmp_path))
-    assert [step.step for step in steps if step.evaluation is not None] == [0, 2, 4, 5]
+    assert [step.step for step in steps if step.validation_loss is not None] == [0, 2, 4, 5]
     assert [step.loss is None for step in steps] == [True] + [False] * 5
 
 
@@ -120,7 +120,7 @@ def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, se
 @pytest.mark.parametrize(
     ("given", "remark"),
     [
-        ({"name": "dog"}, "'dog' is already a word of the model's vocabulary .*my-dog would not"),
+        ({"name": "dog"}, "'dog' is a word of the model's vocabulary .*such as my-dog"),
         ({"init": "red toy"}, "has 2 tokens .*training starts from 'toy'"),
         ({"num_vectors": 2}, "the text is repeated"),
     ],
@@ -143,7 +143,7 @@ def test_the_noise_free_loss_falls(pictures, settings, tmp_path, prediction):
     host = TinyHost(prediction)
     config = settings(steps=60, batch_size=4, learning_rate=0.05, evaluate_every=60, num_vectors=2)
     steps = of(Step, train(host, dataset_of(host, pictures), config, tmp_path))
-    assert steps[-1].evaluation < 0.9 * steps[0].evaluation
+    assert steps[-1].validation_loss < 0.9 * steps[0].validation_loss
 
 
 def test_rate_zero_leaves_the_vectors_as_they_were(host, dataset, settings, tmp_path):
@@ -423,7 +423,7 @@ def test_a_run_that_writes_over_the_file_it_started_from_still_knows_its_start(h
 
 
 def test_resuming_without_a_state_is_refused(host, dataset, settings, tmp_path):
-    with pytest.raises(UserError, match="nothing to resume"):
+    with pytest.raises(UserError, match="Nothing to resume"):
         learnt(host, dataset, settings(), tmp_path, resume=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -561,7 +561,7 @@ def test_a_preview_that_does_not_fit_is_left_out_and_told(host, dataset, setting
     events = list(train(host, dataset, settings(preview_every=2), tmp_path / "full"))
     assert [preview.step for preview in of(Preview, events)] == [0, 4, 6]
     (warning,) = of(Warning, events)
-    assert warning.message.startswith("Step 2: The GPU's memory is full. This preview is left out")
+    assert warning.message.startswith("Step 2: The GPU ran out of memory. This preview is skipped")
     assert torch.equal(on_disk(tmp_path / "full"), expected)
 
 
@@ -596,8 +596,8 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
 @pytest.mark.parametrize(
     ("tensors", "why"),
     [
-        ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder wants {WIDTH}"),
-        ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Give 3"),
+        ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder needs {WIDTH}"),
+        ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Set num_vectors to 3"),
         ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 embeddings"),
         ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "NaN or infinite"),
     ],
@@ -618,7 +618,7 @@ def test_a_run_can_start_from_a_learnt_word(host, dataset, settings, tmp_path):
 @pytest.mark.parametrize("inside", ["", "deeper"])
 def test_a_file_in_the_folders_place_is_told_before_the_first_step(host, dataset, settings, tmp_path, inside):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot be written to .*Choose another folder"):
+    with pytest.raises(UserError, match=r"is not writable .*Choose another folder"):
         next(train(host, dataset, settings(), tmp_path / "out" / inside))
 
 
@@ -641,7 +641,7 @@ def full_disk(monkeypatch):
 
 def test_a_disk_that_is_full_is_told_before_the_first_step(host, dataset, settings, tmp_path, full_disk):
     full_disk(tmp_path)
-    with pytest.raises(UserError, match=r"cannot be written to .No space left.*Choose another folder, or make room"):
+    with pytest.raises(UserError, match=r"is not writable .No space left.*Choose another folder, or free disk space"):
         next(train(host, dataset, settings(), tmp_path))
 
 

@@ -18,8 +18,8 @@ from ti_train.formats import load_embedding
 from ti_train.host import Size
 from ti_train.prompts import Templates
 from ti_train.training.loop import train
-from ti_train.training.micro_batches import draw_noise, in_passes
-from ti_train.training.validation import FixedBatch
+from ti_train.training.micro_batches import draw_noise, split_batch
+from ti_train.training.validation import ValidationBatch
 
 SHAPES = [(32, 32), (24, 40), (40, 24), (16, 64)]
 
@@ -51,9 +51,9 @@ def test_passes_hold_the_batch_in_one_shape_each_and_no_more_than_fit(shapes, at
     x0 = [picture.mean for picture in pictures]
     noise, sigma = [-latent for latent in x0], torch.arange(len(x0)) + 0.5
     prompts = [(picture.caption,) for picture in pictures]
-    passes = in_passes(pictures, x0, noise, sigma, prompts, at_once, torch.device("cpu"))
+    micro_batches = split_batch(pictures, x0, noise, sigma, prompts, at_once, torch.device("cpu"))
     seen = []
-    for part in passes:
+    for part in micro_batches:
         numbers = part.x0[:, 0, 0, 0].tolist()
         assert len(numbers) <= at_once
         assert torch.equal(part.noise, -part.x0)
@@ -64,7 +64,7 @@ def test_passes_hold_the_batch_in_one_shape_each_and_no_more_than_fit(shapes, at
         assert numbers == sorted(numbers)
         seen += numbers
     assert sorted(seen) == list(range(len(shapes)))
-    assert len(passes) == sum(-(-count // at_once) for count in Counter(shapes).values())
+    assert len(micro_batches) == sum(-(-count // at_once) for count in Counter(shapes).values())
 
 
 def test_noise_for_equal_shapes_is_that_of_one_tensor():
@@ -101,11 +101,11 @@ def test_stopped_and_resumed_equals_uninterrupted(host, mixed, settings, tmp_pat
 
 
 def test_the_noise_free_loss_takes_pictures_of_any_shape(host, mixed, settings):
-    batch = FixedBatch.draw(host, mixed, Templates.load("object"), settings(batch_size=4))
+    batch = ValidationBatch.draw(host, mixed, Templates.load("object"), settings(batch_size=4))
     toy = {"*": {ENCODER: host.vocabulary(ENCODER).rows("toy")}}
     with torch.no_grad():
-        one_by_one = [float(part.losses(host, toy).sum()) for part in batch.passes]
-    assert len(batch.passes) > 1
+        one_by_one = [float(part.losses(host, toy).sum()) for part in batch.micro_batches]
+    assert len(batch.micro_batches) > 1
     assert batch.loss(host, toy) == pytest.approx(sum(one_by_one) / 4)
 
 

@@ -11,7 +11,7 @@ from tiny_host import at_forward, raising
 from ti_train.errors import UserError
 from ti_train.events import Done, Preview, Step, Warning
 from ti_train.formats import load_embedding
-from ti_train.training.out_of_memory import needing_less, train_in_memory
+from ti_train.training.out_of_memory import train_in_memory, with_less_memory
 
 FULL = raising(torch.cuda.OutOfMemoryError("full"))
 
@@ -87,12 +87,12 @@ def test_an_error_that_is_none_of_the_memory_ends_the_run(host, dataset, setting
 
 def test_what_needs_no_less_is_not_tried_again(host, dataset, settings, tmp_path):
     smallest = settings(steps=4, batch_size=1, gradient_checkpointing=True)
-    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="one picture of 32 pixels"):
+    with at_forward(host.denoiser, [2], FULL), pytest.raises(UserError, match="Batch size 1 at 32 pixels"):
         list(train_in_memory(host, dataset, smallest, tmp_path))
 
 
 @pytest.mark.parametrize(("size", "accumulation", "less"), [(4, 1, (2, 2)), (3, 2, (1, 6)), (1, 4, (1, 4))])
 def test_a_step_keeps_its_pictures(settings, size, accumulation, less):
-    smaller = needing_less(settings(batch_size=size, accumulation=accumulation))
+    smaller = with_less_memory(settings(batch_size=size, accumulation=accumulation))
     assert (smaller.batch_size, smaller.accumulation) == less
     assert smaller.gradient_checkpointing

@@ -93,8 +93,7 @@ def test_a_picture_without_the_word_is_named_and_left_out(host, captioned, setti
     dataset = captioned("a red toy", "a blue [name]", "a dog")
     warnings = told(train(host, dataset, settings(templates=captions_alone), tmp_path))
     assert warnings == [
-        "Left out: 0.png, 2.png. [name] stands neither in the caption nor in a template, "
-        "and without it the word learns nothing."
+        "Ignored: 0.png, 2.png. Neither caption nor template contains [name], which stands for the embedding."
     ]
     assert set(asked[True] + asked[False]) == {"a blue *"}
 
@@ -102,11 +101,13 @@ def test_a_picture_without_the_word_is_named_and_left_out(host, captioned, setti
 def test_of_many_pictures_only_the_first_are_named(host, captioned, settings, captions_alone, tmp_path):
     dataset = captioned(*(f"toy {i}" for i in range(7)), "[name]")
     (warning,) = told(train(host, dataset, settings(templates=captions_alone, steps=1), tmp_path))
-    assert warning.startswith("Left out: 0.png, 1.png, 2.png, 3.png, 4.png and 2 more.")
+    assert warning.startswith("Ignored: 0.png, 1.png, 2.png, 3.png, 4.png and 2 more.")
 
 
 def test_captions_of_which_none_has_the_word_are_refused(host, captioned, settings, captions_alone, tmp_path):
-    with pytest.raises(UserError, match=r"No picture can be used: \[name\] stands neither in the caption"):
+    with pytest.raises(
+        UserError, match=r"None of the images can be used: neither caption nor template contains \[name\]"
+    ):
         next(train(host, captioned("a toy"), settings(templates=captions_alone), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -115,6 +116,6 @@ def test_a_caption_that_calls_the_word_by_its_name_is_told(host, captioned, sett
     """Other trainers' captions do so; here it would be learnt as part of the sentence."""
     dataset = captioned("My-Toy on a table", "a [name], which is my-toy", "a toy")
     assert told(train(host, dataset, settings(templates="captions", steps=1), tmp_path)) == [
-        "The caption of 0.png says 'my-toy', which the model reads as any text. "
-        "Where the new word is meant, write [name]."
+        "The caption of 0.png contains 'my-toy', which the model reads as ordinary text. "
+        "Write [name] for the embedding."
     ]

@@ -10,8 +10,8 @@ from ti_train.events import Step
 from ti_train.training.step_log import COLUMNS, StepLog, read_steps
 
 
-def step(number: int, loss: float | None = 0.5, evaluation: float | None = None) -> Step:
-    return Step(number, loss, evaluation, 0.005, 0.4, 0.9, number / 10)
+def step(number: int, loss: float | None = 0.5, validation_loss: float | None = None) -> Step:
+    return Step(number, loss, validation_loss, 0.005, 0.4, 0.9, number / 10)
 
 
 def write(path, *steps: Step, after: int = 0) -> None:

@@ -7,17 +7,17 @@ import torch
 from tiny_host import ENCODER, dataset_of
 
 from ti_train.host import Slot
-from ti_train.prompts import WORD, Templates
-from ti_train.training.validation import SIZE, FixedBatch
+from ti_train.prompts import PLACEHOLDER, Templates
+from ti_train.training.validation import SIZE, ValidationBatch
 
 
 @pytest.fixture
 def draw(host, dataset, settings):
-    return lambda **given: FixedBatch.draw(host, dataset, Templates.load("object"), settings(**given))
+    return lambda **given: ValidationBatch.draw(host, dataset, Templates.load("object"), settings(**given))
 
 
 def words(host, text: str):
-    return {WORD: {ENCODER: host.vocabulary(ENCODER).rows(text)}}
+    return {PLACEHOLDER: {ENCODER: host.vocabulary(ENCODER).rows(text)}}
 
 
 def test_the_same_seed_asks_the_same_and_another_seed_another(host, draw):
@@ -29,19 +29,21 @@ def test_the_same_seed_asks_the_same_and_another_seed_another(host, draw):
 def test_it_depends_on_the_word(host, draw):
     batch = draw()
     assert batch.loss(host, words(host, "toy")) != batch.loss(host, words(host, "dog"))
-    assert all(Slot(WORD) in prompt for part in batch.passes for prompt in part.prompts)
+    assert all(Slot(PLACEHOLDER) in prompt for part in batch.micro_batches for prompt in part.prompts)
 
 
 def test_it_takes_one_noise_level_from_each_quarter(host, draw):
     quarters = [
-        int(torch.searchsorted(host.sigmas, s)) * SIZE // len(host.sigmas) for part in draw().passes for s in part.sigma
+        int(torch.searchsorted(host.sigmas, s)) * SIZE // len(host.sigmas)
+        for part in draw().micro_batches
+        for s in part.sigma
     ]
     assert quarters == [0, 1, 2, 3]
 
 
 def test_its_pictures_are_the_vaes_means_not_samples(dataset, draw):
     means = [picture.mean for picture in dataset.pictures]
-    assert all(any(torch.equal(x0, mean) for mean in means) for part in draw().passes for x0 in part.x0)
+    assert all(any(torch.equal(x0, mean) for mean in means) for part in draw().micro_batches for x0 in part.x0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 16])
@@ -52,7 +54,7 @@ def test_how_many_go_at_once_does_not_matter(host, draw, batch_size):
 
 def test_measuring_leaves_no_gradient_and_no_trace(host, draw):
     toy = words(host, "toy")
-    vectors = toy[WORD][ENCODER].requires_grad_()
+    vectors = toy[PLACEHOLDER][ENCODER].requires_grad_()
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     draw().loss(host, toy)
@@ -62,7 +64,7 @@ def test_measuring_leaves_no_gradient_and_no_trace(host, draw):
 
 def test_fewer_pictures_than_its_size_are_used_again(host, settings, tmp_path, pictures):
     (tmp_path / "one.png").write_bytes((pictures / "red.png").read_bytes())
-    batch = FixedBatch.draw(host, dataset_of(host, tmp_path), Templates.load("object"), settings())
-    x0 = torch.cat([part.x0 for part in batch.passes])
+    batch = ValidationBatch.draw(host, dataset_of(host, tmp_path), Templates.load("object"), settings())
+    x0 = torch.cat([part.x0 for part in batch.micro_batches])
     assert len(x0) == SIZE
     assert all(torch.equal(latent, x0[0]) for latent in x0)

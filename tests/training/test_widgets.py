@@ -6,7 +6,7 @@ import pytest
 from option_values import config_of_all
 
 from ti_train.training.config import OPTIONS, PRESETS, TrainConfig
-from ti_train.training.widgets import PRESETS_OWN, values_of, widget_of
+from ti_train.training.widgets import FROM_PRESET, values_of, widget_of
 
 ALL = pytest.mark.parametrize("name", OPTIONS)
 
@@ -39,9 +39,9 @@ def test_a_form_begins_with_what_it_takes(name):
     [
         ("steps", 0, "0 = preset: Balanced 120, Style 500, Paper 5000."),
         ("learning_rate", "", "Empty = preset: Balanced 0.01, Style 0.005, Paper 0.005."),
-        ("schedule", PRESETS_OWN, "The preset's: Balanced linear, Style linear, Paper constant."),
-        ("square", PRESETS_OWN, "The preset's: Balanced keep proportions, Style keep proportions, Paper square."),
-        ("preview_seed", -1, "-1 = the seed of the training."),
+        ("schedule", FROM_PRESET, "Preset values: Balanced linear, Style linear, Paper constant."),
+        ("square", FROM_PRESET, "Preset values: Balanced keep proportions, Style keep proportions, Paper square."),
+        ("preview_seed", -1, "-1 = the training seed."),
     ],
 )
 def test_the_tooltip_says_what_stands_for_not_given(name, value, end):
@@ -57,5 +57,5 @@ def test_a_learning_rate_has_a_field_for_numbers_too():
 
 def test_template_files_are_chosen_like_the_built_in_ones():
     assert widget_of("templates", ("mine.txt",)).choices == (
-        PRESETS_OWN, "object", "style", "captions", "style-captions", "mine.txt",
+        FROM_PRESET, "object", "style", "captions", "style-captions", "mine.txt",
     )  # fmt: skip

@@ -161,7 +161,10 @@ def test_a_full_memory_is_met_with_smaller_passes(server):
     done = learn(server, name="calmtoy", batch_size=2, overwrite=True, steps=3)
     assert calm["messages"] == []
     (message,) = done["messages"]
-    assert "The GPU's memory is full. Going on with gradient checkpointing and 1 picture(s) a pass, 2 passes" in message
+    assert (
+        "The GPU ran out of memory. Continuing with gradient checkpointing, batch size 1 and gradient accumulation 2"
+        in message
+    )
     assert done["noise_free_loss"] == pytest.approx(calm["noise_free_loss"], abs=1e-4)
     assert server.get("/ti-train-test/state") == before
 
@@ -169,7 +172,7 @@ def test_a_full_memory_is_met_with_smaller_passes(server):
 def test_a_memory_that_stays_full_is_told_in_words(server):
     server.post("/ti-train-test/fill-memory", {"passes": 2})
     failed = until(server, begin(server, name="toofull", batch_size=2), "failed")
-    assert "too small for one picture of 64 pixels at a time" in failed["error"]
+    assert "Batch size 1 at 64 pixels does not fit" in failed["error"]
     assert server.get("/ti-train-test/state")["gradients"] == 0
 
 
@@ -324,7 +327,7 @@ def test_two_files_of_one_name_are_told_apart(server, cat):
         ("convert", {"word": "cat-word", "name": "a/b"}, "has a character"),
         ("convert", {"word": "cat-word", "name": "cat-word"}, "The file 'cat-word.safetensors' exists"),
         ("convert", {"word": "cat-word", "format": "ckpt"}, "safetensors.*a1111"),
-        ("merge", {"words": ["cat-word"]}, "give two words or more"),
+        ("merge", {"words": ["cat-word"]}, "Give two or more embeddings"),
         ("merge", {"words": ["cat-word", "absent"]}, "There is no word 'absent'"),
     ],
 )
@@ -349,8 +352,8 @@ def test_mistakes_with_files_are_told(server, cat, route, body, message):
         ({"init": "../../secret.safetensors"}, "has a character|begins or ends with a dot"),
         ({"init": "../../secret.pt"}, "has a character|begins or ends with a dot"),
         ({"templates": "/etc/passwd"}, "There are no templates '/etc/passwd'"),
-        ({"learning_rate": "fast"}, "cannot be read at 'fast'"),
-        ({"preset": "Best"}, "There is no preset 'Best'"),
+        ({"learning_rate": "fast"}, "has an invalid part, 'fast'"),
+        ({"preset": "Best"}, "Unknown preset 'Best'"),
         ({"steps": 0}, "greater than or equal to 1"),
         ({"mask": "beta"}, "files.*alpha.*none"),
         ({"more_pictures": ["../up:2"]}, "is outside of"),

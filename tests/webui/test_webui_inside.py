@@ -81,13 +81,16 @@ def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server
 
 
 def test_other_families_are_refused_in_words(server):
-    assert "is none of Stable Diffusion 1, 2 and XL" in server.post("/ti-train-test/refused")["message"]
+    assert (
+        "is not supported. In a WebUI, embeddings can be trained on Stable Diffusion 1, 2 and XL"
+        in server.post("/ti-train-test/refused")["message"]
+    )
 
 
 def test_a_word_of_too_many_vectors_leaves_no_other_behind(server):
     before = server.get("/ti-train-test/state")
     said = server.post("/ti-train-test/too-many-vectors")["message"]
-    assert "The word 'other' has 76 vectors, and the text encoder takes 75 at a time" in said
+    assert "The embedding 'other' has 76 vectors, and the text encoder takes 75 at a time" in said
     assert server.get("/ti-train-test/state") == before
 
 

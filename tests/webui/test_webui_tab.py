@@ -140,6 +140,7 @@ def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
 
 def test_captions_are_edited_and_written(page, server):
     page.locator("#tab_ti_train .label-wrap", has_text="Captions").click()
+    page.locator("#ti_train_captions").scroll_into_view_if_needed()  # gradio 4 draws no rows out of view
     page.locator("#ti_train_captions table").last.locator("tbody td").nth(1).dblclick()
     page.keyboard.type("on a table, blue")
     page.keyboard.press("Enter")

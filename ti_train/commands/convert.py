@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from ..formats import read_word
-from .embedding_files import SECOND, WORD, add_export_arguments, export
+from ..formats import read_embedding
+from .embedding_files import NAME_INSIDE, SECOND, add_export_arguments, export
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         usage="python -m ti_train convert IN [IN2] OUT [options]",
     )
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help=f"IN: any embedding. IN2: {SECOND}")
-    command.add_argument("--word", help=WORD)
+    command.add_argument("--word", help=NAME_INSIDE)
     add_export_arguments(command)
     command.set_defaults(run=run)
 
@@ -28,4 +28,4 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(
             "Give the file to read (two for Stable Diffusion XL in diffusers' layout) and the one to write."
         )
-    export(read_word(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)
+    export(read_embedding(sources[0], sources[1] if len(sources) == 2 else None, a.word), out, a)

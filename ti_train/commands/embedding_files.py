@@ -14,17 +14,17 @@ from ..files import check_name
 from ..formats import ENDINGS, PRECISIONS, Reading, files_of, layout_for, load_embedding, write_embedding
 
 SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
-WORD = "which word, where a file holds several"
+NAME_INSIDE = "which word, where a file holds several"
 
 
-def load_words(files: Iterable[Path]) -> dict[str, Embedding]:
+def load_embeddings(files: Iterable[Path]) -> dict[str, Embedding]:
     """Words by their files' names. Raises UserError."""
-    words: dict[str, Embedding] = {}
+    embeddings: dict[str, Embedding] = {}
     for file in files:
-        if file.stem in words:
+        if file.stem in embeddings:
             raise UserError(f"Two of the embedding files are called '{file.stem}'. Rename one, to tell them apart.")
-        words[file.stem] = load_embedding(file)
-    return words
+        embeddings[file.stem] = load_embedding(file)
+    return embeddings
 
 
 def add_export_arguments(command: argparse.ArgumentParser) -> None:
@@ -40,12 +40,12 @@ def add_export_arguments(command: argparse.ArgumentParser) -> None:
 def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
     """Writes a word to `out` and says what was written. Raises UserError, before anything is, and OSError."""
     layout = layout_for(out, a.to)
-    word = replace(reading.embedding.scaled(a.strength, a.norm), name=a.name or out.stem)
-    check_name(word.name)
-    for path in files_of(word, out, layout):
+    embedding = replace(reading.embedding.scaled(a.strength, a.norm), name=a.name or out.stem)
+    check_name(embedding.name)
+    for path in files_of(embedding, out, layout):
         if path.exists() and not a.overwrite:
             raise UserError(f"'{path}' exists. Choose another name, or give --overwrite.")
     if not out.parent.is_dir():
         raise UserError(f"There is no folder '{out.parent}'. Make it, or write into another.")
-    paths = write_embedding(word, out, layout, PRECISIONS[a.dtype], reading.outputs)
-    print("\n".join(writing(word, map(str, paths), layout, a.dtype, bool(reading.outputs))))
+    paths = write_embedding(embedding, out, layout, PRECISIONS[a.dtype], reading.outputs)
+    print("\n".join(writing(embedding, map(str, paths), layout, a.dtype, bool(reading.outputs))))

@@ -20,12 +20,12 @@ from ..evaluation.evaluate import (
     Judge,
     Subject,
     evaluate,
-    initial_words,
+    initial_texts,
     training_pictures,
 )
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
-from .embedding_files import load_words
+from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
 
@@ -67,7 +67,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    embeddings = load_words(a.embedding)
+    embeddings = load_embeddings(a.embedding)
     clip = Clip.load(a.clip_model, a.clip_weights)
     files = find_pictures(a.images)
     host = load_model(a)
@@ -93,7 +93,7 @@ def measure(
     warnings: list[str] = []
     judge, prompts = judging(training_pictures(files, sampling.side, warnings))
     prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
-    references = initial_words(embeddings.values(), a.init)
+    references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("No initial word is known for a reference; --init gives one.")
     for message in warnings:

@@ -10,9 +10,9 @@ from pathlib import Path
 from ..embedding import Embedding
 from ..evaluation.samples import Sampling
 from ..files import file_name
-from ..host import Host, SampleRequest, Slot, Words
+from ..host import Embeddings, Host, SampleRequest, Slot
 from ..prompts import parse
-from .embedding_files import load_words
+from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 
 
@@ -38,13 +38,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    embeddings = load_words(a.embedding)
+    embeddings = load_embeddings(a.embedding)
     generate(load_model(a), embeddings, a)
 
 
 def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namespace) -> None:
     """Writes a picture for each seed, and prints its path. Raises UserError and OSError."""
-    words: Words = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    words: Embeddings = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
     prompt, negative = parse(a.prompt, words), parse(a.negative, words) or ("",)
     if a.embedding and not any(isinstance(piece, Slot) for piece in prompt):
         marks = " or ".join(f"<{name}>" for name in words)

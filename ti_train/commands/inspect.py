@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..describe import facts, neighbours
-from ..formats import read_word
-from .embedding_files import SECOND, WORD
+from ..formats import read_embedding
+from .embedding_files import NAME_INSIDE, SECOND
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("inspect", help="say what an embedding file holds")
     command.add_argument("file", type=Path, help="an embedding of any layout: .safetensors, .pt, .bin, .png, .webp")
     command.add_argument("second", type=Path, nargs="?", help=SECOND)
-    command.add_argument("--word", help=WORD)
+    command.add_argument("--word", help=NAME_INSIDE)
     command.add_argument("--model", type=Path, help="also compare it with this model's vocabulary")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
 
 
 def run(a: argparse.Namespace) -> None:
-    reading = read_word(a.file, a.second, a.word)
+    reading = read_embedding(a.file, a.second, a.word)
     found = facts(reading)
     if a.model:
         from ..hosts.diffusers.host import DiffusersHost

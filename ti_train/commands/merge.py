@@ -42,5 +42,5 @@ def numbers(text: str) -> list[float]:
 
 def run(a: argparse.Namespace) -> None:
     *sources, out = a.files
-    words = [load_embedding(source) for source in sources]
-    export(Reading(merge(words, a.how, a.weights or [1.0] * len(words), out.stem), "merged", {}), out, a)
+    embeddings = [load_embedding(source) for source in sources]
+    export(Reading(merge(embeddings, a.how, a.weights or [1.0] * len(embeddings), out.stem), "merged", {}), out, a)

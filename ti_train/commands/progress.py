@@ -34,13 +34,13 @@ class Bar:
             self.tqdm.update(done - self.tqdm.n)
         elif done == self.pace.total or done * 10 // self.pace.total > self.tenth:
             self.tenth = done * 10 // self.pace.total
-            self.say(tqdm.format_meter(done, self.pace.total, 0, prefix=note, **LOOKS))
+            self.write(tqdm.format_meter(done, self.pace.total, 0, prefix=note, **LOOKS))
 
     def speed(self) -> str:
         rate, left = self.pace.rate, self.pace.seconds_left
         return "starting" if rate is None or left is None else f"{rate:.1f} {self.unit}/s  {left:.0f} s left"
 
-    def say(self, message: str) -> None:
+    def write(self, message: str) -> None:
         tqdm.write(message, file=self.stream)
 
     def end(self) -> None:

@@ -58,7 +58,7 @@ def run(a: argparse.Namespace) -> None:
     for folder in folders:
         find_pictures(folder)  # before the model is loaded
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
-    learn(host, folders, config, a.out, a.resume)
+    train_with_progress(host, folders, config, a.out, a.resume)
 
 
 def config_given(a: argparse.Namespace) -> TrainConfig:
@@ -77,7 +77,9 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     return TrainConfig.from_preset(a.preset or ("Style" if a.style else "Balanced"), **given | read)
 
 
-def learn(host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False) -> Done:
+def train_with_progress(
+    host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False
+) -> Done:
     """Trains with a progress bar, a step log, a loss plot and preview files; says what is kept when interrupted."""
     skipped: list[str] = []
     dataset = load_dataset(host, folders, config, skipped)
@@ -96,12 +98,12 @@ def learn(host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Pat
                     case Step():
                         bar.show(event)
                     case Warning():
-                        bar.say(f"Warning: {event.message}")
+                        bar.write(f"Warning: {event.message}")
                     case Done():
                         finished = event
     except KeyboardInterrupt:
         bar.end()
-        print(kept(session), file=sys.stderr)
+        print(interrupted_message(session), file=sys.stderr)
         raise
     finally:
         bar.end()
@@ -109,7 +111,7 @@ def learn(host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Pat
     return finished
 
 
-def kept(session: Session) -> str:
+def interrupted_message(session: Session) -> str:
     """Keeps the best embedding of an interrupted run, and says so."""
     step = session.keep_best()
     last = session.steps[-1].step if session.steps else None

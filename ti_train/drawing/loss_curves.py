@@ -18,7 +18,7 @@ class LossCurves:
     """The steps' loss as an exponential mean, the noise-free loss, and its best measure; all of finite values only."""
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
-        self.loss, self.evaluations = Thinned[Point](POINTS), Thinned[Point](POINTS)
+        self.loss, self.validation_losses = Thinned[Point](POINTS), Thinned[Point](POINTS)
         self.best: Point | None = None  # of a word that has learnt something: step 0 has not
         self._mean: float | None = None
         for step in steps:
@@ -29,8 +29,8 @@ class LossCurves:
             before = step.loss if self._mean is None else self._mean
             self._mean = SMOOTHING * before + (1 - SMOOTHING) * step.loss
             self.loss.add((step.step, self._mean))
-        if step.evaluation is not None and math.isfinite(step.evaluation):
-            measured = (step.step, step.evaluation)
-            self.evaluations.add(measured)
-            if step.step and (self.best is None or step.evaluation < self.best[1]):
+        if step.validation_loss is not None and math.isfinite(step.validation_loss):
+            measured = (step.step, step.validation_loss)
+            self.validation_losses.add(measured)
+            if step.step and (self.best is None or step.validation_loss < self.best[1]):
                 self.best = measured

@@ -25,7 +25,7 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
     write(pen, (left, 12), title, font(17))
     axes.draw(pen, step_marks(axes), loss_marks(axes))
     write(pen, ((left + right) / 2, height - 22), "step", font(13), anchor="ma")
-    for curve, colour, thickness in ((curves.loss, FAINT, 1), (curves.evaluations, INK, 3)):
+    for curve, colour, thickness in ((curves.loss, FAINT, 1), (curves.validation_losses, INK, 3)):
         line = [axes.place(*point) for point in curve]
         if len(line) > 1:
             pen.line(line, colour, thickness, joint="curve")
@@ -38,7 +38,7 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
 
 def axes_of(curves: LossCurves, box: tuple[float, float, float, float]) -> Axes:
     """Steps from 0 across, losses up."""
-    points = [*curves.loss, *curves.evaluations]
+    points = [*curves.loss, *curves.validation_losses]
     values = [value for _, value in points] or [0.0, 1.0]
     last = max([step for step, _ in points] or [0])
     return Axes((0, max(1, last)), with_margin(values, 0.05, 0.01 * max(map(abs, values)) or 1.0), box)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..errors import UserError
-from ..prompts import WORD
+from ..prompts import PLACEHOLDER
 
 ENCODED_AT_ONCE = 16  # pictures
 PAPERS_MODEL = "ViT-B-32-quickgelu"  # OpenAI's weights want this activation; those of others the plain ViT-B-32
@@ -48,7 +48,7 @@ def text_similarity(samples: Tensor, text: Tensor) -> float:
 
 
 def without_placeholder(prompt: str) -> str:
-    return " ".join(prompt.replace(WORD, " ").split())
+    return " ".join(prompt.replace(PLACEHOLDER, " ").split())
 
 
 class Clip:

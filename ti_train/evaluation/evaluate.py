@@ -25,8 +25,8 @@ from ..embedding import Embedding
 from ..errors import UserError
 from ..files import file_name
 from ..formats import config_of, names_file
-from ..host import Host, Prompt, Vectors, Words
-from ..prompts import WORD, slots
+from ..host import Embeddings, Host, Prompt, Vectors
+from ..prompts import PLACEHOLDER, slots
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
 
@@ -49,10 +49,12 @@ class EvaluationPrompts:
             raise UserError(f"The prompts '{file}' cannot be read as UTF-8 text ({error}).") from None
         edits = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
         for line in edits:
-            if WORD not in line:
-                raise UserError(f"'{line}' in '{file}' lacks {WORD}. Write {WORD} where the word belongs.")
+            if PLACEHOLDER not in line:
+                raise UserError(
+                    f"'{line}' in '{file}' lacks {PLACEHOLDER}. Write {PLACEHOLDER} where the word belongs."
+                )
         if not edits:
-            raise UserError(f"'{file}' has no prompts. Write one a line, such as: an oil painting of {WORD}")
+            raise UserError(f"'{file}' has no prompts. Write one a line, such as: an oil painting of {PLACEHOLDER}")
         return EvaluationPrompts(self.plain, edits)
 
 
@@ -88,42 +90,42 @@ class Subject:
     """What stands in the placeholder's place: a learnt word's vectors, or plain text (an initial word)."""
 
     label: str
-    meaning: Vectors | str
+    content: Vectors | str
 
     @property
     def kind(self) -> str:
-        return "initial word" if isinstance(self.meaning, str) else "word"
+        return "initial word" if isinstance(self.content, str) else "word"
 
     @property
     def folder(self) -> str:
         """A word's file name names its folder; plain text may hold what no file name can."""
-        return f"initial-{file_name(self.meaning)}" if isinstance(self.meaning, str) else self.label
+        return f"initial-{file_name(self.content)}" if isinstance(self.content, str) else self.label
 
     @property
-    def words(self) -> Words:
-        return {} if isinstance(self.meaning, str) else {WORD: self.meaning}
+    def embeddings(self) -> Embeddings:
+        return {} if isinstance(self.content, str) else {PLACEHOLDER: self.content}
 
     @property
     def fingerprint(self) -> str:
         """Tells one word from another that has the same name."""
-        if isinstance(self.meaning, str):
-            return self.meaning
+        if isinstance(self.content, str):
+            return self.content
         digest = hashlib.sha256()
-        for encoder, vectors in sorted(self.meaning.items()):
+        for encoder, vectors in sorted(self.content.items()):
             digest.update(encoder.encode() + vectors.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def prompt(self, text: str) -> Prompt:
-        if isinstance(self.meaning, str):
-            return (text.replace(WORD, self.meaning),)
-        return slots(text, {WORD: WORD})
+        if isinstance(self.content, str):
+            return (text.replace(PLACEHOLDER, self.content),)
+        return slots(text, {PLACEHOLDER: PLACEHOLDER})
 
 
-def initial_words(embeddings: Iterable[Embedding], init: str) -> list[Subject]:
+def initial_texts(embeddings: Iterable[Embedding], init: str) -> list[Subject]:
     """`init`, or where it is "" what the embeddings say they began with, each once; a file to begin with is no word."""
     told = [str(config_of(embedding).get("init", "")) for embedding in embeddings]
-    words = [init] if init else [text for text in dict.fromkeys(told) if text and not names_file(text)]
-    return [Subject(text, text) for text in words]
+    texts = [init] if init else [text for text in dict.fromkeys(told) if text and not names_file(text)]
+    return [Subject(text, text) for text in texts]
 
 
 def training_pictures(files: Sequence[Path], side: int, warn: list[str]) -> list[Image.Image]:
@@ -172,7 +174,7 @@ def evaluate(
     yield Score("training pictures", "training pictures", judge.similarity_of_pictures(), own)
     for subject, folder in zip(subjects, folders, strict=True):
         for text in prompts:
-            for written in sample_missing(host, subject.prompt(text), subject.words, text, sampling, folder):
+            for written in sample_missing(host, subject.prompt(text), subject.embeddings, text, sampling, folder):
                 done += written
                 yield Sampled(done, total)
         image = judge.image_similarity(read(sampling.files(folder, prompts.plain)))

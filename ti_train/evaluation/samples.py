@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import file_name, write_atomically
-from ..host import Host, Prompt, SampleRequest, Words
+from ..host import Embeddings, Host, Prompt, SampleRequest
 
 SETTINGS = "settings.json"
 
@@ -71,7 +71,7 @@ def folder_of(folder: Path, settings: dict[str, object]) -> Path:
 
 
 def sample_missing(
-    host: Host, prompt: Prompt, words: Words, text: str, sampling: Sampling, folder: Path
+    host: Host, prompt: Prompt, embeddings: Embeddings, text: str, sampling: Sampling, folder: Path
 ) -> Iterator[int]:
     """Samples one prompt with those seeds that have no file yet, a batch at a time; yields how many were written."""
     missing = [seed for seed in sampling.seeds if not sampling.file(folder, text, seed).is_file()]
@@ -80,7 +80,7 @@ def sample_missing(
         request = SampleRequest(
             (prompt,) * len(seeds), seeds, sampling.side, sampling.side, sampling.steps, sampling.guidance
         )
-        for seed, picture in zip(seeds, host.sample(request, words), strict=True):
+        for seed, picture in zip(seeds, host.sample(request, embeddings), strict=True):
             data = io.BytesIO()
             picture.save(data, "PNG")
             write_atomically(sampling.file(folder, text, seed), data.getvalue())

@@ -10,7 +10,7 @@ import json
 
 from ..embedding import Embedding
 from .layouts import Reading
-from .reading import PICTURES, READABLE, load_embedding, names_file, read_word, read_words
+from .reading import PICTURES, READABLE, load_embedding, names_file, read_embedding, read_embeddings
 from .writing import (
     ENDINGS,
     PRECISIONS,
@@ -36,8 +36,8 @@ __all__ = [
     "layout_for",
     "load_embedding",
     "names_file",
-    "read_word",
-    "read_words",
+    "read_embedding",
+    "read_embeddings",
     "rounding_error",
     "save_embedding",
     "write_embedding",

@@ -36,15 +36,15 @@ def names_file(text: str) -> bool:
 
 def load_embedding(path: Path) -> Embedding:
     """The embedding in a file of any layout. Raises UserError."""
-    return read_word(path).embedding
+    return read_embedding(path).embedding
 
 
-def read_word(path: Path, second: Path | None = None, word: str | None = None) -> Reading:
+def read_embedding(path: Path, second: Path | None = None, word: str | None = None) -> Reading:
     """The embedding in a file, or in the two files of diffusers for Stable Diffusion XL.
 
     word: the name of one of several in the file. Raises UserError, with all readings if there are several.
     """
-    found = read_words(path)
+    found = read_embeddings(path)
     chosen = [reading for reading in found if reading.embedding.name == word] if word else found
     if len(chosen) != 1:
         listed = "; ".join(f"'{r.embedding.name}' ({_size(r)})" for r in found[:MOST_LISTED])
@@ -53,7 +53,7 @@ def read_word(path: Path, second: Path | None = None, word: str | None = None) -
         raise UserError(f"'{path.name}' holds {asked}. It can be read as: {listed}. Choose one by its name.")
     if second is None:
         return chosen[0]
-    return joined(chosen[0], read_word(second))
+    return joined(chosen[0], read_embedding(second))
 
 
 def _size(reading: Reading) -> str:
@@ -61,7 +61,7 @@ def _size(reading: Reading) -> str:
     return f"{reading.embedding.num_vectors} vector(s) of {widths}"
 
 
-def read_words(path: Path) -> list[Reading]:
+def read_embeddings(path: Path) -> list[Reading]:
     """Every embedding in a file. Raises UserError."""
     if not path.is_file():
         raise UserError(f"The embedding file '{path}' does not exist. Check its name and folder.")

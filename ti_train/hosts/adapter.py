@@ -1,9 +1,9 @@
-"""What every adapter has in common: the verbs of a Host, and the mode in which each of them runs.
+"""The base class of all adapters: the methods of a Host, and the autograd mode in which each runs.
 
-Hosts load and move their weights in `torch.inference_mode()`. A weight that was made there and is moved outside of it
-is lost for training and for sampling, whoever moves it (see `mend`). So the modes are settled here, once: everything
-outside of a training step runs in inference mode, and what moves weights does so before a step begins. An adapter
-gives the verbs with a leading underscore and deals with no mode.
+Hosts load and move their weights in `torch.inference_mode()`. A weight that was created there and moved outside of it
+can no longer be used, for training or sampling (see `restore_inference_tensors`). So the modes are handled here, once:
+everything outside of a training step runs in inference mode, and weights are moved only before a step. Subclasses
+implement the methods with a leading underscore and need not handle modes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..host import Cond, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words
-from .weights import alias, frozen, mend
+from ..host import Cond, Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary
+from .weights import alias, frozen, restore_inference_tensors
 
 
 class Adapter(ABC):
-    """A Host (see host.py) over a program's loaded model."""
+    """A Host (see host.py) for the model that a program has loaded."""
 
-    stepping = False  # within a training step: weights may be used, and nothing may be moved
+    stepping = False  # within a training step, in which no weights may be moved
     kept_per_prompt = 0
 
     def __init__(
@@ -38,18 +38,18 @@ class Adapter(ABC):
 
     @abstractmethod
     def _weights(self) -> tuple[nn.Module, ...]:
-        """What gradients go through: the denoiser and the text encoders."""
+        """The modules that gradients pass through: the denoiser and the text encoders."""
 
     @abstractmethod
     def _load(self, memory: int = 0) -> None:
-        """Has the host put these weights where they compute, all of them at once, and leave `memory` bytes free.
+        """Loads all of these weights to their devices, through the host, and leaves `memory` bytes free.
 
-        Raises UserError where its settings do not let it.
+        Raises UserError if the host's settings prevent that.
         """
 
     @abstractmethod
     def _step(self, gradient_checkpointing: bool) -> AbstractContextManager[None]:
-        """What the host needs for gradients besides frozen weights; entered with gradients on."""
+        """What the host needs for gradients besides frozen weights. Entered with gradients enabled."""
 
     @abstractmethod
     def _fingerprint(self) -> str: ...
@@ -61,18 +61,18 @@ class Adapter(ABC):
     def _latents(self, pictures: Tensor) -> Latents: ...
 
     @abstractmethod
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> Cond: ...
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond: ...
 
     @abstractmethod
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor: ...
 
     @abstractmethod
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]: ...
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]: ...
 
     @final
     @contextmanager
     def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> Iterator[None]:
-        # before the weights are swapped: the host must not keep an alias as the original of a patch
+        # before the weights are swapped: the host must not back up an alias as the original of a patch
         self._load_in_inference_mode(memory)
         with frozen(*self._weights()), torch.inference_mode(False), torch.enable_grad():
             self.stepping = True
@@ -90,8 +90,8 @@ class Adapter(ABC):
 
     @final
     def vocabulary(self, encoder: str) -> Vocabulary:
-        """Its table can be read in every mode."""
-        mend(*self._weights())
+        """The vocabulary, with a table that can be read in every mode."""
+        restore_inference_tensors(*self._weights())
         vocabulary = self._vocabulary(encoder)
         return replace(vocabulary, table=alias(vocabulary.table)) if vocabulary.table.is_inference() else vocabulary
 
@@ -103,9 +103,9 @@ class Adapter(ABC):
         return Latents(self._plain(latents.mean), variance)
 
     @final
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
+    def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         with self._mode():
-            return self._encode(prompts, words, sizes)
+            return self._encode(prompts, embeddings, sizes)
 
     @final
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
@@ -114,14 +114,14 @@ class Adapter(ABC):
         return predicted if self.stepping else self._plain(predicted)
 
     @final
-    def sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        fixed = {word: {e: v.detach() for e, v in vectors.items()} for word, vectors in words.items()}
+    def sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        fixed = {name: {e: v.detach() for e, v in vectors.items()} for name, vectors in embeddings.items()}
         with torch.inference_mode():
             return self._sample(request, fixed)
 
     @contextmanager
     def _mode(self) -> Iterator[None]:
-        """A step's own mode within one; outside, inference mode and loaded weights."""
+        """Within a step its mode; outside, inference mode with loaded weights."""
         if self.stepping:
             yield
             return
@@ -132,9 +132,9 @@ class Adapter(ABC):
     def _load_in_inference_mode(self, memory: int = 0) -> None:
         with torch.inference_mode():
             self._load(memory)
-        mend(*self._weights())
+        restore_inference_tensors(*self._weights())
 
     def _plain(self, tensor: Tensor) -> Tensor:
-        """A tensor that a training step may save, fp32 on the device."""
+        """A copy that autograd can save, fp32 on the device."""
         with torch.inference_mode(False):
             return tensor.to(self.device, torch.float32, copy=True)

@@ -1,7 +1,7 @@
-"""Making loaded weights differentiable in place, for hosts that load them under `torch.inference_mode()`.
+"""Using weights that were loaded in `torch.inference_mode()` in a differentiable forward pass, without copies.
 
-Autograd refuses to save inference tensors, so each is swapped for an alias of the same memory for the time of a
-training step. Copying the weights was the alternative: it doubles the memory.
+Autograd cannot save inference tensors, so each is replaced by an alias of the same memory during a training step.
+Copying the weights would double the memory.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..errors import UserError
 
 
 def does_not_fit(name: str, advice: str) -> UserError:
-    """What to raise where a host cannot have all of a model's weights where they compute; advice: whole sentences."""
-    return UserError(f"{name} does not fit into the GPU's memory whole, which training needs. {advice}")
+    """The error if a host cannot load all weights of a model at once. advice: sentences."""
+    return UserError(f"{name} does not fit into GPU memory completely, as training needs. {advice}")
 
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Weights that ask for no gradient and that autograd can save, while the context lasts."""
-    mend(*modules)
+    """Makes weights savable by autograd, without gradients of their own, within the context."""
+    restore_inference_tensors(*modules)
     with ExitStack() as stack:
         for slots, name, tensor in list(_tensors(modules)):
             if type(tensor.data) is Tensor and tensor.is_inference():
@@ -38,11 +38,11 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
         yield
 
 
-def mend(*modules: nn.Module) -> None:
-    """Makes weights usable that somebody made in inference mode and last moved outside of it.
+def restore_inference_tensors(*modules: nn.Module) -> None:
+    """Repairs weights that were created in inference mode and moved outside of it.
 
-    Such a tensor counts no versions and is no inference tensor either: no view of it can be made, in no mode. Over the
-    same memory it becomes the inference tensor again that it was before.
+    Such a tensor has no version counter but is not an inference tensor either, so no view of it can be made in any
+    mode. This makes it an inference tensor over the same memory again.
     """
     for _, _, tensor in _tensors(modules):
         if type(tensor.data) is Tensor and not tensor.is_inference() and not _counts_versions(tensor):
@@ -50,7 +50,7 @@ def mend(*modules: nn.Module) -> None:
 
 
 def _put_back(slots: dict[str, Any], name: str, tensor: Tensor, normal: Tensor) -> None:
-    """Undoes a swap, unless the host has put a tensor of its own there meanwhile: then that one is right."""
+    """Undoes a swap, unless the host has replaced the tensor meanwhile."""
     if slots.get(name) is not normal:
         return
     if normal.data_ptr() != tensor.data_ptr():  # the host has moved the model, and the alias with it
@@ -66,13 +66,13 @@ def _counts_versions(tensor: Tensor) -> bool:
 
 
 def _set_data(tensor: Tensor, source: Tensor) -> None:
-    """Puts the very same tensor over the memory of `source`, as an inference tensor."""
+    """Makes the same tensor object an inference tensor over the memory of `source`."""
     with torch.inference_mode():
         tensor.data = _over(source)
 
 
 def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    """Every parameter and buffer, with the dictionary that holds it."""
+    """Every parameter and buffer: (dictionary that holds it, name, tensor)."""
     for module in chain.from_iterable(m.modules() for m in modules):
         slots: dict[str, Any]
         for slots in (module._parameters, module._buffers):
@@ -82,14 +82,14 @@ def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], s
 
 
 def alias(tensor: Tensor) -> Tensor:
-    """A normal tensor over an inference tensor's memory."""
+    """A normal tensor over the memory of an inference tensor."""
     with torch.inference_mode(False), torch.no_grad():
         normal = _over(tensor)
         return nn.Parameter(normal, requires_grad=False) if isinstance(tensor, nn.Parameter) else normal
 
 
 def _over(tensor: Tensor) -> Tensor:
-    """A new tensor over the memory of another, of the mode that it is made in: a view would be of the other's mode."""
+    """A new tensor over the same memory, of the current mode; a view would have the mode of the original."""
     made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
     return made
@@ -99,27 +99,35 @@ def _over(tensor: Tensor) -> Tensor:
 def checkpointed(
     network: nn.Module, precision: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> Iterator[None]:
-    """Keeps no activations inside the network's blocks: backward computes them again.
+    """Gradient checkpointing of the network's blocks: their activations are recomputed in the backward pass.
 
-    precision: the context of the forward pass, where it is not PyTorch's autocast, which backward enters by itself.
+    precision: the context of the forward pass, if not PyTorch's autocast, which is restored automatically.
     """
     blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
     for block in blocks:
         block.forward = functools.partial(
-            checkpoint, block.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), precision())
+            checkpoint,
+            functools.partial(_on_a_copy, block.forward),
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), precision()),
         )
     try:
         yield
     finally:
         for block in blocks:
-            del block.forward  # the class's own comes back
+            del block.forward  # restores the method of the class
+
+
+def _on_a_copy(forward: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Forge's blocks add to their input in place, and from that input backward computes them again."""
+    return forward(x.clone(), *args, **kwargs)
 
 
 def _blocks(network: nn.Module, in_list: bool = False) -> Iterator[nn.Module]:
-    """The members of the network's lists of modules, nested lists opened.
+    """The members of the network's module lists, recursively.
 
-    Of a member that has a list of its own it is that list's members: one of Stable Diffusion XL's transformers has ten
-    blocks, whose activations would all be there at once while it is computed again.
+    A member with a module list of its own is replaced by the members of that list: a transformer of Stable Diffusion XL
+    has ten blocks, whose activations would all be in memory at once during recomputation.
     """
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):

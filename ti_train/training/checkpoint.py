@@ -1,8 +1,8 @@
-"""A run on disk: the embedding as it is now, and beside it what the run needs to go on.
+"""A run on disk: the current embedding, and a state file to resume from.
 
-The state file holds no random state: all that a step draws follows from the seed and the step's number (see loop.py),
-so vectors, optimizer moments, fp16's loss scale and the step are everything. It is a safetensors file with another
-ending, so that hosts that list an embeddings folder do not offer it as a word.
+The state file holds no random state: everything that a step draws follows from the seed and the step's number (see
+loop.py). Vectors, optimizer moments, the loss scale and the step are enough. It is a safetensors file with another
+extension, so that hosts do not list it as an embedding.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ..formats import save_embedding
 from ..host import Host
 from .config import TrainConfig
 
-VECTORS, START, OPTIMIZER, OWN = "vectors.", "start.", "optimizer.", "own."
+VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
 
 
 @dataclass(frozen=True)
 class State:
-    """A run after its last completed step."""
+    """A run after its last completed step. Tensors are fp32."""
 
     step: int
-    seconds: float  # spent in steps so far
+    seconds: float  # spent in steps
     vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
-    start: dict[str, Tensor]  # the same before the first step: their file may be gone, or be the run's own by now
+    initial: dict[str, Tensor]  # the same before step 1; the file they came from may have been replaced
     optimizer: dict[str, Tensor]
-    own: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [pictures, width]: the pictures' own words
+    per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where a run lives, and what tells it from another run (settings, model and pictures)."""
+    """The files of a run. identity: the settings, model and images that a resumed run must share."""
 
     folder: Path
     name: str
@@ -59,9 +59,9 @@ class RunFiles:
     def save(self, state: State, embedding: Embedding) -> None:
         """Writes both files. Raises OSError."""
         tensors = {VECTORS + key: value for key, value in state.vectors.items()}
-        tensors |= {START + key: value for key, value in state.start.items()}
+        tensors |= {INITIAL + key: value for key, value in state.initial.items()}
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
-        tensors |= {OWN + key: value for key, value in state.own.items()}
+        tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
         header = {
             "step": str(state.step),
             "seconds": str(state.seconds),
@@ -72,17 +72,17 @@ class RunFiles:
         write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
 
     def begin(self, state: State, embedding: Embedding) -> None:
-        """The first save: a folder that cannot be written to is told before anything is spent. Raises UserError."""
+        """The first save, so that a read-only folder is reported before training. Raises UserError."""
         try:
             self.save(state, embedding)
         except OSError as error:
             raise UserError(
-                f"'{self.folder}' cannot be written to ({error.strerror or error}). Choose another folder, or make "
-                "room."
+                f"'{self.folder}' is not writable ({error.strerror or error}). Choose another folder, or free disk "
+                "space."
             ) from None
 
     def rescue(self, state: State, embedding: Embedding) -> None:
-        """Saves, if need be into the system's temporary folder; then raises UserError to say where."""
+        """Saves; if that fails, saves to the system's temporary folder and raises UserError with its path."""
         try:
             self.save(state, embedding)
         except OSError as error:
@@ -91,18 +91,18 @@ class RunFiles:
                 refuge.save(state, embedding)
             except OSError as second:
                 raise UserError(
-                    f"'{self.folder}' cannot be written to ({error.strerror or error}), and neither can "
-                    f"'{refuge.folder}' ({second.strerror or second}). What was saved last is still there."
+                    f"Neither '{self.folder}' ({error.strerror or error}) nor '{refuge.folder}' "
+                    f"({second.strerror or second}) is writable. The files of the last save are unchanged."
                 ) from error
             raise UserError(
-                f"'{self.folder}' cannot be written to ({error.strerror or error}). Step {state.step} is saved in "
-                f"'{refuge.folder}' instead: make room, copy both files back, and resume."
+                f"'{self.folder}' is not writable ({error.strerror or error}). Step {state.step} was saved to "
+                f"'{refuge.folder}' instead. Free disk space, copy both files back, and resume."
             ) from error
 
     def load(self) -> State:
-        """The state of an interrupted run. Raises UserError when there is none, or when it is another run's."""
+        """The state of an interrupted run. Raises UserError if there is none, or if it belongs to another run."""
         if not self.state.is_file():
-            raise UserError(f"There is nothing to resume: '{self.state}' does not exist. Start without resuming.")
+            raise UserError(f"Nothing to resume: '{self.state}' does not exist. Start a new run.")
         try:
             with safe_open(self.state, framework="pt") as file:
                 header = file.metadata() or {}
@@ -114,10 +114,11 @@ class RunFiles:
             )
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise UserError(
-                f"'{self.state}' is no state of a run, or is damaged ({error!r}). Delete it and start anew."
+                f"'{self.state}' is not the state of a run, or it is damaged ({error!r}). Delete it and start "
+                "a new run."
             ) from None
         self._check(identity)
-        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, START, OPTIMIZER, OWN)))
+        return State(step, seconds, *(_part(tensors, prefix) for prefix in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE)))
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
@@ -128,12 +129,12 @@ class RunFiles:
         ]
         if different:
             raise UserError(
-                f"'{self.state.name}' belongs to another run: {'; '.join(different)}. Give the same settings, "
-                f"or start a new run from what was learnt: init = '{self.embedding.name}'."
+                f"'{self.state.name}' belongs to another run: {'; '.join(different)}. Use the same settings, "
+                f"or start a new run from the trained embedding: init = '{self.embedding.name}'."
             )
 
     def finish(self) -> None:
-        """Removes the state of a run that is complete."""
+        """Removes the state file of a completed run."""
         self.state.unlink(missing_ok=True)
 
 
@@ -142,9 +143,11 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
-    """The word after a step, with all that is worth knowing about it in its header."""
+    """The embedding after a step, with its provenance."""
     count = config.vectors_at(state.step)
-    vectors, start = ({e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.start))
+    vectors, initial = (
+        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.initial)
+    )
     provenance = {
         "step": str(state.step),
         "init": config.init,
@@ -153,7 +156,7 @@ def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
         ),
-        "cosine_to_init": f"{float(mean_cosine(vectors, start)):.4f}",
+        "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
         "software": f"ti-train {__version__}",
     }
     return Embedding(config.name, vectors, provenance)

@@ -1,4 +1,4 @@
-"""What a training run is told: the table of options, one frozen dataclass checked once, and the presets."""
+"""The options of a training run: one frozen dataclass, checked once, and the presets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..prompts import BUILT_IN
 from .learning_rate import rate_segments
 from .options import option, options_of
 
-# Balanced comes first wherever presets are listed. It is short and steep, in batches of four, with a rate that falls
-# to 0: benchmarks/README.md has what it was measured on. It has not been compared on a full-sized model yet.
+# Balanced comes first wherever presets are listed: few steps at a high learning rate that decays to 0, in batches of
+# four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {},
-    # A style is spread over the whole image, and on the embedded model takes four times as long (see demo/README.md).
+    # A style covers the whole image, and takes four times as long on the embedded model (see demo/README.md).
     "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
-    # Gal et al. 2022 and the repositories that follow it: constant rate, one image a step.
+    # Gal et al. 2022 and the repositories that follow it: constant learning rate, one image per step.
     "Paper": {
         "steps": 5000,
         "batch_size": 1,
@@ -31,13 +31,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 EMBEDDING, TRAINING, PROMPTS, IMAGES = "Embedding", "Training", "Prompts and captions", "Images"
 PREVIEWS, MEMORY, ABLATIONS = "Previews", "Memory and checkpoints", "Ablations of the paper"
 MANY = 1_000_000  # steps, or steps between two events: "never" in practice
-SEEDS = 2**63 - 1  # the seeds of previews count on from here
+SEEDS = 2**63 - 1  # the seeds of the preview prompts follow it
 BATCH = 256
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a run's result; the defaults are the preset Balanced. Raises UserError on what cannot work."""
+    """Everything that determines a run's result; the defaults are the preset Balanced. Raises UserError."""
 
     # fmt: off
     name: str = option(
@@ -89,12 +89,12 @@ class TrainConfig:
     )
     progressive_every: int = option(
         0, ABLATIONS, "Progressive vectors",
-        "Steps after which another of the vectors joins the training; 0 = all from the start (paper: 2000).",
+        "Steps after which one more of the vectors is trained; 0 = all from the start (paper: 2000).",
         least=0, most=MANY,
     )
     per_image_words: float = option(
         0.0, ABLATIONS, "Per-image tokens",
-        "Probability that a prompt also has a token of its own image, which is not kept; 0 = none (paper: 0.25).",
+        "Probability that a prompt also has a token of its image, discarded after training; 0 = none (paper: 0.25).",
         least=0, most=0.99, step=0.05, aliases=("per_image_tokens",),
     )
     coarse_weight: float = option(
@@ -121,18 +121,18 @@ class TrainConfig:
         least=0, most=100, aliases=("keep_tokens",),
     )
     flip: bool = option(
-        False, IMAGES, "Mirror", "Train on mirrored copies too. Wrong for text, and for what has a left and a right.",
+        False, IMAGES, "Mirror", "Train on mirrored copies too. Not for text or subjects with a left and a right side.",
         aliases=("flip_aug",),
     )
     square: bool = option(
         False, IMAGES, "Crop",
-        "Train the middle square of an image instead of nearly all of it in its own proportions.",
+        "Train the central square of each image instead of nearly all of it in its own proportions.",
         choices=("keep proportions", "square"), aliases=("center_crop",),
     )
     mask: Source = option(  # noqa: RUF009 - a field, as the others are
         "files", IMAGES, "Masks",
-        "What to train of an image. files: the white of NAME-mask.png beside it, or of masks/NAME.png; alpha: "
-        "without such a file, what is not transparent; none: all of it.",
+        "Which part of an image is trained. files: the white area of NAME-mask.png beside it, or of masks/NAME.png; "
+        "alpha: without such a file, the opaque area; none: the whole image.",
     )
     resolution: int = option(
         0, IMAGES, "Resolution",
@@ -142,7 +142,7 @@ class TrainConfig:
     )
     seed: int = option(
         0, TRAINING, "Seed",
-        "Seed of all random numbers: the same seed trains the same embedding again, on a GPU but for rounding (see "
+        "Seed of all random numbers. The same seed trains the same embedding again; on a GPU up to rounding (see "
         "deterministic).",
         least=0, most=SEEDS,
     )
@@ -156,7 +156,7 @@ class TrainConfig:
     )
     deterministic: bool = option(
         False, MEMORY, "Deterministic",
-        "The same digits every time on a GPU too, where PyTorch has kernels for it: slower. A CPU needs no such thing.",
+        "Bit-for-bit reproducible training on a GPU too, if PyTorch has the kernels; slower. Not needed on a CPU.",
         may_change=True,
     )
     gradient_checkpointing: bool = option(
@@ -171,7 +171,7 @@ class TrainConfig:
     )
     checkpoint_every: int = option(
         100, MEMORY, "Checkpoint every",
-        "Steps between two saves, against crashes and power cuts. A run that is interrupted is saved in any case.",
+        "Steps between two checkpoints, in case of a crash or power cut. An interrupted run is always saved.",
         least=1, most=MANY, aliases=("checkpointing_steps", "save_steps", "save_every_n_steps"), may_change=True,
     )
     preview_every: int = option(
@@ -181,7 +181,7 @@ class TrainConfig:
     )
     preview_prompts: tuple[str, ...] = option(
         ("a photo of *",), PREVIEWS, "Preview prompts",
-        "Prompts of the previews; * or <name> is the embedding. The untrained one comes first, with the same seed.",
+        "Prompts of the previews; * or <name> is the embedding. The first preview is untrained, with the same seed.",
         aliases=("validation_prompt",), may_change=True,
     )
     preview_negative: str = option(
@@ -189,16 +189,16 @@ class TrainConfig:
         may_change=True,
     )
     preview_seed: int | None = option(
-        None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; the next prompts count on from it.",
-        least=0, most=SEEDS, unset="the seed of the training", may_change=True,
+        None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; each next prompt adds 1.",
+        least=0, most=SEEDS, unset="the training seed", may_change=True,
     )
     # fmt: on
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> TrainConfig:
-        """The preset's values under the given ones; a given None means the preset's value."""
+        """The preset's values, overridden by `given`; None is the preset's value. Raises UserError."""
         if preset not in PRESETS:
-            raise UserError(f"There is no preset '{preset}'. The presets are {', '.join(PRESETS)}.")
+            raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}})
 
     def __post_init__(self) -> None:
@@ -207,17 +207,17 @@ class TrainConfig:
             about.check(getattr(self, name))
         if self.vectors_at(self.steps) < self.num_vectors:
             raise UserError(
-                f"With progressive_every {self.progressive_every}, {self.steps} steps reach only "
-                f"{self.vectors_at(self.steps)} of the {self.num_vectors} vectors. Give more steps, or a vector sooner."
+                f"With progressive_every {self.progressive_every}, {self.steps} steps use only "
+                f"{self.vectors_at(self.steps)} of the {self.num_vectors} vectors. Increase steps or lower "
+                "progressive_every."
             )
         if self.resolution % 8:
             near = max(8, round(self.resolution / 8) * 8)
             raise UserError(
-                f"resolution is {self.resolution}; the VAE needs a multiple of 8 pixels. "
-                f"Give {near}, or 0 for the model's own."
+                f"resolution is {self.resolution}; it must be a multiple of 8. Use {near}, or 0 for the model's own."
             )
         if not self.init.strip():
-            raise UserError('init is empty. Give a word that says roughly what the images show, such as "cat".')
+            raise UserError('init is empty. Give a word or phrase that describes the images, such as "cat".')
         rate_segments(self.learning_rate, self.steps)
 
     @property
@@ -226,11 +226,11 @@ class TrainConfig:
         return self.batch_size * self.accumulation
 
     def vectors_at(self, step: int) -> int:
-        """How many of the vectors step `step` uses."""
+        """The number of vectors that step `step` uses."""
         joined = 1 + step // self.progressive_every if self.progressive_every else self.num_vectors
         return min(self.num_vectors, joined)
 
-    def evaluates_after(self, step: int) -> bool:
+    def validates_after(self, step: int) -> bool:
         return step % self.evaluate_every == 0 or step == self.steps
 
     def previews_after(self, step: int) -> bool:
@@ -240,8 +240,8 @@ class TrainConfig:
         return step % self.checkpoint_every == 0 and step < self.steps
 
     def pauses_after(self, step: int) -> bool:
-        """Whether more happens after update `step` than the next update."""
-        return self.evaluates_after(step) or self.previews_after(step) or self.saves_after(step)
+        """Whether validation, previews or a checkpoint follow step `step`."""
+        return self.validates_after(step) or self.previews_after(step) or self.saves_after(step)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step `step`, counted from 1."""
@@ -251,19 +251,19 @@ class TrainConfig:
         decay = 1 - (step - 1) / self.steps if self.schedule == "linear" else 1.0
         return self.learning_rate * warm * decay
 
-    def shaping(self) -> dict[str, Any]:
-        """The values that shape the trained vectors: those that a resumed run must share with its beginning."""
+    def resume_identity(self) -> dict[str, Any]:
+        """The values that determine the trained vectors: a resumed run must have the same."""
         kept = {name: getattr(self, name) for name, about in OPTIONS.items() if not about.may_change}
         return kept | {"effective_batch": self.effective_batch}
 
 
 OPTIONS = options_of(TrainConfig, PRESETS)
-PRESETS_IN_WORDS = {
+PRESET_SUMMARIES = {
     preset: "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})".format(
         **{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets}
     )
     for preset in PRESETS
 }
 PRESETS_HELP = "Values of the options that are not given. " + " ".join(
-    f"{preset}: {values}." for preset, values in PRESETS_IN_WORDS.items()
+    f"{preset}: {values}." for preset, values in PRESET_SUMMARIES.items()
 )

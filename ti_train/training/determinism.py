@@ -1,4 +1,4 @@
-"""Asking PyTorch for kernels that give the same digits every time: a GPU's usual ones may add in changing order."""
+"""PyTorch's deterministic mode: the default GPU kernels may sum in a different order each time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.backends import cudnn
 
 from ..errors import UserError
 
-WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it PyTorch refuses its deterministic mode to cuBLAS
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS is deterministic only with this variable
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """PyTorch's deterministic mode while the context lasts, for this process; then the mode of before, a host's own.
+    """Enables deterministic mode in the context, for the whole process, and restores the previous mode.
 
-    Raises UserError where an operation inside has no deterministic kernel.
+    Raises UserError if an operation inside has no deterministic kernel.
     """
     if not wanted:
         yield
@@ -27,8 +27,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     flags = cudnn.deterministic, cudnn.benchmark
     workspace = os.environ.get(WORKSPACE)
     os.environ.setdefault(WORKSPACE, ":4096:8")
-    torch.use_deterministic_algorithms(True)  # not only a warning: fused attention is deterministic only then
-    cudnn.deterministic, cudnn.benchmark = True, False  # benchmarking chooses kernels by their time
+    torch.use_deterministic_algorithms(True)  # with warn_only fused attention stays nondeterministic
+    cudnn.deterministic, cudnn.benchmark = True, False  # benchmarking may choose another kernel each time
     try:
         yield
     except RuntimeError as error:
@@ -36,8 +36,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
         if not without:
             raise
         raise UserError(
-            f"PyTorch has no deterministic kernel for '{operation}' on this device, and the model uses it. Train with "
-            "deterministic off; on a CPU every training is deterministic."
+            f"PyTorch has no deterministic kernel for '{operation}' on this device, and the model uses it. Turn "
+            "deterministic off, or train on the CPU, where every run is deterministic."
         ) from None
     finally:
         cudnn.deterministic, cudnn.benchmark = flags

@@ -1,4 +1,4 @@
-"""What a run starts from: the vectors of the word, and of the pictures' own words where they have some."""
+"""Initial vectors of a run: the embedding's, and those of the per-image tokens."""
 
 from __future__ import annotations
 
@@ -18,41 +18,42 @@ from .checkpoint import State
 from .config import TrainConfig
 
 
-def untrained(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
-    """A run before its first step, and what the user should know about its start vectors. Raises UserError."""
-    start, remarks = starting_vectors(host, config)
-    vectors = {encoder: v.clone() for encoder, v in start.items()}  # safetensors takes no tensor under two names
-    return State(0, 0.0, vectors, start, {}, starting_own(host, dataset, config)), remarks
+def initial_state(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
+    """The state of a run before its first step, and remarks for the user. Raises UserError."""
+    initial, remarks = initial_vectors(host, config)
+    vectors = {encoder: v.clone() for encoder, v in initial.items()}  # safetensors refuses shared tensors
+    return State(0, 0.0, vectors, initial, {}, initial_per_image(host, dataset, config)), remarks
 
 
-def starting_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
-    """Each encoder's start vectors, and what the user should know about them. Raises UserError."""
-    start, remarks = {}, []
+def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """The initial vectors, encoder -> [num_vectors, width], and remarks for the user. Raises UserError."""
+    initial, remarks = {}, []
     if names_file(config.init):
         embedding = load_embedding(Path(config.init))
-        start = embedding.fitted_to(host.widths)
+        initial = embedding.fitted_to(host.widths)
         if embedding.num_vectors != config.num_vectors:
             raise UserError(
                 f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
-                f"Give {embedding.num_vectors}."
+                f"Set num_vectors to {embedding.num_vectors}."
             )
     for encoder in host.widths:
         vocabulary = host.vocabulary(encoder)
         if len(vocabulary.tokenize(config.name)) == 1:
             remarks.append(
-                f"'{config.name}' is already a word of the model's vocabulary ({encoder}): where a tool calls "
-                f"embeddings by their bare name, yours will hide it. A name such as my-{config.name} would not."
+                f"'{config.name}' is a word of the model's vocabulary ({encoder}). In tools that use an embedding by "
+                f"its bare name, yours replaces that word; choose a name such as my-{config.name}."
             )
-        if encoder not in start:
-            start[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
+        if encoder not in initial:
+            initial[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
             remarks += [remark] if remark else []
-    return start, list(dict.fromkeys(remarks))
+    return initial, list(dict.fromkeys(remarks))
 
 
-def starting_own(host: Host, dataset: Dataset, config: TrainConfig) -> dict[str, Tensor]:
-    """The pictures' own words, [pictures, width] for each encoder, or none: directions at random, of a word's length.
+def initial_per_image(host: Host, dataset: Dataset, config: TrainConfig) -> dict[str, Tensor]:
+    """Initial per-image tokens, encoder -> [images, width], or {} without them.
 
-    (The paper's repository draws coordinates from 0 to 1, which makes them forty times as long as CLIP's words.)
+    Random directions with the median norm of the vocabulary. (The paper's repository draws coordinates from 0 to 1,
+    which gives forty times the norm of CLIP's tokens.)
     """
     if not config.per_image_words:
         return {}

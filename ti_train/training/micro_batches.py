@@ -1,8 +1,8 @@
-"""What a step shows the model: noised pictures with their prompts, in passes of one shape each.
+"""Micro-batches: noised images of one shape with their prompts, for one forward pass.
 
-A batch is drawn from the shuffled order whatever the pictures' shapes, and only then sorted into forward passes. So
-every picture comes equally often, and a shape with one picture is neither repeated nor left out to fill a batch, as
-trainers do that draw their batches from one bucket; the price is that a batch of several shapes takes several passes.
+A batch is drawn from the shuffled order regardless of shape, and then split into micro-batches. So all images occur
+equally often; trainers that draw each batch from one bucket have to repeat or drop images of rare shapes. The cost:
+a batch with several shapes takes several forward passes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..data.dataset import Encoded
 from ..device import upload
-from ..host import Host, Prompt, Size, Words
+from ..host import Embeddings, Host, Prompt, Size
 from .objective import add_noise, denoising_loss, target
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Pictures of one shape that go through the model at once. Tensors are on the host's device."""
+class MicroBatch:
+    """Images of one shape for one forward pass. Tensors are on the host's device."""
 
     x0: Tensor  # [B, C, h, w]
     noise: Tensor
@@ -30,15 +30,15 @@ class Pass:
     prompts: Sequence[Prompt]
     sizes: Sequence[Size]
 
-    def losses(self, host: Host, words: Words) -> Tensor:
-        """Each picture's loss, [B] fp32; differentiable in the words where the host is ready for it."""
-        cond = host.encode(self.prompts, words, self.sizes)
+    def losses(self, host: Host, embeddings: Embeddings) -> Tensor:
+        """The loss of each image, [B] fp32; within `host.training()` differentiable in the embeddings."""
+        cond = host.encode(self.prompts, embeddings, self.sizes)
         predicted = host.predict(add_noise(self.x0, self.noise, self.sigma, host.prediction), self.sigma, cond)
         return denoising_loss(predicted, target(self.x0, self.noise, self.sigma, host.prediction), self.weights)
 
 
 def draw_latents(pictures: Sequence[Encoded], generator: torch.Generator) -> list[Tensor]:
-    """Each picture's latents [C, h, w], sampled anew from the VAE's posterior where it has one."""
+    """The latents of each image, [C, h, w]: a sample of the VAE's posterior, or its mean without variances."""
     means = [picture.mean for picture in pictures]
     variances = [picture.log_variance for picture in pictures if picture.log_variance is not None]
     if not variances:
@@ -48,33 +48,33 @@ def draw_latents(pictures: Sequence[Encoded], generator: torch.Generator) -> lis
 
 
 def draw_noise(latents: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Gaussian noise for each of the latents."""
+    """Gaussian noise in the shape of each latent."""
     counts = [latent.numel() for latent in latents]
     drawn = torch.randn(sum(counts), generator=generator).split(counts)
     return [noise.view_as(latent) for noise, latent in zip(drawn, latents, strict=True)]
 
 
-def in_passes(
+def split_batch(
     pictures: Sequence[Encoded],
     x0: Sequence[Tensor],
     noise: Sequence[Tensor],
     sigma: Tensor,
     prompts: Sequence[Prompt],
-    at_once: int,
+    most: int,
     device: torch.device,
-) -> list[Pass]:
-    """Sorts a batch into passes of one shape and at most `at_once` pictures, in the order of the batch."""
+) -> list[MicroBatch]:
+    """Splits a batch into micro-batches of one shape and at most `most` images, in the order of the batch."""
     shapes: dict[torch.Size, list[int]] = {}
     for i, latent in enumerate(x0):
         shapes.setdefault(latent.shape, []).append(i)
-    parts = [same[i : i + at_once] for same in shapes.values() for i in range(0, len(same), at_once)]
+    parts = [same[i : i + most] for same in shapes.values() for i in range(0, len(same), most)]
 
     def gathered(tensors: Sequence[Tensor], part: list[int]) -> Tensor:
-        """Concatenating keeps the layout in which the VAE answered: channels last on a CPU, where it is quicker."""
+        """torch.cat, because it keeps the VAE's memory layout: channels last, which is faster on a CPU."""
         return upload(torch.cat([tensors[i][None] for i in part]), device)
 
     return [
-        Pass(
+        MicroBatch(
             gathered(x0, part),
             gathered(noise, part),
             upload(sigma[part], device),

@@ -1,4 +1,4 @@
-"""The denoising objective: noise levels, noised latents, targets and the per-sample loss."""
+"""The denoising objective: noise levels, noised latents, targets and the loss of each sample."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from ..host import Prediction
 
 
 def draw_timesteps(count: int, levels: int, generator: torch.Generator) -> Tensor:
-    """Indices [count] into a table of noise levels: uniform each, one from each of `count` equal strata.
+    """Stratified uniform indices [count] into a table of noise levels, int64: one from each of `count` equal strata.
 
-    The strata leave every sample's distribution as it is (DDPM's, Ho et al. 2020) and take the variance between
-    batches down: a batch of four never holds four nearly noise-free pictures.
+    Stratification keeps the distribution of each sample (Ho et al. 2020) and lowers the variance between batches: four
+    samples are never all nearly free of noise.
     """
     position = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     return (position * levels).long().clamp_max(levels - 1)
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """x0, noise: [B, C, h, w]; sigma: [B]. Variance-exploding, x0 + sigma * noise; for flow the straight line."""
+    """Noised latents: x0 + sigma * noise, or for flow (1 - sigma) * x0 + sigma * noise.
+
+    x0, noise: [B, C, h, w]; sigma: [B].
+    """
     sigma = sigma.view(-1, 1, 1, 1)
     return (1 - sigma) * x0 + sigma * noise if prediction == "flow" else x0 + sigma * noise
 
 
 def target(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """What the model should answer, in its own parametrisation: [B, C, h, w].
+    """The target of the model's prediction in its own parametrisation, [B, C, h, w].
 
     eps: the noise (Ho et al. 2020). v: alpha * noise - s * x0 with alpha, s = (1, sigma) / sqrt(1 + sigma^2)
     (Salimans & Ho 2022). flow: noise - x0 (Lipman et al. 2023).

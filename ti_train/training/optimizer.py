@@ -1,4 +1,4 @@
-"""The optimizer of the vectors: AdamW, which skips an update that is not finite without asking the device about it."""
+"""AdamW that skips non-finite updates without synchronizing with the device."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ SCALE = "loss_scale"
 
 
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) without decay: a word's vector has no reason to shrink towards nothing.
+    """AdamW (Loshchilov & Hutter 2019) without weight decay, with loss scaling.
 
-    The leaves' gradients are those of `scale` times the loss: the scale keeps fp16's gradients in its range, and is
-    halved by each update whose loss or gradient is not finite and which therefore changes nothing else (Micikevicius et
-    al. 2018, section 3.2). It is a power of two, so that it changes no digit in fp32. All this happens on the leaves'
-    device; torch.optim's AdamW skips there only in its fused kernels, which old PyTorch has for CUDA alone.
+    The leaves hold gradients of `scale` times the loss, which keeps fp16 gradients in range. An update with a
+    non-finite loss or gradient only halves the scale (Micikevicius et al. 2018, section 3.2). The scale is a power of
+    two, so it is exact in fp32. Everything is computed on the leaves' device; torch.optim's AdamW can skip an update
+    there only with its fused kernels, which older PyTorch has for CUDA alone.
     """
 
     def __init__(
         self, leaves: Sequence[Tensor], scale: float, clip: float = math.inf, state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """clip: the largest norm of all leaves' gradient. state: that of another, to go on from."""
+        """clip: maximum norm of the gradient over all leaves. state: of an earlier optimizer, to resume from."""
         self.leaves, self.clip = leaves, clip
         device = leaves[0].device
-        # never written to: an update puts new tensors in their place, so that a shallow copy is a snapshot
+        # never modified in place, so that a shallow copy is a snapshot
         self.state = {SCALE: torch.tensor(scale)} | dict(state or {})
         self.state = {name: tensor.to(device, torch.float32) for name, tensor in self.state.items()}
 
@@ -37,7 +37,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, loss: Tensor, rate: float) -> Tensor:
-        """Updates the leaves that have a gradient, and forgets it; returns its norm before it is clipped (a scalar)."""
+        """Updates the leaves that have gradients, and clears these. Returns the norm before clipping, a scalar."""
         gradients = {i: leaf.grad / self.scale for i, leaf in enumerate(self.leaves) if leaf.grad is not None}
         norm: Tensor = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
         finite = loss.isfinite() & norm.isfinite()
@@ -48,7 +48,7 @@ class AdamW:
         return norm
 
     def _update(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> None:
-        """Leaf i by the formula (Kingma & Ba 2015, algorithm 1), where `finite` is true."""
+        """Updates leaf i if `finite` (Kingma & Ba 2015, algorithm 1)."""
         leaf, state = self.leaves[i], self.state
         keys = [f"{i}.{key}" for key in ("step", "exp_avg", "exp_avg_sq")]
         zeros = torch.zeros_like(finite, dtype=torch.float32), torch.zeros_like(leaf), torch.zeros_like(leaf)
@@ -64,5 +64,5 @@ class AdamW:
 
 
 def correction(beta: float, count: Tensor) -> Tensor:
-    """1 - beta^count, whose digits fp32 would lose in the difference."""
+    """1 - beta^count, by expm1: the subtraction would lose precision in fp32."""
     return -torch.expm1(count * math.log(beta))

@@ -1,4 +1,4 @@
-"""What an option says of itself, beside its default in TrainConfig; every face is derived from it."""
+"""Metadata of the options, beside their defaults in TrainConfig; every user interface is derived from it."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ Kind = Literal["int", "float", "switch", "choice", "text", "lines"]
 
 @dataclass(frozen=True)
 class About:
-    """What is written beside a default. Ranges include both ends."""
+    """Metadata of an option. Ranges are inclusive."""
 
     group: str
     label: str
-    help: str  # true on every face; what a preset gives is added to it
+    help: str  # valid in every interface; the presets' values are appended
     least: float | None = None
     most: float | None = None
-    step: float = 1  # of a form's arrows
-    choices: tuple[str, ...] = ()  # of a text: suggestions; of a switch: what forms call off and on
-    example: str = ""  # what a form begins with where there is no default
+    step: float = 1  # of a spin box
+    choices: tuple[str, ...] = ()  # of a text: suggestions; of a switch: labels of off and on
+    example: str = ""  # initial value in a form if there is no default
     unset: str = ""  # what None means
-    may_change: bool = False  # between the beginning of a run and its resumption
-    aliases: tuple[str, ...] = ()  # its names in A1111, kohya's scripts and diffusers, where the values mean the same
+    may_change: bool = False  # when a run is resumed
+    aliases: tuple[str, ...] = ()  # names in A1111, kohya's scripts and diffusers with the same meaning
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option(About):
-    """A field of TrainConfig with all that is known about it."""
+    """A field of TrainConfig with its metadata."""
 
     name: str
     kind: Kind
     type: Any  # the annotation
-    default: Any  # MISSING where it has to be given
-    presets: Mapping[str, Any]  # preset -> its value; empty where all presets have the default
+    default: Any  # MISSING if required
+    presets: Mapping[str, Any]  # preset -> value; empty if all presets have the default
 
     @property
     def required(self) -> bool:
         return self.default is MISSING
 
     def check(self, value: Any) -> None:
-        """Raises UserError for a value out of range, and for a choice that there is not."""
+        """Raises UserError for a value out of range or an unknown choice."""
         if self.kind == "choice" and value not in self.choices:
             raise UserError(f"{self.name} is '{value}'; it must be one of {', '.join(self.choices)}.")
         if self.kind not in ("int", "float") or value is None:
             return
-        if self.least is not None and not value >= self.least:  # false for what is no number, too
+        if self.least is not None and not value >= self.least:  # false for NaN too
             raise UserError(f"{self.name} is {value}; it must be at least {self.least}.")
         if self.most is not None and not value <= self.most:
             raise UserError(f"{self.name} is {value}; it must be at most {self.most}.")
 
     def described(self, preset: str, unset: str) -> str:
-        """The help, with what it means to leave the option out, which each face writes in its own way.
+        """The help, followed by the meaning of a value that is not given.
 
-        preset, unset: such as "0 = preset" and "-1".
+        preset, unset: how the interface writes that value, such as "0 = preset" and "-1".
         """
         if self.presets:
             return f"{self.help} {preset}: {self.preset_values}."
@@ -67,7 +67,7 @@ class Option(About):
         return ", ".join(f"{preset} {self.written(value)}" for preset, value in self.presets.items())
 
     def written(self, value: Any) -> str:
-        """A value as people write it."""
+        """A value as shown to the user."""
         if self.kind == "switch":
             return (self.choices or ("off", "on"))[bool(value)]
         if self.kind == "lines":
@@ -76,12 +76,12 @@ class Option(About):
 
 
 def option(default: Any, group: str, label: str, help: str, **more: Any) -> Any:
-    """A field of a dataclass that describes itself. `default`: MISSING where it has to be given."""
+    """A dataclass field with metadata. default: MISSING if required."""
     return field(default=default, metadata={"about": About(group, label, help, **more)})
 
 
 def options_of(config: type, presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Option]:
-    """The options of a dataclass whose fields are made by `option`, by name."""
+    """The options of a dataclass with fields made by `option`: name -> option."""
     hints = get_type_hints(config)
     return {f.name: _option(f, hints[f.name], presets) for f in fields(config)}
 
@@ -94,7 +94,7 @@ def _option(f: Field[Any], hint: Any, presets: Mapping[str, Mapping[str, Any]]) 
 
 
 def kind_of(hint: Any) -> Kind:
-    """What a face asks for. A union with str is a text, one with None is its other type."""
+    """The kind of input for a type hint. A union with str is a text; one with None is its other type."""
     if get_origin(hint) is Literal:
         return "choice"
     kinds: dict[Any, Kind] = {bool: "switch", tuple[str, ...]: "lines", float: "float"}

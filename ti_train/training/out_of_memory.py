@@ -1,4 +1,4 @@
-"""A training that goes on when the GPU's memory is full: from its last step, in passes that need less."""
+"""Resuming with smaller micro-batches after the GPU ran out of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from ..device import empty_cache, full_memory, is_out_of_memory
+from ..device import empty_cache, is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Event, Preview, Step, Warning
 from ..host import Host
@@ -25,12 +25,13 @@ def train_in_memory(
     resume: bool = False,
     release: Callable[[], object] | None = None,
 ) -> Generator[Event, None, None]:
-    """The events of train(), which is begun anew, needing less, as often as the memory is full; a Warning tells so.
+    """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: gives the host's unused memory back; None: what PyTorch keeps of it. Raises UserError where the least does
+    release: frees the host's unused memory; None: PyTorch's cache. Raises UserError if the smallest micro-batch does
     not fit.
     """
-    last = before = -1  # the last step that was told, altogether and before this beginning
+    free_unused = release or partial(empty_cache, host.device)
+    last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
             with closing(train(host, dataset, config, folder, resume)) as events:
@@ -43,32 +44,30 @@ def train_in_memory(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = needing_less(config)
+            smaller = with_less_memory(config)
             if smaller == config:
-                raise UserError(full_memory(error, does_not_fit(dataset.resolution))) from None
-            told = full_memory(error, going_on(smaller))
-        (
-            release or partial(empty_cache, host.device)
-        )()  # out of the except clause, whose exception holds all that the step held
+                raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
+            message = out_of_memory_message(error, retrying(smaller))
+        free_unused()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last >= 0
-        yield Warning(told)
+        yield Warning(message)
 
 
-def needing_less(config: TrainConfig) -> TrainConfig:
-    """Fewer pictures a pass, as many a step."""
+def with_less_memory(config: TrainConfig) -> TrainConfig:
+    """Half the images per forward pass, as many per step, and gradient checkpointing."""
     size = config.batch_size // 2 if config.batch_size % 2 == 0 else 1
     return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
 
 
-def going_on(config: TrainConfig) -> str:
+def retrying(config: TrainConfig) -> str:
     return (
-        f"Going on with gradient checkpointing and {config.batch_size} picture(s) a pass, {config.accumulation} passes "
-        "a step. The result is the same; a step takes longer."
+        f"Continuing with gradient checkpointing, batch size {config.batch_size} and gradient accumulation "
+        f"{config.accumulation}. The result is the same; a step takes longer."
     )
 
 
 def does_not_fit(resolution: int) -> str:
     return (
-        f"It is too small for one picture of {resolution} pixels at a time, even with gradient checkpointing. "
-        "Give a lower resolution, or close other programs that use the memory."
+        f"Batch size 1 at {resolution} pixels does not fit, even with gradient checkpointing. "
+        "Use a lower resolution, or close other programs that use the memory."
     )

@@ -1,4 +1,4 @@
-"""The speed of a run and the time that it has left."""
+"""The speed of a run, and an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-WARM_UP = 2  # steps: in the first ones memory is allocated and kernels are chosen
-RECENT = 100  # steps that are averaged: as a rule one with a preview is among them
+WARM_UP = 2  # steps; they are slower because memory is allocated and kernels are selected
+RECENT = 100  # steps in the average, usually including a preview
 
 
 class Pace:
-    """Steps per second by the clock, so that previews and validation count too. The warm-up does not."""
+    """Steps per second of wall-clock time: previews and validation count, the first steps do not."""
 
     def __init__(self, total: int, clock: Callable[[], float] = monotonic) -> None:
         self.total, self._clock = total, clock
         self._seen = 0
-        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)  # a step and when it was complete
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)  # step and completion time
 
     def completed(self, step: int) -> None:
         self._recent.append((step, self._clock()))
         self._seen += 1
-        if self._seen == WARM_UP + 2:  # from here on there is a step to measure without the warm-up
+        if self._seen == WARM_UP + 2:  # now the steps after the warm-up can be measured
             for _ in range(WARM_UP):
                 self._recent.popleft()
 
     @property
     def rate(self) -> float | None:
-        """Steps per second; None until two steps are complete."""
+        """Steps per second; None before two steps are complete."""
         if len(self._recent) < 2:
             return None
         (first, began), (last, ended) = self._recent[0], self._recent[-1]

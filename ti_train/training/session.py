@@ -1,7 +1,7 @@
-"""A training session: drives train() for the program that shows it, and does what is the same in each of them.
+"""A training session: what the command line, the node and the WebUI's job have in common.
 
-The command line, the node and the WebUI's job iterate over `Session.train()`, show each event in their own way and may
-leave at any of them. Records, the best embedding and the time left are kept here.
+They iterate over `Session.train()`, display each event, and may stop at any of them. The session writes the records,
+keeps the best embedding and estimates the time left.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..drawing.loss_plot import loss_plot
@@ -31,13 +29,13 @@ from .step_log import StepLog
 
 log = logging.getLogger("ti_train")
 Keep = Literal["last", "best"]
-KEPT_AT_THE_END: Keep = "last"  # of a run that completes; one that is stopped early keeps its best
+DEFAULT_KEEP: Keep = "last"  # of a completed run; an interrupted one keeps its best
 
 
 def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
-    """The pictures of some folders as a run needs them; names in `warn` what cannot be used. Raises UserError.
+    """Reads and encodes the images of some folders; appends to `warn` what cannot be used. Raises UserError.
 
-    folders: how often the pictures of each come in a round.
+    folders: folder -> how often its images occur in an epoch.
     """
     paths = [path for folder in folders for path in find_pictures(folder)]
     captions = Templates.load(config.templates).use_captions
@@ -48,11 +46,11 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
 
 @dataclass(frozen=True)
 class Records:
-    """The files in which a run can be followed and looked at afterwards."""
+    """The paths of a run's step log, loss plot and previews."""
 
     log: Path
     plot: Path
-    previews: str  # what their paths begin with
+    previews: str  # prefix of their paths
 
     @classmethod
     def beside_embedding(cls, folder: Path, name: str) -> Records:
@@ -63,7 +61,7 @@ class Records:
         return cls(folder / "loss.csv", folder / "loss.png", str(folder / "step"))
 
     def preview(self, step: int, number: int) -> Path:
-        """number: of the preview prompt, from 0."""
+        """The path of a preview. number: of the preview prompt, from 0."""
         return Path(f"{self.previews}{step:05d}-{number}.png")
 
 
@@ -77,15 +75,15 @@ class Best:
 
 
 class Session:
-    """One run of train(). It holds neither model nor latents, so it may be kept when the run has ended."""
+    """One run of train(). It holds neither model nor latents, so it may be kept after the run."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = KEPT_AT_THE_END
+        self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = DEFAULT_KEEP
     ) -> None:
-        """folder: of the embedding. keep: what a run that completes leaves in its file."""
+        """folder: of the embedding. keep: the embedding that a completed run leaves in its file."""
         self.config, self.records, self.keep = config, records, keep
         self.file = RunFiles(folder, config.name, {}).embedding
-        self.steps: list[Step] = []  # without their embeddings; with records, those before an interruption too
+        self.steps: list[Step] = []  # without embeddings; with records, those of the interrupted run too
         self.best: Best | None = None
         self.done: Done | None = None
         self.pace = Pace(config.steps)
@@ -96,9 +94,9 @@ class Session:
         host: Host,
         dataset: Dataset,
         resume: bool = False,
-        release: Callable[[], object] = torch.cuda.empty_cache,
+        release: Callable[[], object] | None = None,
     ) -> Generator[Event, None, None]:
-        """The events of train_in_memory(), each once it is recorded. Raises what that raises."""
+        """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
         try:
             with closing(train_in_memory(host, dataset, self.config, self.file.parent, resume, release)) as events:
                 for event in events:
@@ -108,18 +106,18 @@ class Session:
 
     @property
     def loss(self) -> float | None:
-        """The latest step's."""
+        """The latest training loss."""
         return next((step.loss for step in reversed(self.steps) if step.loss is not None), None)
 
     @property
     def validation_loss(self) -> float | None:
-        """The latest that was measured."""
-        return next((step.evaluation for step in reversed(self.steps) if step.evaluation is not None), None)
+        """The latest validation loss."""
+        return next((step.validation_loss for step in reversed(self.steps) if step.validation_loss is not None), None)
 
     def keep_best(self) -> int | None:
-        """Writes the best embedding over the last step's, from which a resumed run goes on all the same.
+        """Replaces the last step's embedding in the file by the best one; a resumed run continues from the last step.
 
-        Returns the step whose embedding the file holds, or None before the first. Raises OSError.
+        Returns the step of the embedding in the file, or None before the first step. Raises OSError.
         """
         if self.best:
             save_embedding(self.best.embedding, self.file)
@@ -148,17 +146,22 @@ class Session:
                 self.steps += self._log.earlier
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
-        if step.step == 0 or step.embedding is None or step.evaluation is None or not math.isfinite(step.evaluation):
+        if (
+            step.step == 0
+            or step.embedding is None
+            or step.validation_loss is None
+            or not math.isfinite(step.validation_loss)
+        ):
             return  # step 0 is untrained
-        if self.best is None or step.evaluation < self.best.validation_loss:
-            self.best = Best(step.step, step.evaluation, step.embedding)
+        if self.best is None or step.validation_loss < self.best.validation_loss:
+            self.best = Best(step.step, step.validation_loss, step.embedding)
 
     def _close_records(self) -> None:
-        """A disk that is full by now must not hide why the run ended."""
+        """Logs write errors: a full disk must not hide why the run ended."""
         if self._log is None or self.records is None:
             return
         self._log.close()
         try:
             loss_plot(self.steps, self.config.name).save(self.records.plot)
         except OSError as error:
-            log.warning("'%s' could not be written (%s).", self.records.plot, error.strerror or error)
+            log.warning("Could not write '%s' (%s).", self.records.plot, error.strerror or error)

@@ -1,4 +1,4 @@
-"""The CSV of a training's steps."""
+"""The step log: a CSV file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_t
 
 
 class StepLog:
-    """A CSV file with one line a step, written as the steps come."""
+    """A CSV file with one line per step, flushed after each."""
 
     def __init__(self, path: Path, after: int = 0) -> None:
-        """Keeps what an interrupted run wrote up to step `after`, as `earlier`; begins anew where that is 0."""
+        """after: the last step of an interrupted run to keep, as `earlier`; 0 overwrites the file."""
         self.earlier = [step for step in read_steps(path) if step.step <= after] if after else []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", newline="", encoding="utf-8")
@@ -24,7 +24,7 @@ class StepLog:
             self.add(step)
 
     def add(self, step: Step) -> None:
-        numbers = (step.loss, step.evaluation, step.learning_rate, step.norm, step.cosine, step.seconds)
+        numbers = (step.loss, step.validation_loss, step.learning_rate, step.norm, step.cosine, step.seconds)
         self._writer.writerow([step.step, *("" if n is None else f"{n:.6g}" for n in numbers)])
         self._file.flush()
 
@@ -33,7 +33,7 @@ class StepLog:
 
 
 def read_steps(path: Path) -> list[Step]:
-    """The steps of a CSV written by StepLog; [] where there is no such file."""
+    """The steps in a CSV file written by StepLog; [] if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:

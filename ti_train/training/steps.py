@@ -1,7 +1,7 @@
-"""The steps of a run, one after another: what each draws, its gradients, and the vectors that it changes.
+"""Training steps: random draws, gradients, and updates of the vectors.
 
-A step is queued: on a GPU the work is done while the host prepares the next one. So nothing here asks the device for a
-number; the numbers of a step are sent on their way, and whoever wants them waits for them.
+On a GPU a step is only queued, and the next one is prepared while it runs. So nothing here synchronizes with the
+device: the numbers of a step are copied asynchronously (see ReadBack).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from ..seeds import seed_from
 from .checkpoint import State
 from .config import TrainConfig
 from .determinism import deterministic
-from .micro_batches import draw_latents, draw_noise, in_passes
+from .micro_batches import draw_latents, draw_noise, split_batch
 from .objective import draw_timesteps
 from .optimizer import AdamW
-from .prompt_sampling import draw_prompt, words_of
+from .prompt_sampling import draw_prompt, embeddings_for
 from .step_memory import step_memory
 
 NO_GRADIENT = (
-    "No gradient reached the word's vectors, so nothing can be learnt. The likely cause: the model ignores its prompt "
-    "(an untrained or damaged U-Net); or an attention without a backward pass is switched on (SageAttention: start "
-    "without --use-sage-attention, or take its node out); or another extension runs the text encoder without gradients."
+    "No gradient reached the embedding, so it cannot be trained. Likely causes: the model ignores its prompt (an "
+    "untrained or damaged U-Net); an attention without a backward pass is enabled (SageAttention: start without "
+    "--use-sage-attention, or remove its node); or another extension runs the text encoder without gradients."
 )
 
 
@@ -40,13 +40,12 @@ class TrainedVectors:
     """The vectors that a run trains, on the host's device, and their optimizer."""
 
     def __init__(self, state: State, config: TrainConfig, device: torch.device, latent_size: int) -> None:
-        """latent_size: elements of a picture's latents."""
-        self.start = {encoder: v.to(device, torch.float32) for encoder, v in state.start.items()}
-        self.vectors, self.own = trainable(state.vectors, device), trainable(state.own, device)
-        # The gradient that enters the network is of order one whatever the picture's size: the mean's own 1/elements
-        # would vanish in fp16.
+        """latent_size: elements of an image's latents."""
+        self.initial = {encoder: v.to(device, torch.float32) for encoder, v in state.initial.items()}
+        self.vectors, self.per_image = trainable(state.vectors, device), trainable(state.per_image, device)
+        # Makes the gradient that enters the network of order one: the 1/elements of the mean would underflow in fp16.
         scale, clip = 2.0 ** round(math.log2(latent_size)), config.gradient_clip or math.inf
-        self.optimizer = AdamW([*self.vectors.values(), *self.own.values()], scale, clip, state.optimizer)
+        self.optimizer = AdamW([*self.vectors.values(), *self.per_image.values()], scale, clip, state.optimizer)
 
     def first(self, count: int) -> Vectors:
         """The first `count` vectors of the embedding."""
@@ -54,17 +53,19 @@ class TrainedVectors:
 
     @torch.no_grad()
     def measures(self, count: int) -> Tensor:
-        """Mean norm of the first vectors, and their mean cosine similarity to the start: [2]."""
+        """Mean L2 norm of the first `count` vectors, and mean cosine similarity to their initial values: [2]."""
         used = self.first(count)
-        return torch.stack([mean_norm(used), mean_cosine(used, first_of(self.start, count))])
+        return torch.stack([mean_norm(used), mean_cosine(used, first_of(self.initial, count))])
 
     def after(self, step: int) -> State:
-        """A copy; its seconds are not known here."""
-        return State(step, 0.0, snapshot(self.vectors), self.start, dict(self.optimizer.state), snapshot(self.own))
+        """A copy of the state after a step, with seconds 0."""
+        return State(
+            step, 0.0, snapshot(self.vectors), self.initial, dict(self.optimizer.state), snapshot(self.per_image)
+        )
 
 
 def trainable(vectors: Vectors, device: torch.device) -> dict[str, Tensor]:
-    """Leaves in the order of their names: a state file has an order of its own, and the optimizer counts its leaves."""
+    """Leaf tensors sorted by name: the optimizer numbers its leaves, and a state file has another order."""
     return {e: v.to(device, torch.float32, copy=True).requires_grad_() for e, v in sorted(vectors.items())}
 
 
@@ -74,17 +75,17 @@ def snapshot(vectors: Vectors) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Update:
-    """A step whose work is queued: a GPU may still be at it."""
+    """A queued step, which a GPU may still be computing."""
 
     rate: float
-    numbers: ReadBack  # loss, norm of its gradient, and the measures of the vectors
+    numbers: ReadBack  # loss, gradient norm, and `measures` of the vectors
     after: State
 
 
 def updates(
     host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, trained: TrainedVectors, done: int
 ) -> Iterator[Update]:
-    """Queues the steps after step `done`. Raises UserError where no gradient can come."""
+    """Queues the steps after step `done`. Raises UserError if the loss does not depend on the vectors."""
     sigmas = host.sigmas.float().cpu()
     optimizer, size = trained.optimizer, config.effective_batch
     memory = step_memory(host, dataset, config)
@@ -99,15 +100,15 @@ def updates(
 
         losses = []
         with host.training(config.gradient_checkpointing, memory), deterministic(config.deterministic):
-            words = words_of(pictures, trained.first(count), trained.own)
-            for part in in_passes(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
-                part_of_loss = part.losses(host, words).sum() / size
+            embeddings = embeddings_for(pictures, trained.first(count), trained.per_image)
+            for part in split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
+                part_of_loss = part.losses(host, embeddings).sum() / size
                 if not part_of_loss.requires_grad:
                     raise UserError(NO_GRADIENT)
                 (part_of_loss * optimizer.scale).backward()
                 losses.append(part_of_loss.detach())
             if config.coarse_weight:
-                distance = squared_distance(trained.vectors, trained.start)
+                distance = squared_distance(trained.vectors, trained.initial)
                 (config.coarse_weight * distance * optimizer.scale).backward()
         loss = torch.stack(losses).sum()
         norm = optimizer.step(loss, rate)
@@ -116,9 +117,9 @@ def updates(
 
 
 def one_step_late(queued: Iterator[Update], device: torch.device, config: TrainConfig) -> Iterator[Update]:
-    """Each update; on CUDA only when the next one is queued, so that the GPU never waits for whoever drives the run.
+    """Yields each update; on CUDA after the next one is queued, so that the GPU never waits for the caller.
 
-    What happens after a step, and is no step, wants the vectors as they are: nothing is queued before that is over.
+    Validation, previews and checkpoints need the current vectors: the step before them is yielded immediately.
     """
     held: Update | None = None
     for update in queued:

@@ -1,4 +1,4 @@
-"""Options as fields of a form, which always hold something: 0, -1, "" or "the preset's" stand for "not given"."""
+"""Options as fields of a form. Fields always have a value: 0, -1, "" or "the preset's" mean "not given"."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from .config import OPTIONS
 from .options import Kind, Option
 
-PRESETS_OWN = "the preset's"  # saved workflows hold it
+FROM_PRESET = "the preset's"  # stored in saved workflows
 
 
 @dataclass(frozen=True)
 class Widget:
-    """A field of a form. `value`: what it begins with. `not_given`: what leaves the option out; None: nothing does."""
+    """A field of a form. value: initial value. not_given: the value that leaves the option out, if any."""
 
     kind: Kind
     value: Any
@@ -29,19 +29,18 @@ class Widget:
 def widget_of(name: str, more_choices: tuple[str, ...] = (), kind: Kind | None = None) -> Widget:
     """The field of an option.
 
-    more_choices: what a face knows beside the option's own, such as template files.
-    kind: of the field, where it is not the option's own.
+    more_choices: further choices, such as template files. kind: of the field, if not the option's.
     """
     option = OPTIONS[name]
     kind = kind or _kind(option)
     not_given = _not_given(option, kind)
-    offered = (PRESETS_OWN,) * bool(option.presets) + option.choices + more_choices
+    offered = (FROM_PRESET,) * bool(option.presets) + option.choices + more_choices
     return Widget(
         kind=kind,
         value=_beginning(option) if not_given is None else not_given,
         not_given=not_given,
         tooltip=option.described(
-            {PRESETS_OWN: "The preset's", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"
+            {FROM_PRESET: "Preset values", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"
         ),
         least=not_given if isinstance(not_given, int) else option.least,
         most=option.most,
@@ -51,7 +50,7 @@ def widget_of(name: str, more_choices: tuple[str, ...] = (), kind: Kind | None =
 
 
 def values_of(widgets: Mapping[str, Any]) -> dict[str, Any]:
-    """What TrainConfig.from_preset takes, of options by name with what their fields hold."""
+    """The arguments of TrainConfig.from_preset, from the values of the fields by option name."""
     read = {name: _read(OPTIONS[name], value) for name, value in widgets.items()}
     return {name: value for name, value in read.items() if value is not None}
 
@@ -74,7 +73,7 @@ def _kind(option: Option) -> Kind:
 
 def _not_given(option: Option, kind: Kind) -> Any:
     if option.presets:
-        return {"choice": PRESETS_OWN, "text": ""}.get(kind, 0)
+        return {"choice": FROM_PRESET, "text": ""}.get(kind, 0)
     return -1 if option.unset else None
 
 

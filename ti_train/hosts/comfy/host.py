@@ -1,7 +1,7 @@
-"""The host inside ComfyUI: the MODEL, CLIP and VAE of a graph, as they are loaded.
+"""The ComfyUI host: the MODEL, CLIP and VAE of a graph.
 
-Everything goes through the host's own objects (its tokenizer, `encode_from_tokens`, `extra_conds`, `apply_model`,
-`model_sampling`, its sampler), so what is trained is what the graph samples, LoRAs and clip skip included.
+Everything goes through ComfyUI's own objects (tokenizer, `encode_from_tokens`, `extra_conds`, `apply_model`,
+`model_sampling`, sampler), so training uses the model exactly as the graph samples it, with its LoRAs and clip skip.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, Words, fingerprint
+from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
-from .placeholders import vocabulary, widths, with_words
-from .weights import cast_bytes, load_whole, told_of_training, trainable_clip, trainable_model
+from .placeholders import vocabulary, widths, with_embeddings
+from .weights import cast_bytes, load_whole, marked_as_training, trainable_clip, trainable_model
 
-SAMPLER, SCHEDULER = "euler", "normal"  # what ComfyUI's KSampler offers first
+SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
 
 
 class ComfyHost(Adapter):
-    """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's own tensors need gradients."""
+    """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's tensors need gradients."""
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
         self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
@@ -56,33 +56,33 @@ class ComfyHost(Adapter):
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         network = self.model.model.diffusion_model
-        # the text encoder adds its residuals in place, to tensors that backward needs
+        # the text encoder adds residuals in place, to tensors that backward needs
         mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
-        with told_of_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
+        with marked_as_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
             yield
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return vocabulary(self.clip, encoder)
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The VAE node's own encoding, which takes the mean of the distribution."""
+        """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
         encoded = self.vae.encode((rearrange(pictures, "b c h w -> b h w c") + 1) / 2)
         return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[dict[str, Any]]:
-        """For each prompt what the graph's CLIP Text Encode gives, as the model's keywords."""
-        clip = self._clip_with(words)
-        clip.load_model = lambda *_: clip.patcher  # both are loaded; making room for one could unload the other
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
+        """The conditioning of each prompt, as CLIP Text Encode computes it."""
+        clip = self._clip_with(embeddings)
+        clip.load_model = lambda *_: clip.patcher  # both are loaded; loading one could unload the other
         return self._conds(clip, prompts, sizes)
 
     @property
     def _pooled(self) -> bool:
-        """Whether the model looks at the pooled output: then prompts are encoded one by one."""
+        """Whether the model uses the pooled output: prompts are then encoded one by one."""
         return bool(getattr(self.model.model, "adm_channels", True))
 
-    def _clip_with(self, words: Words) -> Any:
-        clip = with_words(self.clip, {mark(word): vectors for word, vectors in words.items()})
-        clip.patcher = self.clip.patcher  # a clone's would be loaded anew
+    def _clip_with(self, embeddings: Embeddings) -> Any:
+        clip = with_embeddings(self.clip, {mark(name): vectors for name, vectors in embeddings.items()})
+        clip.patcher = self.clip.patcher  # a clone's patcher would be loaded again
         return clip
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
@@ -108,13 +108,13 @@ class ComfyHost(Adapter):
         conds = prepared["model_conds"]
         return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        """The path of the nodes: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        """Samples as the nodes do: CLIP Text Encode, Empty Latent Image, KSampler, VAE Decode."""
         pairs = zip(request.prompts, request.seeds, strict=True)
-        return [self._picture(request, prompt, seed, words) for prompt, seed in pairs]
+        return [self._picture(request, prompt, seed, embeddings) for prompt, seed in pairs]
 
-    def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, words: Words) -> Image.Image:
-        positive, negative = (self._conditioning(p, words) for p in (prompt, request.negative))
+    def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, embeddings: Embeddings) -> Image.Image:
+        positive, negative = (self._conditioning(p, embeddings) for p in (prompt, request.negative))
         ratio = self.vae.spacial_compression_encode()
         shape = (1, 4, request.height // ratio, request.width // ratio)
         empty = torch.zeros(shape, device=management.intermediate_device())
@@ -127,29 +127,29 @@ class ComfyHost(Adapter):
         pixels = self.vae.decode(sampled)[0].float().clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(pixels.cpu().numpy())
 
-    def _conditioning(self, prompt: Prompt, words: Words) -> list[Any]:
-        (cond,) = self._conds(self._clip_with(words), [prompt])
+    def _conditioning(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
+        (cond,) = self._conds(self._clip_with(embeddings), [prompt])
         return [[cond.pop("cross_attn"), cond]]
 
 
-def mark(word: str) -> str:
-    """A slot's place in the text; no text that a person types has such characters."""
-    return f"\x02{word}\x03"
+def mark(name: str) -> str:
+    """The text that represents a slot, with control characters that prompts do not contain."""
+    return f"\x02{name}\x03"
 
 
 def text_with_marks(prompt: Prompt) -> str:
-    return "".join(mark(piece.word) if isinstance(piece, Slot) else piece for piece in prompt)
+    return "".join(mark(piece.name) if isinstance(piece, Slot) else piece for piece in prompt)
 
 
 def size_conds(size: Size) -> dict[str, int]:
-    """A picture's size as ComfyUI's CLIPTextEncodeSDXL writes it into a conditioning."""
+    """The size conditioning, with the keys of ComfyUI's CLIPTextEncodeSDXL."""
     (height, width), (top, left), (target_height, target_width) = size.original, size.crop, size.target
     target = {"target_width": target_width, "target_height": target_height}
     return {"width": width, "height": height, "crop_w": left, "crop_h": top, **target}
 
 
 def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All prompts in one pass of the text encoder, as the chunks of one long prompt. There is no pooled output then."""
+    """Encodes all prompts in one forward pass, as chunks of one long prompt; without pooled output."""
     ((encoder, _),) = tokens[0].items()
     chunks = [len(line[encoder]) for line in tokens]
     cond = clip.encode_from_tokens({encoder: [chunk for line in tokens for chunk in line[encoder]]})
@@ -158,18 +158,18 @@ def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, A
 
 
 def prediction_of(sampling: Any) -> Prediction:
-    """What the model answers. Raises UserError for a parametrisation that the core has no target for."""
+    """The model's parametrisation. Raises UserError for an unsupported one."""
     kinds = comfy.model_sampling
     if isinstance(sampling, kinds.CONST):
         return "flow"
     if isinstance(sampling, kinds.EPS) and not isinstance(sampling, kinds.X0 | kinds.EDM):
         return "v" if isinstance(sampling, kinds.V_PREDICTION) else "eps"
     names = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-1])
-    raise UserError(f"The model's sampling ({names}) is not supported; eps, v and flow prediction are.")
+    raise UserError(f"The model's sampling ({names}) is not supported. Supported are eps, v and flow prediction.")
 
 
 def from_x0(x0: Tensor, noisy: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """A denoised picture as the answer of the network that it came from, [B, C, h, w]."""
+    """Converts denoised latents to the model's prediction, [B, C, h, w]."""
     sigma = rearrange(sigma, "b -> b 1 1 1")
     if prediction == "v":
         return (noisy / (sigma**2 + 1) - x0) * (sigma**2 + 1).sqrt() / sigma

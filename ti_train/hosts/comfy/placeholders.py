@@ -1,9 +1,8 @@
-"""Words from memory in ComfyUI's prompts: a copy of a CLIP whose tokenizer reads a placeholder as learnt vectors.
+"""Embeddings from memory in ComfyUI's prompts: a clone of a CLIP with placeholders for vectors.
 
-A placeholder is replaced in the text, before the host tokenizes it, by the host's own syntax for embeddings and a
-private name. So the host's emphasis, chunks and every node that calls `clip.tokenize` work as they do for an embedding
-file, and the vectors may be live: gradients flow into them. Only copies are changed. All clones of a CLIP share one
-tokenizer, and the CLIP that came in must not learn the word.
+Before the host tokenizes a text, each placeholder is replaced by ComfyUI's embedding syntax with a private name. So
+emphasis, chunks and every node that calls `clip.tokenize` work as they do for an embedding file, and gradients flow
+into the vectors. The tokenizer is copied too: all clones of a CLIP share it, and the input CLIP must not change.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from functools import cache
 from typing import Any
 
 from ...errors import UserError
-from ...host import Vectors, Vocabulary, Words
+from ...host import Embeddings, Vectors, Vocabulary
 from ..spelling import readable
 
-PRIVATE = "ti-train-private-"  # no file is called so; letters last, since the host reads "x:1.2" as a weight
+PRIVATE = "ti-train-private-"  # no file has this name; ends in letters, since the host reads "x:1.2" as a weight
 
 
 def encoders(clip: Any) -> dict[str, Any]:
-    """The tokenizer of each text encoder of a CLIP that takes embeddings, by the name that its module has too."""
+    """Encoder name -> tokenizer, of each text encoder that supports embeddings. Raises UserError if there is none."""
     found = {
         name: tokenizer
         for name, tokenizer in vars(clip.tokenizer).items()
@@ -30,14 +29,14 @@ def encoders(clip: Any) -> dict[str, Any]:
     }
     if not found:
         raise UserError(
-            f"This CLIP ({type(clip.cond_stage_model).__name__}) has no text encoder that takes embeddings. "
+            f"This CLIP ({type(clip.cond_stage_model).__name__}) has no text encoder that supports embeddings. "
             "Supported are the CLIPs of Stable Diffusion 1, 2 and XL."
         )
     return found
 
 
 def input_embedding(clip: Any, encoder: str) -> Any:
-    """An encoder's table of word vectors, a module with a weight [V, width]."""
+    """The input embedding of an encoder, a module with a weight [V, width]."""
     return getattr(clip.cond_stage_model, encoder).transformer.get_input_embeddings()
 
 
@@ -47,7 +46,7 @@ def widths(clip: Any) -> dict[str, int]:
 
 
 def vocabulary(clip: Any, encoder: str) -> Vocabulary:
-    """An encoder's own words."""
+    """The vocabulary of an encoder."""
     tokenizer = encoders(clip)[encoder]
 
     def tokenize(text: str) -> list[int]:
@@ -60,25 +59,25 @@ def vocabulary(clip: Any, encoder: str) -> Vocabulary:
     return Vocabulary(input_embedding(clip, encoder).weight, tokenize, spell)
 
 
-def with_words(clip: Any, words: Words) -> Any:
-    """A clone of a CLIP that also reads `words`: placeholder -> encoder -> vectors. Later words hide earlier ones."""
+def with_embeddings(clip: Any, embeddings: Embeddings) -> Any:
+    """A clone of a CLIP with placeholders: placeholder -> encoder -> vectors. New placeholders override old ones."""
     clone = clip.clone()
     clone.tokenizer = _copy_as(clip.tokenizer, _PlaceholderTokenizer)
     names = dict(getattr(clip.tokenizer, "ti_train_names", {}))
     for encoder, tokenizer in encoders(clip).items():
-        reader = _copy_as(tokenizer, _PrivateWords)
+        reader = _copy_as(tokenizer, _PrivateEmbeddings)
         known = dict(getattr(tokenizer, "ti_train_vectors", {}))
-        known |= {PRIVATE + _letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(words.values())}
+        known |= {PRIVATE + _letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(embeddings.values())}
         reader.ti_train_vectors = known
-        reader.embedding_directory = reader.embedding_directory or []  # None would switch the host's syntax off
+        reader.embedding_directory = reader.embedding_directory or []  # None would disable the host's embedding syntax
         setattr(clone.tokenizer, encoder, reader)
-        names |= dict(zip(words, list(known)[-len(words) :], strict=True))
+        names |= dict(zip(embeddings, list(known)[-len(embeddings) :], strict=True))
     clone.tokenizer.ti_train_names = names
     return clone
 
 
 def _letters(number: int) -> str:
-    """0, 1, 2 ... -> a, b, ... z, ba: a name that cannot be read as a number."""
+    """0, 1, 2 ... -> a, b, ... z, ba: the host would read digits as a weight."""
     high, low = divmod(number, 26)
     return (_letters(high) if high else "") + chr(ord("a") + low)
 
@@ -92,12 +91,12 @@ def _copy_as(tokenizer: Any, reading: type) -> Any:
 
 @cache
 def _derived(reading: type, base: type) -> type:
-    """`base` with the methods of `reading`: still an instance of its own class for whoever asks."""
+    """A subclass of `base` with the methods of `reading`, so that isinstance checks still pass."""
     return type(base.__name__, (reading, base), {})
 
 
 def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
-    """Puts the host's syntax in the place of every placeholder that stands as a whole word."""
+    """Replaces every placeholder that is a whole word by the host's embedding syntax."""
     if not names:
         return text
     whole = "|".join(map(_whole_word, sorted(names, key=len, reverse=True)))
@@ -105,7 +104,7 @@ def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
 
 
 def _whole_word(placeholder: str) -> str:
-    """Letters may not go on beyond the placeholder's ends where it has letters itself: `cat` is not in `cats`."""
+    """A pattern for the placeholder as a whole word: `cat` does not match in `cats`."""
     before = r"(?<![\w-])(?<!embedding:)" if re.match(r"\w", placeholder) else ""
     after = r"(?![\w-])" if re.search(r"\w$", placeholder) else ""
     return before + re.escape(placeholder) + after
@@ -121,7 +120,7 @@ class _PlaceholderTokenizer:
         return parent.tokenize_with_weights(replace_placeholders(text, self.ti_train_names), *args, **kwargs)
 
 
-class _PrivateWords:
+class _PrivateEmbeddings:
     """The tokenizer of one text encoder."""
 
     ti_train_vectors: Vectors  # private name -> [n, width]
@@ -134,6 +133,6 @@ class _PrivateWords:
             return parent._try_get_embedding(embedding_name, *args, **kwargs)
         without_files = copy.copy(self)
         without_files.embedding_directory = []
-        parent = super(_PrivateWords, without_files)
+        parent = super(_PrivateEmbeddings, without_files)
         _, *rest = parent._try_get_embedding(embedding_name, *args, **kwargs)  # two values in 0.3.64, three in 0.33
         return (private, *rest)

@@ -1,4 +1,4 @@
-"""Having ComfyUI load a model whole, where it stays between forward and backward."""
+"""Loading models completely in ComfyUI, so that weights stay in place between forward and backward."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MIB = 2**20
 
 
 def trainable_model(model: Any) -> Any:
-    """A MODEL whose weights stay where they are between forward and backward: itself, or the host's own copy."""
+    """A MODEL whose weights stay in place between forward and backward: itself, or ComfyUI's non-dynamic copy."""
     return _resident(model) if _is_dynamic(model) else model
 
 
 def trainable_clip(clip: Any) -> Any:
-    """The same for a CLIP."""
+    """A clone of a CLIP with the same property."""
     clone = clip.clone()
     if _is_dynamic(clip.patcher):
         clone.patcher = _resident(clip.patcher)
@@ -32,7 +32,7 @@ def trainable_clip(clip: Any) -> Any:
 
 
 def _is_dynamic(patcher: Any) -> bool:
-    """Dynamic weights (ComfyUI 0.33 on a GPU) are fetched layer by layer into buffers that are used again."""
+    """Whether weights are dynamic (ComfyUI 0.33 on a GPU): loaded layer by layer into reused buffers."""
     return hasattr(patcher, "is_dynamic") and bool(patcher.is_dynamic())
 
 
@@ -40,23 +40,23 @@ def _resident(patcher: Any) -> Any:
     name, size = type(patcher.model).__name__, patcher.model_size() // MIB
     try:
         whole = patcher.get_non_dynamic_delegate()
-    except RuntimeError as error:  # the host cannot load it a second time: it does not know the file
+    except RuntimeError as error:  # the host does not know the file to load it from
         raise UserError(
-            f"{name} is loaded layer by layer, which cannot be trained, and ComfyUI has no file to load it whole from "
-            f"({error}). Load it with a loader node of ComfyUI, or start ComfyUI with --disable-dynamic-vram."
+            f"{name} is loaded layer by layer, which training does not support, and ComfyUI cannot load it completely "
+            f"({error}). Use one of ComfyUI's loader nodes, or start ComfyUI with --disable-dynamic-vram."
         ) from None
-    log.info("%s is loaded layer by layer; training uses ComfyUI's own whole copy of it (%d MiB).", name, size)
+    log.info("%s is loaded layer by layer; training uses ComfyUI's complete copy of it (%d MiB).", name, size)
     return whole
 
 
 def load_whole(model: Any, clip: Any, memory: int = 0) -> None:
-    """Has the host load both completely, with their LoRAs, and unload others until `memory` bytes are free.
+    """Loads both completely, with their LoRAs, and unloads others until `memory` bytes are free.
 
-    Raises UserError where the GPU or the host's settings do not let it.
+    Raises UserError if the GPU's size or ComfyUI's settings prevent that.
     """
     on_gpu = [patcher for patcher in (model, clip) if not management.is_device_cpu(patcher.load_device)]
     needed, there = sum(patcher.model_size() for patcher in on_gpu), management.get_total_memory(model.load_device)
-    sizes = f"{needed // MIB} MiB of weights in the GPU's memory at once, and the GPU has {there // MIB} MiB in all"
+    sizes = f"{needed // MIB} MiB of weights in GPU memory at once, and the GPU has {there // MIB} MiB in all"
     if needed > there:
         name, advice = type(model.model).__name__, "Use a model in half precision, or a smaller one."
         if clip in on_gpu and model.model_size() < there:
@@ -67,7 +67,7 @@ def load_whole(model: Any, clip: Any, memory: int = 0) -> None:
         if getattr(patcher.model, "model_lowvram", False):
             raise UserError(
                 f"ComfyUI has loaded {type(patcher.model).__name__} in parts. Training needs {sizes}. "
-                "Start ComfyUI without --novram (--lowvram may stay)."
+                "Start ComfyUI without --novram (--lowvram works)."
             )
 
 
@@ -78,8 +78,8 @@ def cast_bytes(encoders: nn.Module) -> int:
 
 
 @contextmanager
-def told_of_training() -> Iterator[None]:
-    """Has ComfyUI know, from 0.33 on, that gradients are wanted: some models then avoid fused kernels."""
+def marked_as_training() -> Iterator[None]:
+    """Sets ComfyUI's training flag (0.33 and later), with which some models avoid fused kernels."""
     before = getattr(management, "in_training", None)
     if before is None:
         yield

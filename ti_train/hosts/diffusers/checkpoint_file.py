@@ -1,7 +1,7 @@
-"""What a checkpoint file is, told by its header alone: nothing in it is run, and its weights stay on the disk.
+"""Identifying a checkpoint file from its safetensors header, without loading weights or running code.
 
-A family is told by the width of the text that its U-Net attends to; how the model predicts, by what its makers wrote
-into the file, and for Stable Diffusion 2 by a weight, as ComfyUI does (comfy/supported_models.py).
+The family is detected from the width of the U-Net's text conditioning; the prediction type from the metadata, and for
+Stable Diffusion 2 from a weight, as in ComfyUI (comfy/supported_models.py).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import UserError
 
-CONFIGS = Path(__file__).parent / "configs"  # what diffusers needs to know beside a file: a folder for each kind
+CONFIGS = Path(__file__).parent / "configs"  # diffusers' configuration files, a folder for each kind
 WANTED = (
-    "a whole Stable Diffusion 1, 2 or XL model: one .safetensors file with U-Net, text encoder and VAE, "
+    "a complete Stable Diffusion 1, 2 or XL model: one .safetensors file with U-Net, text encoder and VAE, "
     "or a folder in diffusers' layout"
 )
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-TOLD_BY_WEIGHT = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+PREDICTION_WEIGHT = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-SPOKEN = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
+PREDICTION_ALIASES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family as people call it, and where its parts stand in a checkpoint in the original layout."""
+    """A model family, and where its parts are in a checkpoint in the original layout."""
 
     name: str
-    prefixes: dict[str, str]  # part of the pipeline -> how its tensors' names begin
+    prefixes: dict[str, str]  # part of the pipeline -> prefix of its tensors' names
 
 
 FAMILIES = {
@@ -53,9 +53,9 @@ FAMILIES = {
         },
     ),
 }
-OTHERS = (  # what a file looks like when a tensor in it is named so; the first that fits
+OTHERS = (  # pattern of a tensor name -> kind of file; the first match counts
     (r"(^|[._])(lora|hada|lokr|oft)_|\.lora\.", "a LoRA"),
-    (r"^(emb_params|string_to_param|clip_[lg]|<.*>)$", "a learnt word (an embedding)"),
+    (r"^(emb_params|string_to_param|clip_[lg]|<.*>)$", "an embedding"),
     (r"^control_model\.|controlnet|input_hint_block", "a ControlNet"),
     (r"joint_blocks\.", "Stable Diffusion 3"),
     (r"(double|single)_blocks\.|single_transformer_blocks\.", "Flux"),
@@ -64,12 +64,12 @@ OTHERS = (  # what a file looks like when a tensor in it is named so; the first 
     (r"^(down_blocks|input_blocks)\.", "a U-Net alone"),
 )
 OTHER_WIDTHS = {1280: "the refiner of Stable Diffusion XL"}
-OTHER_CHANNELS = {8: "a model that edits pictures by instruction", 9: "an inpainting model"}
+OTHER_CHANNELS = {8: "a model that edits images by instruction", 9: "an inpainting model"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A safetensors file's header: the tensors' shapes and types by name, and what its makers wrote."""
+    """The header of a safetensors file: shapes and dtypes by tensor name, and the metadata."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -78,7 +78,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Raises UserError for what is no whole safetensors file; a pickle is never opened."""
+        """Reads the header. Raises UserError for other and incomplete files; pickles are never opened."""
         check_format(path)
         try:
             with safe_open(path, framework="pt") as file:
@@ -87,74 +87,73 @@ class Checkpoint:
                 return cls(path, shapes, {n: part.get_dtype() for n, part in parts.items()}, file.metadata() or {})
         except SafetensorError as error:
             raise UserError(
-                f"'{path}' is only the beginning of a file, or damaged ({path.stat().st_size:,} bytes: {error}). "
-                "Download it again."
+                f"'{path}' is incomplete or damaged ({path.stat().st_size:,} bytes: {error}). Download it again."
             ) from None
 
     @cached_property
     def kind(self) -> str:
-        """A key of FAMILIES. Raises UserError that says what the file looks like instead, or what it lacks."""
+        """A key of FAMILIES. Raises UserError with what the file looks like instead, or what it lacks."""
         width = self._context_width()
         kind = next((kind for kind in FAMILIES if unet_config(kind)["cross_attention_dim"] == width), None)
-        looks = self._stranger(width) if kind is None else self._variant() or self._torso(FAMILIES[kind])
+        looks = self._unknown_family(width) if kind is None else self._variant() or self._missing_parts(FAMILIES[kind])
         if kind is None or looks:
             raise UserError(f"'{self.path}' looks like {looks}. This needs {WANTED}.")
         return kind
 
     def _variant(self) -> str | None:
-        """What a model of a known family's shape is, where it is put to another use."""
+        """An unsupported variant of a known family, or None."""
         channels = self.shapes.get(UNET + "input_blocks.0.0.weight", (0, 4))[1]
         if channels != 4:
-            return OTHER_CHANNELS.get(channels, f"a model of {channels} input channels")
+            return OTHER_CHANNELS.get(channels, f"a model with {channels} input channels")
         if {"edm_mean", "edm_vpred.sigma_max"} & self.shapes.keys():
             return "a model with the noise levels of EDM (such as Playground 2.5 or CosXL)"
         return None
 
-    def _torso(self, family: Family) -> str | None:
-        """What a model is that lacks a part."""
+    def _missing_parts(self, family: Family) -> str | None:
+        """The family without the parts that the file lacks, or None if it is complete."""
         lacking = [part for part, prefix in family.prefixes.items() if not self.weights(prefix)]
         return f"{family.name} without its {' and '.join(lacking)}" if lacking else None
 
-    def _stranger(self, width: int | None) -> str:
+    def _unknown_family(self, width: int | None) -> str:
         if width is not None:
-            return OTHER_WIDTHS.get(width, f"a model that reads text of width {width}")
-        told = (what for pattern, what in OTHERS if any(re.search(pattern, name) for name in self.shapes))
-        return next(told, "no model that is known here")
+            return OTHER_WIDTHS.get(width, f"a model with text conditioning of width {width}")
+        matches = (kind for pattern, kind in OTHERS if any(re.search(pattern, name) for name in self.shapes))
+        return next(matches, "an unknown model")
 
     def _context_width(self) -> int | None:
-        """Of the text that the U-Net attends to, where it is one in the original layout."""
+        """Width of the U-Net's text conditioning; None without a U-Net in the original layout."""
         keys = (rf"{UNET}input_blocks.{i}.1.transformer_blocks.0.attn2.to_k.weight" for i in range(1, 9))
         return next((self.shapes[key][1] for key in keys if key in self.shapes), None)
 
     def weights(self, prefix: str) -> int:
-        """How many numbers the tensors hold whose names begin so."""
+        """Number of elements in the tensors whose names start with `prefix`."""
         return sum(math.prod(shape) for name, shape in self.shapes.items() if name.startswith(prefix))
 
     @property
     def prediction(self) -> str:
-        """epsilon or v_prediction, as the file says or shows; epsilon where it does neither."""
-        said = SPOKEN.get(self.metadata.get("modelspec.prediction_type", ""))
-        if said or "v_pred" in self.shapes:
-            return said or "v_prediction"
-        if self.kind == "sd21" and TOLD_BY_WEIGHT in self.shapes:
+        """epsilon or v_prediction, from metadata or weights; epsilon if they do not tell."""
+        declared = PREDICTION_ALIASES.get(self.metadata.get("modelspec.prediction_type", ""))
+        if declared or "v_pred" in self.shapes:
+            return declared or "v_prediction"
+        if self.kind == "sd21" and PREDICTION_WEIGHT in self.shapes:
             with safe_open(self.path, framework="pt") as file:
-                spread = file.get_tensor(TOLD_BY_WEIGHT).float().std(unbiased=False)
+                spread = file.get_tensor(PREDICTION_WEIGHT).float().std(unbiased=False)
             return "v_prediction" if spread > 0.09 else "epsilon"
         return "epsilon"
 
     def config(self, prediction: str) -> Path:
-        """The folder with what diffusers needs to know beside the file."""
+        """The folder with diffusers' configuration for this file."""
         own = CONFIGS / f"{self.kind}-v"  # Stable Diffusion 2 for v_prediction was trained at another size
         return own if prediction == "v_prediction" and own.is_dir() else CONFIGS / self.kind
 
     @property
     def zero_terminal_snr(self) -> bool:
-        """Whether the model was trained up to pure noise (Lin et al. 2023): a mark that its makers leave."""
+        """Whether the model was trained up to pure noise (Lin et al. 2023), which such files mark."""
         return "ztsnr" in self.shapes
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The type of all its weights; None where they differ."""
+        """The dtype of all weights; None if they differ."""
         prefixes = tuple(FAMILIES[self.kind].prefixes.values())
         kept = {dtype for name, dtype in self.dtypes.items() if name.startswith(prefixes) and dtype != "I64"}
         return DTYPES.get(kept.pop()) if len(kept) == 1 else None
@@ -166,16 +165,16 @@ def unet_config(kind: str) -> dict[str, Any]:
 
 
 def check_format(path: Path) -> None:
-    """Raises UserError for another kind of file than safetensors, by its first bytes and its name."""
+    """Raises UserError if a file is not safetensors by its first bytes, or has another extension."""
     with path.open("rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after eight bytes with the header's length
         if path.suffix != ".safetensors":
-            raise UserError(f"'{path}' is a safetensors file by another name. Rename it to end in .safetensors.")
+            raise UserError(f"'{path}' is a safetensors file with another extension. Rename it to end in .safetensors.")
     elif beginning[:2] == b"PK" or beginning[:1] == b"\x80":
         raise UserError(
-            f"'{path}' is a pickle, which can run code when it is read, so it is not read. "
+            f"'{path}' is a pickle, which can run code when it is loaded, so it is not loaded. "
             "Save the model as .safetensors (in ComfyUI: Load Checkpoint, Save Checkpoint)."
         )
     else:
-        raise UserError(f"'{path}' is no safetensors file, or is damaged. This needs {WANTED}.")
+        raise UserError(f"'{path}' is not a safetensors file, or it is damaged. This needs {WANTED}.")

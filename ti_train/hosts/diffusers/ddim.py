@@ -1,4 +1,4 @@
-"""DDIM as the sampler of a loaded pipeline, whichever its folder names: what the paper's figures are made with."""
+"""DDIM as the sampler of a loaded pipeline, as in the paper's evaluation."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ from .host import DiffusersHost
 
 
 def sample_with_ddim(host: DiffusersHost) -> None:
-    """Keeps the folder's noise levels. Latents exceed one, so they are never clipped. (Song et al. 2021, eta 0)"""
+    """Replaces the scheduler by DDIM with the same noise levels (Song et al. 2021, eta 0).
+
+    Without clipping: latents exceed 1.
+    """
     host.pipeline.scheduler = DDIMScheduler.from_config(host.pipeline.scheduler.config, clip_sample=False)

@@ -1,4 +1,4 @@
-"""Where the command line computes, and in which precision."""
+"""Choosing the device and the precision of the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" takes the first accelerator there is. Raises UserError for one that is not there."""
+    """The device of a name; "auto": the first available accelerator. Raises UserError if it is not available."""
     there = {
         "cuda": torch.cuda.is_available(),
         "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
@@ -26,17 +26,15 @@ def pick_device(name: str) -> torch.device:
     kind = name.partition(":")[0]
     if not there.get(kind, False):
         usable = ", ".join(kind for kind, present in there.items() if present)
-        raise UserError(f"The device '{name}' is not there. This computer and this PyTorch have: {usable}.")
+        raise UserError(f"The device '{name}' is not available. This computer and this PyTorch have: {usable}.")
     return torch.device(name)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" takes what the device computes fastest without losing range where that matters. Raises UserError."""
+    """The dtype of a name; "auto": the fastest of the device with sufficient range. Raises UserError."""
     if name != "auto":
         if device.type == "mps" and DTYPES[name] != torch.float32 and not has_autocast("mps"):
-            raise UserError(
-                f"PyTorch {torch.__version__} computes on Apple's GPUs in float32 alone. Give --dtype float32."
-            )
+            raise UserError(f"PyTorch {torch.__version__} supports only float32 on Apple's GPUs. Use --dtype float32.")
         return DTYPES[name]
     if device.type == "cuda":
         return dtype_of_amd(device) if torch.version.hip else dtype_of_nvidia(device)
@@ -45,7 +43,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "mps" and has_autocast("mps"):
         return torch.float16
     if device.type == "cpu":
-        # bf16 is two to four times faster where the CPU has it, and four times slower where it is emulated
+        # bf16 is two to four times faster if the CPU has it, and four times slower if emulated
         native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         if any(getattr(torch.cpu, check, lambda: False)() for check in native):
             return torch.bfloat16
@@ -53,13 +51,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_autocast(kind: str) -> bool:
-    """Whether PyTorch has autocast for a kind of devices; before 2.4 it has no such question, and none for "mps"."""
+    """Whether PyTorch has autocast for a device type; before 2.4 this cannot be queried, and "mps" has none."""
     ask = getattr(torch.amp, "is_autocast_available", None)
     return bool(ask and ask(kind))
 
 
 def dtype_of_nvidia(device: torch.device) -> torch.dtype:
-    """Ampere and newer have bf16, Volta and Turing fp16; in fp16 Pascal crawls, and the GTX 16's answer is NaN."""
+    """bf16 for Ampere and newer, fp16 for Volta and Turing; fp16 is slow on Pascal and gives NaN on the GTX 16."""
     capability = torch.cuda.get_device_capability(device)
     if capability >= (8, 0):
         return torch.bfloat16
@@ -68,6 +66,6 @@ def dtype_of_nvidia(device: torch.device) -> torch.dtype:
 
 
 def dtype_of_amd(device: torch.device) -> torch.dtype:
-    """By the architecture: PyTorch says of every AMD card that it has bf16, and RDNA 2's capability is (10, 3)."""
+    """By architecture: PyTorch reports bf16 for every AMD card, and capability (10, 3) for RDNA 2."""
     architecture = torch.cuda.get_device_properties(device).gcnArchName
     return torch.bfloat16 if AMD_WITH_BF16.match(architecture) else torch.float16

@@ -1,7 +1,7 @@
-"""The host of the command line: a Stable Diffusion 1, 2 or XL model in diffusers, loaded here.
+"""The host of the command line: a Stable Diffusion 1, 2 or XL pipeline of diffusers.
 
-The U-Net and the text encoders' linear layers are kept in the dtype that the hardware computes fastest; the encoders'
-residual stream, the VAE (Stable Diffusion XL's overflows in fp16), the vectors and all losses stay fp32.
+The U-Net and the text encoders' linear layers have the dtype that is fastest on the hardware. The encoders' residual
+stream, the VAE (Stable Diffusion XL's overflows in fp16), the vectors and all losses are fp32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...host import Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, Words, fingerprint
+from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..noise_levels import network_input, sigmas_of, timesteps_of
 from .hardware import pick_device, pick_dtype
@@ -26,7 +26,7 @@ PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
 
 
 class DiffusersHost(Adapter):
-    """A Host (see host.py) over the parts of a diffusers pipeline; what tells the families apart is in `family`."""
+    """A Host (see host.py) for a diffusers pipeline; what differs between model families is in `family`."""
 
     def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype, self.pipeline, self.unet, self.vae = dtype, pipeline, pipeline.unet, pipeline.vae
@@ -34,16 +34,16 @@ class DiffusersHost(Adapter):
         self.text_encoders = [encoder.model for encoder in self.family.encoders.values()]
         self._as_loaded = fingerprint(self.unet, *self.text_encoders, self.vae)
         widths = {name: encoder.vocabulary.table.shape[1] for name, encoder in self.family.encoders.items()}
-        # 2^-24: a schedule that ends in pure noise (Lin et al. 2023) would have an infinite last level
+        # 2^-24: the last level of a schedule that ends in pure noise (Lin et al. 2023) would be infinite
         sigmas = sigmas_of(pipeline.scheduler.alphas_cumprod.clamp_min(2**-24))
         resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         super().__init__(device, widths, PREDICTIONS[pipeline.scheduler.config.prediction_type], sigmas, resolution)
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.vae.enable_slicing()  # decodes one picture at a time: in fp32, one of a megapixel takes 3 GiB
+        pipeline.vae.enable_slicing()  # decodes one image at a time: a megapixel takes 3 GiB in fp32
         self._place()
 
     def _place(self) -> None:
-        """Moves every weight once, in the type that it is kept in."""
+        """Moves every weight to its device and dtype."""
         with quiet_libraries():
             for module in (*self.text_encoders, self.unet, self.vae):
                 module.eval().requires_grad_(False)
@@ -54,7 +54,7 @@ class DiffusersHost(Adapter):
                 if not list(module.children()):
                     module.to(self.dtype if isinstance(module, nn.Linear) else torch.float32)
             encoder.to(self.device)
-        if self.device.type != "mps":  # convolutions there are slower in this layout
+        if self.device.type != "mps":  # where convolutions are slower in this layout
             self.unet.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -63,7 +63,7 @@ class DiffusersHost(Adapter):
     ) -> DiffusersHost:
         """Loads a checkpoint file or a pipeline folder.
 
-        prediction: epsilon or v_prediction, where what the model says about itself is wrong. Raises UserError.
+        prediction: epsilon or v_prediction, overriding the model's own setting. Raises UserError.
         """
         chosen = pick_device(device)
         return cls(load_pipeline(path, prediction), chosen, pick_dtype(dtype, chosen))
@@ -72,17 +72,17 @@ class DiffusersHost(Adapter):
         return self.unet, *self.text_encoders
 
     def _load(self, memory: int = 0) -> None:
-        """They stay where `_place` has put them."""
+        """Nothing to do: weights stay on their device."""
 
     def _fingerprint(self) -> str:
-        """Of the weights before `_place`, which rounds them."""
+        """Of the weights before `_place` rounded them."""
         return self._as_loaded
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        if gradient_checkpointing:  # of the U-Net: the text encoders' activations are small
+        if gradient_checkpointing:  # only the U-Net: activations of the text encoders are small
             self.unet.enable_gradient_checkpointing()
-            self.unet.train()  # diffusers checkpoints in training mode only; the dropout is 0
+            self.unet.train()  # diffusers checkpoints only in training mode; dropout is 0
         try:
             yield
         finally:
@@ -96,7 +96,7 @@ class DiffusersHost(Adapter):
     def _latents(self, pictures: Tensor) -> Latents:
         encoded = self.vae.encode(pictures)
         shift, scale = self._latent_scale()
-        if hasattr(encoded, "latents"):  # AutoencoderTiny has no distribution
+        if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
             return Latents((encoded.latents - shift) * scale, None)
         posterior = encoded.latent_dist
         return Latents((posterior.mean - shift) * scale, posterior.logvar + 2 * torch.log(torch.tensor(scale)))
@@ -105,23 +105,23 @@ class DiffusersHost(Adapter):
         config = self.vae.config
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> Cond:
-        """The U-Net's keyword arguments, fp32: what the pipeline makes of the same prompts."""
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond:
+        """The U-Net's keyword arguments, fp32, as the pipeline computes them."""
         with self._autocast():
-            return self.family.encode(prompts, words, sizes)
+            return self.family.encode(prompts, embeddings, sizes)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)
         text = cond["encoder_hidden_states"].to(self.dtype)
         given = cond | {"encoder_hidden_states": text}
-        answer: Tensor = self.unet(scaled.to(self.dtype), timesteps, **given, return_dict=False)[0]
-        return answer.float()
+        output: Tensor = self.unet(scaled.to(self.dtype), timesteps, **given, return_dict=False)[0]
+        return output.float()
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        """The pipeline's own sampling, its scheduler as the model configures it."""
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        """Samples with the pipeline and the model's own scheduler."""
         with self._autocast():
             latents = self.pipeline(
-                **self.family.sampling(request, words),
+                **self.family.sampling(request, embeddings),
                 num_inference_steps=request.steps,
                 guidance_scale=request.guidance,
                 width=request.width,

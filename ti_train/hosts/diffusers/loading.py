@@ -1,7 +1,7 @@
-"""Loading a Stable Diffusion pipeline: from a folder in diffusers' layout, or from one checkpoint file.
+"""Loading a Stable Diffusion pipeline from a folder in diffusers' layout, or from a checkpoint file.
 
-A file goes through diffusers' own single-file loader. What that would download is here (configs/), except for CLIP's
-vocabulary, which the open_clip package carries.
+Files are loaded by diffusers' single-file loader. The configuration that it would download is in configs/; CLIP's
+vocabulary is taken from the open_clip package.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PARTS = {
     "StableDiffusionPipeline": ONE_ENCODER,
     "StableDiffusionXLPipeline": (*ONE_ENCODER, "text_encoder_2", "tokenizer_2"),
 }
-FAILURES = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # of the libraries, at what is damaged
+FAILURES = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # that the libraries raise for damaged files
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def load_pipeline(path: Path, prediction: str | None = None) -> Any:
-    """The pipeline of a folder or file; `prediction`, of PREDICTIONS, overrules what it says. Raises UserError."""
+    """The pipeline of a folder or file. prediction: one of PREDICTIONS, overriding the model's. Raises UserError."""
     if path.is_file():
         return load_file(path, prediction)
     pipeline = load_folder(path)
@@ -46,7 +46,7 @@ def load_pipeline(path: Path, prediction: str | None = None) -> Any:
     if kind not in PREDICTIONS or not hasattr(pipeline.scheduler, "alphas_cumprod"):
         raise UserError(
             f"The model's scheduler, {type(pipeline.scheduler).__name__}, predicts '{kind}'; "
-            f"supported are {', '.join(PREDICTIONS)}, over a table of noise levels."
+            f"supported are {', '.join(PREDICTIONS)} with a table of noise levels."
         )
     return pipeline
 
@@ -55,7 +55,7 @@ def load_folder(folder: Path) -> Any:
     kind, variant = check_folder(folder), variant_of(folder)
     try:
         with quiet_libraries():
-            import diffusers  # takes seconds: only for a folder that is right
+            import diffusers  # takes seconds, so only after the checks
 
             without = {"safety_checker": None, "requires_safety_checker": False}
             options = without if kind == "StableDiffusionPipeline" else {"add_watermarker": False}
@@ -67,12 +67,12 @@ def load_folder(folder: Path) -> Any:
 
 
 def check_folder(folder: Path) -> str:
-    """The name of a folder's pipeline class. Raises UserError for what is no Stable Diffusion folder."""
+    """The name of a folder's pipeline class. Raises UserError if it is not a Stable Diffusion folder."""
     index = folder / "model_index.json"
     if not folder.is_dir():
-        raise UserError(f"'{folder}' is no model folder and no file: there is nothing. This needs {WANTED}.")
+        raise UserError(f"'{folder}' does not exist. This needs {WANTED}.")
     if not index.is_file():
-        raise UserError(f"'{folder}' is no model folder: it has no model_index.json. This needs {WANTED}.")
+        raise UserError(f"'{folder}' is not a model folder: it has no model_index.json. This needs {WANTED}.")
     try:
         kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (ValueError, AttributeError, OSError) as error:
@@ -86,13 +86,13 @@ def check_folder(folder: Path) -> str:
 
 
 def variant_of(folder: Path) -> str | None:
-    """fp16 where the weights are there in half precision only. Raises UserError where they are pickles."""
+    """fp16 if the folder has only half-precision weights. Raises UserError if they are pickles."""
     for part in (*sorted(folder.glob("text_encoder*")), folder / "unet", folder / "vae"):
         names = [file.name for file in part.glob("*.safetensors")]
         if not names and list(part.glob("*.bin")):
             raise UserError(
                 f"The model folder '{folder}' has its {part.name} as a pickle (.bin), which can run code when it is "
-                "read, so it is not read. Take the model's .safetensors files."
+                "loaded, so it is not loaded. Use the model's .safetensors files."
             )
         if names and all(".fp16." in name for name in names):
             return "fp16"
@@ -100,7 +100,7 @@ def variant_of(folder: Path) -> str | None:
 
 
 def load_file(path: Path, prediction: str | None) -> Any:
-    """A pipeline from a checkpoint file in the original layout, with nothing from the network."""
+    """A pipeline from a checkpoint file in the original layout, without downloads. Raises UserError."""
     checkpoint = Checkpoint.read(path)
     prediction = prediction or checkpoint.prediction
     config = checkpoint.config(prediction)
@@ -122,20 +122,20 @@ def load_file(path: Path, prediction: str | None) -> Any:
 
 
 def check_weights(checkpoint: Checkpoint, config: Path, index: dict[str, Any]) -> None:
-    """Raises UserError where diffusers would leave a part at random weights, or leave weights of a U-Net out."""
+    """Raises UserError if diffusers would leave weights random, or ignore weights of the U-Net."""
     family = FAMILIES[checkpoint.kind]
     for part, prefix in family.prefixes.items():
         wanted = sum(parameter.numel() for parameter in skeleton(config / part, *index[part]).parameters())
         there = checkpoint.weights(prefix)
         if there < wanted or (part == "unet" and there > wanted):
             raise UserError(
-                f"'{checkpoint.path}' looks like a relative of {family.name}: its {part} has {there:,} weights, "
-                f"where {wanted:,} are wanted. Supported are Stable Diffusion 1, 2 and XL in their own shapes."
+                f"'{checkpoint.path}' looks like a variant of {family.name}: its {part} has {there:,} weights "
+                f"instead of {wanted:,}. Supported are Stable Diffusion 1, 2 and XL in their original shapes."
             )
 
 
 def skeleton(folder: Path, library: str, name: str) -> Any:
-    """A part of a pipeline without its weights, by the name of its class and the folder of its configuration."""
+    """A part of a pipeline on the meta device, without weights. name: of its class; folder: with its configuration."""
     kind = getattr(import_module(library), name)
     with quiet_libraries(), torch.device("meta"):
         if library == "diffusers":
@@ -144,7 +144,7 @@ def skeleton(folder: Path, library: str, name: str) -> Any:
 
 
 def unreadable(what: str, error: Exception) -> Exception:
-    """A library's message on one line, as it may name every tensor of a model. A memory that is full is no damage."""
+    """A UserError with the library's message, shortened to one line; out-of-memory errors are returned unchanged."""
     return (
         error
         if is_out_of_memory(error)
@@ -158,8 +158,10 @@ def change_scheduler(pipeline: Any, **changes: Any) -> None:
 
 
 def clip_tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer by the merges that the open_clip package carries, with a folder's settings (Radford et al. 2021;
-    the order of the vocabulary is that of OpenAI's simple_tokenizer.py)."""
+    """CLIP's tokenizer (Radford et al. 2021) from the merges in the open_clip package, with a folder's settings.
+
+    The vocabulary has the order of OpenAI's simple_tokenizer.py. Raises UserError without open_clip.
+    """
     from transformers import CLIPTokenizer
 
     package = find_spec("open_clip")
@@ -178,7 +180,7 @@ def clip_tokenizer(folder: Path) -> Any:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Loading without the libraries' own progress bars and advice: the command line speaks for itself."""
+    """Disables the progress bars and warnings of diffusers and transformers within the context."""
     import diffusers
     import transformers
 

@@ -1,7 +1,6 @@
-"""What a Stable Diffusion pipeline makes of prompts: its text encoders, and the U-Net's conditions in each family.
+"""Text conditioning of Stable Diffusion pipelines, as keyword arguments of the U-Net.
 
-The two classes at the end are the one place that knows how the families differ. Their conditions are the keyword
-arguments of the U-Net.
+All differences between model families are in the two classes at the end.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from torch import Tensor, nn
 
 from ...device import upload
 from ...errors import UserError
-from ...host import Prompt, SampleRequest, Size, Slot, Vocabulary, Words
+from ...host import Embeddings, Prompt, SampleRequest, Size, Slot, Vocabulary
 from ..spelling import readable
 
 Cond = dict[str, Any]
-SINGLE_ENCODERS = {1024: "clip_h"}  # width -> name, as ComfyUI calls Stable Diffusion 2's; any other is clip_l
+SINGLE_ENCODERS = {1024: "clip_h"}  # width -> ComfyUI's name for Stable Diffusion 2's encoder; all others are clip_l
 
 
 class TextEncoder:
-    """A CLIP text model with its tokenizer, reading prompts whose slots hold vectors of `words`."""
+    """A CLIP text model with its tokenizer, for prompts with embeddings in their slots."""
 
     def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
         self.name, self.model, self.tokenizer = name, model, tokenizer
@@ -36,34 +35,34 @@ class TextEncoder:
     def _spell(self, token: int) -> str:
         return readable(str(self.tokenizer.convert_ids_to_tokens(token)))
 
-    def __call__(self, prompts: Sequence[Prompt], words: Words, **options: Any) -> Any:
+    def __call__(self, prompts: Sequence[Prompt], embeddings: Embeddings, **options: Any) -> Any:
         """The model's outputs for a batch of prompts, differentiable in the vectors."""
         ids, places, vectors = [], [], []
         for row, prompt in enumerate(prompts):
-            line, slots = self.token_ids(prompt, words)
+            line, slots = self.token_ids(prompt, embeddings)
             ids.append(line)
             for position, slot in slots:
-                learnt = words[slot.word][self.name]
-                places += [(row, position + i) for i in range(len(learnt))]
-                vectors.append(learnt)
+                rows = embeddings[slot.name][self.name]
+                places += [(row, position + i) for i in range(len(rows))]
+                vectors.append(rows)
         with place_vectors(self.table, places, vectors):
             return self.model(upload(torch.tensor(ids), self.vocabulary.table.device), **options)
 
-    def token_ids(self, prompt: Prompt, words: Words) -> tuple[list[int], list[tuple[int, Slot]]]:
-        """Start, pieces, end and padding; slots hold the start token until their vectors take its place.
+    def token_ids(self, prompt: Prompt, embeddings: Embeddings) -> tuple[list[int], list[tuple[int, Slot]]]:
+        """Token ids with start, end and padding, and the position of each slot. UserError if a slot does not fit.
 
-        The start token, because the pooled output is read where the first end token, or the highest id, stands.
+        Slots are filled with the start token, because the pooled output is read at the first end token or highest id.
         """
         length, tokenizer = self.tokenizer.model_max_length, self.tokenizer
         ids, slots = [tokenizer.bos_token_id], []
         for piece in prompt:
             if isinstance(piece, Slot):
-                count = len(words[piece.word][self.name])
+                count = len(embeddings[piece.name][self.name])
                 slots.append((len(ids), piece))
                 ids += [tokenizer.bos_token_id] * count
                 if len(ids) >= length:
                     raise UserError(
-                        f"The prompt does not fit: with its {count} vector(s) the word '{piece.word}' ends at token "
+                        f"The prompt does not fit: the embedding '{piece.name}' with {count} vector(s) ends at token "
                         f"{len(ids) - 1}, and the text encoder takes {length - 2}. "
                         "Use fewer vectors, or a shorter template or caption."
                     )
@@ -75,10 +74,10 @@ class TextEncoder:
 
 @contextmanager
 def place_vectors(table: nn.Module, places: list[tuple[int, int]], vectors: list[Tensor]) -> Iterator[None]:
-    """Puts vectors into the looked-up embeddings [B, T, width] at (row, position) while the context lasts.
+    """Replaces looked-up embeddings [B, T, width] by vectors at (row, position), within the context.
 
-    A hook on the lookup: the table itself is neither grown, copied nor trained, and the path from a vector to the
-    encoder is differentiable.
+    Done by a hook on the lookup: it is differentiable in the vectors, and the table is neither resized, copied nor
+    trained.
     """
     if not places:
         yield
@@ -103,22 +102,25 @@ class StableDiffusion:
         name = SINGLE_ENCODERS.get(width, "clip_l")
         self.encoders = {name: TextEncoder(name, pipeline.text_encoder, pipeline.tokenizer)}
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, _sizes: Sequence[Size] = ()) -> Cond:
+    def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, _sizes: Sequence[Size] = ()) -> Cond:
         (encoder,) = self.encoders.values()
-        return {"encoder_hidden_states": encoder(prompts, words)[0].float()}
+        return {"encoder_hidden_states": encoder(prompts, embeddings)[0].float()}
 
-    def sampling(self, request: SampleRequest, words: Words) -> dict[str, Tensor]:
+    def sampling(self, request: SampleRequest, embeddings: Embeddings) -> dict[str, Tensor]:
         """The prompts, as the pipeline's keyword arguments."""
         negatives = [request.negative] * len(request.prompts)
         return {
-            "prompt_embeds": self.encode(request.prompts, words)["encoder_hidden_states"],
-            "negative_prompt_embeds": self.encode(negatives, words)["encoder_hidden_states"],
+            "prompt_embeds": self.encode(request.prompts, embeddings)["encoder_hidden_states"],
+            "negative_prompt_embeds": self.encode(negatives, embeddings)["encoder_hidden_states"],
         }
 
 
 class StableDiffusionXL:
-    """Stable Diffusion XL (Podell et al. 2023, section 2): two encoders' last hidden states but one, without the final
-    norm, side by side; the second one's pooled output; and the picture's size and crop."""
+    """Stable Diffusion XL (Podell et al. 2023, section 2).
+
+    The penultimate hidden states of two encoders, concatenated, without the final norm; the pooled output of the
+    second; and the size conditioning.
+    """
 
     def __init__(self, pipeline: Any) -> None:
         parts = {
@@ -128,11 +130,11 @@ class StableDiffusionXL:
         self.encoders = {name: TextEncoder(name, *part) for name, part in parts.items()}
         self.empty_is_zero = bool(pipeline.config.force_zeros_for_empty_prompt)
         side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
-        self.usual_size = Size((side, side), (0, 0), (side, side))
+        self.default_size = Size((side, side), (0, 0), (side, side))
 
-    def encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size] = ()) -> Cond:
-        outputs = [encoder(prompts, words, output_hidden_states=True) for encoder in self.encoders.values()]
-        numbers = [s.original + s.crop + s.target for s in sizes or [self.usual_size] * len(prompts)]
+    def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
+        outputs = [encoder(prompts, embeddings, output_hidden_states=True) for encoder in self.encoders.values()]
+        numbers = [s.original + s.crop + s.target for s in sizes or [self.default_size] * len(prompts)]
         pooled = outputs[-1].text_embeds.float()
         return {
             "encoder_hidden_states": torch.cat([output.hidden_states[-2].float() for output in outputs], dim=-1),
@@ -142,17 +144,17 @@ class StableDiffusionXL:
             },
         }
 
-    def sampling(self, request: SampleRequest, words: Words) -> dict[str, Tensor]:
+    def sampling(self, request: SampleRequest, embeddings: Embeddings) -> dict[str, Tensor]:
         """The prompts, as the pipeline's keyword arguments; the pipeline itself adds the sizes."""
-        positive = self._prompt_embeds(request.prompts, words)
+        positive = self._prompt_embeds(request.prompts, embeddings)
         if request.negative in ((), ("",)) and self.empty_is_zero:
             negative = {name: torch.zeros_like(tensor) for name, tensor in positive.items()}
         else:
-            negative = self._prompt_embeds([request.negative] * len(request.prompts), words)
+            negative = self._prompt_embeds([request.negative] * len(request.prompts), embeddings)
         return positive | {f"negative_{name}": tensor for name, tensor in negative.items()}
 
-    def _prompt_embeds(self, prompts: Sequence[Prompt], words: Words) -> dict[str, Tensor]:
-        cond = self.encode(prompts, words)
+    def _prompt_embeds(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, Tensor]:
+        cond = self.encode(prompts, embeddings)
         return {
             "prompt_embeds": cond["encoder_hidden_states"],
             "pooled_prompt_embeds": cond["added_cond_kwargs"]["text_embeds"],

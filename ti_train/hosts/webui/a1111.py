@@ -1,4 +1,4 @@
-"""The host inside AUTOMATIC1111 (1.8): the modules of the original release, with hooks on them."""
+"""The AUTOMATIC1111 (1.8) host: the modules of the original release, with hooks."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from modules.hypernetworks import hypernetwork
 from PIL import Image
 from torch import Tensor
 
-from ...host import Latents, SampleRequest, Words
+from ...host import Embeddings, Latents, SampleRequest
 from ..noise_levels import sigmas_of
 from .host import WebUIHost
 from .medvram import HeldParts, fetch
 
 
 class A1111Host(WebUIHost):
-    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+    """A Host (see host.py). Raises UserError for unsupported models and settings."""
 
     def __init__(self) -> None:
         model = shared.sd_model
-        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
+        self.find_encoders(model, sd_hijack.model_hijack.embedding_db)
         self.network = model.model.diffusion_model
         self.autoencoder = model.first_stage_model
         self._parts = HeldParts(model)
-        # a setting replaces the table by one in half precision when something is generated
+        # a setting replaces the table by one in half precision during generation
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
         super().__init__(model, model.parameterization, sigmas_of(alphas), devices.device)
 
     def _load(self, _memory: int = 0) -> None:
-        if "networks" in sys.modules:  # the LoRA extension that comes along; it may be switched off
+        if "networks" in sys.modules:  # the bundled LoRA extension, which may be disabled
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
         self._parts.hold()
 
-    def give_back(self) -> None:
-        self._parts.give_back()
+    def release_weights(self) -> None:
+        self._parts.release_weights()
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        self.give_back()
-        return super()._sample(request, words)
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        self.release_weights()
+        return super()._sample(request, embeddings)
 
     def precision(self) -> AbstractContextManager[Any]:
         autocast: AbstractContextManager[Any] = devices.autocast()
@@ -51,7 +51,7 @@ class A1111Host(WebUIHost):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        """The U-Net's own checkpointing wants weights with gradients: it is off; ours may be on."""
+        """Disables the U-Net's own checkpointing, which needs weights with gradients."""
         names = ("checkpoint", "use_checkpoint")
         flags = [(m, name) for m in self.network.modules() for name in names if getattr(m, name, None) is True]
         for module, name in flags:
@@ -69,15 +69,15 @@ class A1111Host(WebUIHost):
         return str(sd_hijack_open_clip.tokenizer.decoder[token])
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The distribution itself: the class of Stable Diffusion XL's VAE answers with a sample of it."""
-        self.give_back()
+        """The posterior's mean and variance; Stable Diffusion XL's VAE class would return a sample."""
+        self.release_weights()
         fetch(self.autoencoder)
         vae: Any = self.autoencoder
         mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)
         scale = torch.tensor(float(self.model.scale_factor))
         return Latents(mean * scale, log_variance.clamp(-30, 20) + 2 * scale.log())
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         dtype = devices.dtype_unet
         conds: dict[str, Any] = {"c_crossattn": [context.to(dtype)], "c_concat": []}
         if vector is not None:

@@ -1,4 +1,4 @@
-"""The host inside Forge: its own engine, with one text processing engine for each encoder (`backend`)."""
+"""The Forge host: Forge's own engine, with a text processing engine for each encoder (`backend`)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from modules import sd_models
 from modules.shared import opts
 from torch import Tensor
 
-from ...host import Latents, Prompt, Size, Words
+from ...host import Embeddings, Latents, Prompt, Size
 from ..weights import does_not_fit
 from .families import refuse
 from .host import Condition, WebUIHost
 
 
 class ForgeHost(WebUIHost):
-    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+    """A Host (see host.py). Raises UserError for unsupported models and settings."""
 
     def __init__(self) -> None:
-        model, _ = sd_models.forge_model_reload()  # Forge loads a chosen checkpoint when it is first used
+        model, _ = sd_models.forge_model_reload()  # Forge loads the selected checkpoint at first use
         self.encoders = {engine.embedding_key: engine for engine in engines(model)}
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
         self.databases = [engine.embeddings for engine in self.encoders.values()]
-        self.embed_number = getattr(model, "embedder", None)
+        self.size_embedder = getattr(model, "embedder", None)
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
         predictor = self.unet.model.predictor
@@ -47,9 +47,9 @@ class ForgeHost(WebUIHost):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        """Forge adds its residuals in place, to what the norms before them need for backward: those get a copy.
+        """Copies the inputs of the norms: Forge adds residuals to them in place, and backward needs them.
 
-        (`allow_mutation_on_saved_tensors` does not reach into a checkpoint: the gradient was wrong by 8 %.)
+        (`allow_mutation_on_saved_tensors` has no effect inside a checkpoint: the gradient was wrong by 8 %.)
         """
         names = {"norm1", "norm2"}
         norms = [m for name, m in self.network.named_modules() if name.rpartition(".")[2] in names]
@@ -73,25 +73,25 @@ class ForgeHost(WebUIHost):
         for database in self.databases:
             database.load_textual_inversion_embeddings()
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[Condition]:
-        """Without the line that Forge prints, and adds to the next picture's description, for each word it reads."""
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
+        """Suppresses what Forge prints, and adds to the next image's parameters, for each embedding in a prompt."""
         classic_engine.print = lambda *_: None
         described = dict(classic_engine.last_extra_generation_params)
         try:
-            return super()._encode(prompts, words, sizes)
+            return super()._encode(prompts, embeddings, sizes)
         finally:
             del classic_engine.print
             classic_engine.last_extra_generation_params.clear()
             classic_engine.last_extra_generation_params.update(described)
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The distribution's mean and log-variance: Forge lets a hook stand between the encoder and its sample."""
+        """The posterior's mean and log-variance, obtained by Forge's hook between encoder and sampling."""
         vae, seen = self.model.forge_objects.vae, []
 
         def mode(posterior: Any) -> Tensor:
             seen.append(posterior)
-            answer: Tensor = posterior.mode()
-            return answer
+            output: Tensor = posterior.mode()
+            return output
 
         options = vae.patcher.model_options
         vae.patcher.model_options = {**options, "model_vae_regulation": mode}
@@ -103,7 +103,7 @@ class ForgeHost(WebUIHost):
         log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(pictures.device)
         return Latents(mean, log_variance + 2 * scale.log())
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         dtype = self.unet.model.computation_dtype
         about = None if vector is None else vector.to(dtype)
         output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)
@@ -111,7 +111,7 @@ class ForgeHost(WebUIHost):
 
 
 def engines(model: Any) -> list[Any]:
-    """One for each text encoder. Raises UserError for other families than Stable Diffusion 1, 2 and XL."""
+    """One for each text encoder. Raises UserError for unsupported families."""
     if hasattr(model, "text_processing_engine"):
         return [model.text_processing_engine]
     if model.is_sdxl and hasattr(model, "text_processing_engine_l"):  # the refiner has none

@@ -1,8 +1,8 @@
-"""What the hosts AUTOMATIC1111, reForge and Forge share: prompts, previews, progress, a step of the U-Net.
+"""What the AUTOMATIC1111, reForge and Forge hosts have in common: prompts, previews, progress, the U-Net's forward.
 
-The model is the one that the WebUI has loaded, as it samples: its own text encoder with its emphasis, chunks, clip skip
-and the other words of the embeddings folder; without LoRAs, which in a WebUI belong to a prompt. Whoever uses a host
-holds the WebUI's queue lock: no generation runs meanwhile.
+The model is used as the WebUI samples it: through its text encoder with emphasis, chunks, clip skip and the other
+embeddings of the folder, but without LoRAs, which in a WebUI belong to a prompt. The caller holds the WebUI's queue
+lock, so that no generation runs at the same time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, Words, fingerprint
+from ...host import Embeddings, Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..noise_levels import network_input, timesteps_of
@@ -29,9 +29,9 @@ from .families import named_encoders, token_table
 
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
-PRIVATE = "titrainprivateword"  # letters only, so that it is one word for CLIP, and no word that a person types
-SAMPLER = "Euler"  # every WebUI has it, and it draws no noise of its own
-OF_THE_JOB = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
+PRIVATE = "titrainprivateword"  # letters only, so that CLIP reads one word; not used in prompts
+SAMPLER = "Euler"  # available in every WebUI, and adds no noise
+JOB_FIELDS = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -39,22 +39,22 @@ class Interrupted(Exception):  # noqa: N818
 
 
 class Condition(NamedTuple):
-    """What the U-Net is told of one prompt."""
+    """The conditioning of one prompt."""
 
-    context: Tensor  # [1, 77 for each chunk, width]
-    vector: Tensor | None  # [1, 2816] for Stable Diffusion XL: the pooled output, and the picture's sizes
+    context: Tensor  # [1, 77 * chunks, width]
+    vector: Tensor | None  # [1, 2816] for Stable Diffusion XL: pooled output and size embeddings
 
 
 class WebUIHost(Adapter):
-    """A Host (see host.py) over a WebUI's loaded Stable Diffusion 1, 2 or XL; each WebUI's class says where what is."""
+    """A Host (see host.py) for a WebUI's loaded Stable Diffusion 1, 2 or XL; subclasses locate its parts."""
 
     Interrupted = Interrupted
-    encoders: dict[str, Any]  # by name, in the order of their outputs: the WebUI's own, called with a list of prompts
-    transformers: dict[str, nn.Module]  # what is within them, by the same names
-    databases: list[Any]  # of embeddings; a word is registered in each
-    network: Any  # the U-Net, of the original release's layout
+    encoders: dict[str, Any]  # name -> the WebUI's encoder, called with a list of prompts; in the order of outputs
+    transformers: dict[str, nn.Module]  # name -> the transformer inside
+    databases: list[Any]  # of embeddings, each with all of them
+    network: Any  # the U-Net, in the original layout
     autoencoder: nn.Module
-    embed_number: Any = None  # Stable Diffusion XL's: [n] numbers -> [n, 256]
+    size_embedder: Any = None  # Stable Diffusion XL's: [n] numbers -> [n, 256]
 
     def __init__(self, model: Any, prediction: str, sigmas: Tensor, device: torch.device) -> None:
         self.model = model
@@ -64,29 +64,29 @@ class WebUIHost(Adapter):
         channels = int(self.network.input_blocks[0][0].weight.shape[1])
         if channels != CHANNELS:
             raise UserError(
-                f"The loaded model's U-Net takes {channels} channels, so it is for inpainting or the like. A word is "
-                "learnt on a plain model; the inpainting model of the same family will know it too."
+                f"The loaded model's U-Net has {channels} input channels (inpainting or similar), which is not "
+                "supported. Train on a normal model; the embedding also works with the family's inpainting model."
             )
 
-    def _take_encoders(self, model: Any, database: Any) -> None:
-        """Those of A1111's kind of model, which reForge has too. Raises UserError for a family that is not trained."""
+    def find_encoders(self, model: Any, database: Any) -> None:
+        """Locates the encoders of A1111's model classes, which reForge has too. Raises UserError."""
         self.encoders = named_encoders(model)
         self.transformers = {name: encoder.wrapped for name, encoder in self.encoders.items()}
         self.databases = [database]
         if model.is_sdxl:
-            self.embed_number = model.conditioner.embedders[len(self.encoders)].timestep
+            self.size_embedder = model.conditioner.embedders[len(self.encoders)].timestep
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.network, *self.transformers.values()
 
     def _fingerprint(self) -> str:
-        """Of the weights without LoRAs: A1111 takes one out of a layer when the layer is used."""
+        """Of the weights without LoRAs, after a forward pass: A1111 removes a LoRA when a layer is next used."""
         noisy = torch.zeros(1, 4, 8, 8, device=self.device)
         self._predict(noisy, self.sigmas[:1], self._encode([("",)], {}, ()))
         return fingerprint(self.network, *self.transformers.values(), self.autoencoder)
 
     def precision(self) -> AbstractContextManager[Any]:
-        """The context in which the WebUI samples."""
+        """The autocast context in which the WebUI samples."""
         return nullcontext()
 
     def register(self, embedding: Any) -> None:
@@ -98,19 +98,19 @@ class WebUIHost(Adapter):
             database.register_embedding_by_name(None, self.model, name)
 
     def read_folder(self) -> None:
-        """Has the databases read the embeddings folder anew."""
+        """Reloads the embeddings folder into the databases."""
         for database in self.databases:
             database.load_textual_inversion_embeddings(force_reload=True)
 
-    def reread_words(self) -> None:
-        """Makes the words of the embeddings folder known to the next prompt, one that was asked before too."""
+    def reload_embeddings(self) -> None:
+        """Reloads the embeddings folder and clears cached conditions, so that the next generation uses it."""
         self.read_folder()
-        forget_conditions()
+        clear_cached_conditions()
 
-    def give_back(self) -> None:
-        """Has the WebUI move the model's parts as it does without us; a later step takes them anew."""
+    def release_weights(self) -> None:
+        """Returns the model's parts to the WebUI's memory management, until the next step."""
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
 
@@ -131,19 +131,19 @@ class WebUIHost(Adapter):
     def piece(self, engine: Any, token: int) -> str:
         return str(engine.tokenizer.convert_ids_to_tokens(token))
 
-    def _encode(self, prompts: Sequence[Prompt], words: Words, sizes: Sequence[Size]) -> list[Condition]:
-        """One condition for each prompt, by the WebUI's own encoders."""
-        with self._registered(words) as names, self.precision():
+    def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
+        """One condition for each prompt, from the WebUI's encoders."""
+        with self._registered(embeddings) as names, self.precision():
             texts = [text_with_names(prompt, names) for prompt in prompts]
-            # emphasis keeps the mean over all prompts that are encoded at once, and a generation encodes one
+            # emphasis is normalized over all prompts encoded at once, and a generation encodes one
             alone = any(mark in text for text in texts for mark in "()[]") or not self._of_one_length(texts)
             groups = [[text] for text in texts] if alone else [texts]
             encoded = [self._encoded(group) for group in groups]
             contexts = [row for context, _ in encoded for row in context.split(1)]
-            if self.embed_number is None:
+            if self.size_embedder is None:
                 return [Condition(context, None) for context in contexts]
             pooled = torch.cat([pooled for _, pooled in encoded])
-            numbers = self._numbers(sizes or [self._usual_size()] * len(texts))
+            numbers = self._numbers(sizes or [self._default_size()] * len(texts))
             return list(map(Condition, contexts, torch.cat([pooled, numbers], dim=1).split(1)))
 
     def _of_one_length(self, texts: list[str]) -> bool:
@@ -151,7 +151,7 @@ class WebUIHost(Adapter):
         return len({len(encoder.process_texts([text])[0][0]) for text in texts}) == 1
 
     def _encoded(self, texts: list[str]) -> tuple[Tensor, Any]:
-        """The encoders' outputs side by side, [B, T, sum of widths], and the last one's pooled output [B, width]."""
+        """The encoders' outputs, concatenated to [B, T, sum of widths], and the last one's pooled output [B, width]."""
         outputs = [encoder(texts) for encoder in self.encoders.values()]
         pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
         pooled = pairs[-1][1]
@@ -159,22 +159,22 @@ class WebUIHost(Adapter):
         return context, None if pooled is None else pooled.to(self.device, torch.float32)
 
     def _numbers(self, sizes: Sequence[Size]) -> Tensor:
-        """Stable Diffusion XL's embedding of sizes, [B, 6 * 256]."""
+        """Stable Diffusion XL's size embeddings, [B, 6 * 256]."""
         numbers = torch.tensor([size.original + size.crop + size.target for size in sizes], device=self.device)
-        embedded: Tensor = self.embed_number(numbers.flatten().float())
+        embedded: Tensor = self.size_embedder(numbers.flatten().float())
         return embedded.view(len(sizes), -1)
 
-    def _usual_size(self) -> Size:
-        """What the WebUI tells the model of a picture of its resolution."""
+    def _default_size(self) -> Size:
+        """The size conditioning that the WebUI uses for an image of the model's resolution."""
         side = (self.resolution, self.resolution)
         return Size(side, (shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left), side)
 
     @contextmanager
-    def _registered(self, words: Words) -> Iterator[dict[str, str]]:
-        """The words in the WebUI's database, under names that are yielded, while the context lasts."""
-        names = {word: PRIVATE + chr(ord("a") + number) for number, word in enumerate(words)}
-        embeddings = [self._embedding(word, vectors, names[word]) for word, vectors in words.items()]
-        for embedding in embeddings:
+    def _registered(self, embeddings: Embeddings) -> Iterator[dict[str, str]]:
+        """Registers embeddings in the WebUI's databases within the context; yields name -> private name."""
+        names = {name: PRIVATE + chr(ord("a") + number) for number, name in enumerate(embeddings)}
+        registered = [self._embedding(name, vectors, names[name]) for name, vectors in embeddings.items()]
+        for embedding in registered:
             self.register(embedding)
         try:
             yield names
@@ -182,16 +182,16 @@ class WebUIHost(Adapter):
             for name in names.values():
                 self.unregister(name)
 
-    def _embedding(self, word: str, vectors: Vectors, name: str) -> Any:
-        """The WebUI's own. Raises UserError where it cannot take so many vectors."""
+    def _embedding(self, name: str, vectors: Vectors, private: str) -> Any:
+        """The WebUI's Embedding. Raises UserError if there are more vectors than tokens in a chunk."""
         rows = [vectors[encoder] for encoder in self.encoders]
         limit = next(iter(self.encoders.values())).chunk_length
         if len(rows[0]) > limit:
             raise UserError(
-                f"The word '{word}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
+                f"The embedding '{name}' has {len(rows[0])} vectors, and the text encoder takes {limit} at a time. "
                 "Use fewer vectors."
             )
-        embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], name)
+        embedding = Embedding(dict(vectors) if len(rows) > 1 else rows[0], private)
         embedding.vectors, embedding.shape = len(rows[0]), sum(part.shape[1] for part in rows)
         return embedding
 
@@ -203,12 +203,12 @@ class WebUIHost(Adapter):
         vectors = [part.vector for part in cond if part.vector is not None]
         with self.precision():
             context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None
-            return self.answer(scaled, timesteps, context, vector).float()
+            return self.unet_forward(scaled, timesteps, context, vector).float()
 
-    def _sample(self, request: SampleRequest, words: Words) -> list[Image.Image]:
-        """The path of the txt2img tab, without the scripts of other extensions."""
+    def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
+        """Samples as the txt2img tab does, without scripts of other extensions."""
         pairs = zip(request.prompts, request.seeds, strict=True)
-        with self._registered(words) as names, undisturbed_job():
+        with self._registered(embeddings) as names, preserved_job_state():
             return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
 
     def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:
@@ -224,10 +224,10 @@ class WebUIHost(Adapter):
             sampler_name=SAMPLER,
             do_not_save_grid=True,
             do_not_save_samples=True,
-            do_not_reload_embeddings=True,  # a folder that has changed would make the WebUI drop our words
+            do_not_reload_embeddings=True,  # a reload would remove the registered embeddings
         )
         task.scripts, task.script_args = scripts.ScriptRunner(), []
-        # the WebUI remembers conditions by the prompt's text, and the word's vectors are not in it
+        # the WebUI caches conditions by the prompt's text, which does not change with the vectors
         task.cached_c, task.cached_uc = [None] * 3, [None] * 3
         with closing(task):
             pictures = processing.process_images(task).images
@@ -238,15 +238,15 @@ class WebUIHost(Adapter):
 
 
 def text_with_names(prompt: Prompt, names: dict[str, str]) -> str:
-    """A prompt as the WebUI reads it: a word's name stands between blanks, or it would join its neighbours."""
-    pieces = (f" {names[p.word]} " if isinstance(p, Slot) else p for p in prompt)
+    """The prompt as text, with private names between spaces, so that they do not join adjacent text."""
+    pieces = (f" {names[p.name]} " if isinstance(p, Slot) else p for p in prompt)
     return "".join(pieces).strip()
 
 
 @contextmanager
-def undisturbed_job() -> Iterator[None]:
-    """A preview counts its own steps in the WebUI's state; the training's progress is put back."""
-    before = {name: copy.copy(getattr(shared.state, name)) for name in OF_THE_JOB}
+def preserved_job_state() -> Iterator[None]:
+    """Restores the training's progress in the WebUI's state, which sampling a preview overwrites."""
+    before = {name: copy.copy(getattr(shared.state, name)) for name in JOB_FIELDS}
     try:
         yield
     finally:
@@ -255,8 +255,8 @@ def undisturbed_job() -> Iterator[None]:
             setattr(shared.state, name, value)
 
 
-def forget_conditions() -> None:
-    """Empties the WebUI's memory of conditions: the next generation reads its words anew."""
+def clear_cached_conditions() -> None:
+    """Clears the WebUI's cached conditions, so that the next generation encodes its prompts again."""
     plain, text_to_image = processing.StableDiffusionProcessing, processing.StableDiffusionProcessingTxt2Img
     plain.cached_c, plain.cached_uc = [None] * 3, [None] * 3
     text_to_image.cached_hr_c, text_to_image.cached_hr_uc = [None] * 3, [None] * 3

@@ -1,7 +1,7 @@
-"""AUTOMATIC1111's --medvram and --lowvram: hooks send a part of the model to the GPU for its call, the last one away.
+"""AUTOMATIC1111's --medvram and --lowvram: hooks move each part of the model to the GPU when it is called.
 
-A training step needs the U-Net and the text encoder together until its backward has passed. So the hooks on them are
-taken out while they are held, and put back before the WebUI generates.
+A training step needs the U-Net and the text encoder on the GPU until backward is done. So their hooks are removed
+while they are held, and restored before the WebUI generates.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Hook = Callable[..., Any]
 
 
 class HeldParts:
-    """The U-Net and the text encoders of a model whose parts the WebUI moves; another model has none to hold."""
+    """The U-Net and the text encoders of a model, if the WebUI moves its parts by hooks."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._taken: list[tuple[nn.Module, int, Hook]] = []
 
     def hold(self) -> None:
-        """Puts all of them on the GPU, where they stay. Raises UserError where they do not fit together."""
+        """Moves all of them to the GPU, where they stay. Raises UserError if they do not fit together."""
         if self._taken:
             return
         self._taken = list(self._hooks())
@@ -40,13 +40,13 @@ class HeldParts:
             for module, _, _ in self._taken:
                 module.to(devices.device)
         except Exception as error:
-            self.give_back()
+            self.release_weights()
             if not is_out_of_memory(error):
                 raise
             raise UserError(self._does_not_fit()) from None
 
-    def give_back(self) -> None:
-        """Leaves them on the CPU, from where the WebUI fetches each for its call."""
+    def release_weights(self) -> None:
+        """Moves them to the CPU and restores the hooks."""
         for module, key, hook in self._taken:
             module.to(lowvram.cpu)
             module._forward_pre_hooks[key] = hook
@@ -65,10 +65,10 @@ class HeldParts:
         text = self._model.conditioner if self._model.is_sdxl else self._model.cond_stage_model
         network, encoder = size_of(self._model.model), size_of(text)
         return (
-            f"The U-Net ({network / GIB:.1f} GiB) and the text encoder ({encoder / GIB:.1f} GiB) do not fit into the "
-            "GPU's memory together, and a training step needs both at once. Close other programs that use the GPU, "
-            "start the WebUI without --no-half, or train a smaller model: in half precision Stable Diffusion 1 takes "
-            "1.8 GiB, Stable Diffusion XL 6.3 GiB, and the step itself comes on top."
+            f"The U-Net ({network / GIB:.1f} GiB) and the text encoder ({encoder / GIB:.1f} GiB) do not fit into GPU "
+            "memory together, and a training step needs both. Close other programs that use the GPU, start the WebUI "
+            "without --no-half, or use a smaller model: in half precision Stable Diffusion 1 takes 1.8 GiB, Stable "
+            "Diffusion XL 6.3 GiB, plus the memory of a step."
         )
 
 
@@ -78,6 +78,6 @@ def size_of(module: nn.Module) -> int:
 
 
 def fetch(module: nn.Module) -> None:
-    """Has the WebUI put a part where it computes, as its hooks do before a call of the part itself."""
+    """Moves a part to the GPU with the WebUI's hooks, as calling it would."""
     for hook in module._forward_pre_hooks.values():
         hook(module, ())

@@ -1,4 +1,4 @@
-"""The host inside reForge: A1111's text encoder over ComfyUI's model management (`ldm_patched`)."""
+"""The reForge host: A1111's text encoder with ComfyUI's model management (`ldm_patched`)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .host import WebUIHost
 
 
 class ReForgeHost(WebUIHost):
-    """A Host (see host.py). Raises UserError for a model or a setting that cannot be trained with."""
+    """A Host (see host.py). Raises UserError for unsupported models and settings."""
 
     def __init__(self) -> None:
         model = shared.sd_model
-        self._take_encoders(model, sd_hijack.model_hijack.embedding_db)
+        self.find_encoders(model, sd_hijack.model_hijack.embedding_db)
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
@@ -40,8 +40,8 @@ class ReForgeHost(WebUIHost):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        """Both models are loaded for the step: making room for the text encoder within it could unload the U-Net."""
-        # the text encoder adds its residuals in place, to tensors that backward needs
+        """Disables loading within the step: loading the text encoder could unload the U-Net."""
+        # the text encoder adds residuals in place, to tensors that backward needs
         mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
         with super()._step(gradient_checkpointing), mutable:
             move = forge_clip.move_clip_to_gpu
@@ -52,10 +52,10 @@ class ReForgeHost(WebUIHost):
                 forge_clip.move_clip_to_gpu = move
 
     def _latents(self, pictures: Tensor) -> Latents:
-        """The mean of the distribution, which is what reForge's own encoding takes."""
+        """The mean of the posterior, as in reForge's own encoding."""
         return Latents(self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures)), None)
 
-    def answer(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         inner = self.unet.model
         dtype = inner.get_dtype() if inner.manual_cast_dtype is None else inner.manual_cast_dtype
         about = None if vector is None else vector.to(dtype)
