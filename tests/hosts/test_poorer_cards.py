@@ -28,15 +28,9 @@ def watched() -> Counter[str]:
     asked: Counter[str] = Counter()
     to_card = card_kernels.to_card
 
-<<<<<<< HEAD
     def noting(cpu: torch.Tensor, **more: bool) -> torch.Tensor:
         asked.update(["float64"] if cpu.dtype == torch.float64 else [])
         return to_card(cpu, **more)
-=======
-    def noting(cpu: torch.Tensor, **how: bool) -> torch.Tensor:
-        asked.update(["float64"] if cpu.dtype == torch.float64 else [])
-        return to_card(cpu, **how)
->>>>>>> card-comfy
 
     def full(name: str) -> bool:
         asked.update([name] if name in MISSING else [])
