@@ -99,7 +99,7 @@ def measure(host: Any, core: str, a: argparse.Namespace) -> None:
         settings = config.TrainConfig(
             name="word", init="photo", batch_size=batch, steps=1, gradient_checkpointing=not a.plain, **FLOAT16
         )
-        expected = step_memory.step_memory(host.widths, encoded, settings)
+        expected = step_memory.step_memory(host, encoded, settings)
         what = f"run of a step of {batch}" + ("" if a.plain else ", checkpointing")
         phase(what, lambda settings=settings: run(core, host, encoded, settings), expected)
 

@@ -51,6 +51,8 @@ class Denoiser(nn.Module):
 class TinyHost:
     """See ti_train/host.py. float64 is for finite differences."""
 
+    kept_per_prompt = 0
+
     def __init__(
         self,
         prediction: Prediction = "eps",

@@ -103,6 +103,8 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
+    kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
+    # where the host copies weights for it; activations are not counted
 
     @property
     def fingerprint(self) -> str:

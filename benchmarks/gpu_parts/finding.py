@@ -8,14 +8,14 @@ ROUNDING = 1  # of 255, by which two pictures of one model may differ anyway
 MARK = "finding: "  # begins the lines of a part's output that gpu.py reads
 
 PROMISES = {  # in the README's own words
-    "learns": "learns the word `teal-heart`",
+    "learns": "trains the embedding `teal-heart`",
     "unchanged": "The model stays as it is",
-    "resumes": "the same command with `--resume` goes on",
+    "resumes": "the same command with `--resume` continues it",
     "deterministic": "`--deterministic` asks PyTorch for kernels that do not",
     "comfyui": "so `embedding:my-cat` works in any prompt afterwards",
     "webui": "Afterwards the name works in the next prompt",
     "checkpointing": "gradient checkpointing needs less",
-    "memory": "A run that fills the GPU's memory goes on in smaller parts",
+    "memory": "A run that fills the GPU's memory continues in smaller parts",
 }
 
 

@@ -1,8 +1,8 @@
 """A pretended CUDA device, for finding faults of devices on a computer that has none.
 
 `install()` gives a CUDA build of PyTorch without a driver a "cuda:0" whose memory is the CPU's. Its tensors are plain
-`torch.Tensor`s; only the kernels at the bottom are replaced (kernels.py), and what programs ask of `torch.cuda`. A run
-on it computes what it computes on the CPU.
+`torch.Tensor`s; only the kernels at the bottom are replaced (card_kernels.py), and what programs ask of `torch.cuda`. A
+run on it computes what it computes on the CPU.
 
 It cannot show speed, a card's rounding and nondeterminism, cuDNN, fused attention and its backward, asynchronous
 errors, streams and races, fragmentation, workspaces, several cards, Triton.
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from .card import CUDA, GIB, Card, count_used
-from .kernels import count, register
+from .card_kernels import count, register
 
 __all__ = ["Card", "install", "reason_against"]
 

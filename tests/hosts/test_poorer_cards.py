@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from devices import kernels
+from devices import card_kernels
 from devices.pretend_cuda import Card
 from devices.runner import on_card
 from PIL import Image
@@ -26,7 +26,7 @@ MISSING = {"searchsorted", "bucketize"}
 def watched() -> Counter[str]:
     """Fills with what the card is asked for from now on, of all that poorer cards do not have."""
     asked: Counter[str] = Counter()
-    to_card = kernels.to_card
+    to_card = card_kernels.to_card
 
     def noting(cpu: torch.Tensor, **more: bool) -> torch.Tensor:
         asked.update(["float64"] if cpu.dtype == torch.float64 else [])
@@ -36,7 +36,7 @@ def watched() -> Counter[str]:
         asked.update([name] if name in MISSING else [])
         return False
 
-    kernels.to_card, Card.fail_at = noting, full
+    card_kernels.to_card, Card.fail_at = noting, full
     return asked
 
 

@@ -27,6 +27,7 @@ class Adapter(ABC):
     """A Host (see host.py) for the model that a program has loaded."""
 
     stepping = False  # within a training step, in which no weights may be moved
+    kept_per_prompt = 0
 
     def __init__(
         self, device: torch.device, widths: dict[str, int], prediction: Prediction, sigmas: Tensor, resolution: int

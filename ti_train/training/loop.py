@@ -52,9 +52,9 @@ def train(
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
-    memory = step_memory(host.widths, dataset, config)
+    memory = step_memory(host, dataset, config)
     with host.training(config.gradient_checkpointing, memory):  # after the host has made room
-        more += shortage(host.device, host.widths, dataset, config)
+        more += shortage(host, dataset, config)
     validation_batch = ValidationBatch.draw(host, dataset, templates, config)
     side, skipped = config.resolution or dataset.resolution, 0
 

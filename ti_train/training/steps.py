@@ -88,7 +88,7 @@ def updates(
     """Queues the steps after step `done`. Raises UserError if the loss does not depend on the vectors."""
     sigmas = host.sigmas.float().cpu()
     optimizer, size = trained.optimizer, config.effective_batch
-    memory = step_memory(host.widths, dataset, config)
+    memory = step_memory(host, dataset, config)
     for step in range(done + 1, config.steps + 1):
         generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
         pictures = dataset.take((step - 1) * size, size, config.seed)

@@ -25,7 +25,7 @@ from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
 from .placeholders import vocabulary, widths, with_embeddings
-from .weights import load_whole, marked_as_training, trainable_clip, trainable_model
+from .weights import cast_bytes, load_whole, marked_as_training, trainable_clip, trainable_model
 
 SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
 
@@ -40,12 +40,14 @@ class ComfyHost(Adapter):
         resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+        encoders = self.clip.cond_stage_model
+        self.kept_per_prompt = cast_bytes(encoders) if self._pooled and self.clip.patcher.load_device == device else 0
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
 
     def _load(self, memory: int = 0) -> None:
-        load_whole(self.model, self.clip.patcher, memory=memory)
+        load_whole(self.model, self.clip.patcher, memory)
 
     def _fingerprint(self) -> str:
         network = self.model.model.diffusion_model
@@ -73,6 +75,11 @@ class ComfyHost(Adapter):
         clip.load_model = lambda *_: clip.patcher  # both are loaded; loading one could unload the other
         return self._conds(clip, prompts, sizes)
 
+    @property
+    def _pooled(self) -> bool:
+        """Whether the model uses the pooled output: prompts are then encoded one by one."""
+        return bool(getattr(self.model.model, "adm_channels", True))
+
     def _clip_with(self, embeddings: Embeddings) -> Any:
         clip = with_embeddings(self.clip, {mark(name): vectors for name, vectors in embeddings.items()})
         clip.patcher = self.clip.patcher  # a clone's patcher would be loaded again
@@ -80,8 +87,7 @@ class ComfyHost(Adapter):
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
-        pooled = bool(getattr(self.model.model, "adm_channels", True))  # whether the model uses the pooled output
-        if len(prompts) > 1 and len(tokens[0]) == 1 and not pooled:
+        if len(prompts) > 1 and len(tokens[0]) == 1 and not self._pooled:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
         conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]

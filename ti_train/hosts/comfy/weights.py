@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management as management
+import torch
+from torch import nn
 
 from ...errors import UserError
 
@@ -47,18 +49,32 @@ def _resident(patcher: Any) -> Any:
     return whole
 
 
-def load_whole(*patchers: Any, memory: int = 0) -> None:
-    """Loads models completely, with their LoRAs, and unloads others until `memory` bytes are free.
+def load_whole(model: Any, clip: Any, memory: int = 0) -> None:
+    """Loads both completely, with their LoRAs, and unloads others until `memory` bytes are free.
 
-    Raises UserError if ComfyUI's settings prevent that.
+    Raises UserError if the GPU's size or ComfyUI's settings prevent that.
     """
-    management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
-    for patcher in patchers:
+    on_gpu = [patcher for patcher in (model, clip) if not management.is_device_cpu(patcher.load_device)]
+    needed, there = sum(patcher.model_size() for patcher in on_gpu), management.get_total_memory(model.load_device)
+    sizes = f"{needed // MIB} MiB of weights in GPU memory at once, and the GPU has {there // MIB} MiB in all"
+    if needed > there:
+        name, advice = type(model.model).__name__, "Use a model in half precision, or a smaller one."
+        if clip in on_gpu and model.model_size() < there:
+            advice = "Start ComfyUI with --lowvram, which keeps the text encoders on the CPU."
+        raise UserError(f"{name} and its text encoders do not fit: training needs {sizes}. {advice}")
+    management.load_models_gpu([model, clip], memory_required=memory, force_full_load=True)
+    for patcher in (model, clip):
         if getattr(patcher.model, "model_lowvram", False):
             raise UserError(
-                f"ComfyUI has loaded {type(patcher.model).__name__} ({patcher.model_size() // MIB} MiB) in parts, "
-                "and training needs all of it in GPU memory. Start ComfyUI without --novram (--lowvram works)."
+                f"ComfyUI has loaded {type(patcher.model).__name__} in parts. Training needs {sizes}. "
+                "Start ComfyUI without --novram (--lowvram works)."
             )
+
+
+def cast_bytes(encoders: nn.Module) -> int:
+    """What autograd keeps of a call of text encoders in half precision: ComfyUI casts their matrices to fp32 in it."""
+    matrices = [module.weight for module in encoders.modules() if isinstance(module, nn.Linear)]
+    return sum(4 * weight.numel() for weight in matrices if weight.dtype != torch.float32)
 
 
 @contextmanager
