@@ -95,7 +95,7 @@ def test_windows_is_told_before_the_first_step_and_what_would_fit():
     (remark,) = found["windows"]
     assert "needs about 3.5 GiB" in remark
     assert "2.5 GiB are free" in remark
-    assert "checkpointing with a batch size of 4 would fit" in remark
+    assert "Batch size 4 with gradient checkpointing would fit" in remark
     assert (found["elsewhere"], found["fits"]) == ([], [])
     assert "Close other programs" in found["nothing fits"][0]
 
