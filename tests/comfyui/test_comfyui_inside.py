@@ -95,7 +95,7 @@ def test_a_full_memory_is_met_with_smaller_batches_and_then_told(look):
     found = look("out_of_memory")
     assert found["steps"] == [0, 1, 2, 3, 4]
     assert found["difference"] < 1e-3
-    assert "even with gradient checkpointing and 1 picture(s) of 64 pixels" in found["message"]
+    assert "Batch size 1 at 64 pixels does not fit, even with gradient checkpointing" in found["message"]
     assert found["kept"] == ["word.resume", "word.safetensors"]
 
 
