@@ -237,7 +237,7 @@ def test_masks(server):
         "mask": w.node("MaskComposite", destination=["black", 0], source=["white", 0], x=0, y=0, operation="add"),
     }
     assert not vectors("half", **half).equal(unmasked)
-    with pytest.raises(AssertionError, match="Image 1: the mask has 64 x 16 pixels and the picture 64 x 64"):
+    with pytest.raises(AssertionError, match="Image 1: the mask has 64 x 16 pixels, but the image 64 x 64"):
         vectors("askew", mask=w.node("SolidMask", value=1.0, width=64, height=16))
 
 

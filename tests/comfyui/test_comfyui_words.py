@@ -111,7 +111,7 @@ def test_save_and_info(words):
     assert (folder / "kept-here.safetensors").is_file()
     assert not (folder / "unsaved.safetensors").exists()
     (text,) = outputs["info"]["text"]
-    assert "vector 1: length" in text
+    assert "vector 1: norm" in text
     assert "nearest words: toy" in text
 
 
