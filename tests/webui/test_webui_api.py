@@ -323,8 +323,8 @@ def test_two_files_of_one_name_are_told_apart(server, cat):
     [
         ("convert", {"word": "../config"}, "There is no embedding '../config'"),
         ("convert", {"word": "/etc/passwd"}, "There is no embedding '/etc/passwd'"),
-        ("convert", {"word": "cat-word", "name": "../up"}, "begins or ends with a dot|has a character"),
-        ("convert", {"word": "cat-word", "name": "a/b"}, "has a character"),
+        ("convert", {"word": "cat-word", "name": "../up"}, "begins or ends with a dot|contains a character"),
+        ("convert", {"word": "cat-word", "name": "a/b"}, "contains a character"),
         ("convert", {"word": "cat-word", "name": "cat-word"}, "The file 'cat-word.safetensors' exists"),
         ("convert", {"word": "cat-word", "format": "ckpt"}, "safetensors.*a1111"),
         ("merge", {"words": ["cat-word"]}, "Give two or more embeddings"),
@@ -345,12 +345,12 @@ def test_mistakes_with_files_are_told(server, cat, route, body, message):
     ("settings", "message"),
     [
         ({"name": "a/b"}, "contains a character that file names must not have"),
-        ({"name": "../up"}, "has a character|begins or ends with a dot"),
+        ({"name": "../up"}, "contains a character|begins or ends with a dot"),
         ({"pictures": "../.."}, "is outside of"),
         ({"pictures": "/etc"}, "is outside of"),
         ({"pictures": "absent"}, "absent' does not exist"),
-        ({"init": "../../secret.safetensors"}, "has a character|begins or ends with a dot"),
-        ({"init": "../../secret.pt"}, "has a character|begins or ends with a dot"),
+        ({"init": "../../secret.safetensors"}, "contains a character|begins or ends with a dot"),
+        ({"init": "../../secret.pt"}, "contains a character|begins or ends with a dot"),
         ({"templates": "/etc/passwd"}, "There are no templates '/etc/passwd'"),
         ({"learning_rate": "fast"}, "has an invalid part, 'fast'"),
         ({"preset": "Best"}, "Unknown preset 'Best'"),
@@ -366,7 +366,7 @@ def test_mistakes_are_told_at_once(server, settings, message):
 
 def test_a_word_is_not_overwritten_unasked(server):
     (server.base / "embeddings" / "kept.safetensors").write_bytes(b"")
-    with pytest.raises(RefusedError, match="The word 'kept' exists"):
+    with pytest.raises(RefusedError, match="'kept' already exists"):
         server.post(f"{API}/train", QUICK | {"name": "kept"})
 
 
