@@ -11,10 +11,9 @@ from ...ti_train.drawing.card import card
 from ...ti_train.embedding import Embedding
 from ...ti_train.formats import read_embedding
 from ...ti_train.hosts.comfy.placeholders import vocabulary, widths
-from ..files import embedding_files
-from ..sockets import CATEGORY, EmbeddingSocket
+from ..sockets import CATEGORY
 from ..tensors import to_batch
-from .load import NONE, LoadEmbedding, embedding_path
+from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path
 
 
 class EmbeddingInfo(io.ComfyNode):
@@ -29,23 +28,7 @@ class EmbeddingInfo(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder whose words the embedding is compared with."),
-                io.Combo.Input(
-                    "embedding_name",
-                    options=[NONE, *embedding_files()],
-                    default=NONE,
-                    tooltip="A file in the embeddings folder, in any tool's layout. Choose none if an embedding is "
-                    "connected.",
-                ),
-                EmbeddingSocket.Input(
-                    "embedding", optional=True, tooltip="An embedding from another node, used instead of the file."
-                ),
-                io.String.Input(
-                    "word",
-                    default="",
-                    optional=True,
-                    tooltip="Which embedding to use if the file holds several, as a LoRA may. If this is empty, the "
-                    "error message lists them.",
-                ),
+                *embedding_inputs(),
             ],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The report, as text."),

@@ -18,9 +18,32 @@ from ..sockets import CATEGORY, EmbeddingSocket
 NONE = "none"
 
 
+def embedding_inputs() -> tuple[Any, Any, Any]:
+    """The inputs that choose an embedding: a file, the socket used instead of it, and which one of the file's."""
+    return (
+        io.Combo.Input(
+            "embedding_name",
+            options=[NONE, *embedding_files()],
+            default=NONE,
+            tooltip="A file in the embeddings folder, in any tool's layout. Choose none if an embedding is connected.",
+        ),
+        EmbeddingSocket.Input(
+            "embedding", optional=True, tooltip="An embedding from another node, used instead of the file."
+        ),
+        io.String.Input(
+            "word",
+            default="",
+            optional=True,
+            tooltip="Which embedding to use if the file holds several, as a LoRA may. If this is empty, the "
+            "error message lists them.",
+        ),
+    )
+
+
 class LoadEmbedding(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        file, socket, word = embedding_inputs()
         return io.Schema(
             node_id="TITrain_LoadEmbedding",
             display_name="Load Embedding",
@@ -29,13 +52,7 @@ class LoadEmbedding(io.ComfyNode):
             "change.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder to add the embedding to. The output is a copy."),
-                io.Combo.Input(
-                    "embedding_name",
-                    options=[NONE, *embedding_files()],
-                    default=NONE,
-                    tooltip="A file in the embeddings folder, in any tool's layout. Choose none if an embedding is "
-                    "connected.",
-                ),
+                file,
                 io.String.Input(
                     "placeholder",
                     default="*",
@@ -50,16 +67,8 @@ class LoadEmbedding(io.ComfyNode):
                     step=0.05,
                     tooltip="Multiplies the vectors, -10 to 10. 1 = as trained, 0 = no effect.",
                 ),
-                EmbeddingSocket.Input(
-                    "embedding", optional=True, tooltip="An embedding from another node, used instead of the file."
-                ),
-                io.String.Input(
-                    "word",
-                    default="",
-                    optional=True,
-                    tooltip="Which embedding to use if the file holds several, as a LoRA may. If this is empty, the "
-                    "error message lists them.",
-                ),
+                socket,
+                word,
             ],
             outputs=[
                 io.Clip.Output("CLIP", display_name="clip", tooltip="A CLIP in which the placeholder is the embedding.")
