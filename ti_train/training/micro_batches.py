@@ -70,7 +70,7 @@ def split_batch(
     parts = [same[i : i + most] for same in shapes.values() for i in range(0, len(same), most)]
 
     def gathered(tensors: Sequence[Tensor], part: list[int]) -> Tensor:
-        """torch.cat, because it keeps the VAE's memory layout: channels last, which is faster on a CPU."""
+        """[B, ...] on the device."""
         return upload(torch.cat([tensors[i][None] for i in part]), device)
 
     return [
