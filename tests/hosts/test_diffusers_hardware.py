@@ -11,7 +11,7 @@ from ti_train.errors import UserError
 from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
 
 
-@pytest.mark.parametrize("name", ["abacus", "", "cuda:0x"])
+@pytest.mark.parametrize("name", ["abacus", "", "cuda:0x", "cpu:1", "cpu:x"])
 def test_a_device_that_is_not_there_is_answered_with_those_that_are(name):
     with pytest.raises(UserError, match=f"The device '{name}' is not available. .* have: .*cpu"):
         pick_device(name)

@@ -23,11 +23,16 @@ def pick_device(name: str) -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind, present in there.items() if present))
-    kind = name.partition(":")[0]
-    if not there.get(kind, False):
+    kind, _, number = name.partition(":")
+    if not there.get(kind, False) or (number and number not in map(str, range(count_of(kind)))):
         usable = ", ".join(kind for kind, present in there.items() if present)
         raise UserError(f"The device '{name}' is not available. This computer and this PyTorch have: {usable}.")
     return torch.device(name)
+
+
+def count_of(kind: str) -> int:
+    """How many devices of a kind there are."""
+    return int(getattr(torch, kind).device_count()) if kind in ("cuda", "xpu") else 1
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
