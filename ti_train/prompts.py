@@ -11,6 +11,7 @@ import torch
 
 from .errors import UserError
 from .host import Prompt, Slot
+from .text import composed, unicode_text
 
 PLACEHOLDER = "*"  # stands for the embedding in training in every prompt
 NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's placeholders in template files
@@ -88,10 +89,10 @@ class Templates:
         if source in BUILT_IN:
             return cls(BUILT_IN[source])
         try:
-            text = Path(source).read_text(encoding="utf-8-sig")
+            text = unicode_text(Path(source).read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"The templates '{source}' are neither a readable UTF-8 text file "
+                f"The templates '{source}' are neither a readable file in UTF-8 or UTF-16 "
                 f"nor one of {', '.join(BUILT_IN)} ({error})."
             ) from None
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -180,6 +181,7 @@ def slots(text: str, marks: dict[str, str]) -> Prompt:
     """Splits a text at its marks (mark -> embedding), longest mark first."""
     if not marks:
         return (text,)
+    text, marks = composed(text), {composed(mark): word for mark, word in marks.items()}
     by_length = sorted(marks, key=len, reverse=True)
     pieces = re.split("(" + "|".join(map(re.escape, by_length)) + ")", text)
     return tuple(Slot(marks[piece]) if piece in marks else piece for piece in pieces if piece)

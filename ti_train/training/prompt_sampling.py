@@ -11,6 +11,7 @@ from ..data.dataset import Dataset, Encoded
 from ..errors import UserError
 from ..host import Embeddings, Host, Prompt, Vectors
 from ..prompts import NAME, PLACEHOLDER, Templates, beside, latest_slot, mentions, vary_tags, with_name_last
+from ..text import listed
 from .config import TrainConfig
 
 
@@ -63,15 +64,10 @@ def with_placeholder(dataset: Dataset, templates: Templates, name: str) -> tuple
     why = f"neither caption nor template contains {NAME}, which stands for the embedding"
     if not kept:
         raise UserError(f"None of the images can be used: {why}. Write {NAME} into the captions.")
-    remarks = [f"Ignored: {listed(left_out)}. {why[0].upper()}{why[1:]}."] if left_out else []
+    remarks = [f"Ignored: {listed(sorted(left_out))}. {why[0].upper()}{why[1:]}."] if left_out else []
     if calling:
         remarks.append(
-            f"The caption of {listed(calling)} contains '{name}', which the model reads as ordinary text. "
+            f"The caption of {listed(sorted(calling))} contains '{name}', which the model reads as ordinary text. "
             f"Write {NAME} for the embedding."
         )
     return replace(dataset, pictures=kept), remarks
-
-
-def listed(names: set[str], most: int = 5) -> str:
-    first = sorted(names)[:most]
-    return ", ".join(first) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -41,7 +41,7 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     captions = Templates.load(config.templates).use_captions
     side = config.resolution or host.resolution
     pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
-    return encode_pictures(host, pictures, config.flip)
+    return encode_pictures(host, pictures, config.flip, warn)
 
 
 @dataclass(frozen=True)
