@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ti_train.errors import UserError
-from ti_train.host import Slot
+from ti_train.host import Prompt, Slot
 from ti_train.prompts import (
     BUILT_IN,
     NAME,
@@ -212,8 +212,12 @@ def test_parsing_loses_no_text(text, words):
     assert spelt == text
 
 
+def letters(prompt: Prompt) -> int:
+    return len(text_of(prompt))
+
+
 def test_the_prompt_with_the_most_text_before_its_last_word_is_the_first_not_to_fit():
     early = fill(f"{NAME} is followed by a great deal of text", "")
     late, twice = fill(f"a photo of a {NAME}", ""), fill(f"{NAME} and also that {NAME}", "")
-    assert latest_slot([early, late]) == late
-    assert latest_slot([early, late, twice]) == twice
+    assert latest_slot([early, late], letters) == late
+    assert latest_slot([early, late, twice], letters) == twice

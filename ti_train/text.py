@@ -22,6 +22,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def unicode_forms(text: str) -> set[str]:
+    """The ways in which the same text may be written: as it is, composed and decomposed."""
+    return {text, composed(text), unicodedata.normalize("NFD", text)}
+
+
 def name_key(name: str) -> str:
     """Equal for names that differ in letter case or Unicode form only."""
     return composed(composed(name).casefold())

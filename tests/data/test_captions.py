@@ -95,8 +95,9 @@ def test_a_pictures_own_file_goes_before_the_table(folder):
 def test_a_picture_that_the_table_does_not_name_is_told(folder):
     (folder / "metadata.csv").write_text("file_name,text\nb.png,text\n", encoding="utf-8")
     assert captions(folder)[1] == [
+        "metadata.csv has captions for images that are not in the folder: b.png.",
         "a.png has no caption (a.txt is missing, and metadata.csv has no entry for it): "
-        "it is trained with the template alone."
+        "it is trained with the template alone.",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import struct
 import zlib
 
@@ -269,3 +270,24 @@ def test_a_picture_cut_off_anywhere_never_ends_the_run(tmp_path, kind):
         path.write_bytes(whole.getvalue()[:cut])
         warnings: list[str] = []
         assert len(list(read_pictures([path], 32, warnings))) + len(warnings) == 1
+
+
+ISO = b"\0\0\0\x18ftyp%s\0\0\0\0" + b"\0" * 64
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (ISO % b"heic", r"it is HEIC, although its name ends in \.jpg, and Pillow [\d.]+ cannot read HEIC"),
+        (ISO % b"mif1", "it is HEIC, although"),
+        (ISO % b"mp42", r"it is a video, although its name ends in \.jpg"),
+        (b"<!DOCTYPE html><html>", "it is a web page or other text"),
+        (b"\xff\x0a", "it is JPEG XL"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_what_is_called_an_image_but_is_none_is_told_by_its_content(tmp_path, content, why):
+    (tmp_path / "a.jpg").write_bytes(content)
+    warnings: list[str] = []
+    assert list(read_pictures(find_pictures(tmp_path), 32, warnings)) == []
+    assert re.match(rf"Skipped a\.jpg: {why}", warnings[0])

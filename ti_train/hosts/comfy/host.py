@@ -40,6 +40,7 @@ class ComfyHost(Adapter):
         resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+        self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
         encoders = self.clip.cond_stage_model
         self.kept_per_prompt = cast_bytes(encoders) if self._pooled and self.clip.patcher.load_device == device else 0
 

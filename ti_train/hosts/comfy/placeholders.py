@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...host import Embeddings, Vectors, Vocabulary
+from ...text import unicode_forms
 from ..spelling import readable
 
 PRIVATE = "ti-train-private-"  # no file has this name; ends in letters, since the host reads "x:1.2" as a weight
@@ -99,6 +100,7 @@ def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
     """Replaces every placeholder that is a whole word by the host's embedding syntax."""
     if not names:
         return text
+    names = {written: name for placeholder, name in names.items() for written in unicode_forms(placeholder)}
     whole = "|".join(map(_whole_word, sorted(names, key=len, reverse=True)))
     return re.sub(whole, lambda match: f" embedding:{names[match[0]]} ", text)
 
