@@ -76,7 +76,7 @@ def test_a_template_file_has_one_template_a_line(tmp_path):
     [
         (b"a [name]\na cat\n", "Template 2 of .* is 'a cat', which lacks \\[name\\]"),
         (b"\n \n", "is empty"),
-        (b"caf\xe9 [name]", "neither a readable UTF-8 text file nor one of object, style, captions"),
+        (b"caf\xe9 [name]", "neither a readable file in UTF-8 or UTF-16 nor one of object, style, captions"),
     ],
 )
 def test_a_template_file_that_cannot_teach_is_refused(tmp_path, content, why):

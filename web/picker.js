@@ -74,8 +74,8 @@ export class Picker {
     const answer = await this.actions.fetch(`/ti_train/pictures?${query}`);
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
-    const { pictures, side, error } = await answer.json();
-    if (asked === this.asked) this.draw(error || text("count", { count: pictures.length, side }), pictures);
+    const { pictures, side, error, remarks = [] } = await answer.json();
+    if (asked === this.asked) this.draw(error || [text("count", { count: pictures.length, side }), ...remarks].join(" "), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */

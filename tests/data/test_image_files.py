@@ -183,7 +183,7 @@ def test_a_folder_of_links_is_a_folder_of_pictures_and_a_broken_one_is_told(tmp_
     warnings: list[str] = []
     read = list(read_pictures(find_pictures(tmp_path / "links"), 32, warnings))
     assert [picture.name for picture in read] == ["good.png"]
-    assert warnings == ["Skipped broken.png: it cannot be opened (No such file or directory)."]
+    assert warnings == ["Skipped broken.png: there is no file, or the link leads to none."]
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):

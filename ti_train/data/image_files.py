@@ -99,15 +99,18 @@ def _why_unknown(path: Path) -> str:
         return "the file is empty."
     if beginning[4:8] == b"ftyp":
         format = next((name for brand, name in ISO_BRANDS.items() if brand in beginning[8:]), "")
-        other = "" if format else "a video"
+        other = "" if format or suffix in ISO_SUFFIXES else "a video"
     else:
         other = next((name for start, name in OTHER_FILES.items() if beginning.startswith(start)), "")
     if other:
         return f"it is {other}, although its name ends in {suffix}."
     format = format or ISO_SUFFIXES.get(suffix, "")
-    wrong = "" if ISO_SUFFIXES.get(suffix) == format else f"it is {format}, although its name ends in {suffix}, and "
-    cannot = f"Pillow {PIL.__version__} cannot read {format} files here. Save it as PNG or JPEG."
-    return wrong + cannot if format else ""
+    if not format:
+        return ""
+    right = ISO_SUFFIXES.get(suffix) == format
+    wrong = "" if right else f"it is {format}, although its name ends in {suffix}, and "
+    kind = suffix[1:].upper() if right else format
+    return f"{wrong}Pillow {PIL.__version__} cannot read {kind} files here. Save it as PNG or JPEG."
 
 
 def upright(picture: Image.Image) -> Image.Image:
