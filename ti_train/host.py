@@ -105,13 +105,16 @@ class Host(Protocol):
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
     known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
-    full_precision: bool  # whether all of it is float32
     kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
     # where the host copies weights for it; activations are not counted
 
     @property
     def fingerprint(self) -> str:
         """Identifies the weights."""
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether all weights are float32."""
 
     def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> AbstractContextManager[None]:
         """Makes the model differentiable within the context, and restores everything on leaving it.

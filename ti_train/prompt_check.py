@@ -10,6 +10,7 @@ from functools import cache
 
 from .host import Host, Prompt, Slot
 from .prompts import PLACEHOLDER, text_of
+from .text import composed
 
 MARK = re.compile(r"<[^\s<>:](?:[^<>:\n]*[^\s<>:])?>")  # with a colon it is a WebUI's own syntax, such as <lora:x:1>
 STAR = re.compile(r"(?<![\w*])\*(?![\w*])")
@@ -65,15 +66,17 @@ def _counting(tokenize: Callable[[str], list[int]]) -> Callable[[str], int]:
 
 def unknown_marks(prompt: Prompt, words: Collection[str], which: str, known: Collection[str] = ()) -> list[str]:
     """Says which marks stayed text. words: the embeddings; known: what the host itself replaces, as it is written."""
+    known = {composed(mark) for mark in known}
     text = " ".join(piece for piece in prompt if isinstance(piece, str))
     remarks = [
         f"{mark} in {which} is read as plain text: there is no such embedding. {_instead(mark[1:-1], words)}"
         for mark in dict.fromkeys(MARK.findall(text))
-        if mark not in known
+        if composed(mark) not in known
     ]
-    if len(words) > 1 and STAR.search(text) and PLACEHOLDER not in known:
-        several = f"{PLACEHOLDER} is read as plain text, since {len(words)} embeddings are loaded."
-        remarks.append(f"{several} Write {_marks(words)} in {which}.")
+    if STAR.search(text) and PLACEHOLDER not in known:
+        instead = f"Write {_marks(words)} in {which}." if words else "No embedding is loaded."
+        several = f", since {len(words)} embeddings are loaded" if len(words) > 1 else ""
+        remarks.append(f"{PLACEHOLDER} is read as plain text{several}. {instead}")
     return remarks
 
 
