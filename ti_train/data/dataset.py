@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from ..errors import UserError
@@ -196,8 +195,7 @@ def encode_pictures(
 
 
 def _encode(host: Host, number: int, picture: Picture) -> Encoded:
-    pixels = rearrange(torch.from_numpy(picture.pixels.copy()), "h w c -> 1 c h w")
-    latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
+    latents = host.latents(torch.from_numpy(picture.pixels.copy())[None])
     mean = latents.mean[0].float().cpu()
     if not mean.isfinite().all():
         raise UserError(f"The VAE encodes {picture.name} to values that are not finite numbers. Use another VAE.")
