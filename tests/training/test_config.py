@@ -239,3 +239,7 @@ def test_only_settings_that_shape_the_vectors_tell_runs_apart():
     assert elsewhere.resume_identity() == config().resume_identity()
     assert config(batch_size=2, accumulation=2).resume_identity() == config(batch_size=4).resume_identity()
     assert config(seed=1).resume_identity() != config().resume_identity()
+
+
+def test_a_name_is_composed_as_prompts_write_it():
+    assert TrainConfig.from_preset("Balanced", name="cafe\u0301", init="cup").name == "caf\u00e9"

@@ -9,6 +9,7 @@ from ..data.masks import Source
 from ..errors import UserError
 from ..files import check_name
 from ..prompts import BUILT_IN
+from ..text import composed
 from .learning_rate import rate_segments
 from .options import option, options_of
 
@@ -201,7 +202,8 @@ class TrainConfig:
         """The preset's values, overridden by `given`; None is the preset's value. Raises UserError."""
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
-        return cls(**{**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}})
+        values = {**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}}
+        return cls(**values | {"name": composed(values["name"])})  # as prompts write it
 
     def __post_init__(self) -> None:
         check_name(self.name)
