@@ -52,7 +52,8 @@ export class LossChart {
       svg.append(svgElement("text", { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, String(value)));
     }
     for (const step of ticks(0, steps, Math.min(4, Math.ceil(width / 80))).filter(Number.isInteger)) {
-      svg.append(svgElement("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
+      const anchor = x(step) > width - RIGHT - 20 ? "end" : "middle"; // the last one must not reach over the edge
+      svg.append(svgElement("text", { x: x(step) + (anchor === "end" ? RIGHT : 0), y: height - 4, "text-anchor": anchor }, String(step)));
     }
     svg.append(svgElement("path", { class: "noisy", d: path(loss, x, y) }));
     svg.append(svgElement("path", { class: "measured", d: path(evaluations, x, y) }));
