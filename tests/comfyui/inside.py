@@ -252,7 +252,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     from pack.ti_train.training.session import Best, Session
 
     live.PAUSE = 0  # else events would wait: real steps are slower than this loop
-    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
+    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True, resume=False)
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
     tracemalloc.start()
@@ -261,7 +261,12 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
         measured = step % 12 == 0
         if measured:
             session.best = Best(step, 0.4 - step / 1e6, Embedding("word", {"clip_l": torch.zeros(1, 768)}))
-        run.step(Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0), session, None)
+        session.steps = [
+            *session.steps[-1:],
+            Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0),
+        ]
+        run.added = min(step, 1)
+        run.step(session.steps[-1], session, None)
         if step % 50 == 0:
             run.preview(Preview(step, "a photo of *", picture))
             run.warn(f"step {step}")
@@ -276,6 +281,8 @@ CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_me
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
     enter_comfyui("--cpu")
     pack()
+    folder_paths = importlib.import_module("folder_paths")
+    folder_paths.set_user_directory(folder)  # the pages' records of runs
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):
         print("\n" + json.dumps(CHECKS[check](checkpoint, lora, Path(folder))))
