@@ -130,9 +130,9 @@ class LiveRun:
     def begin(self, first: int) -> None:
         """Takes over the previews that the interrupted run has made before its first step of now."""
         for picture in self.earlier:
+            self.next_preview = picture["number"] + 1
             if picture["step"] < first:
                 self.previews.add(picture["prompt"], picture)
-                self.next_preview = picture["number"] + 1
         self.record_state()
         self.send("run", self.snapshot())
 
@@ -192,6 +192,8 @@ runs: deque[LiveRun] = deque(maxlen=RUNS)
 @contextmanager
 def followed(run: LiveRun) -> Iterator[LiveRun]:
     """Lists a run for the pages, and sends how it starts and ends."""
+    for interrupted in [other for other in runs if other.id == run.id]:
+        runs.remove(interrupted)
     runs.append(run)
     run.send("run", run.snapshot())
     try:
