@@ -30,13 +30,14 @@ def rename(file: str, name: str) -> str:
     """Renames an embedding within its folder; returns its new file. Raises UserError, OSError."""
     path = _own(file)
     check_name(name)
-    renamed = [(old, old.with_name(name + old.name[len(path.stem) :])) for old in _with_companions(path)]
+    renamed = [(old, old.parent / (name + old.name[len(path.stem) :])) for old in _with_companions(path)]
     for old, new in renamed:
         if new.exists() and not new.samefile(old):  # on some systems upper and lower case are the same file
             raise UserError(f"'{new.name}' exists already. Choose another name.")
     for old, new in renamed:
+        new.parent.mkdir(parents=True, exist_ok=True)
         old.rename(new)
-    return Path(file).with_name(name + path.suffix).as_posix()
+    return (Path(file).parent / (name + path.suffix)).as_posix()
 
 
 def remove(file: str) -> Path:

@@ -134,7 +134,7 @@ def test_embeddings_are_renamed_and_removed_with_what_belongs_to_them(server):
     (folder / "taken.safetensors").write_bytes(b"another")
     for file, name, message in (
         ("new-name.safetensors", "taken", "exists already"),
-        ("new-name.safetensors", "../up", "file names must not have"),
+        ("new-name.safetensors", "../up", "The name '../up'"),
         ("../checkpoints/sd1.safetensors", "mine", "not in the embeddings folder"),
     ):
         with pytest.raises(RefusedError, match=message):
