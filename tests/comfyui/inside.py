@@ -287,7 +287,27 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     return held
 
 
-CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_memory, "long_run": long_run}
+def previews_output(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, int]:
+    """Bytes of the output with the previews of a long run, by the side of the images and the number of prompts."""
+    from pack.nodes.run import most_previews
+    from pack.nodes.tensors import to_batch
+    from pack.ti_train.training.config import TrainConfig
+
+    def size(side: int, prompts: int) -> int:
+        image = Image.new("RGB", (side, side))
+        config = TrainConfig(**SETTINGS | {"preview_prompts": tuple(f"prompt {n} *" for n in range(prompts))})
+        return (most_previews(image, config) + 1) * prompts * to_batch([image]).nbytes
+
+    return {f"{side}, {prompts}": size(side, prompts) for side in (64, 512, 1024, 2048) for prompts in (1, 3)}
+
+
+CHECKS = {
+    "previews_output": previews_output,
+    "gradient": gradient,
+    "restored": restored,
+    "out_of_memory": out_of_memory,
+    "long_run": long_run,
+}
 
 
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
