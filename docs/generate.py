@@ -1,4 +1,4 @@
-"""Writes what is derived from the table of options: docs/options.md, the tables in the nodes' help, locales/en.
+"""Writes what is derived from the table of options: docs/options.md, the lists in the nodes' help, locales/en.
 
 Run `python -m docs.generate` in the repository's root after a change of ti_train/training/config.py.
 """
@@ -89,10 +89,11 @@ def not_offered() -> Iterator[tuple[str, ...]]:
 
 
 def with_inputs(page: str, inputs: Mapping[str, str]) -> str:
-    """A help page with the table of a node's options between its two marks."""
+    """A help page with the list of a node's options between its two marks: the page's sidebar would cut off a table."""
     before, _, rest = page.partition(BEGIN)
-    rows = ((name, tooltip(name, option)) for name, option in inputs.items())
-    return f"{before}{BEGIN}\n\n{table(('input', 'meaning'), rows)}\n\n{END}{rest.partition(END)[2]}"
+    meanings = ((name, tooltip(name, option).replace("<", "&lt;")) for name, option in inputs.items())
+    items = "\n".join(f"- **{name}**: {meaning}" for name, meaning in meanings)
+    return f"{before}{BEGIN}\n\n{items}\n\n{END}{rest.partition(END)[2]}"
 
 
 def with_tooltips(translation: str) -> str:

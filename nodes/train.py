@@ -90,7 +90,10 @@ class TrainEmbedding(io.ComfyNode):
                     "CLIP", display_name="clip", tooltip="A CLIP in which * and <name> are the trained embedding."
                 ),
                 io.Image.Output(
-                    "previews", display_name="previews", tooltip="All previews, in the order of their steps."
+                    "previews",
+                    display_name="previews",
+                    tooltip="The previews, in the order of their steps. Of a long run an evenly spaced part, at most"
+                    " 512 MB.",
                 ),
                 io.Image.Output(
                     "loss_plot",

@@ -34,6 +34,7 @@ class Preview:
     step: int
     prompt: str
     image: Image.Image
+    embedding: Embedding | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 // The image picker inside Load Training Images: drop, upload, view the trained area, and edit captions.
 
 import { element, enlarged } from "./element.js";
-import { text } from "./text.js";
+import { text, translate } from "./text.js";
 
 const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt|caption)$/i;
 const BELONGS = /([-_.](mask|masklabel[1-9]?|condlabel)\.[^.]*|\.txt|\.caption)$/i; // caption and mask files, which belong to the image of the same name
 const MASKS = "masks", REMOVED = "removed"; // folders
+const EMPTY = 78, FEW = 290, MOST = 560, GAP = 4, MARGIN = 28; // pixels: heights without images, before the layout is known, at most
 
 /**
  * @typedef {object} Picture an image of the folder, as the server describes it
  * @property {string} file path in the input directory
  * @property {number} changed
+ * @property {number} [width] pixels; none if it cannot be read
+ * @property {number} [height]
  * @property {string} caption
  * @property {[left: number, top: number, width: number, height: number] | null} crop fractions of the image
  * @property {({kind: string} & Record<string, unknown>)[]} warnings
@@ -38,7 +41,7 @@ export class Picker {
     /** @type {Picture[]} */
     this.pictures = [];
     this.head = element("div", { class: "ti-train-status", role: "status" });
-    this.grid = element("div", { class: "ti-train-pictures", role: "list", "aria-label": text("pictures") });
+    this.grid = element("div", { class: "ti-train-pictures", role: "list", "data-label": "pictures" });
     const chooser = (/** @type {Record<string, unknown>} */ attributes) => {
       const input = element("input", { type: "file", hidden: true, multiple: true, ...attributes });
       input.addEventListener("change", () => {
@@ -49,18 +52,33 @@ export class Picker {
     };
     const files = chooser({ accept: "image/*,.txt" });
     const folder = chooser({ webkitdirectory: true });
-    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
-    this.element = element(
-      "div", { class: "ti-train-panel ti-train-picker" },
-      this.head, this.grid,
-      element("div", { class: "ti-train-buttons" },
-        button("add", () => files.click()), button("addFolder", () => folder.click()), files, folder),
-    );
+    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", "data-text": name, "data-title": `${name}.tooltip`, onclick: act });
+    this.buttons = element("div", { class: "ti-train-buttons" }, button("add", () => files.click()), button("addFolder", () => folder.click()), files, folder);
+    this.element = element("div", { class: "ti-train-panel ti-train-picker" }, this.head, this.grid, this.buttons);
+    this.needed = 0; // height in pixels
+    new ResizeObserver(() => this.fit()).observe(this.element);
+    translate(this.element);
     this.draw("");
   }
 
+  /** Writes all texts, in the language that is set. */
+  translate() {
+    translate(this.element);
+    this.refresh();
+  }
+
+  /** Height in pixels that shows all images, up to a limit. */
   get height() {
-    return this.pictures.length ? 290 : 78;
+    if (!this.pictures.length) return EMPTY;
+    if (!this.grid.offsetWidth) return FEW;
+    return Math.min(MOST, this.grid.scrollHeight + this.head.offsetHeight + this.buttons.offsetHeight + 2 * GAP + MARGIN);
+  }
+
+  /** Requests more height if the node has become too small. */
+  fit() {
+    if (this.height === this.needed) return;
+    this.needed = this.height;
+    this.actions.resize();
   }
 
   /** Requests the folder's images from the server. A response that a later request has overtaken is dropped. */
@@ -84,7 +102,7 @@ export class Picker {
     this.head.textContent = message || text("drop");
     this.grid.replaceChildren(...pictures.map((picture) => this.card(picture)));
     this.grid.hidden = !pictures.length;
-    this.actions.resize();
+    this.fit();
   }
 
   /** @param {Picture} picture */
@@ -93,7 +111,7 @@ export class Picker {
     const src = this.actions.address(address);
     const name = picture.file.slice(picture.file.lastIndexOf("/") + 1);
     const title = picture.crop ? text("picture", { ...picture, name }) : name;
-    const thumb = element("div", { class: "ti-train-thumb" }, element("img", { src, alt: title, loading: "lazy", draggable: "false" }));
+    const thumb = element("div", { class: "ti-train-thumb" }, element("img", { src, alt: title, loading: "lazy", draggable: "false", width: picture.width, height: picture.height }));
     if (picture.crop) {
       const [left, top, width, height] = picture.crop.map((part) => `${(100 * part).toFixed(2)}%`);
       const frame = element("div", { class: "ti-train-crop" });

@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { Picker } from "./picker.js";
-import { attach, chain, makeRoom } from "./widget.js";
+import { attach, chain, detachGone, makeRoom } from "./widget.js";
 
 // Node type -> the widgets that change the trained area of the images.
 /** @type {Record<string, string[]>} */
@@ -23,7 +23,15 @@ const widgetOf = (node, name) => /** @type {Widget} */ (node.widgets?.find((widg
 
 function refreshSoon() {
   clearTimeout(waiting);
-  waiting = setTimeout(() => pickers.forEach((picker) => picker.refresh()), PAUSE);
+  waiting = setTimeout(() => {
+    detachGone();
+    pickers.forEach((picker) => picker.refresh());
+  }, PAUSE);
+}
+
+/** Writes the texts of all pickers anew, in the language that is set. */
+export function translatePickers() {
+  for (const picker of pickers) picker.translate();
 }
 
 /** Refreshes the images when a node that sets their crop or resolution is changed, connected or disconnected. @param {GraphNode} node */
@@ -46,11 +54,9 @@ export function addPicker(node, notify) {
     notify,
     resize: () => makeRoom(node),
   });
-  pickers.add(picker);
-  attach(node, "ti_train_pictures", picker);
+  attach(node, "ti_train_pictures", picker, { added: () => pickers.add(picker), gone: () => pickers.delete(picker) });
   for (const name of ["folder", "subfolders"]) chain(widgetOf(node, name), "callback", () => picker.refresh());
   for (const name of ["onConfigure", "onConnectionsChange"]) chain(node, name, refreshSoon);
-  chain(node, "onRemoved", () => pickers.delete(picker));
   node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
   node.onDragDrop = async (event) => {
     if (!event.dataTransfer?.items.length) return false;
@@ -89,5 +95,6 @@ function receivers({ graph, outputs }) {
   if (!graph) return [];
   const links = (outputs ?? []).filter(({ type }) => type === "IMAGE" || type === "*").flatMap((output) => output.links ?? []);
   const ids = links.map((id) => (graph.links.get?.(id) ?? graph.links[id])?.target_id);
-  return ids.map((id) => graph.getNodeById(id)).filter((node) => node !== null);
+  // a link to a subgraph's output leads to no node
+  return ids.map((id) => graph.getNodeById(id)).filter((node) => node != null);
 }

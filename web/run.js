@@ -7,8 +7,10 @@
  * @typedef {object} Run a training run, as in the server's snapshot
  * @property {string} id
  * @property {string} node
- * @property {string | null} workflow
+ * @property {string | null} prompt_id of the queue
  * @property {string} name
+ * @property {number} began seconds since 1970
+ * @property {Record<string, unknown>} [settings] the options that differ from their defaults
  * @property {number} steps
  * @property {boolean} saved
  * @property {string} prompt

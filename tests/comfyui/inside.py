@@ -264,7 +264,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     from pack.ti_train.training.session import Best, Session
 
     live.PAUSE = 0  # else events would wait: real steps are slower than this loop
-    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
+    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True, resume=False)
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
     tracemalloc.start()
@@ -273,7 +273,12 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
         measured = step % 12 == 0
         if measured:
             session.best = Best(step, 0.4 - step / 1e6, Embedding("word", {"clip_l": torch.zeros(1, 768)}))
-        run.step(Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0), session, None)
+        session.steps = [
+            *session.steps[-1:],
+            Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0),
+        ]
+        run.added = min(step, 1)
+        run.step(session.steps[-1], session, None)
         if step % 50 == 0:
             run.preview(Preview(step, "a photo of *", picture))
             run.warn(f"step {step}")
@@ -282,12 +287,34 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     return held
 
 
-CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_memory, "long_run": long_run}
+def previews_output(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, int]:
+    """Bytes of the output with the previews of a long run, by the side of the images and the number of prompts."""
+    from pack.nodes.run import most_previews
+    from pack.nodes.tensors import to_batch
+    from pack.ti_train.training.config import TrainConfig
+
+    def size(side: int, prompts: int) -> int:
+        image = Image.new("RGB", (side, side))
+        config = TrainConfig(**SETTINGS | {"preview_prompts": tuple(f"prompt {n} *" for n in range(prompts))})
+        return (most_previews(image, config) + 1) * prompts * to_batch([image]).nbytes
+
+    return {f"{side}, {prompts}": size(side, prompts) for side in (64, 512, 1024, 2048) for prompts in (1, 3)}
+
+
+CHECKS = {
+    "previews_output": previews_output,
+    "gradient": gradient,
+    "restored": restored,
+    "out_of_memory": out_of_memory,
+    "long_run": long_run,
+}
 
 
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
     enter_comfyui("--cpu")
     pack()
+    folder_paths = importlib.import_module("folder_paths")
+    folder_paths.set_user_directory(folder)  # the pages' records of runs
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):
         print("\n" + json.dumps(CHECKS[check](checkpoint, lora, Path(folder))))

@@ -104,3 +104,9 @@ def test_what_the_page_is_told_of_a_long_run_does_not_grow_with_it(look):
     held, snapshot = zip(*look("long_run").values(), strict=True)
     assert max(held) < 600_000, "bytes; the points of ten thousand steps alone are more"
     assert max(snapshot) < 40_000, "characters"
+
+
+def test_the_previews_of_a_long_run_fit_into_memory(look):
+    """All of 500 previews at 1024 pixels would be 6 GB. One more than the even number: the latest is always there."""
+    sizes = look("previews_output")
+    assert max(sizes.values()) < 700 * 2**20

@@ -77,7 +77,7 @@ def train(
         if done.step == 0:
             yield report(done, None, 0.0, *trained.measures(config.vectors_at(0)).tolist())
             if config.preview_every:
-                yield from previews(host, config, side, trained, 0)
+                yield from previews(host, config, side, trained, done)
 
         began = perf_counter()
         queued = updates(host, dataset, templates, config, trained, done.step)
@@ -97,7 +97,7 @@ def train(
             if skipped == MOST_SKIPPED:
                 raise UserError(NEVER_FINITE.format(float32_first(host)))
             if config.previews_after(step):
-                yield from previews(host, config, side, trained, step)
+                yield from previews(host, config, side, trained, done)
             if config.saves_after(step):
                 files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
@@ -123,11 +123,12 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
 
 
 def previews(
-    host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
+    host: Host, config: TrainConfig, side: int, trained: TrainedVectors, state: State
 ) -> Iterator[Preview | Warning]:
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
     negative = preview_prompt(config.preview_negative, config)
     first = config.seed if config.preview_seed is None else config.preview_seed
+    step, embedding = state.step, as_embedding(state, config, host)
     for i, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
         request = SampleRequest(prompts, (first + i,), width=side, height=side, negative=negative)
@@ -138,4 +139,4 @@ def previews(
                 raise
             yield Warning(f"Step {step}: {out_of_memory_message(error, PREVIEW_DOES_NOT_FIT)}")
             return
-        yield Preview(step, text, image)
+        yield Preview(step, text, image, embedding)

@@ -50,7 +50,7 @@ class Records:
 
     log: Path
     plot: Path
-    previews: str  # prefix of their paths
+    previews: str | None  # prefix of their paths; None: they are not saved
 
     @classmethod
     def beside_embedding(cls, folder: Path, name: str) -> Records:
@@ -130,7 +130,7 @@ class Session:
         match event:
             case Step():
                 self._add(event)
-            case Preview() if self.records:
+            case Preview() if self.records and self.records.previews:
                 number = self.config.preview_prompts.index(event.prompt)
                 event.image.save(self.records.preview(event.step, number))
             case Done():
