@@ -42,3 +42,10 @@ def test_a_phrase_may_have_a_dot(host, settings):
     assert torch.equal(
         initial_vectors(host, settings(init="toy."))[0][ENCODER], TinyHost().vocabulary(ENCODER).rows("toy")
     )
+
+
+def test_a_name_of_the_vocabulary_matters_only_where_prompts_use_the_bare_name(host, settings):
+    (remark,) = initial_vectors(host, settings(name="dog"))[1]
+    assert "choose a name such as my-dog" in remark.lower()
+    host.bare_names = False  # as in ComfyUI, where prompts say embedding:dog
+    assert initial_vectors(host, settings(name="dog"))[1] == []

@@ -120,7 +120,7 @@ def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, se
 @pytest.mark.parametrize(
     ("given", "remark"),
     [
-        ({"name": "dog"}, "'dog' is a word of the model's vocabulary .*such as my-dog"),
+        ({"name": "dog"}, "'dog' is a word of the model's vocabulary .*replaces in every prompt.*such as my-dog"),
         ({"init": "red toy"}, "has 2 tokens .*training starts from 'toy'"),
         ({"num_vectors": 2}, "the text is repeated"),
     ],

@@ -28,6 +28,7 @@ class Adapter(ABC):
 
     stepping = False  # within a training step, in which no weights may be moved
     kept_per_prompt = 0
+    bare_names = False
 
     def __init__(
         self, device: torch.device, widths: dict[str, int], prediction: Prediction, sigmas: Tensor, resolution: int

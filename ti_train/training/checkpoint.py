@@ -7,8 +7,10 @@ extension, so that hosts do not list it as an embedding.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,7 @@ from .. import __version__
 from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
-from ..formats import save_embedding
-from ..host import Host
+from ..formats import load_embedding, save_embedding
 from .config import TrainConfig
 
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
@@ -133,17 +134,37 @@ class RunFiles:
                 f"or start a new run from the trained embedding: init = '{self.embedding.name}'."
             )
 
+    def has_finished(self) -> bool:
+        """Whether the embedding that is there comes from this very run: the same settings, model and images."""
+        try:
+            return load_embedding(self.embedding).provenance.get("run") == digest_of(self.identity)
+        except UserError:  # there is none, or another tool's file
+            return False
+
+    def can_resume(self) -> bool:
+        """Whether this very run was interrupted."""
+        try:
+            self.load()
+        except UserError:
+            return False
+        return True
+
     def finish(self) -> None:
         """Removes the state file of a completed run."""
         self.state.unlink(missing_ok=True)
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """Identifies a run's settings, model and images in the header of its embedding."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
-def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
-    """The embedding after a step, with its provenance."""
+def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
+    """The embedding after a step, with its provenance. identity: of its run (see RunFiles)."""
     count = config.vectors_at(state.step)
     vectors, initial = (
         {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.initial)
@@ -151,7 +172,8 @@ def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
     provenance = {
         "step": str(state.step),
         "init": config.init,
-        "base_model": host.fingerprint,
+        "base_model": str(identity["model"]),
+        "run": digest_of(identity),
         "config": json.dumps(asdict(config)),
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}

@@ -63,9 +63,9 @@ def train(
         if not config.validates_after(state.step):
             return step
         validation_loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(state.step))})
-        return replace(step, validation_loss=validation_loss, embedding=as_embedding(state, config, host))
+        return replace(step, validation_loss=validation_loss, embedding=as_embedding(state, config, files.identity))
 
-    files.begin(done, as_embedding(done, config, host))
+    files.begin(done, as_embedding(done, config, files.identity))
     try:
         yield from map(Warning, remarks + more)
         if done.step == 0:
@@ -93,13 +93,13 @@ def train(
             if config.previews_after(step):
                 yield from previews(host, config, side, trained, step)
             if config.saves_after(step):
-                files.save(done, as_embedding(done, config, host))
+                files.save(done, as_embedding(done, config, files.identity))
                 yield Checkpoint(step, files.embedding)
             began = perf_counter()
     except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-        files.rescue(done, as_embedding(done, config, host))
+        files.rescue(done, as_embedding(done, config, files.identity))
         raise
-    embedding = as_embedding(done, config, host)
+    embedding = as_embedding(done, config, files.identity)
     files.rescue(done, embedding)
     files.finish()
     yield Done(embedding, files.embedding, done.seconds)
