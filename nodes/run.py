@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management as management
@@ -13,30 +12,33 @@ from PIL import Image
 
 from ..ti_train.data.dataset import Dataset
 from ..ti_train.embedding import Embedding
-from ..ti_train.events import Preview
+from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Session
-from .files import embeddings_folder
+from .files import Place, embeddings_folder
 from .page.live import LiveRun, followed
 
 log = logging.getLogger("ti_train")
 
 
-def run_training(
-    host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, hidden: Any
-) -> tuple[Embedding, Session, list[Image.Image]]:
-    """Trains to the last step, or until a page requests Stop and keep. The images are the previews.
-
-    hidden: the node's unique_id and extra_pnginfo.
-    """
-    session, previews = Session(config, folder), []
+def live_run(config: TrainConfig, place: Place, facts: dict[str, int], hidden: Any) -> LiveRun:
+    """The run for the pages. facts: what it trains with. hidden: the node's unique_id and extra_pnginfo."""
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
+    return LiveRun(config, str(hidden.unique_id), workflow, place.folder == embeddings_folder(), facts)
+
+
+def run_training(
+    host: Host, dataset: Dataset, config: TrainConfig, place: Place, live: LiveRun, remarks: list[str]
+) -> tuple[Embedding, Session, list[Image.Image]]:
+    """Trains to the last step, or until a page requests Stop and keep. The images are the previews."""
+    session, previews = Session(config, place.folder), []
     with followed(live):
+        for remark in remarks:
+            live.show(Warning(remark), session, host)
         try:
-            with closing(session.train(host, dataset, resume, release)) as events:
+            with closing(session.train(host, dataset, place.resume, release)) as events:
                 for event in events:
                     live.show(event, session, host)
                     previews += [event.image] if isinstance(event, Preview) else []
@@ -51,6 +53,15 @@ def run_training(
             return session.done.embedding, session, previews
         log.info("Stopped. The best embedding so far, step %s, is saved in %s.", session.keep_best(), session.file)
         return load_embedding(session.file), session, previews
+
+
+def use_finished(config: TrainConfig, place: Place, live: LiveRun) -> tuple[Embedding, Session, list[Image.Image]]:
+    """The embedding of a run that was trained before, and a session without steps."""
+    session = Session(config, place.folder)
+    embedding = load_embedding(session.file)
+    log.info("'%s' was trained before with these settings and images, and is used as it is.", place.name)
+    live.already_trained(int(embedding.provenance["step"]))
+    return embedding, session, []
 
 
 def release() -> None:

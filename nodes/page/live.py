@@ -43,7 +43,7 @@ class LiveRun:
     It outlives the run and holds no reference to the model, so that ComfyUI can free it.
     """
 
-    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
+    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool, data: dict[str, int]) -> None:
         self.id, self.stop = uuid.uuid4().hex, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
@@ -55,6 +55,7 @@ class LiveRun:
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
+            "data": data,
             "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
         }
         self.status, self.message = "running", ""
@@ -150,6 +151,12 @@ class LiveRun:
     def warn(self, message: str) -> None:
         self.warnings.append(message)
         self.send("warning", {"message": message})
+
+    def already_trained(self, step: int) -> None:
+        """Lists a run that need not be trained again. step: of its embedding."""
+        runs.append(self)
+        self.numbers["step"] = step
+        self.end("used")
 
     def end(self, status: str, message: str = "") -> None:
         self.status, self.message = status, message

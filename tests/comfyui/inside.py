@@ -252,7 +252,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     from pack.ti_train.training.session import Best, Session
 
     live.PAUSE = 0  # else events would wait: real steps are slower than this loop
-    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
+    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True, {})
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
     tracemalloc.start()
