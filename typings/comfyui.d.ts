@@ -18,6 +18,7 @@ interface Graph {
 }
 
 interface GraphNode {
+  constructor: { nodeData?: { input: { required: Record<string, [unknown, Record<string, any>]> } } };
   type: string;
   comfyClass: string;
   title: string;

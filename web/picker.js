@@ -23,6 +23,7 @@ const MASKS = "masks", REMOVED = "removed"; // folders
  * @property {(path: string, options?: RequestInit) => Promise<Response>} fetch
  * @property {(path: string) => string} address
  * @property {() => string} folder
+ * @property {() => string} name of the embedding that the images are for
  * @property {(folder: string) => void} setFolder
  * @property {() => boolean} subfolders
  * @property {() => {resolution: number, square: boolean}} training
@@ -54,7 +55,7 @@ export class Picker {
       "div", { class: "ti-train-panel ti-train-picker" },
       this.head, this.grid,
       element("div", { class: "ti-train-buttons" },
-        button("add", () => files.click()), button("addFolder", () => folder.click()), files, folder),
+        button("add", () => files.click()), button("addFolder", () => folder.click()), button("newFolder", () => this.startFolder()), files, folder),
     );
     this.draw("");
   }
@@ -75,7 +76,7 @@ export class Picker {
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
     const { pictures, side, error } = await answer.json();
-    if (asked === this.asked) this.draw(error || text("count", { count: pictures.length, side }), pictures);
+    if (asked === this.asked) this.draw(error || (pictures.length ? text("count", { count: pictures.length, side }) : text("empty", { folder })), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */
@@ -143,7 +144,7 @@ export class Picker {
   async add(files) {
     const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && !path.includes(REMOVED));
     if (!taken.length) return this.actions.notify(text("none"));
-    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
+    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0] || this.actions.name().trim()));
     const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
     const stems = new Map(); // image -> its name in the folder, which differs if its own name was taken
     const refused = [];
@@ -163,8 +164,15 @@ export class Picker {
     await this.refresh();
   }
 
-  /** The dropped folder's name, or training-pictures; numbered if the input directory already has it. */
-  async newFolder(name = "training-pictures") {
+  /** What is added next goes to a new folder. */
+  startFolder() {
+    this.actions.setFolder("");
+    this.refresh();
+  }
+
+  /** A folder named after the dropped one or the embedding; numbered if the input directory already has it. @param {string} wanted */
+  async newFolder(wanted) {
+    const name = wanted || "training-pictures";
     for (let number = 1; ; number++) {
       const folder = number === 1 ? name : `${name}-${number}`;
       const answer = await this.actions.fetch(`/ti_train/pictures?${new URLSearchParams({ folder })}`);

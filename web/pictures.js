@@ -40,6 +40,7 @@ export function addPicker(node, notify) {
     fetch: (path, options) => api.fetchApi(path, options),
     address: (path) => api.apiURL(path),
     folder: () => String(valueOf(node, "folder") ?? ""),
+    name: () => String(valueOf(downstream(node, "TITrain_TrainEmbedding"), "name") ?? ""),
     setFolder: (folder) => (widgetOf(node, "folder").value = folder),
     subfolders: () => Boolean(valueOf(node, "subfolders")),
     training: () => trainingOf(node),

@@ -12,7 +12,8 @@
  * @property {number} steps
  * @property {boolean} saved
  * @property {string} prompt
- * @property {"running" | "done" | "stopped" | "cancelled" | "failed" | "lost"} status
+ * @property {Record<"images" | "captions" | "masks" | "side", number>} [data] what it trains with
+ * @property {"running" | "done" | "stopped" | "used" | "cancelled" | "failed" | "lost"} status
  * @property {string} message
  * @property {boolean} stopping
  * @property {number} step

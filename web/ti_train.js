@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { addPicker, watchSettings } from "./pictures.js";
 import { element } from "./element.js";
 import { Panel } from "./panel.js";
+import { showPresetValues } from "./preset_values.js";
 import { dismiss, follow, listen, showRuns } from "./runs.js";
 import { sidebar } from "./sidebar.js";
 import { loadTexts, text } from "./text.js";
@@ -96,7 +97,10 @@ app.registerExtension({
   },
   setup: () => listen({ updated: sidebar(actions), ended }),
   nodeCreated(node) {
-    if (node.comfyClass === "TITrain_TrainEmbedding") addPanel(node);
+    if (node.comfyClass === "TITrain_TrainEmbedding") {
+      addPanel(node);
+      showPresetValues(node);
+    }
     if (node.comfyClass === "TITrain_LoadTrainingImages") addPicker(node, (message, severity = "warn") => toast(severity, node.title, message));
     watchSettings(node);
   },

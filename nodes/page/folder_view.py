@@ -54,6 +54,13 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
     return {"pictures": pictures, "side": side, "error": ""}
 
 
+def has_no_files(folder: str) -> bool:
+    """Whether a folder of the input directory is still to be made or filled."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / folder).resolve()
+    return base in path.parents and not (path.is_dir() and any(path.iterdir()))
+
+
 def size_of(path: Path) -> tuple[int, int] | None:
     """Width and height after EXIF rotation; None if the file cannot be read."""
     try:

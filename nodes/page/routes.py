@@ -14,7 +14,7 @@ from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
 from ...ti_train.errors import UserError
 from ..training_images import inside_input
-from .folder_view import UNREADABLE, describe_folder, move_to_removed, scaled_down
+from .folder_view import UNREADABLE, describe_folder, has_no_files, move_to_removed, scaled_down
 from .live import LiveRun, runs
 
 USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, if Training Options give none
@@ -70,7 +70,8 @@ async def list_pictures(request: web.Request) -> web.Response:
     try:
         described = await asyncio.to_thread(describe_folder, query.get("folder", ""), subfolders, resolution, square)
     except UserError as error:
-        return web.json_response({"pictures": [], "side": 0, "error": str(error)})
+        why = "" if has_no_files(query.get("folder", "")) else str(error)  # the page says what to do
+        return web.json_response({"pictures": [], "side": 0, "error": why})
     return web.json_response(described)
 
 

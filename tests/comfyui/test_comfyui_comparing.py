@@ -46,7 +46,7 @@ def comparing(**settings) -> w.Workflow:
 
 
 def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    return np.asarray(Image.open(path)).astype(int)
 
 
 def test_several_embeddings_are_compared_in_one_sheet(words):
@@ -59,8 +59,9 @@ def test_several_embeddings_are_compared_in_one_sheet(words):
         "a photo of embedding:apart", ["model", 1], "apart", seed=4, steps=2
     )
     (theirs,) = words.files(words.run(workflow), "save")
-    assert np.array_equal(pixels(each[3]), pixels(theirs)), "first prompt, second row, second seed"
-    assert not np.array_equal(pixels(each[3]), pixels(each[5]))
+    # first prompt, second row, second seed; ComfyUI rounds down where the adapter rounds to the nearest
+    assert np.abs(pixels(each[3]) - pixels(theirs)).max() <= 1
+    assert np.abs(pixels(each[3]) - pixels(each[5])).max() > 1
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def evaluating(clip_weights: str, **settings) -> w.Workflow:
     return {
         "model": base["model"],
         "pictures": base["pictures"],
-        "evaluate": w.node("TITrain_EvaluateEmbedding", **MODEL, **given | settings),
+        "evaluate": {"class_type": "TITrain_EvaluateEmbedding", "inputs": MODEL | given | settings},
         "plot": w.node("SaveImage", images=["evaluate", 1], filename_prefix="plot"),
     }
 
@@ -117,5 +118,5 @@ def test_an_embedding_is_measured_as_the_command_measures_it(words, clip_weights
 
 
 def test_without_weights_it_says_which(words):
-    with pytest.raises(AssertionError, match="choose clip_weights. The paper's is open_clip_model.safetensors"):
+    with pytest.raises(AssertionError, match=r"choose clip_weights\. The paper's is open_clip_model"):
         words.run(evaluating("none"))
