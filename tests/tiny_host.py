@@ -108,8 +108,9 @@ class TinyHost:
         return [WORDS.index(word) for word in re.findall(r"[a-z]+|[^a-z\s]", text.lower()) if word in WORDS]
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Latents:
-        mean, log_variance = self.vae(pictures.to(self.dtype)).float().chunk(2, dim=1)
+    def latents(self, pixels: Tensor) -> Latents:
+        signed = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        mean, log_variance = self.vae(signed.to(self.dtype)).float().chunk(2, dim=1)
         return Latents(mean, log_variance - 4 if self.has_variance else None)
 
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Tensor:

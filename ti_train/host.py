@@ -119,8 +119,8 @@ class Host(Protocol):
 
     def vocabulary(self, encoder: str) -> Vocabulary: ...
 
-    def latents(self, pictures: Tensor) -> Latents:
-        """Encodes images [B, 3, H, W] in [-1, 1]."""
+    def latents(self, pixels: Tensor) -> Latents:
+        """Encodes images, uint8 [B, H, W, 3] on the CPU."""
 
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         """The conditioning of a batch of prompts, as the host computes it; differentiable in the vectors.

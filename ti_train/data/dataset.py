@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from ..errors import UserError
@@ -166,8 +165,7 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
 
 
 def _encode(host: Host, number: int, picture: Picture) -> Encoded:
-    pixels = rearrange(torch.from_numpy(picture.pixels.copy()), "h w c -> 1 c h w")
-    latents = host.latents(pixels.float().div(127.5).sub(1).to(host.device))
+    latents = host.latents(torch.from_numpy(picture.pixels.copy())[None])
     mean = latents.mean[0].float().cpu()
     variance = None if latents.log_variance is None else latents.log_variance[0].float().cpu()
     weights = weights_of(picture.mask, mean.shape[-2:])

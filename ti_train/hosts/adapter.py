@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import final
 
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
@@ -59,7 +60,7 @@ class Adapter(ABC):
     def _vocabulary(self, encoder: str) -> Vocabulary: ...
 
     @abstractmethod
-    def _latents(self, pictures: Tensor) -> Latents: ...
+    def _latents(self, pixels: Tensor) -> Latents: ...
 
     @abstractmethod
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond: ...
@@ -97,9 +98,9 @@ class Adapter(ABC):
         return replace(vocabulary, table=alias(vocabulary.table)) if vocabulary.table.is_inference() else vocabulary
 
     @final
-    def latents(self, pictures: Tensor) -> Latents:
+    def latents(self, pixels: Tensor) -> Latents:
         with torch.inference_mode():
-            latents = self._latents(pictures)
+            latents = self._latents(pixels)
         variance = None if latents.log_variance is None else self._plain(latents.log_variance)
         return Latents(self._plain(latents.mean), variance)
 
@@ -134,6 +135,10 @@ class Adapter(ABC):
         with torch.inference_mode():
             self._load(memory)
         restore_inference_tensors(*self._weights())
+
+    def _signed(self, pixels: Tensor) -> Tensor:
+        """What Stable Diffusion's autoencoders take: [B, 3, H, W] in [-1, 1] on the device, from uint8 [B, H, W, 3]."""
+        return rearrange(pixels, "b h w c -> b c h w").float().div(127.5).sub(1).to(self.device)
 
     def _plain(self, tensor: Tensor) -> Tensor:
         """A copy that autograd can save, fp32 on the device."""

@@ -64,9 +64,9 @@ class ComfyHost(Adapter):
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return vocabulary(self.clip, encoder)
 
-    def _latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
-        encoded = self.vae.encode((rearrange(pictures, "b c h w -> b h w c") + 1) / 2)
+        encoded = self.vae.encode(pixels.float() / 255)
         return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
