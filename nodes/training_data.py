@@ -23,7 +23,7 @@ class TrainingImage(torch.Tensor):
     Whatever is computed from it is a plain tensor: a scaled image does not keep a mask of another size.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # as in torch.nn.Parameter
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment] # as in torch.nn.Parameter
     caption: str
     mask: torch.Tensor | None  # [1, H, W]; None: the whole image
     unused_mask: bool  # whether it has a mask that the user has switched off

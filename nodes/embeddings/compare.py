@@ -111,7 +111,8 @@ class CompareEmbeddings(io.ComfyNode):
         embedding: Embedding | None = None,
         **names: str,
     ) -> io.NodeOutput:
-        embeddings = [embedding] * (embedding is not None) + [embedding_named(name) for name in chosen(names, more)]
+        embeddings = [embedding] if embedding else []
+        embeddings += [embedding_named(name) for name in chosen(names, more)]
         if not embeddings:
             raise UserError("No embedding is chosen. Choose one or more files, or connect a trained embedding.")
         lines = prompt_lines(prompts.splitlines(), "prompts")

@@ -17,7 +17,10 @@ SAMPLING = Sampling(side=32, number=2, steps=2, first_seed=5)
 def test_every_prompt_is_sampled_with_every_subject_and_the_same_seeds():
     compared = list(compare(TinyHost(), SUBJECTS, ["a *", "a red *"], SAMPLING))
     assert [(one.prompt, one.label, one.seed) for one in compared] == [
-        (prompt, label, seed) for prompt in ("a *", "a red *") for label in ("toy", "my-toy") for seed in (5, 6)
+        (prompt, label, seed)
+        for prompt in ("a *", "a red *")
+        for label in ('initial text "toy"', "my-toy")
+        for seed in (5, 6)
     ]
 
 

@@ -34,7 +34,7 @@ def compare(
             for seed in sampling.seeds:
                 side, steps, guidance = sampling.side, sampling.steps, sampling.guidance
                 request = SampleRequest((text,), (seed,), side, side, steps, guidance, negative_text)
-                yield Compared(prompt, subject.label, seed, host.sample(request, subject.embeddings)[0])
+                yield Compared(prompt, subject.name, seed, host.sample(request, subject.embeddings)[0])
 
 
 def comparison_sheet(compared: Sequence[Compared], title: str, cell: int) -> Image.Image:

@@ -103,6 +103,11 @@ class Subject:
         return "initial word" if isinstance(self.content, str) else "word"
 
     @property
+    def name(self) -> str:
+        """As shown to the user."""
+        return f'initial text "{self.label}"' if isinstance(self.content, str) else self.label
+
+    @property
     def folder(self) -> str:
         """Name of its folder of samples: the embedding's name, or the text as a valid file name."""
         return f"initial-{file_name(self.content)}" if isinstance(self.content, str) else self.label
