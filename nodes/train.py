@@ -153,7 +153,7 @@ class TrainEmbedding(io.ComfyNode):
         dataset = encode_pictures(host, used, config.flip)
         embedding, session, sampled = run_training(host, dataset, config, folder, resume, cls.hidden)
 
-        plot = to_batch([loss_plot(session.steps, file)])
+        plot = to_batch([loss_plot(session.steps, file, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
         trained = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{name}>")})

@@ -72,8 +72,8 @@ def chart(job: jobs.Job) -> str:
         x, _ = axes.place(step, axes.up[0])
         drawn.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{text}</text>")
     drawn += [line(curves.loss, "noisy"), line(curves.validation_losses, "measured")]
-    if curves.best:
-        x, y = axes.place(*curves.best)
+    if job.session.kept:
+        x, y = axes.place(*job.session.kept)
         drawn.append(f"<circle class='best' cx='{x:.1f}' cy='{y:.1f}' r='5'/>")
     return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(drawn)}</svg>"
 

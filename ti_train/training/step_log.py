@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from ..errors import UserError
 from ..events import Step
 
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
@@ -30,6 +31,16 @@ class StepLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def check_log(path: Path) -> None:
+    """Raises UserError if there is a file at `path` that StepLog has not written."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().strip()
+    if first not in ("", ",".join(COLUMNS)):
+        raise UserError(f"'{path}' is not the step log of a run. Move it, or choose another name for the embedding.")
 
 
 def read_steps(path: Path) -> list[Step]:
