@@ -42,7 +42,8 @@ def run_training(
                     previews += [event.image] if isinstance(event, Preview) else []
                     management.throw_exception_if_processing_interrupted()
         except BaseException:  # InterruptProcessingException too
-            log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
+            if session.trained:
+                log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
             raise
         assert session.done
         return session.done.embedding, session, previews

@@ -161,7 +161,7 @@ def _train(job: Job) -> None:
     except (StopTraining, host.Interrupted):
         raise StopTraining from None
     finally:
-        if job.session.done is None and job.session.steps:
+        if job.session.done is None and job.session.trained:
             job.messages.append(job.session.saved("with Resume"))
         host.release_weights()
         if job.file.exists():

@@ -115,9 +115,10 @@ def train_with_progress(
                         bar.write(f"Warning: {event.message}")
                     case Done():
                         finished = event
-    except BaseException:
+    except BaseException as error:
         bar.end()
-        print(session.saved(TO_CONTINUE), file=sys.stderr)
+        if session.trained or isinstance(error, KeyboardInterrupt):
+            print(session.saved(TO_CONTINUE), file=sys.stderr)
         raise
     finally:
         bar.end()

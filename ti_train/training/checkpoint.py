@@ -50,7 +50,7 @@ class State:
     initial: dict[str, Tensor]  # the same before step 1; the file they came from may have been replaced
     optimizer: dict[str, Tensor]
     per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
-    course: Course = Course()
+    course: Course = field(default_factory=Course)
     run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
 
     @property
@@ -60,7 +60,7 @@ class State:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """step: the last one of an interrupted run. kept: the one in the embedding's file; None if that is not this run's."""
+    """step: the last one of an interrupted run. kept: the one in the embedding's file; None if that is another's."""
 
     step: int
     kept: int | None
@@ -89,7 +89,7 @@ class RunFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs of this name from starting. Raises UserError if one is running, or for a read-only folder."""
+        """Keeps other runs of this name from starting. Raises UserError if one runs, or if the folder is read-only."""
         try:
             lock = ExitStack()
             lock.enter_context(only_run(self.embedding.with_name(f".{self.embedding.stem}.lock"), self.name))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 
 from torch import Tensor
@@ -96,10 +96,9 @@ class Course:
 
     def written(self) -> str:
         """All but the vectors, as JSON."""
-        measured = {
-            key: vars(value) if value else None for key, value in (("latest", self.latest), ("best", self.best))
-        }
-        return json.dumps({"untrained": self.untrained, "recent": self.recent} | measured)
+        values = asdict(replace(self, vectors={}))
+        del values["vectors"]
+        return json.dumps(values)
 
     @classmethod
     def read(cls, text: str, vectors: Mapping[str, Tensor]) -> Course:

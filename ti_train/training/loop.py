@@ -127,10 +127,8 @@ def ended(done: State, config: TrainConfig, host: Host, files: RunFiles) -> Iter
     if complete:
         files.finish()
     if warning := course.warning(done.step):
-        aside = (
-            f" The earlier '{files.embedding.name}' stays; this one is '{path.name}'." if path == files.beside else ""
-        )
-        yield Warning(warning + aside)
+        stays = f" The earlier '{files.embedding.name}' stays; this one is '{path.name}'."
+        yield Warning(warning + stays * (path == files.beside))
     kept, why = course.kept(done.step), course.why(done.step)
     yield Done(embedding, path, done.seconds, kept, why, course.improved, complete)
 

@@ -28,8 +28,8 @@ def train_in_memory(
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises UserError if the smallest micro-batch does
-    not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises UserError if the smallest
+    micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
     last = before = -1  # the last step that was yielded; the same before the current attempt

@@ -103,6 +103,11 @@ class Session:
             self._close_records()
 
     @property
+    def trained(self) -> bool:
+        """Whether a step is complete."""
+        return bool(self.steps) and self.steps[-1].step > 0
+
+    @property
     def loss(self) -> float | None:
         """The latest training loss."""
         return next((step.loss for step in reversed(self.steps) if step.loss is not None), None)
@@ -115,7 +120,7 @@ class Session:
     def saved(self, how: str) -> str:
         """What an interrupted run has left on disk, and how to continue it, in the words of the host."""
         left = self.files.interrupted()
-        if not left or not self.steps or self.steps[-1].step == 0:
+        if not left or not self.trained:
             there = "is unchanged" if self.file.exists() else "does not exist yet"
             return f"'{self.file}' {there}. Continue {how}."
         there = f"; the earlier '{self.file.name}' is unchanged" if self.file.exists() else ""
