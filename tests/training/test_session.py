@@ -172,14 +172,6 @@ def test_a_resumed_session_has_the_curve_of_the_interrupted_part(host, dataset, 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["my-toy.csv", "my-toy.safetensors"], "no plot"
 
 
-def test_a_csv_file_of_something_else_is_not_overwritten(host, dataset, settings, tmp_path):
-    (tmp_path / "my-toy.csv").write_text("file,caption\na.png,a toy\n")
-    session = Session(settings(), tmp_path, Records.log_only(tmp_path, "my-toy"))
-    with pytest.raises(UserError, match=r"my-toy.csv' is not the step log of a run\. Move it, or choose another name"):
-        next(session.train(host, dataset))
-    assert [file.name for file in tmp_path.iterdir()] == ["my-toy.csv"]
-
-
 def test_losses_are_the_latest_ones(host, dataset, settings, tmp_path):
     session = Session(settings(steps=3, evaluate_every=2), tmp_path)
     assert (session.loss, session.validation_loss) == (None, None)

@@ -17,6 +17,7 @@ from ..training.checkpoint import RunFiles
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
+from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
 from .option_arguments import add_options, options_given
 from .progress import TrainingBar
@@ -55,6 +56,7 @@ def run(a: argparse.Namespace) -> None:
 
     config = config_given(a)
     check_name_is_free(a, config.name)
+    check_step_log(Records.beside_embedding(a.out, config.name).log)
     folders = with_repeats(a.images)
     for folder in folders:
         find_pictures(folder)  # before the model is loaded

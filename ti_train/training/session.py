@@ -21,7 +21,7 @@ from .checkpoint import RunFiles
 from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
-from .step_log import StepLog, check_log
+from .step_log import StepLog, check_step_log
 
 log = logging.getLogger("ti_train")
 
@@ -35,7 +35,7 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     captions = Templates.load(config.templates).use_captions
     side = config.resolution or host.resolution
     pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
-    return encode_pictures(host, pictures, config.flip)
+    return encode_pictures(host, pictures, config.flip, warn)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Session:
     """One run of train(). It holds neither model nor latents, so it may be kept after the run."""
 
     def __init__(self, config: TrainConfig, folder: Path, records: Records | None = None) -> None:
-        """folder: of the embedding."""
+        """folder: of the embedding. Raises UserError."""
+        if records:
+            check_step_log(records.log)
         self.config, self.records = config, records
         self.files = RunFiles(folder, config.name, {})
         self.earlier: list[Step] = []  # of an interrupted run that is resumed, from its step log
@@ -91,8 +93,6 @@ class Session:
         stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
-        if self.records:
-            check_log(self.records.log)
         folder = self.files.folder
         try:
             with closing(train_in_memory(host, dataset, self.config, folder, resume, release, stop)) as events:

@@ -33,14 +33,16 @@ class StepLog:
         self._file.close()
 
 
-def check_log(path: Path) -> None:
-    """Raises UserError if there is a file at `path` that StepLog has not written."""
-    if not path.exists():
+def check_step_log(path: Path) -> None:
+    """Raises UserError if there is another file in the place of the step log, which would be overwritten."""
+    if not path.is_file() or not path.stat().st_size:
         return
     with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline().strip()
-    if first not in ("", ",".join(COLUMNS)):
-        raise UserError(f"'{path}' is not the step log of a run. Move it, or choose another name for the embedding.")
+        ours = file.readline().startswith(",".join(COLUMNS[:2]))
+    if not ours:
+        raise UserError(
+            f"'{path}' is not the table of a training run, which is written there. Move it, or choose another name."
+        )
 
 
 def read_steps(path: Path) -> list[Step]:
