@@ -80,7 +80,7 @@ EVERY_OPTION = {
     "schedule": "constant", "learning_rates": "5e-3:2, 1e-3", "warmup": 1, "gradient_clip": 0.5,
     "gradient_checkpointing": True, "checkpoint_every": 2, "crop": "square", "shuffle_tags": True, "drop_tags": 0.25,
     "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
-    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True,
+    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True, "checkpoint_seconds": 5, "copy_every": 2,
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..data.dataset import Dataset, find_pictures, with_repeats
 from ..errors import UserError
 from ..events import Done, Step, Warning
+from ..formats import file_names, names_file
 from ..host import Host
 from ..training.checkpoint import RunFiles
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
@@ -85,12 +86,21 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     by_switch = {(True, False): "captions", (True, True): "style-captions", (False, True): "style"}
     prompts = tuple(dict.fromkeys(given["preview_prompts"] or ())) or None
     read = {
+        "init": initial(given["init"], a.out),
         "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),
         "preview_prompts": prompts,
         "preview_every": 100 if prompts and given["preview_every"] is None else given["preview_every"],
     }
     return TrainConfig.from_preset(a.preset or ("Style" if a.style else "Balanced"), **given | read)
+
+
+def initial(text: str, out: Path) -> str:
+    """The path of the embedding file that an initial text means, here or in --out; any other text as it is."""
+    if not names_file(text):
+        return text
+    files = [folder / name for name in file_names(text) for folder in (Path(), out)]
+    return str(next((file for file in files if file.is_file()), files[0]))
 
 
 def train_with_progress(

@@ -198,8 +198,8 @@ class TrainConfig:
     )
     checkpoint_seconds: int = option(
         30, MEMORY, "Checkpoint seconds",
-        "Seconds between two checkpoints, if fewer steps than checkpoint_every take longer; 0 = by steps only. So a "
-        "crash loses half a minute at most.",
+        "Seconds between two checkpoints, if checkpoint_every steps take longer; 0 = by steps only. So a crash loses "
+        "half a minute at most.",
         least=0, most=86400, may_change=True,
     )
     copy_every: int = option(
