@@ -60,8 +60,8 @@ class RunRequest(BaseModel):
             )
         if interrupted and not (self.overwrite or self.resume):
             raise UserError(
-                f"The training of '{self.name}' was interrupted after step {interrupted.step}. Resume it, choose another "
-                "name, or set overwrite."
+                f"The training of '{self.name}' was interrupted after step {interrupted.step}. Resume it, choose "
+                "another name, or set overwrite."
             )
         return file
 

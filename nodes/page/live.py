@@ -57,7 +57,7 @@ class LiveRun:
             "saved": saved,
             "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
         }
-        self.status, self.message = "running", ""
+        self.status, self.message, self.outcome = "running", "", ""
         self.curves = LossCurves()
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
@@ -119,6 +119,7 @@ class LiveRun:
 
     def done(self, done: Done, session: Session) -> None:
         """Which step's embedding is in the file, why, and whether it is better than the untrained one."""
+        self.outcome = done.why if done.improved is not False else self.warnings[-1]
         self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
         self.numbers |= {"best": session.kept} if session.kept else {}
 
@@ -180,7 +181,7 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     except BaseException as error:
         run.end("failed", str(error))
         raise
-    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
+    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done", run.outcome)
 
 
 def nearest_words(host: Host, embedding: Embedding) -> dict[str, Any]:

@@ -103,6 +103,13 @@ def test_going_on_from_a_file_of_another_tools_layout(train, words, tmp_path, en
     assert torch.equal(given, learnt)
 
 
+@pytest.mark.parametrize("text", ["embedding:my-dog", "embedding:my-dog.safetensors", "Embedding: my-dog"])
+def test_an_initial_text_as_in_a_prompt_is_the_embedding_of_that_name(train, words, tmp_path, text):
+    assert train("--init", text, "--lr", "0") == 0
+    given, learnt = (load_file(file)["emb_params"] for file in (words[1], tmp_path / "my-toy.safetensors"))
+    assert torch.equal(given, learnt), "both of its vectors"
+
+
 def test_gradient_checkpointing_learns_the_same_word(train, tmp_path):
     assert train() == 0
     plain = load_file(tmp_path / "my-toy.safetensors")["emb_params"]
@@ -149,6 +156,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
         (["--device", "abacus"], "The device 'abacus' is not available"),
         (["--captions", "--templates", "style"], "Use --captions or --templates, not both"),
         (["--init", "none.safetensors"], "The embedding file"),
+        (["--init", "embedding:none"], "The embedding file 'none.safetensors'"),
         (["--num-vectors", "75"], "The prompt does not fit"),
         (["--out", __file__], "is not writable"),
     ],
