@@ -34,10 +34,12 @@ def summary(job: jobs.Job) -> str:
     left = session.pace.seconds_left
     if job.state == jobs.RUNNING and left:
         lines.append(f"About {left:.0f} s left.")
+    if session.done:
+        lines.append(escape(session.done.why))
     if job.state == jobs.DONE:
         lines.append(f"Use it in any prompt as <code>{escape(job.request.name)}</code>.")
     if job.state == jobs.INTERRUPTED:
-        lines.append("The embedding is saved. Click Resume to continue.")
+        lines.append("The run is saved. Click Resume to continue.")
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:
         lines.append(f"<span class='error'>{escape(job.error)}</span>")

@@ -187,5 +187,4 @@ def _show(job: Job, event: Event) -> None:
         case Warning():
             job.messages.append(event.message)
         case Done():
-            job.messages.append(event.why)
             log.info("Trained '%s' in %.0f s: %s. %s", job.config.name, event.seconds, event.path, event.why)
