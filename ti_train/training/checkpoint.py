@@ -37,7 +37,7 @@ from .keeping import Course
 from .run_lock import only_run
 
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE, BEST = "vectors.", "start.", "optimizer.", "own.", "best."
-RUN = "run"  # key of the run's id in the headers of its files
+RUN = "run_id"  # key in the headers of a run's files
 
 
 @dataclass(frozen=True)
