@@ -16,10 +16,11 @@ from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.training.config import TrainConfig
-from ..ti_train.training.session import Session
+from ..ti_train.training.session import Records, Session
 from .files import Place, embeddings_folder
 from .page.live import LiveRun, followed
 
+TO_CONTINUE = "with the same settings and if_exists = continue"
 log = logging.getLogger("ti_train")
 
 
@@ -33,26 +34,22 @@ def run_training(
     host: Host, dataset: Dataset, config: TrainConfig, place: Place, live: LiveRun, remarks: list[str]
 ) -> tuple[Embedding, Session, list[Image.Image]]:
     """Trains to the last step, or until a page requests Stop and keep. The images are the previews."""
-    session, previews = Session(config, place.folder), []
+    session, previews = Session(config, place.folder, Records.log_only(place.folder, config.name)), []
     with followed(live):
         for remark in remarks:
             live.show(Warning(remark), session, host)
         try:
-            with closing(session.train(host, dataset, place.resume, release)) as events:
+            with closing(session.train(host, dataset, place.resume, release, live.stop.is_set)) as events:
                 for event in events:
                     live.show(event, session, host)
                     previews += [event.image] if isinstance(event, Preview) else []
                     management.throw_exception_if_processing_interrupted()
-                    if live.stop.is_set() and session.done is None:
-                        break
-        except management.InterruptProcessingException:
-            kept = f"Step {session.steps[-1].step}" if session.steps else "The previous embedding"
-            log.warning("Cancelled. %s is saved in %s. To resume, set if_exists = continue.", kept, session.file)
+        except BaseException:  # InterruptProcessingException too
+            if session.trained:
+                log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
             raise
-        if session.done:
-            return session.done.embedding, session, previews
-        log.info("Stopped. The best embedding so far, step %s, is saved in %s.", session.keep_best(), session.file)
-        return load_embedding(session.file), session, previews
+        assert session.done
+        return session.done.embedding, session, previews
 
 
 def use_finished(config: TrainConfig, place: Place, live: LiveRun) -> tuple[Embedding, Session, list[Image.Image]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
@@ -12,7 +13,7 @@ from comfy_execution.graph import ExecutionBlocker
 from ..ti_train.data.dataset import encode_pictures
 from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
-from ..ti_train.formats import names_file
+from ..ti_train.formats import file_names, names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
 from ..ti_train.prompts import PLACEHOLDER, Templates
@@ -116,7 +117,7 @@ class TrainEmbedding(io.ComfyNode):
     def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
         """The digest of the initial embedding file: when the file changes, the initial vectors do."""
         (text,) = initial_text or [""]  # None: the text comes from another node
-        return str(LoadEmbedding.fingerprint_inputs(text)) if names_file(text) else ""
+        return str(LoadEmbedding.fingerprint_inputs(initial_file(text))) if names_file(text) else ""
 
     @classmethod
     def execute(
@@ -159,7 +160,7 @@ class TrainEmbedding(io.ComfyNode):
             remarks = data.remarks(templates, config.templates) + resolution_remarks(host, config, side)
             embedding, session, sampled = run_training(host, dataset, config, here, live, remarks)
 
-        plot = to_batch([loss_plot(session.steps, here.name)])
+        plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
         trained = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{inputs['name']}>")})
@@ -213,5 +214,11 @@ def resolution_remarks(host: ComfyHost, config: TrainConfig, side: int) -> list[
 
 
 def initial(text: str) -> str:
-    """The path of an embedding file in the embeddings folder; any other text as it is."""
-    return str(embedding_path(text)) if names_file(text) else text
+    """The path of an embedding file in the embeddings folder; any other text as it is. Raises UserError."""
+    return str(embedding_path(initial_file(text))) if names_file(text) else text
+
+
+def initial_file(text: str) -> str:
+    """The name of the embedding file that an initial text means."""
+    names = file_names(text)
+    return next((name for name in names if folder_paths.get_full_path("embeddings", name)), names[0])

@@ -51,8 +51,8 @@ class CompareEmbeddings(io.ComfyNode):
                     "more",
                     default="",
                     multiline=True,
-                    tooltip="Further files of the embeddings folder, one per line. * stands for any text: my-cat-* "
-                    "takes all numbered copies of my-cat.",
+                    tooltip="Further files of the embeddings folder, one per line. * stands for any text: "
+                    "my-cat-steps/* takes all numbered copies of my-cat (see copy_every in Training Options).",
                 ),
                 io.Boolean.Input(
                     "initial_text",
@@ -138,10 +138,12 @@ def chosen(names: dict[str, str], more: str) -> list[str]:
 
 def matching(lines: Iterable[str], files: list[str]) -> list[str]:
     """The files that lines name, with or without extension. Raises UserError for a line that names none."""
-    names = {file: str(PurePath(file).with_suffix("")) for file in files}
+    names = {file: PurePath(file).with_suffix("").as_posix() for file in files}
     found = []
     for line in filter(None, map(str.strip, lines)):
-        named = [file for file, name in names.items() if fnmatch(name, line) or fnmatch(file, line)]
+        named = [
+            file for file, name in names.items() if fnmatch(name, line) or fnmatch(PurePath(file).as_posix(), line)
+        ]
         if not named:
             near = get_close_matches(line, names.values(), 3, 0.5) or list(names.values())[:3]
             raise UserError(
