@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management as management
@@ -17,29 +18,34 @@ from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
-from .files import Place, embeddings_folder
+from .files import embeddings_folder
 from .page.live import LiveRun, followed
 
 TO_CONTINUE = "with the same settings and if_exists = continue"
 log = logging.getLogger("ti_train")
 
 
-def live_run(config: TrainConfig, place: Place, facts: dict[str, int], hidden: Any) -> LiveRun:
-    """The run for the pages. facts: what it trains with. hidden: the node's unique_id and extra_pnginfo."""
-    workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    return LiveRun(config, str(hidden.unique_id), workflow, place.folder == embeddings_folder(), facts)
-
-
 def run_training(
-    host: Host, dataset: Dataset, config: TrainConfig, place: Place, live: LiveRun, remarks: list[str]
+    host: Host,
+    dataset: Dataset,
+    config: TrainConfig,
+    folder: Path,
+    resume: bool,
+    hidden: Any,
+    facts: dict[str, int],
+    remarks: list[str],
 ) -> tuple[Embedding, Session, list[Image.Image]]:
-    """Trains to the last step, or until a page requests Stop and keep. The images are the previews."""
-    session, previews = Session(config, place.folder, Records.log_only(place.folder, config.name)), []
+    """Trains to the last step, or until a page requests Stop and keep. The images are the previews.
+
+    hidden: the node's unique_id and extra_pnginfo. facts: what it trains with, for the page. remarks: for the user.
+    """
+    session, previews = Session(config, folder, Records.log_only(folder, config.name)), []
+    live = live_run(config, folder, hidden, facts)
     with followed(live):
         for remark in remarks:
             live.show(Warning(remark), session, host)
         try:
-            with closing(session.train(host, dataset, place.resume, release, live.stop.is_set)) as events:
+            with closing(session.train(host, dataset, resume, release, live.stop.is_set)) as events:
                 for event in events:
                     live.show(event, session, host)
                     previews += [event.image] if isinstance(event, Preview) else []
@@ -52,13 +58,20 @@ def run_training(
         return session.done.embedding, session, previews
 
 
-def use_finished(config: TrainConfig, place: Place, live: LiveRun) -> tuple[Embedding, Session, list[Image.Image]]:
+def use_finished(
+    config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+) -> tuple[Embedding, Session, list[Image.Image]]:
     """The embedding of a run that was trained before, and a session without steps."""
-    session = Session(config, place.folder)
+    session = Session(config, folder)
     embedding = load_embedding(session.file)
-    log.info("'%s' was trained before with these settings and images, and is used as it is.", place.name)
-    live.already_trained(int(embedding.provenance["step"]))
+    log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
+    live_run(config, folder, hidden, facts).already_trained(int(embedding.provenance["step"]))
     return embedding, session, []
+
+
+def live_run(config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]) -> LiveRun:
+    workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
+    return LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), facts)
 
 
 def release() -> None:

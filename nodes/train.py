@@ -24,7 +24,7 @@ from .embeddings.load import LoadEmbedding, embedding_path
 from .files import EXISTING, place
 from .option_inputs import option_input
 from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
-from .run import live_run, run_training, use_finished
+from .run import run_training, use_finished
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket, searched
 from .tensors import side_to_train_at, to_batch
 from .training_data import TrainingData
@@ -153,12 +153,14 @@ class TrainEmbedding(io.ComfyNode):
             config.name, if_exists, save, lambda name: identity(host, dataset, replace(config, name=name), templates)
         )
         config = replace(config, name=here.name)
-        live = live_run(config, here, data.facts(templates, side), cls.hidden)
+        facts = data.facts(templates, side)
         if here.finished:
-            embedding, session, sampled = use_finished(config, here, live)
+            embedding, session, sampled = use_finished(config, here.folder, cls.hidden, facts)
         else:
             remarks = data.remarks(templates, config.templates) + resolution_remarks(host, config, side)
-            embedding, session, sampled = run_training(host, dataset, config, here, live, remarks)
+            embedding, session, sampled = run_training(
+                host, dataset, config, here.folder, here.resume, cls.hidden, facts, remarks
+            )
 
         plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None

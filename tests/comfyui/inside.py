@@ -238,11 +238,11 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
     network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
     with at_forward(network, 2, full):
-        embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node)
-    calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node)
+        embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node, {}, [])
+    calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node, {}, [])
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
-        run_training(host, dataset, config, folder / "always", False, node)
+        run_training(host, dataset, config, folder / "always", False, node, {}, [])
         message = ""
     except UserError as error:
         message = str(error)
