@@ -63,7 +63,7 @@ def options_page() -> str:
 
 
 def row_of(option: Option) -> tuple[str, ...]:
-    inputs = [name for names in INPUTS.values() for name, of in names.items() if of == option.name]
+    inputs = dict.fromkeys(name for names in INPUTS.values() for name, of in names.items() if of == option.name)
     default = "" if option.required else option.preset_values or option.unset or option.written(option.default)
     return f"`{option.name}`", option.help, default, range_of(option), f"`{flag_of(option)}`", ", ".join(inputs)
 

@@ -52,6 +52,7 @@ class TinyHost:
     """See ti_train/host.py. float64 is for finite differences."""
 
     kept_per_prompt = 0
+    bare_names = True
     known_marks = ()
     full_precision = True
 

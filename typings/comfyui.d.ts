@@ -20,6 +20,7 @@ interface Graph {
 
 interface GraphNode {
   id: number;
+  constructor: { nodeData?: { input: { required: Record<string, [unknown, Record<string, any>]> } } };
   type: string;
   comfyClass: string;
   title: string;

@@ -109,7 +109,7 @@ export class Panel {
     this.warnings.replaceChildren(...run.warnings.map((warning) => element("li", {}, warning)));
     this.stop.hidden = this.cancel.hidden = !running;
     this.stop.disabled = !this.connected || run.stopping === true;
-    this.copy.hidden = running || !["done", "stopped"].includes(run.status) || !run.saved;
+    this.copy.hidden = running || !["done", "stopped", "used"].includes(run.status) || !run.saved;
     this.chart.show(run); // last: it takes the remaining height
     this.fit();
   }
@@ -128,9 +128,10 @@ export class Panel {
   }
 
   /** @param {Run} run */
-  factLines({ norm, vocabulary_norm: usual, nearest: near, best }) {
+  factLines({ data, norm, vocabulary_norm: usual, nearest: near, best }) {
     const line = (/** @type {string} */ name, /** @type {string} */ value) => element("div", {}, element("span", {}, text(name)), value);
     const lines = [];
+    if (data) lines.push(line("data", text("data.value", data)));
     if (best) lines.push(line("best", text("best.value", { loss: best[1].toFixed(4), step: best[0] })));
     if (norm && usual) lines.push(line("length", text("length.value", { norm: norm.toFixed(2), usual: usual.toFixed(2) })));
     if (near) {

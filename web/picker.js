@@ -26,6 +26,7 @@ const EMPTY = 78, FEW = 290, MOST = 560, GAP = 4, MARGIN = 28; // pixels: height
  * @property {(path: string, options?: RequestInit) => Promise<Response>} fetch
  * @property {(path: string) => string} address
  * @property {() => string} folder
+ * @property {() => string} name of the embedding that the images are for
  * @property {(folder: string) => void} setFolder
  * @property {() => boolean} subfolders
  * @property {() => {resolution: number, square: boolean}} training
@@ -53,7 +54,10 @@ export class Picker {
     const files = chooser({ accept: "image/*,.txt" });
     const folder = chooser({ webkitdirectory: true });
     const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", "data-text": name, "data-title": `${name}.tooltip`, onclick: act });
-    this.buttons = element("div", { class: "ti-train-buttons" }, button("add", () => files.click()), button("addFolder", () => folder.click()), files, folder);
+    this.buttons = element(
+      "div", { class: "ti-train-buttons" },
+      button("add", () => files.click()), button("addFolder", () => folder.click()), button("newFolder", () => this.startFolder()), files, folder,
+    );
     this.element = element("div", { class: "ti-train-panel ti-train-picker" }, this.head, this.grid, this.buttons);
     this.needed = 0; // height in pixels
     new ResizeObserver(() => this.fit()).observe(this.element);
@@ -93,7 +97,7 @@ export class Picker {
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
     const { pictures, side, error, remarks = [] } = await answer.json();
-    if (asked === this.asked) this.draw(error || [text("count", { count: pictures.length, side }), ...remarks].join(" "), pictures);
+    if (asked === this.asked) this.draw(error || [pictures.length ? text("count", { count: pictures.length, side }) : text("empty", { folder }), ...remarks].join(" "), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */
@@ -162,7 +166,7 @@ export class Picker {
     const left = (/** @type {string} */ name) => name.startsWith(".") || [REMOVED, "__macosx"].includes(name.toLowerCase());
     const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && ![...path, file.name].some(left));
     if (!taken.length) return this.actions.notify(text("none"));
-    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
+    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0] || this.actions.name().trim()));
     const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
     const stems = new Map(); // image -> its name in the folder, which differs if its own name was taken
     const refused = [];
@@ -182,8 +186,15 @@ export class Picker {
     await this.refresh();
   }
 
-  /** The dropped folder's name, or training-pictures; numbered if the input directory already has it. */
-  async newFolder(name = "training-pictures") {
+  /** What is added next goes to a new folder. */
+  startFolder() {
+    this.actions.setFolder("");
+    this.refresh();
+  }
+
+  /** A folder named after the dropped one or the embedding; numbered if the input directory already has it. @param {string} wanted */
+  async newFolder(wanted) {
+    const name = wanted || "training-pictures";
     for (let number = 1; ; number++) {
       const folder = number === 1 ? name : `${name}-${number}`;
       const answer = await this.actions.fetch(`/ti_train/pictures?${new URLSearchParams({ folder })}`);

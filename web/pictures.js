@@ -6,7 +6,7 @@ import { attach, chain, detachGone, makeRoom } from "./widget.js";
 
 // Node type -> the widgets that change the trained area of the images.
 /** @type {Record<string, string[]>} */
-const SEEN_BY = { TITrain_TrainEmbedding: ["preset"], TITrain_TrainingOptions: ["resolution", "crop"] };
+const SEEN_BY = { TITrain_TrainEmbedding: ["preset", "resolution"], TITrain_TrainingOptions: ["resolution", "crop"] };
 const SQUARE = "square", PRESETS_OWN = "the preset's", SQUARE_PRESET = "Paper";
 const PAUSE = 200; // milliseconds: opening a workflow triggers many changes at once
 
@@ -48,6 +48,7 @@ export function addPicker(node, notify) {
     fetch: (path, options) => api.fetchApi(path, options),
     address: (path) => api.apiURL(path),
     folder: () => String(valueOf(node, "folder") ?? ""),
+    name: () => String(valueOf(downstream(node, "TITrain_TrainEmbedding"), "name") ?? ""),
     setFolder: (folder) => (widgetOf(node, "folder").value = folder),
     subfolders: () => Boolean(valueOf(node, "subfolders")),
     training: () => trainingOf(node),
@@ -77,7 +78,7 @@ function trainingOf(node) {
   const options = train?.getInputNode?.(train.findInputSlot("options"));
   const crop = valueOf(options, "crop") ?? PRESETS_OWN;
   const square = crop === SQUARE || (crop === PRESETS_OWN && valueOf(train, "preset") === SQUARE_PRESET);
-  return { resolution: Number(valueOf(options, "resolution") ?? 0), square };
+  return { resolution: Number(valueOf(options, "resolution") || valueOf(train, "resolution") || 0), square };
 }
 
 /** The nearest node of a type downstream of a node's images, through reroutes and image nodes. @param {GraphNode} node @param {string} kind */

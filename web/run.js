@@ -14,7 +14,8 @@
  * @property {number} steps
  * @property {boolean} saved
  * @property {string} prompt
- * @property {"running" | "done" | "stopped" | "cancelled" | "failed" | "lost"} status
+ * @property {Record<"images" | "captions" | "masks" | "side", number>} [data] what it trains with
+ * @property {"running" | "done" | "stopped" | "used" | "cancelled" | "failed" | "lost"} status
  * @property {string} message
  * @property {boolean} stopping
  * @property {number} step
@@ -24,7 +25,8 @@
  * @property {number} [norm]
  * @property {number} [vocabulary_norm]
  * @property {[word: string, similarity: number][][]} [nearest] per vector
- * @property {Point} [best]
+ * @property {Point} [best] the step that is kept, and its validation loss
+ * @property {boolean | null} [improved] at the end: whether it is better than the initial vectors, null if not measured
  * @property {Point[]} loss
  * @property {Point[]} evaluations
  * @property {Preview[]} previews

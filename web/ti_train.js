@@ -6,6 +6,7 @@ import { addPicker, translatePickers, watchSettings } from "./pictures.js";
 import { element } from "./element.js";
 import { nodeAt } from "./graph.js";
 import { Panel } from "./panel.js";
+import { showPresetValues } from "./preset_values.js";
 import { isFromOpenWorkflow } from "./prompts.js";
 import { dismiss, follow, listen, showRuns, translatePanels } from "./runs.js";
 import { Sidebar } from "./sidebar.js";
@@ -34,7 +35,9 @@ async function ended(run) {
   const trained = ["done", "stopped"].includes(run.status) && run.saved;
   if (!trained) return;
   await reloadEmbeddings();
-  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("trained", run), text("trained.how", run));
+  if (app.extensionManager.setting.get(TOAST) === false) return;
+  if (run.improved === false) toast("warn", text("trained.worse", run), run.message, 30000);
+  else toast("success", text("trained", run), text("trained.how", run));
 }
 
 /** @param {Run} run */
@@ -139,7 +142,10 @@ app.registerExtension({
     await listen({ updated: (run) => shown.update(run), ended });
   },
   nodeCreated(node) {
-    if (node.comfyClass === "TITrain_TrainEmbedding") addPanel(node);
+    if (node.comfyClass === "TITrain_TrainEmbedding") {
+      addPanel(node);
+      showPresetValues(node);
+    }
     if (node.comfyClass === "TITrain_LoadTrainingImages") addPicker(node, (message, severity = "warn") => toast(severity, node.title, message));
     watchSettings(node);
   },

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, create_model
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
-from ..ti_train.formats import names_file
+from ..ti_train.formats import file_names, names_file
 from ..ti_train.prompts import BUILT_IN
 from ..ti_train.training.checkpoint import RunFiles
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
@@ -50,20 +50,28 @@ class RunRequest(BaseModel):
     def target(self) -> Path:
         """The embedding's file. Raises UserError if it exists already, or if there is nothing to resume."""
         file = folders.embedding_file(self.name)
-        if self.resume and not RunFiles(file.parent, self.name, {}).state.is_file():
+        interrupted = RunFiles(file.parent, self.name, {}).interrupted()
+        if self.resume and not interrupted:
             raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
         if file.exists() and not (self.overwrite or self.resume):
             raise UserError(
                 f"'{self.name}' already exists. Choose another name, resume its training if it was interrupted, "
                 "or set overwrite."
             )
+        if interrupted and not (self.overwrite or self.resume):
+            raise UserError(
+                f"The training of '{self.name}' was interrupted after step {interrupted.step}. Resume it, choose "
+                "another name, or set overwrite."
+            )
         return file
 
     def _initial(self, init: str) -> str:
         if not names_file(init):
             return init
-        check_name(init)
-        return str(folders.embeddings() / init)
+        names = file_names(init)
+        check_name(names[0])
+        files = [folders.embeddings() / name for name in names]
+        return str(next((file for file in files if file.is_file()), files[0]))
 
     def _templates(self, templates: str | None) -> str | None:
         if templates is None or templates in BUILT_IN:

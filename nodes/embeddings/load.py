@@ -14,7 +14,7 @@ from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
 from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
 from ..files import digest, embedding_files
-from ..sockets import CATEGORY, EmbeddingSocket
+from ..sockets import CATEGORY, EmbeddingSocket, searched
 
 log = logging.getLogger("ti_train")
 NONE = "none"
@@ -52,6 +52,7 @@ class LoadEmbedding(io.ComfyNode):
             category=CATEGORY,
             description="Outputs a CLIP in which a placeholder stands for an embedding. The input CLIP does not "
             "change.",
+            **searched("textual inversion", "embedding loader", "use embedding"),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder to add the embedding to. The output is a copy."),
                 file,

@@ -11,7 +11,7 @@ from ...ti_train.embedding import Embedding
 from ...ti_train.files import check_name
 from ...ti_train.formats import ENDINGS, PRECISIONS, files_of, write_embedding
 from ..files import NEW_NUMBER, REPLACE, embeddings_folder, free_name
-from ..sockets import CATEGORY, EmbeddingSocket
+from ..sockets import CATEGORY, EmbeddingSocket, searched
 
 
 class SaveEmbedding(io.ComfyNode):
@@ -22,6 +22,7 @@ class SaveEmbedding(io.ComfyNode):
             display_name="Save Embedding",
             category=CATEGORY,
             description="Saves an embedding in the embeddings folder, in the layout of the tool that will read it.",
+            **searched("textual inversion", "export embedding", "convert embedding"),
             is_output_node=True,
             inputs=[
                 EmbeddingSocket.Input("embedding", tooltip="The embedding to save."),

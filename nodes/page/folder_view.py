@@ -62,6 +62,13 @@ def described_file(path: Path) -> dict[str, Any]:
     return {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
+def has_no_files(folder: str) -> bool:
+    """Whether a folder of the input directory is still to be made or filled."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / folder).resolve()
+    return base in path.parents and not (path.is_dir() and any(path.iterdir()))
+
+
 def size_of(path: Path) -> tuple[int, int] | None:
     """Width and height after EXIF rotation; None if the file cannot be read."""
     try:

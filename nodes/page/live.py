@@ -44,8 +44,10 @@ class LiveRun:
     It outlives the run and holds no reference to the model, so that ComfyUI can free it.
     """
 
-    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool, resume: bool) -> None:
-        """resume: it goes on with the record of the interrupted run, and so with its id and its previews."""
+    def __init__(
+        self, config: TrainConfig, node: str, workflow: str | None, saved: bool, resume: bool, data: dict[str, int]
+    ) -> None:
+        """resume: it continues the record of the interrupted run, and so has its id and its previews."""
         self.record: Record = (interrupted_run(config.name) if resume else None) or new_record()
         earlier = self.record.read()
         self.id, self.stop = self.record.id, threading.Event()
@@ -63,9 +65,10 @@ class LiveRun:
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
+            "data": data,
             "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
         }
-        self.status, self.message = "running", ""
+        self.status, self.message, self.outcome = "running", "", ""
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
         self.earlier: list[dict[str, Any]] = earlier.get("previews", [])
         self.previews: ThinnedByKey[dict[str, Any]] = ThinnedByKey(PREVIEWS)
@@ -100,10 +103,11 @@ class LiveRun:
                 log.warning(event.message)
                 self.warn(event.message)
             case Done():
-                log.info("Trained '%s' in %.0f s: %s", self.facts["name"], event.seconds, event.path)
+                log.info("Trained '%s' in %.0f s: %s. %s", self.facts["name"], event.seconds, event.path, event.why)
+                self.done(event, session)
 
     def step(self, step: Step, session: Session, host: Host) -> None:
-        now, best = monotonic(), session.best
+        now = monotonic()
         if not self.added:
             self.begin(step.step)
         for one in session.steps[self.added :]:  # a resumed session has those of the interrupted run too
@@ -120,7 +124,7 @@ class LiveRun:
             "elapsed": now - self.began,
             "left": session.pace.seconds_left,
         }
-        self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
+        self.numbers |= {"best": session.kept} if session.kept else {}
         if last or now - self.sent > PAUSE:
             self.sent = now
             curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
@@ -135,6 +139,12 @@ class LiveRun:
                 self.previews.add(picture["prompt"], picture)
         self.record_state()
         self.send("run", self.snapshot())
+
+    def done(self, done: Done, session: Session) -> None:
+        """Which step's embedding is in the file, why, and whether it is better than the untrained one."""
+        self.outcome = done.why if done.improved is not False else self.warnings[-1]
+        self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
+        self.numbers |= {"best": session.kept} if session.kept else {}
 
     def progress_text(self, step: Step) -> None:
         """Sends the node's progress text, for clients that do not handle this pack's events.
@@ -178,6 +188,12 @@ class LiveRun:
         self.warnings.append(message)
         self.send("warning", {"message": message})
 
+    def already_trained(self, step: int) -> None:
+        """Lists a run that need not be trained again. step: of its embedding."""
+        runs.append(self)
+        self.numbers["step"] = step
+        self.end("used")
+
     def end(self, status: str, message: str = "") -> None:
         self.status, self.message = status, message
         self.record_state()
@@ -204,7 +220,7 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     except BaseException as error:
         run.end("failed", str(error))
         raise
-    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
+    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done", run.outcome)
 
 
 def changed_settings(config: TrainConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import inside_input
 from . import embeddings
-from .folder_view import UNREADABLE, describe_folder, move_to_removed, scaled_down
+from .folder_view import UNREADABLE, describe_folder, has_no_files, move_to_removed, scaled_down
 from .live import LiveRun, pages, runs
 from .records import Record, find, records
 
@@ -161,7 +161,8 @@ async def list_pictures(request: web.Request) -> web.Response:
     try:
         described = await asyncio.to_thread(describe_folder, query.get("folder", ""), subfolders, resolution, square)
     except UserError as error:
-        return web.json_response({"pictures": [], "side": 0, "error": str(error)})
+        why = "" if has_no_files(query.get("folder", "")) else str(error)  # the page says what to do
+        return web.json_response({"pictures": [], "side": 0, "error": why})
     return web.json_response(described)
 
 

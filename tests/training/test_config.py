@@ -54,7 +54,7 @@ def test_names_that_files_cannot_have_are_refused(name, why):
 @pytest.mark.parametrize(
     ("field", "value", "least"),
     [
-        ("num_vectors", 0, 1),
+        ("num_vectors", -1, 0),
         ("steps", 0, 1),
         ("batch_size", 0, 1),
         ("accumulation", 0, 1),

@@ -10,7 +10,7 @@ import json
 
 from ..embedding import Embedding
 from .layouts import Reading
-from .reading import PICTURES, READABLE, load_embedding, names_file, read_embedding, read_embeddings
+from .reading import PICTURES, READABLE, file_names, load_embedding, names_file, read_embedding, read_embeddings
 from .writing import (
     ENDINGS,
     PRECISIONS,
@@ -32,6 +32,7 @@ __all__ = [
     "Precision",
     "Reading",
     "config_of",
+    "file_names",
     "files_of",
     "layout_for",
     "load_embedding",

@@ -18,6 +18,7 @@ from ..errors import UserError
 from . import embedded_images, torch_files
 from .layouts import Reading, joined, provenance_in, readings
 
+IN_PROMPTS = "embedding:"  # before an embedding's name in ComfyUI's prompts
 PICTURES = (".png", ".webp")
 READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
 LARGEST = 2**24  # bytes of vectors or of a file; 75 vectors for three encoders take less than two megabytes
@@ -30,8 +31,14 @@ DAMAGE = (  # what the parsers of safetensors, pickles, zips, PNGs and JSON rais
 
 
 def names_file(text: str) -> bool:
-    """Whether a text is the name of an embedding file, by its extension, rather than a word or phrase."""
-    return text.lower().endswith(READABLE)
+    """Whether a text is the name of an embedding file rather than a word or phrase: by its extension, or embedding:."""
+    return text.lower().startswith(IN_PROMPTS) or text.lower().endswith(READABLE)
+
+
+def file_names(text: str) -> list[str]:
+    """The names that the file of such a text may have: embedding:NAME may leave out the extension, as in a prompt."""
+    name = text[len(IN_PROMPTS) :].strip() if text.lower().startswith(IN_PROMPTS) else text
+    return [name] if name.lower().endswith(READABLE) else [name + extension for extension in READABLE]
 
 
 def load_embedding(path: Path) -> Embedding:

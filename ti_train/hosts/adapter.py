@@ -29,6 +29,7 @@ class Adapter(ABC):
 
     stepping = False  # within a training step, in which no weights may be moved
     kept_per_prompt = 0
+    bare_names = False
     known_marks: Collection[str] = ()
 
     def __init__(

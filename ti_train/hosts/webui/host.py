@@ -49,6 +49,7 @@ class WebUIHost(Adapter):
     """A Host (see host.py) for a WebUI's loaded Stable Diffusion 1, 2 or XL; subclasses locate its parts."""
 
     Interrupted = Interrupted
+    bare_names = True
     encoders: dict[str, Any]  # name -> the WebUI's encoder, called with a list of prompts; in the order of outputs
     transformers: dict[str, nn.Module]  # name -> the transformer inside
     databases: list[Any]  # of embeddings, each with all of them
