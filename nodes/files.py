@@ -8,8 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ti_train.files import check_name
-from ..ti_train.formats import PICTURES, READABLE
+from ..ti_train.names import PICTURES, READABLE, bare_name
 from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
@@ -18,8 +17,7 @@ TEMPLATES = "textual_inversion_templates"  # A1111's name, which extra_model_pat
 
 
 def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
-    """Folder and name of a run's embedding file, and whether to resume. Raises UserError."""
-    check_name(name)
+    """Folder and name of a run's embedding file, and whether to resume. name: checked."""
     folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
     if if_exists == NEW_NUMBER:
         return folder, free_name(folder, name), False
@@ -54,15 +52,18 @@ def embedding_files() -> list[str]:
 
 
 def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
-    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension.
+    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension and folder.
 
-    parts: the suffixes of its files' names, if it is saved as several files.
+    `embedding:cat` finds pets/cat too, so a name is taken in all folders. parts: the suffixes of its files' names, if it
+    is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
-    taken |= {file.stem.lower() for file in folder.glob("*")}
+    taken |= {file.stem.lower() for file in (folder / name).parent.glob("*")}
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
     return next(
-        candidate for candidate in (name, *numbered) if not any((candidate + part).lower() in taken for part in parts)
+        candidate
+        for candidate in (name, *numbered)
+        if not any((bare_name(candidate) + part).lower() in taken for part in parts)
     )
 
 

@@ -11,10 +11,10 @@ from comfy_execution.graph import ExecutionBlocker
 from ..ti_train.data.dataset import encode_pictures
 from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
-from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
-from ..ti_train.prompts import PLACEHOLDER
+from ..ti_train.names import check_name, names_file
+from ..ti_train.prompts import placeholders_of
 from ..ti_train.training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
@@ -135,6 +135,7 @@ class TrainEmbedding(io.ComfyNode):
         options: dict[str, Any] | None = None,
         **inputs: Any,
     ) -> Any:
+        name = check_name(name)
         folder, file, resume = place(name, if_exists, save)
         given = values_of({TRAIN_EMBEDDING[key]: value for key, value in inputs.items()})
         with_captions = "style-captions" if preset == "Style" else "captions"
@@ -156,7 +157,7 @@ class TrainEmbedding(io.ComfyNode):
         plot = to_batch([loss_plot(session.steps, file)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        trained = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{name}>")})
+        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(name), vectors))
         shown = plot if previews is None else previews
         outputs = (embedding, trained, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))

@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field, create_model
 
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
-from ..ti_train.files import check_name
-from ..ti_train.formats import names_file
+from ..ti_train.names import PICTURES, names_file
 from ..ti_train.prompts import BUILT_IN
 from ..ti_train.training.checkpoint import RunFiles
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
@@ -50,20 +49,23 @@ class RunRequest(BaseModel):
     def target(self) -> Path:
         """The embedding's file. Raises UserError if it exists already, or if there is nothing to resume."""
         file = folders.embedding_file(self.name)
-        if self.resume and not RunFiles(file.parent, self.name, {}).state.is_file():
+        if self.resume and not RunFiles(file.parent, file.stem, {}).state.is_file():
             raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
         if file.exists() and not (self.overwrite or self.resume):
             raise UserError(
                 f"'{self.name}' already exists. Choose another name, resume its training if it was interrupted, "
                 "or set overwrite."
             )
+        twins = [path for path in folders.embedding_files() if path.stem == file.stem and path != file]
+        if not self.resume and (twin := next((path for path in twins if path.suffix.lower() not in PICTURES), None)):
+            raise UserError(
+                f"'{twin.relative_to(folders.embeddings()).as_posix()}' has the name '{file.stem}' too. Prompts of the "
+                "WebUI use an embedding by its name without folders, so they would use only one. Choose another name."
+            )
         return file
 
     def _initial(self, init: str) -> str:
-        if not names_file(init):
-            return init
-        check_name(init)
-        return str(folders.embeddings() / init)
+        return str(folders.existing_embedding(init)) if names_file(init) else init
 
     def _templates(self, templates: str | None) -> str | None:
         if templates is None or templates in BUILT_IN:

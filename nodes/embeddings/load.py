@@ -12,6 +12,7 @@ from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
 from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
+from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 
@@ -90,13 +91,10 @@ class LoadEmbedding(io.ComfyNode):
         embedding: Embedding | None = None,
         word: str = "",
     ) -> io.NodeOutput:
-        if not placeholder.strip():
-            raise UserError(
-                "The placeholder is empty. Enter the text that stands for the embedding, such as * or <my-cat>."
-            )
+        placeholder = check_placeholder(placeholder)
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors = found.scaled(strength).fitted_to(widths(clip))
-        return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
+        return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
 
 
 def embedding_named(name: str) -> Embedding:

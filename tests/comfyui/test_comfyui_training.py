@@ -264,7 +264,7 @@ def test_mask_files_and_transparency(server):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a/b"}, "contains a character that file names must not have"),
+        ({"name": "my cat"}, "Use a name such as my-cat"),
         ({"initial_text": " "}, "init is empty"),
         ({"name": "con"}, "reserved on Windows"),
     ],

@@ -130,7 +130,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
     ("options", "why"),
     [
         (["--steps", "0"], "steps is 0; it must be at least 1"),
-        (["--name", "a/b"], "contains a character that file names must not have"),
+        (["--name", "a b"], "Use a name such as a-b"),
         (["--lr", "fast"], "has an invalid part, 'fast'"),
         (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
         (["--model", "no-such-model"], "'no-such-model' does not exist"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 
 from ..embedding import Embedding
+from ..names import PICTURES, READABLE, names_file
 from .layouts import Reading
-from .reading import PICTURES, READABLE, load_embedding, names_file, read_embedding, read_embeddings
+from .reading import load_embedding, read_embedding, read_embeddings
 from .writing import (
     ENDINGS,
     PRECISIONS,

@@ -67,7 +67,7 @@ class RunFiles:
             "seconds": str(state.seconds),
             "identity": json.dumps(self.identity),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.embedding.parent.mkdir(parents=True, exist_ok=True)
         save_embedding(embedding, self.embedding)
         write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
 
@@ -159,4 +159,4 @@ def as_embedding(state: State, config: TrainConfig, host: Host) -> Embedding:
         "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
         "software": f"ti-train {__version__}",
     }
-    return Embedding(config.name, vectors, provenance)
+    return Embedding(config.bare_name, vectors, provenance)

@@ -38,10 +38,10 @@ def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor],
             )
     for encoder in host.widths:
         vocabulary = host.vocabulary(encoder)
-        if len(vocabulary.tokenize(config.name)) == 1:
+        if len(vocabulary.tokenize(config.bare_name)) == 1:
             remarks.append(
-                f"'{config.name}' is a word of the model's vocabulary ({encoder}). In tools that use an embedding by "
-                f"its bare name, yours replaces that word; choose a name such as my-{config.name}."
+                f"'{config.bare_name}' is a word of the model's vocabulary ({encoder}). In tools that use an embedding by "
+                f"its bare name, yours replaces that word; choose a name such as my-{config.bare_name}."
             )
         if encoder not in initial:
             initial[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)

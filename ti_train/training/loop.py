@@ -20,7 +20,7 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..prompts import PLACEHOLDER, Templates, slots
+from ..prompts import PLACEHOLDER, Templates, placeholders_of, slots
 from .checkpoint import RunFiles, State, as_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
@@ -48,7 +48,7 @@ def train(
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
-    dataset, remarks = with_placeholder(dataset, templates, config.name)
+    dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
@@ -115,7 +115,7 @@ def previews(
     host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
 ) -> Iterator[Preview | Warning]:
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
-    marks = {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}
+    marks = dict.fromkeys(placeholders_of(config.name), PLACEHOLDER)
     negative = slots(config.preview_negative, marks) or ("",)
     first = config.seed if config.preview_seed is None else config.preview_seed
     for i, text in enumerate(config.preview_prompts):

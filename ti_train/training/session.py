@@ -81,7 +81,7 @@ class Session:
         self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = DEFAULT_KEEP
     ) -> None:
         """folder: of the embedding. keep: the embedding that a completed run leaves in its file."""
-        self.config, self.records, self.keep = config, records, keep
+        self.config, self.folder, self.records, self.keep = config, folder, records, keep
         self.file = RunFiles(folder, config.name, {}).embedding
         self.steps: list[Step] = []  # without embeddings; with records, those of the interrupted run too
         self.best: Best | None = None
@@ -98,7 +98,7 @@ class Session:
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
         try:
-            with closing(train_in_memory(host, dataset, self.config, self.file.parent, resume, release)) as events:
+            with closing(train_in_memory(host, dataset, self.config, self.folder, resume, release)) as events:
                 for event in events:
                     yield self._recorded(event)
         finally:
