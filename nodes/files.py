@@ -54,8 +54,8 @@ def embedding_files() -> list[str]:
 def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension and folder.
 
-    `embedding:cat` finds pets/cat too, so a name is taken in all folders. parts: the suffixes of its files' names, if it
-    is saved as several files.
+    `embedding:cat` finds pets/cat too, so a name is taken in all folders. parts: the suffixes of its files' names, if
+    it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
     taken |= {file.stem.lower() for file in (folder / name).parent.glob("*")}

@@ -60,13 +60,12 @@ def readings(
         raise UserError("holds no tensors, so it is not an embedding.")
     facts = _facts(content)
     origin = {key: facts[key] for key in FACTS if key in facts} | dict(header)
-    wanted = {word: words[word]} if word in words else words
-    return [
-        _reading(
-            key or (word if word and word in keys else name), keys, f"{container}, {layout or _listed(keys)}", origin
-        )
-        for key, keys in wanted.items()
-    ]
+
+    def reading(key: str, keys: Keys) -> Reading:
+        own = word if word and word in keys else name
+        return _reading(key or own, keys, f"{container}, {layout or _listed(keys)}", origin)
+
+    return [reading(*found) for found in words.items() if word not in words or found[0] == word]
 
 
 def name_inside(content: Any) -> str | None:

@@ -106,9 +106,8 @@ def _read_safetensors(path: Path, word: str | None) -> tuple[dict[str, Any], dic
     """Only the tensors that may be vectors are read: beside them a file may have the weights of a LoRA."""
     with safe_open(path, framework="pt") as file:
         header, parts = dict(file.metadata() or {}), {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        keys = [
-            key for key, part in parts.items() if names_vectors(key) or has_vectors(part.get_shape(), _floats(part))
-        ]
+        like_vectors = {key for key, part in parts.items() if has_vectors(part.get_shape(), _floats(part))}
+        keys = [key for key in parts if names_vectors(key) or key in like_vectors]
         few = len(keys) <= MOST_KEYS
         wanted = (
             [key for key in keys if key.startswith("bundle_emb.")]

@@ -83,9 +83,9 @@ class Array:
         """The values; None for an array of anything but numbers. Raises ValueError if they are incomplete."""
         dtype, fortran, data = self.state
         numbers = dtype.read(data)
-        return (
-            None if numbers is None else torch.from_numpy(numbers.reshape(self.shape, order="FC"[not fortran]).copy())
-        )
+        if numbers is None:
+            return None
+        return torch.from_numpy(numbers.reshape(self.shape, order="F" if fortran else "C").copy())
 
 
 class ParameterDict(dict[str, Any]):
