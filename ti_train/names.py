@@ -1,7 +1,7 @@
 """The names of embeddings and of their files: what file systems can store, and what the hosts' prompts can express.
 
-An embedding moves between hosts, so one rule fits all. It was tried in ComfyUI's tokenizers and in the prompt parsers of
-AUTOMATIC1111, reForge and Forge (tests/comfyui/inside.py and tests/webui/probe run names through the real ones).
+An embedding moves between hosts, so one rule fits all. It was tried in ComfyUI's tokenizers and in the prompt parsers
+of AUTOMATIC1111, reForge and Forge (tests/comfyui/inside.py and tests/webui/probe run names through the real ones).
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class TrainConfig:
 
     # fmt: off
     name: str = option(
-        MISSING, EMBEDDING, "Name", "Name of the embedding and of its file, such as my-cat, or pets/my-cat in a subfolder.",
+        MISSING, EMBEDDING, "Name",
+        "Name of the embedding and of its file, such as my-cat, or pets/my-cat in a subfolder.",
         example="my-word", aliases=("placeholder_token", "token_string"),
     )
     init: str = option(

@@ -36,12 +36,13 @@ def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor],
                 f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
                 f"Set num_vectors to {embedding.num_vectors}."
             )
+    name = config.bare_name
     for encoder in host.widths:
         vocabulary = host.vocabulary(encoder)
-        if len(vocabulary.tokenize(config.bare_name)) == 1:
+        if len(vocabulary.tokenize(name)) == 1:
             remarks.append(
-                f"'{config.bare_name}' is a word of the model's vocabulary ({encoder}). In tools that use an embedding by "
-                f"its bare name, yours replaces that word; choose a name such as my-{config.bare_name}."
+                f"'{name}' is a word of the model's vocabulary ({encoder}). In tools that use an embedding by "
+                f"its bare name, yours replaces that word; choose a name such as my-{name}."
             )
         if encoder not in initial:
             initial[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
