@@ -11,6 +11,8 @@ import json
 from ..embedding import Embedding
 from ..names import PICTURES, READABLE, names_file
 from .layouts import Reading
+from .modelspec import without_thumbnail
+from .preview import put_preview
 from .reading import load_embedding, read_embedding, read_embeddings
 from .writing import (
     ENDINGS,
@@ -37,10 +39,12 @@ __all__ = [
     "layout_for",
     "load_embedding",
     "names_file",
+    "put_preview",
     "read_embedding",
     "read_embeddings",
     "rounding_error",
     "save_embedding",
+    "without_thumbnail",
     "write_embedding",
 ]
 

@@ -16,12 +16,14 @@ from typing import Any
 from ...errors import UserError
 from ...host import Embeddings, Vectors, Vocabulary
 from ..spelling import readable
+from .inputs import check_inputs
 
 PRIVATE = "ti-train-private-"  # no file has this name; ends in letters, since the host reads "x:1.2" as a weight
 
 
 def encoders(clip: Any) -> dict[str, Any]:
     """Encoder name -> tokenizer, of each text encoder that supports embeddings. Raises UserError if there is none."""
+    check_inputs(clip=clip)
     found = {
         name: tokenizer
         for name, tokenizer in vars(clip.tokenizer).items()
