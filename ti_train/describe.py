@@ -57,9 +57,8 @@ def facts(reading: Reading) -> dict[str, Any]:
     }
     if reading.outputs:
         found["output vectors, used by OneTrainer only"] = ", ".join(reading.outputs)
-    found["provenance"] = {k: v for k, v in without_thumbnail(word.provenance).items() if k != "config"} | {
-        "config": config_of(word)
-    }
+    header = {key: value for key, value in without_thumbnail(word.provenance).items() if key != "config"}
+    found["provenance"] = header | {"config": config_of(word)}
     return found
 
 
