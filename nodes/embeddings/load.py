@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 
+log = logging.getLogger("ti_train")
 NONE = "none"
 
 
@@ -94,6 +96,12 @@ class LoadEmbedding(io.ComfyNode):
         placeholder = check_placeholder(placeholder)
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors = found.scaled(strength).fitted_to(widths(clip))
+        if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
+            log.warning(
+                "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
+                placeholder,
+                found.name,
+            )
         return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
 
 
