@@ -14,6 +14,7 @@ import workflows as w
 from comfyui_server import Server, failure
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, load_embedding, save_embedding
@@ -277,3 +278,18 @@ def test_mistakes_are_told(server, settings, message):
 def test_pictures_outside_of_the_input_folder_are_refused(server):
     with pytest.raises(AssertionError, match="outside of ComfyUI's input directory"):
         server.run(w.training(folder="../.."))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("first_stage_model.", "does not contain a valid VAE"),
+        ("cond_stage_model.", "a valid clip or text encoder model"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
+    checkpoints = server.base / "models" / "checkpoints"
+    whole = load_file(checkpoints / "sd1.safetensors")
+    save_file({key: v for key, v in whole.items() if not key.startswith(part)}, checkpoints / f"no-{part}safetensors")
+    with pytest.raises(AssertionError, match=message):
+        server.run(w.training(checkpoint=f"no-{part}safetensors", name="partless"))
