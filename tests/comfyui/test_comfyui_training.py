@@ -284,7 +284,7 @@ def test_pictures_outside_of_the_input_folder_are_refused(server):
     ("part", "message"),
     [
         ("first_stage_model.", "does not contain a valid VAE"),
-        ("cond_stage_model.", "a valid clip or text encoder model"),
+        ("cond_stage_model.", "a valid clip or text encoder"),
     ],
 )
 def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
