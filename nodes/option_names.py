@@ -36,6 +36,8 @@ TRAINING_OPTIONS = {
     "per_image_words": "per_image_words",
     "coarse_weight": "coarse_weight",
     "evaluate_every": "evaluate_every",
+    "checkpoint_seconds": "checkpoint_seconds",
+    "copy_every": "copy_every",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs

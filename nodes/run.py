@@ -14,13 +14,13 @@ from PIL import Image
 from ..ti_train.data.dataset import Dataset
 from ..ti_train.embedding import Embedding
 from ..ti_train.events import Preview
-from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.training.config import TrainConfig
-from ..ti_train.training.session import Session
+from ..ti_train.training.session import Records, Session
 from .files import embeddings_folder
 from .page.live import LiveRun, followed
 
+TO_CONTINUE = "with the same settings and if_exists = continue"
 log = logging.getLogger("ti_train")
 
 
@@ -31,26 +31,22 @@ def run_training(
 
     hidden: the node's unique_id and extra_pnginfo.
     """
-    session, previews = Session(config, folder), []
+    session, previews = Session(config, folder, Records.log_only(folder, config.name)), []
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
     live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
     with followed(live):
         try:
-            with closing(session.train(host, dataset, resume, release)) as events:
+            with closing(session.train(host, dataset, resume, release, live.stop.is_set)) as events:
                 for event in events:
                     live.show(event, session, host)
                     previews += [event.image] if isinstance(event, Preview) else []
                     management.throw_exception_if_processing_interrupted()
-                    if live.stop.is_set() and session.done is None:
-                        break
-        except management.InterruptProcessingException:
-            kept = f"Step {session.steps[-1].step}" if session.steps else "The previous embedding"
-            log.warning("Cancelled. %s is saved in %s. To resume, set if_exists = continue.", kept, session.file)
+        except BaseException:  # InterruptProcessingException too
+            if session.trained:
+                log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
             raise
-        if session.done:
-            return session.done.embedding, session, previews
-        log.info("Stopped. The best embedding so far, step %s, is saved in %s.", session.keep_best(), session.file)
-        return load_embedding(session.file), session, previews
+        assert session.done
+        return session.done.embedding, session, previews
 
 
 def release() -> None:

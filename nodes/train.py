@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
@@ -13,7 +14,7 @@ from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
-from ..ti_train.names import check_name, names_file
+from ..ti_train.names import check_name, file_names, names_file
 from ..ti_train.prompts import placeholders_of
 from ..ti_train.training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.widgets import values_of
@@ -105,7 +106,7 @@ class TrainEmbedding(io.ComfyNode):
     def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
         """The digest of the initial embedding file: when the file changes, the initial vectors do."""
         (text,) = initial_text or [""]  # None: the text comes from another node
-        return str(LoadEmbedding.fingerprint_inputs(text)) if names_file(text) else ""
+        return str(LoadEmbedding.fingerprint_inputs(initial_file(text))) if names_file(text) else ""
 
     @classmethod
     def execute(
@@ -154,7 +155,7 @@ class TrainEmbedding(io.ComfyNode):
         dataset = encode_pictures(host, used, config.flip)
         embedding, session, sampled = run_training(host, dataset, config, folder, resume, cls.hidden)
 
-        plot = to_batch([loss_plot(session.steps, file)])
+        plot = to_batch([loss_plot(session.steps, file, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
         trained = with_embeddings(clip, dict.fromkeys(placeholders_of(name), vectors))
@@ -172,5 +173,11 @@ def option_inputs() -> list[io.Input]:
 
 
 def initial(text: str) -> str:
-    """The path of an embedding file in the embeddings folder; any other text as it is."""
-    return str(embedding_path(text)) if names_file(text) else text
+    """The path of an embedding file in the embeddings folder; any other text as it is. Raises UserError."""
+    return str(embedding_path(initial_file(text))) if names_file(text) else text
+
+
+def initial_file(text: str) -> str:
+    """The name of the embedding file that an initial text means."""
+    names = file_names(text)
+    return next((name for name in names if folder_paths.get_full_path("embeddings", name)), names[0])

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from .errors import UserError
 
+IN_PROMPTS = "embedding:"  # before an embedding's name in ComfyUI's prompts
 PICTURES = (".png", ".webp")
 READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
 EXAMPLE = "my-cat"
@@ -24,8 +25,14 @@ NUMBER = re.compile(r"[\d.,+-]+")
 
 
 def names_file(text: str) -> bool:
-    """Whether a text is the name of an embedding file, by its extension, rather than a word or phrase."""
-    return text.lower().endswith(READABLE)
+    """Whether a text is the name of an embedding file rather than a word or phrase: by its extension, or embedding:."""
+    return text.lower().startswith(IN_PROMPTS) or text.lower().endswith(READABLE)
+
+
+def file_names(text: str) -> list[str]:
+    """The names that the file of such a text may have: embedding:NAME may leave out the extension, as in a prompt."""
+    name = text[len(IN_PROMPTS) :].strip() if text.lower().startswith(IN_PROMPTS) else text
+    return [name] if name.lower().endswith(READABLE) else [name + extension for extension in READABLE]
 
 
 def bare_name(name: str) -> str:
@@ -39,7 +46,7 @@ def check_name(name: str) -> str:
     `pets/cat` is the file cat in the folder pets. Raises UserError with the nearest name that every host can use.
     """
     composed = unicodedata.normalize("NFC", name.strip())
-    given = composed[: composed.rindex(".")] if names_file(composed) else composed
+    given = composed[: composed.rindex(".")] if composed.lower().endswith(READABLE) else composed
     if len(given.encode()) > LONGEST:
         raise UserError(f"The name has {len(given.encode())} bytes; at most {LONGEST} are allowed. Use a shorter one.")
     for part in given.split("/"):

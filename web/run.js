@@ -22,7 +22,8 @@
  * @property {number} [norm]
  * @property {number} [vocabulary_norm]
  * @property {[word: string, similarity: number][][]} [nearest] per vector
- * @property {Point} [best]
+ * @property {Point} [best] the step that is kept, and its validation loss
+ * @property {boolean | null} [improved] at the end: whether it is better than the initial vectors, null if not measured
  * @property {Point[]} loss
  * @property {Point[]} evaluations
  * @property {Preview[]} previews

@@ -39,7 +39,9 @@ async function ended(run) {
   const trained = ["done", "stopped"].includes(run.status) && run.saved;
   if (!trained) return;
   await (app.reloadNodeDefs?.() ?? app.refreshComboInNodes());
-  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("trained", run), text("trained.how", run));
+  if (app.extensionManager.setting.get(TOAST) === false) return;
+  if (run.improved === false) toast("warn", text("trained.worse", run), run.message, 30000);
+  else toast("success", text("trained", run), text("trained.how", run));
 }
 
 /** @param {string} prompt */

@@ -34,10 +34,12 @@ def summary(job: jobs.Job) -> str:
     left = session.pace.seconds_left
     if job.state == jobs.RUNNING and left:
         lines.append(f"About {left:.0f} s left.")
+    if session.done:
+        lines.append(escape(session.done.why))
     if job.state == jobs.DONE:
         lines.append(f"Use it in any prompt as <code>{escape(job.config.bare_name)}</code>.")
     if job.state == jobs.INTERRUPTED:
-        lines.append("The embedding is saved. Click Resume to continue.")
+        lines.append("The run is saved. Click Resume to continue.")
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:
         lines.append(f"<span class='error'>{escape(job.error)}</span>")
@@ -72,8 +74,8 @@ def chart(job: jobs.Job) -> str:
         x, _ = axes.place(step, axes.up[0])
         drawn.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{text}</text>")
     drawn += [line(curves.loss, "noisy"), line(curves.validation_losses, "measured")]
-    if curves.best:
-        x, y = axes.place(*curves.best)
+    if job.session.kept:
+        x, y = axes.place(*job.session.kept)
         drawn.append(f"<circle class='best' cx='{x:.1f}' cy='{y:.1f}' r='5'/>")
     return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(drawn)}</svg>"
 

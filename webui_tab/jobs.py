@@ -159,9 +159,10 @@ def _train(job: Job) -> None:
                     raise StopTraining
         unfinished.forget(job.request.name)
     except (StopTraining, host.Interrupted):
-        job.messages += _kept(job.session)
         raise StopTraining from None
     finally:
+        if job.session.done is None and job.session.trained:
+            job.messages.append(job.session.saved("with Resume"))
         host.release_weights()
         if job.file.exists():
             host.reload_embeddings()
@@ -169,14 +170,6 @@ def _train(job: Job) -> None:
 
 def _interrupted() -> bool:
     return bool(shared.state.interrupted or shared.state.stopping_generation)
-
-
-def _kept(session: Session) -> list[str]:
-    """Saves the best embedding of an interrupted training; returns a message if it is not the last step's."""
-    step, last = session.keep_best(), session.steps[-1].step if session.steps else None
-    if step == last:
-        return []
-    return [f"Saved step {step} of {last}, which has the lowest validation loss. Resume continues from step {last}."]
 
 
 def _show(job: Job, event: Event) -> None:
@@ -194,4 +187,4 @@ def _show(job: Job, event: Event) -> None:
         case Warning():
             job.messages.append(event.message)
         case Done():
-            log.info("Trained '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)
+            log.info("Trained '%s' in %.0f s: %s. %s", job.config.name, event.seconds, event.path, event.why)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, create_model
 
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
-from ..ti_train.names import PICTURES, names_file
+from ..ti_train.names import PICTURES, file_names, names_file
 from ..ti_train.prompts import BUILT_IN
 from ..ti_train.training.checkpoint import RunFiles
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
@@ -49,12 +49,18 @@ class RunRequest(BaseModel):
     def target(self) -> Path:
         """The embedding's file. Raises UserError if it exists already, or if there is nothing to resume."""
         file = folders.embedding_file(self.name)
-        if self.resume and not RunFiles(file.parent, file.stem, {}).state.is_file():
+        interrupted = RunFiles(file.parent, file.stem, {}).interrupted()
+        if self.resume and not interrupted:
             raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
         if file.exists() and not (self.overwrite or self.resume):
             raise UserError(
                 f"'{self.name}' already exists. Choose another name, resume its training if it was interrupted, "
                 "or set overwrite."
+            )
+        if interrupted and not (self.overwrite or self.resume):
+            raise UserError(
+                f"The training of '{self.name}' was interrupted after step {interrupted.step}. Resume it, choose "
+                "another name, or set overwrite."
             )
         twins = [path for path in folders.embedding_files() if path.stem == file.stem and path != file]
         if not self.resume and (twin := next((path for path in twins if path.suffix.lower() not in PICTURES), None)):
@@ -65,7 +71,10 @@ class RunRequest(BaseModel):
         return file
 
     def _initial(self, init: str) -> str:
-        return str(folders.existing_embedding(init)) if names_file(init) else init
+        if not names_file(init):
+            return init
+        files = [folders.existing_embedding(name) for name in file_names(init)]
+        return str(next((file for file in files if file.is_file()), files[0]))
 
     def _templates(self, templates: str | None) -> str | None:
         if templates is None or templates in BUILT_IN:

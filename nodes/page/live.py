@@ -58,7 +58,7 @@ class LiveRun:
             "saved": saved,
             "prompt": "".join(written),
         }
-        self.status, self.message = "running", ""
+        self.status, self.message, self.outcome = "running", "", ""
         self.curves = LossCurves()
         self.previews: dict[str, Thinned[dict[str, Any]]] = {}
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
@@ -92,10 +92,13 @@ class LiveRun:
                 log.warning(event.message)
                 self.warn(event.message)
             case Done():
-                log.info("Trained '%s' in %.0f s: %s", self.facts["name"], event.seconds, event.path)
+                log.info("Trained '%s' in %.0f s: %s. %s", self.facts["name"], event.seconds, event.path, event.why)
+                self.done(event, session)
 
     def step(self, step: Step, session: Session, host: Host) -> None:
-        now, best = monotonic(), session.best
+        now = monotonic()
+        for earlier in session.earlier if not self.curves.loss.seen else []:
+            self.curves.add(earlier)
         self.curves.add(step)
         last = step.step == self.facts["steps"]
         if step.embedding and (now > self.look_up_at or last):
@@ -108,12 +111,18 @@ class LiveRun:
             "elapsed": now - self.began,
             "left": session.pace.seconds_left,
         }
-        self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
+        self.numbers |= {"best": session.kept} if session.kept else {}
         if last or now - self.sent > PAUSE:
             self.sent = now
             curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
             self.send("progress", self.numbers | curves)
             self.progress_text(step)
+
+    def done(self, done: Done, session: Session) -> None:
+        """Which step's embedding is in the file, why, and whether it is better than the untrained one."""
+        self.outcome = done.why if done.improved is not False else self.warnings[-1]
+        self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
+        self.numbers |= {"best": session.kept} if session.kept else {}
 
     def progress_text(self, step: Step) -> None:
         """Sends the node's progress text, for clients that do not handle this pack's events."""
@@ -173,7 +182,7 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     except BaseException as error:
         run.end("failed", str(error))
         raise
-    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
+    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done", run.outcome)
 
 
 def nearest_words(host: Host, embedding: Embedding) -> dict[str, Any]:

@@ -39,16 +39,18 @@ def test_stop_and_keep_keeps_the_best_word_and_the_graph_runs_on(server):
     assert (run["status"], run["saved"], run["workflow"]) == ("stopped", True, None)
     assert run["prompt"] == "a photo of embedding:kept"
     assert 12 <= run["step"] < 2000
-    assert run["best"][1] == min(value for step, value in run["evaluations"] if step)
+    assert run["best"][0] == run["kept"]
+    assert run["why"].startswith(f"Step {run['kept']} ")
     assert [p["step"] for p in run["previews"]][:2] == [0, 10]
     assert run["nearest"][0][0][0] == "toy"
     file = server.base / "models" / "embeddings" / "kept.safetensors"
     best = load_embedding(file)
-    assert best.provenance["step"] == str(run["best"][0])
+    assert best.provenance["step"] == str(run["kept"])
+    assert best.provenance["kept"] == run["why"]
     with safe_open(file.with_suffix(".resume"), framework="pt") as state:
         assert state.metadata()["step"] == str(run["step"]), "continue goes on from the last step"
         same = best.vectors["emb_params"].equal(state.get_tensor("vectors.clip_l").cpu())
-    assert same == (run["best"][0] == run["step"])
+    assert same == (run["kept"] == run["step"])
 
 
 def test_the_ends_of_runs_are_told_apart(server):

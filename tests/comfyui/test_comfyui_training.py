@@ -81,7 +81,7 @@ EVERY_OPTION = {
     "schedule": "constant", "learning_rates": "5e-3:2, 1e-3", "warmup": 1, "gradient_clip": 0.5,
     "gradient_checkpointing": True, "checkpoint_every": 2, "crop": "square", "shuffle_tags": True, "drop_tags": 0.25,
     "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
-    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True,
+    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True, "checkpoint_seconds": 5, "copy_every": 2,
 }  # fmt: skip
 
 
@@ -111,9 +111,34 @@ def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(serv
     with pytest.raises(AssertionError, match=r"num_vectors was 1, now 2"):
         server.run(w.training(name="broken", steps=8, if_exists="continue", num_vectors=2))
     server.run(w.training(name="broken", steps=8, if_exists="continue"))
+    log = word(server, "broken").with_suffix(".csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["step", *map(str, range(9))], "both parts, each step once"
     ours, theirs = (load_embedding(file).vectors["emb_params"] for file in (word(server, "broken"), whole))
     assert ours.equal(theirs)
     assert not state.exists()
+
+
+def test_a_cancelled_replacement_leaves_the_earlier_embedding_and_can_be_continued(server):
+    server.run(w.training(name="replaced", steps=2))
+    earlier = word(server, "replaced").read_bytes()
+    state = word(server, "replaced").with_suffix(".resume")
+    again = w.training(name="replaced", steps=8, seed=1, if_exists="replace")
+    again["options"] = w.options(checkpoint_every=1)
+    assert failure(cancelled(server, again, state, 2)) == "interrupted"
+    assert word(server, "replaced").read_bytes() == earlier
+    assert "the earlier 'replaced.safetensors' is unchanged" in server.said()
+    again["train"]["inputs"]["if_exists"] = "continue"
+    server.run(again)
+    assert load_embedding(word(server, "replaced")).provenance["step"] == "8"
+    assert not state.exists()
+
+
+def test_an_initial_text_may_name_an_embedding_as_in_a_prompt(server):
+    start = Embedding("in-prompt", {"emb_params": torch.full((2, 768), 0.01)})
+    save_embedding(start, word(server, "in-prompt"))
+    server.run(w.training(name="from-prompt", initial_text="embedding:in-prompt", num_vectors=0, learning_rate=1e-9))
+    trained = load_embedding(word(server, "from-prompt")).vectors["emb_params"]
+    assert torch.allclose(trained, start.vectors["emb_params"], atol=1e-6)
 
 
 def test_a_taken_name_gets_a_number_unless_told_otherwise(server):

@@ -27,7 +27,7 @@ def test_a_name_is_used_as_it_is_written_in_prompts():
 @pytest.mark.parametrize(
     ("field", "value", "least"),
     [
-        ("num_vectors", 0, 1),
+        ("num_vectors", -1, 0),
         ("steps", 0, 1),
         ("batch_size", 0, 1),
         ("accumulation", 0, 1),

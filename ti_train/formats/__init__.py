@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from ..embedding import Embedding
-from ..names import PICTURES, READABLE, names_file
+from ..names import PICTURES, READABLE, file_names, names_file
 from .layouts import Reading
 from .modelspec import without_thumbnail
 from .preview import put_preview
@@ -35,6 +35,7 @@ __all__ = [
     "Precision",
     "Reading",
     "config_of",
+    "file_names",
     "files_of",
     "layout_for",
     "load_embedding",

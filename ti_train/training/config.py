@@ -51,9 +51,10 @@ class TrainConfig:
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
-        1, EMBEDDING, "Vectors",
-        "Vectors (tokens) of the embedding. One is as faithful as several, and easier to edit.",
-        least=1, most=75, aliases=("num_vectors_per_token",),
+        0, EMBEDDING, "Vectors",
+        "Vectors (tokens) of the embedding; 0 = as many as the initial text has tokens, up to 4, or as the initial "
+        "file has. A text with more tokens than vectors is condensed. Fewer vectors are easier to edit.",
+        least=0, most=75, aliases=("num_vectors_per_token",),
     )
     steps: int = option(
         120, TRAINING, "Steps",
@@ -174,8 +175,9 @@ class TrainConfig:
     )
     checkpoint_every: int = option(
         100, MEMORY, "Checkpoint every",
-        "Steps between two checkpoints, in case of a crash or power cut. An interrupted run is always saved.",
-        least=1, most=MANY, aliases=("checkpointing_steps", "save_steps", "save_every_n_steps"), may_change=True,
+        "Steps between two checkpoints, in case of a crash or power cut; see checkpoint_seconds too. An interrupted "
+        "run is always saved.",
+        least=1, most=MANY, aliases=("checkpointing_steps", "save_steps"), may_change=True,
     )
     preview_every: int = option(
         0, PREVIEWS, "Preview every",
@@ -194,6 +196,18 @@ class TrainConfig:
     preview_seed: int | None = option(
         None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; each further prompt adds 1.",
         least=0, most=SEEDS, unset="the training seed", may_change=True,
+    )
+    checkpoint_seconds: int = option(
+        30, MEMORY, "Checkpoint seconds",
+        "Seconds between two checkpoints, if checkpoint_every steps take longer; 0 = by steps only. So a crash loses "
+        "half a minute at most.",
+        least=0, most=86400, may_change=True,
+    )
+    copy_every: int = option(
+        0, MEMORY, "Copy every",
+        "Steps between two numbered copies of the embedding, in a folder NAME-steps beside it: the way back if it was "
+        "trained for too long; 0 = off.",
+        least=0, most=MANY, aliases=("save_every_n_steps",), may_change=True,
     )
     # fmt: on
 
@@ -244,8 +258,13 @@ class TrainConfig:
     def previews_after(self, step: int) -> bool:
         return self.preview_every > 0 and (step % self.preview_every == 0 or step == self.steps)
 
-    def saves_after(self, step: int) -> bool:
-        return step % self.checkpoint_every == 0 and step < self.steps
+    def copies_after(self, step: int) -> bool:
+        return self.copy_every > 0 and step % self.copy_every == 0
+
+    def saves_after(self, step: int, seconds: float = 0.0) -> bool:
+        """seconds: since the last checkpoint."""
+        due = step % self.checkpoint_every == 0 or seconds > self.checkpoint_seconds > 0
+        return due and step < self.steps
 
     def pauses_after(self, step: int) -> bool:
         """Whether validation, previews or a checkpoint follow step `step`."""
