@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +320,14 @@ def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
     save_file({key: v for key, v in whole.items() if not key.startswith(part)}, checkpoints / f"no-{part}safetensors")
     with pytest.raises(AssertionError, match=message):
         server.run(w.training(checkpoint=f"no-{part}safetensors", name="partless"))
+
+
+def test_the_model_library_shows_the_last_preview(server):
+    server.run(w.training(name="pictured", steps=2, preview_every=2))
+    address = f"{server.url}/experiment/models/preview/embeddings/0/pictured.safetensors"
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
+    beside = Image.open(server.base / "models" / "embeddings" / "pictured.preview.png")
+    assert shown.size == beside.size
+    with safe_open(server.base / "models" / "embeddings" / "pictured.safetensors", framework="pt") as file:
+        assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
