@@ -144,6 +144,7 @@ def loaded(module: torch.nn.Module, tensors: Mapping[str, Tensor], dtype: torch.
         {key: tensor.reshape(shapes[key]).to(dtype) for key, tensor in tensors.items()}, strict=False, assign=True
     )
     for part in module.modules():  # CLIP's positions, which are counted and not stored
-        if "position_ids" in part._buffers:
-            part.register_buffer("position_ids", torch.arange(part.num_positions).expand((1, -1)), persistent=False)
+        positions = part._buffers.get("position_ids")
+        if positions is not None:
+            part._buffers["position_ids"] = torch.arange(positions.shape[-1]).expand(positions.shape)
     return module.requires_grad_(False).eval()
