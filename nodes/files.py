@@ -11,8 +11,7 @@ from typing import Any
 
 import folder_paths
 
-from ..ti_train.files import check_name
-from ..ti_train.formats import PICTURES, READABLE
+from ..ti_train.names import PICTURES, READABLE, bare_name
 from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
@@ -31,8 +30,7 @@ class Place:
 
 
 def place(name: str, if_exists: str, save: bool, identity_of: Callable[[str], dict[str, Any]]) -> Place:
-    """The place of a run. identity_of: what makes it this very run under a name (see RunFiles). Raises UserError."""
-    check_name(name)
+    """The place of a run. name: checked. identity_of: what makes it this very run under a name (see RunFiles)."""
     folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
     if if_exists == USE:
         there = trained_before(folder, name, identity_of)
@@ -86,14 +84,18 @@ def embedding_files() -> list[str]:
 
 
 def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
-    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension.
+    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension and folder.
 
-    parts: the suffixes of its files' names, if it is saved as several files.
+    `embedding:cat` finds pets/cat too, so a name is taken in all folders. parts: the suffixes of its files' names, if
+    it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
-    taken |= {file.stem.lower() for file in folder.glob("*")}
-    candidates = numbered(name, len(taken) + 2)
-    return next(c for c in candidates if not any((c + part).lower() in taken for part in parts))
+    taken |= {file.stem.lower() for file in (folder / name).parent.glob("*")}
+    return next(
+        candidate
+        for candidate in numbered(name, len(taken) + 2)
+        if not any((bare_name(candidate) + part).lower() in taken for part in parts)
+    )
 
 
 def digest(files: Iterable[Path]) -> str:

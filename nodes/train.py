@@ -13,10 +13,10 @@ from comfy_execution.graph import ExecutionBlocker
 from ..ti_train.data.dataset import encode_pictures
 from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
-from ..ti_train.formats import file_names, names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
-from ..ti_train.prompts import PLACEHOLDER, Templates
+from ..ti_train.names import file_names, names_file
+from ..ti_train.prompts import Templates, placeholders_of
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.loop import identity
 from ..ti_train.training.widgets import values_of
@@ -155,7 +155,7 @@ class TrainEmbedding(io.ComfyNode):
         here = place(
             config.name, if_exists, save, lambda name: identity(host, dataset, replace(config, name=name), templates)
         )
-        config = replace(config, name=here.name)
+        asked, config = config.name, replace(config, name=here.name)
         facts = data.facts(templates, side)
         if here.finished:
             embedding, session, sampled = use_finished(config, here.folder, cls.hidden, facts)
@@ -168,7 +168,7 @@ class TrainEmbedding(io.ComfyNode):
         plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        trained = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{inputs['name']}>")})
+        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(asked), vectors))
         shown = plot if previews is None else previews
         outputs = (embedding, trained, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))

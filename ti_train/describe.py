@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .embedding import Embedding
-from .formats import PRECISIONS, Reading, config_of, rounding_error
+from .formats import PRECISIONS, Reading, config_of, rounding_error, without_thumbnail
 from .host import Vectors, Vocabulary
 
 BASE_MODEL = (
@@ -57,7 +57,8 @@ def facts(reading: Reading) -> dict[str, Any]:
     }
     if reading.outputs:
         found["output vectors, used by OneTrainer only"] = ", ".join(reading.outputs)
-    found["provenance"] = {k: v for k, v in word.provenance.items() if k != "config"} | {"config": config_of(word)}
+    header = {key: value for key, value in without_thumbnail(word.provenance).items() if key != "config"}
+    found["provenance"] = header | {"config": config_of(word)}
     return found
 
 

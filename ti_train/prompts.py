@@ -11,6 +11,7 @@ import torch
 
 from .errors import UserError
 from .host import Prompt, Slot
+from .names import bare_name
 from .text import composed, unicode_forms, unicode_text
 
 PLACEHOLDER = "*"  # stands for the embedding in training in every prompt
@@ -176,6 +177,11 @@ def parse(text: str, words: Collection[str]) -> Prompt:
     if len(words) == 1:
         marks[PLACEHOLDER] = next(iter(words))
     return slots(text, marks)
+
+
+def placeholders_of(name: str) -> tuple[str, ...]:
+    """What stands for the embedding in training in typed prompts: `*`, `<pets/cat>` and `<cat>`."""
+    return tuple(dict.fromkeys((PLACEHOLDER, f"<{name}>", f"<{bare_name(name)}>")))
 
 
 def slots(text: str, marks: dict[str, str]) -> Prompt:

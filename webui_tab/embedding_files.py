@@ -53,7 +53,7 @@ def find(name: str) -> Path:
     """The file of an embedding, by its name or file name in the embeddings folder. Raises UserError."""
     rows = listed()
     found = [row for row in rows if row["file"] == name] or [
-        row for row in rows if name in (row["name"], Path(row["file"]).name)
+        row for row in rows if name in (row["name"], Path(row["file"]).name, row["file"].rpartition(".")[0])
     ]
     if not found:
         raise UserError(f"There is no embedding '{name}' in '{folders.embeddings()}'.")

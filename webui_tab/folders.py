@@ -8,8 +8,7 @@ from modules import paths_internal, shared
 
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
-from ..ti_train.files import check_name
-from ..ti_train.formats import READABLE
+from ..ti_train.names import READABLE, check_name
 
 PICTURES, RUNS = "pictures", "runs"
 SUFFIX = ".safetensors"
@@ -49,9 +48,16 @@ def picture_folders() -> list[str]:
 
 
 def embedding_file(name: str) -> Path:
-    """The file of an embedding. Raises UserError for an invalid file name."""
-    check_name(name)
-    return embeddings() / (name + SUFFIX)
+    """The file of an embedding. Raises UserError for a name that cannot be used."""
+    return embeddings() / (check_name(name) + SUFFIX)
+
+
+def existing_embedding(file: str) -> Path:
+    """A file by its path in the embeddings folder. Raises UserError for a path outside of it."""
+    root = embeddings().resolve()
+    if not (root / file).resolve().is_relative_to(root):
+        raise UserError(f"'{file}' is outside of the embeddings folder '{root}'. Give the name of a file in it.")
+    return root / file
 
 
 def embedding_files() -> list[Path]:

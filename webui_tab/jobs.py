@@ -61,7 +61,7 @@ def start(request: TrainRequest, task: str | None = None) -> Job:
     if any(job.file == file for job in active()):
         raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")
     records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
-    session = Session(config, file.parent, records)
+    session = Session(config, folders.embeddings(), records)
     job = Job(task or progress.create_task_id("ti-train"), request, config, file, session)
     jobs[job.id] = job
     for old in [known for known in jobs.values() if known.ended.is_set()][:-KEPT]:

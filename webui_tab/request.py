@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field, create_model
 
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
-from ..ti_train.files import check_name
-from ..ti_train.formats import file_names, names_file
+from ..ti_train.names import PICTURES, file_names, names_file
 from ..ti_train.prompts import BUILT_IN
 from ..ti_train.training.checkpoint import RunFiles
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
@@ -50,7 +49,7 @@ class RunRequest(BaseModel):
     def target(self) -> Path:
         """The embedding's file. Raises UserError if it exists already, or if there is nothing to resume."""
         file = folders.embedding_file(self.name)
-        interrupted = RunFiles(file.parent, self.name, {}).interrupted()
+        interrupted = RunFiles(file.parent, file.stem, {}).interrupted()
         if self.resume and not interrupted:
             raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
         if file.exists() and not (self.overwrite or self.resume):
@@ -63,14 +62,18 @@ class RunRequest(BaseModel):
                 f"The training of '{self.name}' was interrupted after step {interrupted.step}. Resume it, choose "
                 "another name, or set overwrite."
             )
+        twins = [path for path in folders.embedding_files() if path.stem == file.stem and path != file]
+        if not self.resume and (twin := next((path for path in twins if path.suffix.lower() not in PICTURES), None)):
+            raise UserError(
+                f"'{twin.relative_to(folders.embeddings()).as_posix()}' has the name '{file.stem}' too. Prompts of the "
+                "WebUI use an embedding by its name without folders, so they would use only one. Choose another name."
+            )
         return file
 
     def _initial(self, init: str) -> str:
         if not names_file(init):
             return init
-        names = file_names(init)
-        check_name(names[0])
-        files = [folders.embeddings() / name for name in names]
+        files = [folders.existing_embedding(name) for name in file_names(init)]
         return str(next((file for file in files if file.is_file()), files[0]))
 
     def _templates(self, templates: str | None) -> str | None:

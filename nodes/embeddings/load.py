@@ -13,6 +13,7 @@ from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
 from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
+from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 
@@ -93,19 +94,16 @@ class LoadEmbedding(io.ComfyNode):
         embedding: Embedding | None = None,
         word: str = "",
     ) -> io.NodeOutput:
-        if not placeholder.strip():
-            raise UserError(
-                "The placeholder is empty. Enter the text that stands for the embedding, such as * or <my-cat>."
-            )
+        placeholder = check_placeholder(placeholder)
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors = found.scaled(strength).fitted_to(widths(clip))
-        if placeholder.strip() in getattr(clip.tokenizer, "ti_train_names", {}):
+        if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
             log.warning(
                 "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
-                placeholder.strip(),
+                placeholder,
                 found.name,
             )
-        return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
+        return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
 
 
 def embedding_named(name: str) -> Embedding:

@@ -8,8 +8,8 @@ from comfy_api.latest import io, ui
 
 from ...ti_train.describe import rounding
 from ...ti_train.embedding import Embedding
-from ...ti_train.files import check_name
 from ...ti_train.formats import ENDINGS, PRECISIONS, files_of, write_embedding
+from ...ti_train.names import bare_name, check_name
 from ..files import NEW_NUMBER, REPLACE, embeddings_folder, free_name
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 
@@ -27,7 +27,9 @@ class SaveEmbedding(io.ComfyNode):
             inputs=[
                 EmbeddingSocket.Input("embedding", tooltip="The embedding to save."),
                 io.String.Input(
-                    "name", default="", tooltip="File name without extension. Empty = the embedding's own name."
+                    "name",
+                    default="",
+                    tooltip="File name, also with a subfolder (pets/my-cat). Empty = the embedding's own name.",
                 ),
                 io.Combo.Input(
                     "if_exists",
@@ -90,15 +92,19 @@ class SaveEmbedding(io.ComfyNode):
         strength: float = 1.0,
         norm: float = 0.0,
     ) -> io.NodeOutput:
-        name = name.strip() or embedding.name
-        check_name(name)
+        name = check_name(name.strip() or embedding.name)
         folder, ending = embeddings_folder(), ENDINGS[format]
         scaled = embedding.scaled(strength, norm)
         if if_exists == NEW_NUMBER:
-            parts = [path.stem.removeprefix(name) for path in files_of(scaled, folder / f"{name}{ending}", format)]
+            parts = [
+                path.stem.removeprefix(bare_name(name)) for path in files_of(scaled, folder / f"{name}{ending}", format)
+            ]
             name = free_name(folder, name, parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = write_embedding(replace(scaled, name=name), folder / f"{name}{ending}", format, PRECISIONS[precision])
-        lines = [f"embedding:{name}"] if format == "safetensors" else [path.name for path in paths]
+        file = folder / f"{name}{ending}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        paths = write_embedding(replace(scaled, name=file.stem), file, format, PRECISIONS[precision])
+        lines = [f"embedding:{name}"]
+        if format != "safetensors":
+            lines = [path.relative_to(folder).as_posix() for path in paths]
         lines += [rounding(scaled, precision)] if precision != "fp32" else []
         return io.NodeOutput(name, ui=ui.PreviewText("\n".join(lines)))

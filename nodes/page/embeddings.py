@@ -11,7 +11,7 @@ from typing import Any
 import folder_paths
 
 from ...ti_train.errors import UserError
-from ...ti_train.files import check_name
+from ...ti_train.names import bare_name, check_name
 from ..files import embedding_files
 from .live import runs
 
@@ -28,8 +28,7 @@ def listed() -> list[dict[str, Any]]:
 
 def rename(file: str, name: str) -> str:
     """Renames an embedding within its folder; returns its new file. Raises UserError, OSError."""
-    path = _own(file)
-    check_name(name)
+    path, name = _own(file), check_name(name)
     renamed = [(old, old.parent / (name + old.name[len(path.stem) :])) for old in _with_companions(path)]
     for old, new in renamed:
         if new.exists() and not new.samefile(old):  # on some systems upper and lower case are the same file
@@ -58,7 +57,7 @@ def _own(file: str) -> Path:
     path = _path(file) if file in embedding_files() else None
     if path is None:
         raise UserError(f"'{file}' is not in the embeddings folder any more. Reload the list.")
-    if any(run.status == "running" and run.facts["name"] == path.stem for run in runs):
+    if any(run.status == "running" and bare_name(run.facts["name"]) == path.stem for run in runs):
         raise UserError(f"'{path.stem}' is being trained. Stop the training first.")
     return path
 

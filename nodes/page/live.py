@@ -26,8 +26,8 @@ from ...ti_train.drawing.loss_curves import LossCurves
 from ...ti_train.drawing.thinned import ThinnedByKey
 from ...ti_train.embedding import Embedding
 from ...ti_train.events import Done, Event, Preview, Step, Warning
-from ...ti_train.host import Host
-from ...ti_train.prompts import PLACEHOLDER
+from ...ti_train.host import Host, Slot
+from ...ti_train.prompts import PLACEHOLDER, placeholders_of, slots
 from ...ti_train.training.config import OPTIONS, TrainConfig
 from ...ti_train.training.session import Session
 from .records import Record, delete_old, interrupted_run, new_record
@@ -53,7 +53,8 @@ class LiveRun:
         self.id, self.stop = self.record.id, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
-        written = f"embedding:{config.name}"
+        marks = dict.fromkeys(placeholders_of(config.name), config.name)
+        written = (f"embedding:{config.name}" if isinstance(piece, Slot) else piece for piece in slots(first, marks))
         executing = get_executing_context()
         self.facts = {
             "id": self.id,
@@ -66,7 +67,7 @@ class LiveRun:
             "steps": config.steps,
             "saved": saved,
             "data": data,
-            "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
+            "prompt": "".join(written),
         }
         self.status, self.message, self.outcome = "running", "", ""
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves

@@ -300,8 +300,32 @@ def previews_output(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, in
     return {f"{side}, {prompts}": size(side, prompts) for side in (64, 512, 1024, 2048) for prompts in (1, 3)}
 
 
+def names(_checkpoint: str, _lora: str, folder: Path) -> list[list[str]]:
+    """The names and prompts in which ComfyUI's tokenizer does not find an embedding of prompt_names.py in its file."""
+    from comfy.sd1_clip import SDTokenizer
+    from safetensors.torch import save_file
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from prompt_names import COMFYUI_PROMPTS, NAMES, REFUSED
+
+    tokenizer, missed = SDTokenizer(embedding_directory=str(folder)), []
+    for name in (*NAMES, *REFUSED, "pets/cat"):
+        file = folder / f"{name}.safetensors"
+        file.parent.mkdir(exist_ok=True)
+        save_file({"emb_params": torch.ones(1, 768)}, file)
+        for prompt in COMFYUI_PROMPTS:
+            with contextlib.suppress(IndexError):  # of a name that begins with a bracket
+                batches = tokenizer.tokenize_with_weights(prompt.replace("{}", f"embedding:{name}"))
+                if sum(torch.is_tensor(token) for batch in batches for token, _ in batch) == 1:
+                    continue
+            missed.append([name, prompt])
+        file.unlink()
+    return missed
+
+
 CHECKS = {
     "previews_output": previews_output,
+    "names": names,
     "gradient": gradient,
     "restored": restored,
     "out_of_memory": out_of_memory,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import workflows as w
 from comfyui_server import RefusedError, Server, failure
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, load_embedding, save_embedding
@@ -367,7 +370,7 @@ def test_mask_files_and_transparency(server):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a/b"}, "contains a character that file names must not have"),
+        ({"name": "my cat"}, "Use a name such as my-cat"),
         ({"initial_text": " "}, "init is empty"),
         ({"name": "con"}, "reserved on Windows"),
     ],
@@ -389,3 +392,29 @@ def test_a_folder_without_images_is_told_before_anything_runs(server, folder, me
     with pytest.raises(RefusedError, match=message) as refusal:
         server.run(w.training(folder=folder))
     assert str(server.base) not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("first_stage_model.", "does not contain a valid VAE"),
+        ("cond_stage_model.", "a valid clip or text encoder"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
+    checkpoints = server.base / "models" / "checkpoints"
+    whole = load_file(checkpoints / "sd1.safetensors")
+    save_file({key: v for key, v in whole.items() if not key.startswith(part)}, checkpoints / f"no-{part}safetensors")
+    with pytest.raises(AssertionError, match=message):
+        server.run(w.training(checkpoint=f"no-{part}safetensors", name="partless"))
+
+
+def test_the_model_library_shows_the_last_preview(server):
+    server.run(w.training(name="pictured", steps=2, preview_every=2))
+    address = f"{server.url}/experiment/models/preview/embeddings/0/pictured.safetensors"
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
+    beside = Image.open(server.base / "models" / "embeddings" / "pictured.preview.png")
+    assert shown.size == beside.size
+    with safe_open(server.base / "models" / "embeddings" / "pictured.safetensors", framework="pt") as file:
+        assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")

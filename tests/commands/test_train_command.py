@@ -135,6 +135,12 @@ def test_pictures_of_several_folders_keep_their_shapes_and_come_as_often_as_is_s
     assert "on 4 images of 16 x 16 pixels" in capsys.readouterr().out
 
 
+def test_a_name_with_a_folder_puts_all_files_there(train, tmp_path):
+    assert train("--preview-prompt", "a <my-toy>", name="pets/my-toy.safetensors") == 0
+    assert {path.name for path in (tmp_path / "pets").iterdir()} >= {"my-toy.safetensors", "my-toy.csv"}
+    assert load_embedding(tmp_path / "pets" / "my-toy.safetensors").provenance["name"] == "my-toy"
+
+
 def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentence):
     (tmp_path / "my-toy.safetensors").write_bytes(b"precious")
     assert train() == 1
@@ -147,7 +153,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
     ("options", "why"),
     [
         (["--steps", "0"], "steps is 0; it must be at least 1"),
-        (["--name", "a/b"], "contains a character that file names must not have"),
+        (["--name", "a b"], "Use a name such as a-b"),
         (["--lr", "fast"], "has an invalid part, 'fast'"),
         (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
         (["--model", "no-such-model"], "'no-such-model' does not exist"),

@@ -48,7 +48,21 @@ def test_its_events_and_its_embedding_are_those_of_the_loop(host, dataset, setti
     assert [type(event) for event in events] == [type(event) for event in plain]
     assert session.done is events[-1]
     assert vectors(session.file).equal(vectors(tmp_path / "plain" / "my-toy.safetensors"))
-    assert [file.name for file in session.file.parent.iterdir()] == ["my-toy.safetensors"], "no records unasked"
+    there = {file.name for file in session.file.parent.iterdir()}
+    assert there == {"my-toy.safetensors", "my-toy.preview.png"}, "no records unasked"
+
+
+def test_an_embedding_has_the_last_preview_of_its_vectors_as_its_picture(host, dataset, settings, tmp_path):
+    config = settings(preview_every=3, preview_prompts=("a *", "the *"))
+    session = Session(config, tmp_path)
+    previews = [event for event in session.train(host, dataset) if isinstance(event, Preview) and event.prompt == "a *"]
+    shown = [preview for preview in previews if preview.step <= session.done.kept][-1]
+    assert Image.open(tmp_path / "my-toy.preview.png").tobytes() == shown.image.convert("RGB").tobytes()
+
+
+def test_a_run_without_previews_has_no_picture(host, dataset, settings, tmp_path):
+    list(Session(settings(), tmp_path).train(host, dataset))
+    assert [file.name for file in tmp_path.iterdir()] == ["my-toy.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +83,7 @@ def test_records_are_beside_the_embedding_or_in_a_folder_of_their_own(
     previews = [event for event in session.train(host, dataset) if isinstance(event, Preview)]
     there = {file.relative_to(tmp_path).as_posix(): file for file in tmp_path.rglob("*.*")}
     assert {*names} <= {*there}
-    assert len(there) == 3 + len(previews)
+    assert len(there) == 4 + len(previews), "with the embedding and its picture"
     saved = Image.open(next(file for name, file in there.items() if name.endswith("step00003-1.png")))
     assert saved.tobytes() == next(p.image for p in previews if (p.step, p.prompt) == (3, "the *")).tobytes()
 

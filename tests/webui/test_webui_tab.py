@@ -179,9 +179,9 @@ def test_interrupt_and_resume_in_another_session(page, server):
 def test_mistakes_are_told(page):
     chosen(page, "folder", "tabtoy")
     beside(page, "2 image(s)")
-    fill(page, "name", "a/b")
+    fill(page, "name", "a b")
     page.locator("#ti_train_start").click()
-    says(page, "contains a character that file names must not have")
+    says(page, "Use a name such as a-b")
 
 
 def test_embeddings(page, server):

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from .embedded_images import card_bytes
 from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL
+from .modelspec import modelspec
 from .torch_files import torch_bytes
 
 Layout = Literal["safetensors", "a1111", "diffusers", "onetrainer", "png"]
@@ -77,7 +78,8 @@ def write_embedding(
     header = {**embedding.provenance, "name": embedding.name}
     match layout:
         case "safetensors":
-            contents = [save({SINGLE: _only(vectors)} if len(vectors) == 1 else vectors, header)]
+            tensors = {SINGLE: _only(vectors)} if len(vectors) == 1 else vectors
+            contents = [save(tensors, header | modelspec(embedding, save(tensors)))]
         case "diffusers":
             ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
             contents = [save({f"<{embedding.name}>": rows}, header) for rows in ordered]

@@ -269,7 +269,7 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
         "software": f"ti-train {__version__}",
         RUN: state.run,
     }
-    return Embedding(config.name, vectors, provenance)
+    return Embedding(config.bare_name, vectors, provenance)
 
 
 def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..data.masks import Source
 from ..errors import UserError
-from ..files import check_name
+from ..names import bare_name, check_name
 from ..prompts import BUILT_IN
 from ..text import composed
 from .learning_rate import rate_segments
@@ -42,7 +42,8 @@ class TrainConfig:
 
     # fmt: off
     name: str = option(
-        MISSING, EMBEDDING, "Name", "Name of the embedding and of its file, such as my-cat.",
+        MISSING, EMBEDDING, "Name",
+        "Name of the embedding and of its file, such as my-cat, or pets/my-cat in a subfolder.",
         example="my-word", aliases=("placeholder_token", "token_string"),
     )
     init: str = option(
@@ -220,7 +221,7 @@ class TrainConfig:
         return cls(**values | {"name": composed(values["name"])})  # as prompts write it
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        object.__setattr__(self, "name", check_name(self.name))
         for name, about in OPTIONS.items():
             about.check(getattr(self, name))
         if self.vectors_at(self.steps) < self.num_vectors:
@@ -237,6 +238,11 @@ class TrainConfig:
         if not self.init.strip():
             raise UserError('init is empty. Give a word or phrase that describes the images, such as "cat".')
         rate_segments(self.learning_rate, self.steps)
+
+    @property
+    def bare_name(self) -> str:
+        """The name without its folders."""
+        return bare_name(self.name)
 
     @property
     def effective_batch(self) -> int:

@@ -32,12 +32,12 @@ def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor],
 
     By default they are as many as the tokens of the initial text, up to MOST_BY_DEFAULT, or as the vectors of its file.
     """
-    vocabularies = {encoder: host.vocabulary(encoder) for encoder in host.widths}
+    name, vocabularies = config.bare_name, {encoder: host.vocabulary(encoder) for encoder in host.widths}
     remarks = [
-        f"'{config.name}' is a word of the model's vocabulary ({encoder}), which your embedding replaces in every "
-        f"prompt. Choose a name such as my-{config.name}."
+        f"'{name}' is a word of the model's vocabulary ({encoder}), which your embedding replaces in every "
+        f"prompt. Choose a name such as my-{name}."
         for encoder, vocabulary in vocabularies.items()
-        if host.bare_names and len(vocabulary.tokenize(config.name)) == 1
+        if host.bare_names and len(vocabulary.tokenize(name)) == 1
     ]
     if names_file(config.init):
         return initial_from_file(host, config), remarks

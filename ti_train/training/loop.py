@@ -57,7 +57,7 @@ def train(
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
-    dataset, remarks = with_placeholder(dataset, templates, config.name)
+    dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     config = replace(config, num_vectors=done.num_vectors)
     trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..drawing.loss_plot import loss_plot
 from ..events import Done, Event, Preview, Step
+from ..formats import put_preview
 from ..host import Host
 from ..prompts import Templates
 from .checkpoint import RunFiles
@@ -71,6 +72,8 @@ class Session:
         self.steps: list[Step] = []  # without embeddings; a resumed run's begin with those of its step log
         self.kept: tuple[int, float] | None = None  # the step whose embedding is kept, and its validation loss
         self.done: Done | None = None
+        self._latest: Preview | None = None  # of the first preview prompt
+        self._of_kept: Preview | None = None  # the latest when the kept step was reached
         self.pace = Pace(config.steps)
         self._log: StepLog | None = None
 
@@ -123,6 +126,10 @@ class Session:
         return f"Step {left.kept or left.step} is saved {saved}. Continue from step {left.step} {how}."
 
     def _record(self, event: Event) -> None:
+        if isinstance(event, Preview) and event.prompt == self.config.preview_prompts[0]:
+            self._latest = event
+            if self.kept is None or event.step == self.kept[0]:
+                self._of_kept = event
         match event:
             case Step():
                 self._add(event)
@@ -131,6 +138,7 @@ class Session:
                 event.image.save(self.records.preview(event.step, number))
             case Done():
                 self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
+                self._put_preview(event)
 
     def _add(self, step: Step) -> None:
         self.pace.completed(step.step)
@@ -140,7 +148,17 @@ class Session:
                 self.steps += self._log.earlier
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
-        self.kept = step.kept or self.kept
+        if step.kept and step.kept != self.kept:
+            self.kept, self._of_kept = step.kept, self._latest
+
+    def _put_preview(self, done: Done) -> None:
+        """Gives the embedding the last preview of its vectors as its picture. Logs write errors."""
+        found = [p for p in (self._latest, self._of_kept) if p and 0 < p.step <= done.kept]
+        try:
+            if found:
+                put_preview(done.path, found[0].image)
+        except OSError as error:
+            log.warning("Could not write the picture of '%s' (%s).", done.path, error.strerror or error)
 
     def _close_records(self) -> None:
         """Logs write errors: a full disk must not hide why the run ended."""

@@ -24,6 +24,7 @@ from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
+from .inputs import check_inputs
 from .placeholders import MARK, vocabulary, widths, with_embeddings
 from .weights import cast_bytes, load_whole, marked_as_training, trainable_clip, trainable_model
 
@@ -34,6 +35,7 @@ class ComfyHost(Adapter):
     """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's tensors need gradients."""
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
+        check_inputs(model=model, clip=clip, vae=vae)
         self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)

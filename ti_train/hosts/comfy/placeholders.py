@@ -19,6 +19,7 @@ from ...host import Embeddings, Vectors, Vocabulary
 from ...prompt_check import unknown_marks
 from ...text import unicode_forms
 from ..spelling import readable
+from .inputs import check_inputs
 
 log = logging.getLogger("ti_train")
 MARK = "\x02"  # begins a placeholder of a training run: a control character, which prompts do not contain
@@ -27,6 +28,7 @@ PRIVATE = "ti-train-private-"  # no file has this name; ends in letters, since t
 
 def encoders(clip: Any) -> dict[str, Any]:
     """Encoder name -> tokenizer, of each text encoder that supports embeddings. Raises UserError if there is none."""
+    check_inputs(clip=clip)
     found = {
         name: tokenizer
         for name, tokenizer in vars(clip.tokenizer).items()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from fastapi import Body
 from modules import call_queue, prompt_parser, script_callbacks, shared
+from modules.processing_scripts.comments import strip_comments
 from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
@@ -184,8 +185,34 @@ def refused() -> dict[str, Any]:
     return {"message": ""}
 
 
+def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[list[str]]:
+    """The names and prompts in which the WebUI does not find an embedding of that name."""
+    with call_queue.queue_lock, torch.inference_mode():
+        host = connect()
+        engine, missed = next(iter(host.encoders.values())), []
+        for name in names:
+            embedding = host._embedding("x", name, word_of(host, 0, 1))
+            host.register(embedding)
+            for prompt in prompts:
+                if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
+                    missed.append([name, prompt])
+            host.unregister(name)
+        return missed
+
+
+def found_in(engine: Any, text: str, name: str) -> bool:
+    """By the WebUI's own parsers of AND, schedules and emphasis, and its tokenizer."""
+    _, flat, _ = prompt_parser.get_multicond_prompt_list([text])
+    for (_, part), *_ in prompt_parser.get_learned_conditioning_prompt_schedules(list(flat), 10):
+        chunks, _ = engine.tokenize_line(part)
+        if any(fix.embedding.name == name for chunk in chunks for fix in chunk.fixes):
+            return True
+    return False
+
+
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
+    app.add_api_route("/ti-train-test/names", names, methods=["POST"])
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
