@@ -16,13 +16,13 @@ from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.masks import FOLDER as MASKS
 from ..ti_train.data.masks import mask_file
+from ..ti_train.data.removal import REMOVED
 from ..ti_train.errors import UserError
 from .files import digest
 from .sockets import CATEGORY
 from .tensors import to_batch, to_mask
 
 log = logging.getLogger("ti_train")
-REMOVED = "removed"  # the subfolder for images that the user removed in the page; never loaded
 
 
 class LoadTrainingImages(io.ComfyNode):

@@ -154,7 +154,9 @@ def test_the_api_refuses_what_is_out_of_range(load, wrong):
 
 def test_the_tab_offers_what_the_api_does(load):
     fields, request = load("webui_tab.fields"), load("webui_tab.request")
-    placed = fields.embedding_fields() | fields.picture_fields(None) | fields.preview_fields(None) | fields.run_fields()
+    pictures, previews = load("webui_tab.picture_fields"), load("webui_tab.preview_fields")
+    placed = fields.embedding_fields() | pictures.picture_fields(None) | previews.preview_fields(None)
+    placed |= fields.run_fields()
     on_tab = placed | fields.more_fields(placed)
     asked = vars(request.TrainRequest(name="my-cat", pictures="cats"))
     assert set(on_tab) == set(asked) - {"resume"}, "for which there is a button"

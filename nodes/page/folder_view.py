@@ -1,26 +1,21 @@
-"""Images of a folder in ComfyUI's input directory: described as training uses them, and moved to `removed/`."""
+"""Images of a folder in ComfyUI's input directory: described as training uses them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 from collections import Counter
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from PIL import Image
 
-from ...ti_train.data.captions import caption_file
-from ...ti_train.data.dataset import find_pictures
 from ...ti_train.data.image_files import DAMAGED, read_thumbnail
-from ...ti_train.data.masks import mask_file
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
-from ..training_images import REMOVED, caption_of, pictures_of
+from ..training_images import caption_of, pictures_of
 
 THUMBNAIL = 256  # pixels
 UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
@@ -93,24 +88,3 @@ def scaled_down(path: Path) -> bytes:
     data = io.BytesIO()
     small.save(data, "JPEG", quality=85)
     return data.getvalue()
-
-
-def move_to_removed(picture: Path) -> Path:
-    """Moves an image with its caption and mask to the subfolder `removed/`, without overwriting; returns its new path.
-
-    If another image shares the caption or mask, they are copied. Raises OSError.
-    """
-    folder, stem = picture.parent, picture.stem
-    files = [file for file in (caption_file(picture), mask_file(picture), picture) if file and file.is_file()]
-    shared = any(other.stem == stem and other != picture for other in find_pictures(folder))
-
-    def place(file: Path, name: str) -> Path:
-        return folder / REMOVED / file.relative_to(folder).with_name(name + file.name[len(stem) :])
-
-    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-    name = next(name for name in names if not any(place(file, name).exists() for file in files))
-    for file in files:
-        place(file, name).parent.mkdir(parents=True, exist_ok=True)
-        carry = shutil.copy2 if shared and file != picture else shutil.move
-        carry(file, place(file, name))
-    return place(picture, name)

@@ -12,9 +12,10 @@ from server import PromptServer
 
 from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
+from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
 from ..training_images import inside_input
-from .folder_view import UNREADABLE, describe_folder, move_to_removed, scaled_down
+from .folder_view import UNREADABLE, describe_folder, scaled_down
 from .live import LiveRun, runs
 
 USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, if Training Options give none
