@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tab_page import RUNS_WITHIN, beside, chosen, entered, expect, fill, opened, says, shot, upload
+from tab_page import RUNS_WITHIN, beside, chosen, entered, expect, fill, new_page, opened, says, shot, upload
 
 from ti_train.formats import load_embedding
 
@@ -57,6 +57,50 @@ def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
     beside(page, "1 with a mask")
 
 
+def test_further_pictures_join_the_chosen_folder_and_one_is_removed(page, server, tmp_path):
+    folder = server.base / "ti-train" / "pictures" / "tabtoy"
+    before = {path.name for path in folder.iterdir()}
+    drawn = Image.new("RGB", (80, 64), "green")
+    drawn.save(tmp_path / "green.png")
+    upload(page, [str(tmp_path / "green.png")])
+    beside(page, "3 image(s)")
+    done = page.locator("#ti_train_pictures_done").first
+    expect(done).to_contain_text("Added 1 file(s) to 'tabtoy'.")
+    assert {path.name for path in folder.iterdir()} == before | {"green.png"}
+    page.locator("#ti_train_thumbnails img").nth(1).click()
+    page.locator("#ti_train_remove_picture").click()
+    expect(done).to_contain_text("Moved green.png to 'tabtoy/removed'.")
+    beside(page, "2 image(s)")
+    assert (folder / "removed" / "green.png").is_file()
+    assert not (folder / "green.png").exists()
+    entered(page, server)
+    beside(page, "2 image(s)")
+    expect(page.locator("#ti_train_name textarea, #ti_train_name input").first).to_have_value("tabtoy")
+
+
+def test_the_images_of_another_embedding_are_not_mixed_in(page, server, drawings):
+    fill(page, "name", "other-toy")
+    upload(page, drawings[:1])
+    beside(page, "1 image(s)")
+    done = page.locator("#ti_train_pictures_done").first
+    expect(done).to_contain_text("to 'other-toy'. 'tabtoy' holds the images of another embedding")
+    assert [path.name for path in (server.base / "ti-train" / "pictures" / "other-toy").iterdir()] == ["blue.png"]
+    fill(page, "name", "tabtoy")
+    chosen(page, "folder", "tabtoy")
+    beside(page, "2 image(s)")
+
+
+def test_a_preset_shows_its_numbers(page):
+    steps, rate = (
+        page.locator(f"#ti_train_{name} input, #ti_train_{name} textarea").first for name in ("steps", "learning_rate")
+    )
+    chosen(page, "preset", "Paper")
+    expect(steps).to_have_value("5000")
+    expect(rate).to_have_value("0.005")
+    chosen(page, "preset", "Balanced")
+    expect(steps).to_have_value("120")
+
+
 def test_captions_are_edited_and_written(page, server):
     opened(page, "Captions")
     page.locator("#ti_train_captions").scroll_into_view_if_needed()  # gradio 4 draws no rows out of view
@@ -65,19 +109,32 @@ def test_captions_are_edited_and_written(page, server):
     page.keyboard.press("Enter")
     page.locator("#ti_train_write_captions").click()
     expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
-    beside(page, "1 with a caption")
+    beside(page, "1 with a caption. The captions are not used: the templates 'object' have no [filewords].")
+    chosen(page, "templates", "captions")
+    expect(page.locator("#ti_train_pictures_note").first).not_to_contain_text("not used")
+    chosen(page, "templates", "object")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
 
 
 def test_previews_take_the_prompt_of_txt2img(page):
     for place, value in (("prompt textarea", "a (tabtoy:1.2),\non a tabtoy-shelf"), ("neg_prompt textarea", "dark")):
         page.locator(f"#txt2img_{place}").evaluate("(box, text) => { box.value = text; }", value)
-    page.locator("#txt2img_seed input").evaluate("(box) => { box.value = 77; }")
-    page.locator("#ti_train_from_txt2img").click()
+    for place, number in {"seed": 77, "steps": 9, "cfg_scale": 4.5, "width": 72, "height": 64}.items():
+        page.locator(f"#txt2img_{place} input").first.evaluate("(box, n) => { box.value = n; }", number)
+    name = page.locator("#ti_train_name input, #ti_train_name textarea").first
     prompts = page.locator("#ti_train_preview_prompts textarea")
+    fill(page, "name", "")
+    page.locator("#ti_train_from_txt2img").click()
+    expect(prompts).to_have_value("a (tabtoy:1.2), on a tabtoy-shelf")
+    name.fill("tabtoy")
+    page.locator("#ti_train_from_txt2img").click()
     expect(prompts).to_have_value("a (*:1.2), on a tabtoy-shelf")
     expect(page.locator("#ti_train_preview_negative textarea")).to_have_value("dark")
-    expect(page.locator("#ti_train_preview_seed input")).to_have_value("77")
+    for field, value in {"seed": "77", "steps": "9", "cfg": "4.5", "width": "72", "height": "64"}.items():
+        expect(page.locator(f"#ti_train_preview_{field} input")).to_have_value(value)
+    expect(page.locator("#ti_train_preview_every input")).to_have_value("25")
+    sampler = page.locator("#txt2img_sampling input").input_value()
+    expect(page.locator("#ti_train_preview_sampler input")).to_have_value(sampler)
 
 
 def test_interrupt_and_resume_in_another_session(page, server):
@@ -95,12 +152,48 @@ def test_interrupt_and_resume_in_another_session(page, server):
     says(page, "stopped is trained.*Step 120 of 120.*settings that this training was started with")
 
 
-def test_mistakes_are_told(page):
+def test_mistakes_are_told_and_the_shown_training_stays(page):
+    told = page.locator("#ti_train_problem").first
     chosen(page, "folder", "tabtoy")
     beside(page, "2 image(s)")
     fill(page, "name", "a/b")
     page.locator("#ti_train_start").click()
-    says(page, "contains a character that file names must not have")
+    expect(told).to_contain_text("contains a character that file names must not have")
+    fill(page, "name", "never-begun")
+    page.locator("#ti_train_resume").click()
+    expect(told).to_contain_text("There is nothing to resume: no training of 'never-begun' was interrupted.")
+    fill(page, "preview_steps", "999")
+    page.locator("#ti_train_start").click()
+    expect(told).to_contain_text(re.compile("Preview steps is '999': .*150"))
+    expect(told).not_to_contain_text("TrainRequest")
+    says(page, "stopped is trained")
+    fill(page, "preview_steps", "0")
+
+
+def test_a_training_continues_from_a_listed_embedding(page):
+    page.locator("#ti_train_continue_from input").click()
+    page.locator("#ti_train_continue_from [role=option], #ti_train_continue_from li").filter(
+        has_text="tabtoy"
+    ).first.click()
+    expect(page.locator("#ti_train_init textarea, #ti_train_init input").first).to_have_value("tabtoy.safetensors")
+
+
+def test_interrupt_ends_the_shown_training_and_no_other(browser, page, server):
+    """Of two pages, each of which has started one."""
+    fill(page, "steps", "400")
+    fill(page, "name", "first-page")
+    page.locator("#ti_train_start").click()
+    says(page, "first-page is training")
+    other = new_page(browser, server)
+    fill(other, "name", "second-page")
+    other.locator("#ti_train_start").click()
+    says(other, "second-page is queued")
+    other.locator("#ti_train_interrupt").click()
+    says(other, "second-page was interrupted")
+    other.close()
+    says(page, "first-page is training")
+    page.locator("#ti_train_interrupt").click()
+    says(page, "first-page was interrupted")
 
 
 def test_embeddings(page, server):
@@ -111,6 +204,9 @@ def test_embeddings(page, server):
     text = page.locator("#ti_train_details textarea")
     expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
     shot(page, server, "words")
+    page.locator("#ti_train_embedding_table tr", has_text="first-page.safetensors").click()
+    expect(page.locator("#ti_train_embedding input")).to_have_value("first-page.safetensors")
+    expect(text).to_have_value(re.compile("^first-page: 1 vector"), timeout=RUNS_WITHIN)
 
 
 def test_convert_and_merge(page, server):

@@ -167,6 +167,28 @@ def break_step() -> None:
         hook = connect().network.out.register_forward_pre_hook(fail)
 
 
+def break_clean_up() -> None:
+    """What ends a job of the WebUI will fail once."""
+    end = shared.state.end
+
+    def fail() -> None:
+        shared.state.end = end
+        raise RuntimeError("broken by the test")
+
+    shared.state.end = fail
+
+
+def many_words() -> dict[str, Any]:
+    """How far the conditions of the last of 30 embeddings are from those that it has alone."""
+    with call_queue.queue_lock, torch.inference_mode():
+        host = connect()
+        words = {f"word-{number}": word_of(host, number, 1) for number in range(30)}
+        last = f"word-{len(words) - 1}"
+        prompts = [("a photo of ", Slot(last))]
+        among, alone = host.encode(prompts, words), host.encode(prompts, {last: words[last]})
+        return {"difference": float((among[0].context - alone[0].context).abs().max())}
+
+
 def refused() -> dict[str, Any]:
     """What a user is told when the loaded model cannot be trained with, since it lacks a text encoder."""
     with call_queue.queue_lock:
@@ -187,6 +209,8 @@ def refused() -> dict[str, Any]:
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
+    app.add_api_route("/ti-train-test/break-clean-up", break_clean_up, methods=["POST"])
+    app.add_api_route("/ti-train-test/many-words", many_words, methods=["GET"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
     app.add_api_route("/ti-train-test/too-many-vectors", too_many_vectors, methods=["POST"])
