@@ -25,6 +25,11 @@ from ..formats import save_embedding
 from ..host import Host
 from .config import TrainConfig
 
+DIFFERENT = {  # of the identity, where the values say nothing to people
+    "pictures": "the images are not the same (their files, captions, masks or crops)",
+    "model": "another model is loaded",
+    "templates": "the templates have changed",
+}
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
 
 
@@ -123,7 +128,7 @@ class RunFiles:
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
         different = [
-            f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
+            DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}
             if saved.get(key) != now.get(key)
         ]
