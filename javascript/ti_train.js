@@ -14,7 +14,7 @@ function ti_train_click(id) {
  * @param {string} id empty if the job has ended
  */
 function ti_train_follow(id) {
-    if (!id || id === ti_train_followed) return;
+    if (!id || id === ti_train_followed) return [];
     ti_train_followed = id;
     let questions = Infinity;
     const place = gradioApp().getElementById("ti_train_progress");
@@ -26,6 +26,7 @@ function ti_train_follow(id) {
         else ti_train_followed = "";
     }
     setTimeout(ask, 300); // the page shows what the handler returned
+    return []; // gradio expects the outputs' values
 }
 
 /**
@@ -35,6 +36,7 @@ function ti_train_follow(id) {
 function ti_train_follow_captions(id) {
     const place = gradioApp().getElementById("ti_train_captions_written");
     if (id) requestProgress(id, place, null, () => ti_train_click("ti_train_captioned"), () => {});
+    return [];
 }
 
 /** Runs before the handler of a clicked row; returns its file. */

@@ -132,7 +132,7 @@ def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
 
 def values_of_job(job: Job) -> dict[str, Any]:
     """The fields' values for a job's request; where the preset decided, its values."""
-    asked = {name: getattr(job.request, name) for name in job.request.__fields__ if name != "resume"}
+    asked = {name: value for name, value in job.request.dict().items() if name != "resume"}
     values = {
         name: value_for(name, getattr(job.config, name) if value is None else value)
         for name, value in asked.items()
