@@ -255,15 +255,16 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
+    word = Embedding("word", {"clip_l": torch.zeros(1, 768)})
     tracemalloc.start()
     held = {}
     for step in range(10_001):
         measured = step % 12 == 0
         if measured:
-            session.best = Best(step, 0.4 - step / 1e6, Embedding("word", {"clip_l": torch.zeros(1, 768)}))
+            session.best = Best(step, 0.4 - step / 1e6, word)
         run.step(Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0), session, None)
         if step % 50 == 0:
-            run.preview(Preview(step, "a photo of *", picture))
+            run.preview(Preview(step, "a photo of *", picture, word))
             run.warn(f"step {step}")
         if step % 2_000 == 0:
             held[step] = [tracemalloc.get_traced_memory()[0], len(json.dumps(run.snapshot()))]

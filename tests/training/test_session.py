@@ -69,7 +69,11 @@ def test_records_are_beside_the_embedding_or_in_a_folder_of_their_own(
     assert {*names} <= {*there}
     assert len(there) == 3 + len(previews)
     saved = Image.open(next(file for name, file in there.items() if name.endswith("step00003-1.png")))
-    assert saved.tobytes() == next(p.image for p in previews if (p.step, p.prompt) == (3, "the *")).tobytes()
+    shown = next(p for p in previews if (p.step, p.prompt) == (3, "the *"))
+    assert saved.tobytes() == shown.image.tobytes()
+    inside = load_embedding(Path(saved.filename))
+    assert inside.provenance["step"] == "3"
+    assert torch.equal(*(next(iter(word.vectors.values())) for word in (inside, shown.embedding)))
 
 
 def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(host, dataset, settings, tmp_path):

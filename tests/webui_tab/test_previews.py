@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ti_train.embedding import Embedding
 from ti_train.events import Preview
 
 
@@ -15,7 +16,7 @@ def test_a_long_run_keeps_a_few_small_previews(load_in_webui):
     image = Image.new("RGB", (1024, 768), "teal")
     for step in range(0, 500, 5):
         for prompt in ("a *", "the *"):
-            previews.add(Preview(step, prompt, image))
+            previews.add(Preview(step, prompt, image, Embedding("it", {})))
     assert previews.seen == 200
     shown = previews.shown()
     assert len(shown) <= 2 * (module.KEPT + 1)

@@ -71,7 +71,7 @@ def train(
         if done.step == 0:
             yield report(done, None, 0.0, *trained.measures(config.vectors_at(0)).tolist())
             if config.preview_every:
-                yield from previews(host, config, side, trained, 0)
+                yield from previews(host, config, side, trained, done)
 
         began = perf_counter()
         queued = updates(host, dataset, templates, config, trained, done.step)
@@ -91,7 +91,7 @@ def train(
             if skipped == MOST_SKIPPED:
                 raise UserError(NEVER_FINITE)
             if config.previews_after(step):
-                yield from previews(host, config, side, trained, step)
+                yield from previews(host, config, side, trained, done)
             if config.saves_after(step):
                 files.save(done, as_embedding(done, config, host))
                 yield Checkpoint(step, files.embedding)
@@ -112,12 +112,13 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
 
 
 def previews(
-    host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
+    host: Host, config: TrainConfig, side: int, trained: TrainedVectors, state: State
 ) -> Iterator[Preview | Warning]:
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
     marks = {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}
     negative = slots(config.preview_negative, marks) or ("",)
     first = config.seed if config.preview_seed is None else config.preview_seed
+    step, embedding = state.step, as_embedding(state, config, host)
     for i, text in enumerate(config.preview_prompts):
         request = SampleRequest((slots(text, marks),), (first + i,), width=side, height=side, negative=negative)
         try:
@@ -127,4 +128,4 @@ def previews(
                 raise
             yield Warning(f"Step {step}: {out_of_memory_message(error, PREVIEW_DOES_NOT_FIT)}")
             return
-        yield Preview(step, text, image)
+        yield Preview(step, text, image, embedding)

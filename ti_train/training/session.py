@@ -18,7 +18,7 @@ from ..data.dataset import Dataset, encode_pictures, find_pictures, read_picture
 from ..drawing.loss_plot import loss_plot
 from ..embedding import Embedding
 from ..events import Done, Event, Preview, Step
-from ..formats import save_embedding
+from ..formats import save_embedding, write_embedding
 from ..host import Host
 from ..prompts import Templates
 from .checkpoint import RunFiles
@@ -130,7 +130,8 @@ class Session:
                 self._add(event)
             case Preview() if self.records:
                 number = self.config.preview_prompts.index(event.prompt)
-                event.image.save(self.records.preview(event.step, number))
+                file = self.records.preview(event.step, number)
+                write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
                 if self.keep == "best" and self.best:
                     self.keep_best()
