@@ -231,6 +231,11 @@ def test_previews_are_sampled_as_asked(server):
     learn(server, name="sampled", preview_every=3, **sampled)
     with Image.open(server.base / "ti-train" / "runs" / "sampled" / "step00003-0.png") as preview:
         assert preview.size == (72, 64)
+    shown = server.picture("a photo of a sampled")
+    (server.base / "embeddings" / "sampled.safetensors").unlink()
+    shutil.copy(server.base / "ti-train" / "runs" / "sampled" / "step00003-0.png", server.base / "embeddings")
+    server.post(f"{API}/refresh")
+    assert server.picture("a photo of a sampled") == shown, "a preview is an embedding too"
     with pytest.raises(RefusedError, match="There is no sampler 'Oiler'"):
         begin(server, name="mistaken", preview_sampler="Oiler")
 
