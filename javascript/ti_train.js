@@ -67,5 +67,3 @@ function ti_train_of_txt2img(name, every) {
     const [seed, ...numbers] = ["seed", "steps", "cfg_scale", "width", "height"].map((id) => Number(value(id)));
     return [name, every, value("prompt"), value("neg_prompt"), seed, value("sampling"), ...numbers];
 }
-
-onUiLoaded(() => ti_train_click("ti_train_restore"));

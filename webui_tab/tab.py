@@ -26,13 +26,13 @@ HIDDEN = {"show_progress": "hidden"}
 def build() -> list[tuple[gr.Blocks, str, str]]:
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="ti_train_tabs"):
         with gr.TabItem("Train", elem_id="ti_train_train"):
-            build_train()
+            build_train(blocks)
         with gr.TabItem("Embeddings", elem_id="ti_train_embeddings") as item:
             embeddings_tab.build(item)
     return [(blocks, "TI Train", "ti_train")]
 
 
-def build_train() -> None:
+def build_train(blocks: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column():
             fields = embedding_fields()
@@ -66,8 +66,7 @@ def build_train() -> None:
         follow(button.click(beginning(begin, names), inputs, [problem, task, *shown], **HIDDEN))
     follow(show.click(show_current, [], [problem, task, *shown], **HIDDEN))
     interrupt.click(interrupt_shown, [task], [problem], **HIDDEN)
-    restore = hidden_button("ti_train_restore")
-    follow(restore.click(lambda: restored(names), [], [task, *shown, *inputs], **HIDDEN))
+    follow(blocks.load(lambda: restored(names), [], [task, *shown, *inputs], **HIDDEN))
     look = hidden_button("ti_train_look")
     look.click(look_at, [task, seen], shown, queue=False, **HIDDEN)
 
