@@ -52,6 +52,8 @@ class TinyHost:
     """See ti_train/host.py. float64 is for finite differences."""
 
     kept_per_prompt = 0
+    known_marks = ()
+    full_precision = True
 
     def __init__(
         self,
@@ -100,15 +102,17 @@ class TinyHost:
                 weight.requires_grad_(flag)
 
     def vocabulary(self, encoder: str) -> Vocabulary:
-        return Vocabulary(self.text_encoder.get_input_embeddings().weight, self.tokenize, WORDS.__getitem__)
+        table = self.text_encoder.get_input_embeddings().weight
+        return Vocabulary(table, self.tokenize, WORDS.__getitem__, limit=CONTEXT - 2)
 
     def tokenize(self, text: str) -> list[int]:
         """Words that are not in the vocabulary are dropped."""
         return [WORDS.index(word) for word in re.findall(r"[a-z]+|[^a-z\s]", text.lower()) if word in WORDS]
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Latents:
-        mean, log_variance = self.vae(pictures.to(self.dtype)).float().chunk(2, dim=1)
+    def latents(self, pixels: Tensor) -> Latents:
+        signed = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        mean, log_variance = self.vae(signed.to(self.dtype)).float().chunk(2, dim=1)
         return Latents(mean, log_variance - 4 if self.has_variance else None)
 
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Tensor:

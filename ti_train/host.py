@@ -8,7 +8,7 @@ conditioned on: the core passes it from `encode` to `predict` and does not look 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,6 +76,7 @@ class Vocabulary:
     table: Tensor
     tokenize: Callable[[str], list[int]]  # without start, end and padding
     spell: Callable[[int], str]
+    limit: int | None = None  # tokens of a prompt that the host encodes; None if it encodes longer ones in chunks
 
     @cached_property
     def norms(self) -> Tensor:
@@ -103,12 +104,17 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
+    known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
     kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
     # where the host copies weights for it; activations are not counted
 
     @property
     def fingerprint(self) -> str:
         """Identifies the weights."""
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether all weights are float32."""
 
     def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> AbstractContextManager[None]:
         """Makes the model differentiable within the context, and restores everything on leaving it.
@@ -118,8 +124,8 @@ class Host(Protocol):
 
     def vocabulary(self, encoder: str) -> Vocabulary: ...
 
-    def latents(self, pictures: Tensor) -> Latents:
-        """Encodes images [B, 3, H, W] in [-1, 1]."""
+    def latents(self, pixels: Tensor) -> Latents:
+        """Encodes images, uint8 [B, H, W, 3] on the CPU."""
 
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         """The conditioning of a batch of prompts, as the host computes it; differentiable in the vectors.

@@ -13,6 +13,7 @@ from PIL import Image
 from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, on_white, upright
+from ..ti_train.data.listing import Listing
 from ..ti_train.errors import UserError
 from . import folders
 
@@ -28,8 +29,10 @@ _notes: dict[str, str] = {}  # task -> what it did
 
 def start(folder: str, interrogator: str) -> str:
     """Queues the captioning; returns its task id for the WebUI's progress bar. Raises UserError."""
-    reader = CaptionReader([])
-    bare = [path for path in find_pictures(folders.picture_folder(folder, write=True)) if not reader.caption(path)]
+    place = folders.picture_folder(folder, write=True)
+    images = find_pictures(place)
+    reader = CaptionReader(Listing.of(place), [])
+    bare = [path for path in images if not reader.caption(path)]
     if not bare:
         raise UserError(f"All images of '{folder}' have captions. To replace one, empty it and save first.")
     task = progress.create_task_id("ti-train-captions")

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from modules import paths_internal, shared
 
-from ..ti_train.data.image_files import SUFFIXES
-from ..ti_train.data.masks import FOLDER as MASKS
-from ..ti_train.data.removal import REMOVED
+from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
 from ..ti_train.formats import READABLE
@@ -60,8 +58,7 @@ def _allowed(folder: Path, write: bool) -> list[Path]:
 def picture_folders() -> list[str]:
     """Names of the folders that hold images; subfolders as outer/inner."""
     root = training() / PICTURES
-    inside = {path.parent.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES}
-    return sorted(folder.as_posix() for folder in inside if folder.parts and folder.name not in (REMOVED, MASKS))
+    return [folder.relative_to(root).as_posix() for folder in subfolders(root) if Listing.of(folder).images]
 
 
 def embedding_file(name: str) -> Path:

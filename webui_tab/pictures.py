@@ -16,7 +16,8 @@ from PIL import Image
 from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, read_mask, read_thumbnail
-from ..ti_train.data.masks import ENDINGS, Source, mask_file
+from ..ti_train.data.listing import Listing
+from ..ti_train.data.masks import Source
 from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
 from . import folders
@@ -37,10 +38,14 @@ class Shown:
 
 def shown(folder: str, source: Source) -> Shown:
     """The images of a folder; what a mask excludes is faded. Raises UserError."""
-    found, reader = Shown(), CaptionReader([])
-    for path in find_pictures(folders.picture_folder(folder)):
+    place, found = folders.picture_folder(folder), Shown()
+    find_pictures(place)
+    listing = Listing.of(place)
+    reader = CaptionReader(listing, found.problems)
+    found.problems += listing.remarks(captions=True, masks=source != "none")
+    for path in listing.images:
         try:
-            small, mask = thumbnail(path, source)
+            small, mask = thumbnail(path, listing.masks.get(path), source)
         except (UserError, *DAMAGED) as error:
             found.problems.append(f"{path.name} cannot be used: {error}")
             continue
@@ -49,16 +54,15 @@ def shown(folder: str, source: Source) -> Shown:
             small = Image.composite(small, faded, mask.resize(small.size))
             found.masks += 1
         found.thumbnails.append((small, path.name))
-        found.captions.append([path.name, reader.caption(path)])
+        found.captions.append([path.name, reader.caption(path) or ""])
     return found
 
 
-def thumbnail(path: Path, source: Source) -> tuple[Image.Image, Image.Image | None]:
+def thumbnail(path: Path, mask_file: Path | None, source: Source) -> tuple[Image.Image, Image.Image | None]:
     """The thumbnail of an image, and its mask. Raises UserError and the errors in DAMAGED."""
-    file = mask_file(path) if source != "none" else None
     small, alpha = read_thumbnail(path, THUMBNAIL)
-    if file:
-        return small, read_mask(file)
+    if mask_file and source != "none":
+        return small, read_mask(mask_file)
     return small, alpha if source == "alpha" else None
 
 
@@ -69,8 +73,10 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
     a note. Raises UserError.
     """
     sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
-    masks = names_of_masks(chosen)
-    if chosen and ({source.name for source in sources} <= masks or not _of_another(chosen, name)):
+    place = folders.picture_folder(chosen) if chosen else None
+    listing = Listing.of(place) if place and place.is_dir() else None
+    masks = {source for source in sources if listing and listing.is_mask_name(source.name)}
+    if chosen and (masks.issuperset(sources) or not _of_another(chosen, name)):
         folder, why = chosen, ""
     else:
         folder = _new_folder(name)
@@ -79,7 +85,7 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
     place.mkdir(parents=True, exist_ok=True)
     for source in sources:
         target = place / source.name
-        shutil.copyfile(source, target if source.name in masks else _free(target, source))
+        shutil.copyfile(source, target if source in masks else _free(target, source))
     return folder, f"Added {len(sources)} file(s) to '{folder}'.{why}"
 
 
@@ -112,15 +118,6 @@ def remove(folder: str, picture: str) -> str:
     except OSError as error:
         raise UserError(f"'{picture}' cannot be moved ({error.strerror or error}).") from None
     return f"Moved {picture} to '{folder}/{moved.parent.name}'."
-
-
-def names_of_masks(folder: str) -> set[str]:
-    """Possible file names for masks of a folder's images; empty if it has no images."""
-    try:
-        pictures = find_pictures(folders.picture_folder(folder or ""))
-    except UserError:
-        return set()
-    return {picture.stem + ending for picture in pictures for ending in ENDINGS}
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 
+log = logging.getLogger("ti_train")
 NONE = "none"
 
 
@@ -96,6 +98,12 @@ class LoadEmbedding(io.ComfyNode):
             )
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors = found.scaled(strength).fitted_to(widths(clip))
+        if placeholder.strip() in getattr(clip.tokenizer, "ti_train_names", {}):
+            log.warning(
+                "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
+                placeholder.strip(),
+                found.name,
+            )
         return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
 
 

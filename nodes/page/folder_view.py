@@ -15,7 +15,7 @@ from ...ti_train.data.image_files import DAMAGED, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
-from ..training_images import caption_of, pictures_of
+from ..training_images import captions_of, listings_of
 
 THUMBNAIL = 256  # pixels
 UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
@@ -26,15 +26,19 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
 
     Raises UserError if the folder has no images, or is outside of the input directory.
     """
-    base = Path(folder_paths.get_input_directory()).resolve()
-    paths = pictures_of(folder, subfolders)
-    sizes = [size_of(path) for path in paths]
-    side = side_to_train_at([size for size in sizes if size], resolution, square)
-    copies = identical(paths)
+    listings = listings_of(folder, subfolders)
+    remarks = [remark for listing in listings for remark in listing.remarks(captions=True, masks=True)]
+    captions = {
+        path: caption
+        for listing in listings
+        for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True)
+    }
+    sizes = {path: size_of(path) for path in captions}
+    side = side_to_train_at([size for size in sizes.values() if size], resolution, square)
+    copies = identical([path for path, size in sizes.items() if size])
     pictures = []
-    for path, size in zip(paths, sizes, strict=True):
-        described: dict[str, Any] = {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
-        described |= {"caption": caption_of(path), "warnings": [], "crop": None}
+    for path, size in sizes.items():
+        described = described_file(path) | {"caption": captions[path], "warnings": [], "crop": None}
         if size is None:
             described["warnings"].append({"kind": "unreadable"})
         else:
@@ -46,7 +50,12 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         if path in copies:
             described["warnings"].append({"kind": "copy", "of": copies[path].name})
         pictures.append(described)
-    return {"pictures": pictures, "side": side, "error": ""}
+    return {"pictures": pictures, "side": side, "error": "", "remarks": remarks}
+
+
+def described_file(path: Path) -> dict[str, Any]:
+    base = Path(folder_paths.get_input_directory()).resolve()
+    return {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

@@ -133,7 +133,19 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
         "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in found.items()},
         "checkpointed": difference(checkpointed, found),
         "norms": {encoder: float(g.norm()) for encoder, g in found.items()},
+        "latents": latents_are_the_nodes(host),
     }
+
+
+def latents_are_the_nodes(host: Any) -> bool:
+    """Whether an image becomes what VAE Encode makes of it, to the bit."""
+    from nodes import VAEEncode
+
+    pixels = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        (latent,) = VAEEncode().encode(host.vae, pixels.float() / 255)
+        expected = host.model.model.process_latent_in(latent["samples"])
+    return torch.equal(host.latents(pixels).mean, expected)
 
 
 def slope(host: Any, data: dict[str, Any], encoder: str, gradient: torch.Tensor, step: float = 0.02) -> float:

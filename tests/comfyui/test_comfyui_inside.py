@@ -41,6 +41,7 @@ def test_the_gradient_is_that_of_the_function(look, family, encoders):
     assert min(found["norms"].values()) > 0
     assert max(found["finite_differences"].values()) < 0.01
     assert found["checkpointed"] < 1e-5
+    assert found["latents"]
 
 
 def test_the_gradient_is_that_of_the_diffusers_host(look, world, tmp_path):

@@ -44,7 +44,8 @@ class Layer(Adapter):
     def _vocabulary(self, encoder):
         return Vocabulary(self.table.weight, lambda text: [len(text)], str)
 
-    def _latents(self, pictures):
+    def _latents(self, pixels):
+        pictures = self._signed(pixels)
         return Latents(pictures.mean(1, keepdim=True), pictures.amax(1, keepdim=True))
 
     def _encode(self, prompts, words, sizes):
@@ -99,7 +100,7 @@ def test_weights_that_somebody_else_has_moved_train_and_sample():
 def test_what_leaves_a_host_can_be_trained_with():
     with torch.inference_mode():
         host = Layer(made_in_inference_mode=True)
-        latents = host.latents(torch.ones(1, 3, 8, 8))
+        latents = host.latents(torch.ones(1, 8, 8, 3, dtype=torch.uint8))
         predicted = host.predict(torch.zeros(1, 4, 2, 2), torch.ones(1), torch.zeros(1))
         table = host.vocabulary("encoder").table
     left = [host.sigmas, latents.mean, latents.log_variance, predicted]

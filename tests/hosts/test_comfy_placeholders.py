@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ti_train.hosts.comfy.placeholders import replace_placeholders
+from ti_train.hosts.comfy.placeholders import remarks_on, replace_placeholders
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,22 @@ def test_only_whole_words_are_replaced(placeholder, text, expected):
 def test_the_longest_placeholder_wins():
     names = {"*": "star", "<a*>": "both"}
     assert replace_placeholders("<a*> *", names) == " embedding:both   embedding:star "
+
+
+@pytest.mark.parametrize("text", ["a <cafe\u0301>", "a <caf\u00e9>"])
+@pytest.mark.parametrize("placeholder", ["<cafe\u0301>", "<caf\u00e9>"])
+def test_a_placeholder_is_the_same_in_every_unicode_form(placeholder, text):
+    assert replace_placeholders(text, {placeholder: "it"}) == "a  embedding:it "
+    assert remarks_on(text, {placeholder: "it"}) == []
+
+
+def test_a_mark_of_no_embedding_in_a_users_prompt_is_told():
+    (remark,) = remarks_on("a <teal-hart>", {"<teal-heart>": "it", "*": "it"})
+    assert remark.endswith("Did you mean <teal-heart>?")
+    assert remarks_on("a *", {"<a>": "x", "<b>": "y"}) == [
+        "* is read as plain text, since 2 embeddings are loaded. Write <a> or <b> in the prompt."
+    ]
+    assert remarks_on("a <teal-hart>", {"\x02*\x03": "it"}) == [], "a training run's own prompts"
 
 
 def test_no_placeholder_changes_nothing():

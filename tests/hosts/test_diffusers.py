@@ -112,8 +112,9 @@ def test_a_schedule_that_ends_in_pure_noise_has_finite_levels(pipelines):
 
 
 def test_latents_are_the_vaes_distribution_in_the_unets_scale(any_host):
-    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    latents, scale = any_host.latents(pictures), any_host.vae.config.scaling_factor
+    pixels = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents, scale = any_host.latents(pixels), any_host.vae.config.scaling_factor
     with torch.no_grad():
         encoded = any_host.vae.encode(pictures)
     if hasattr(encoded, "latents"):

@@ -32,7 +32,7 @@ def inputs(widths: dict[str, int]) -> dict[str, torch.Tensor]:
 
     return {
         "x0": normal(2, 4, 8, 8), "noise": normal(2, 4, 8, 8), "timesteps": torch.tensor([150, 700]),
-        "pictures": normal(1, 3, 64, 64).clamp(-1, 1),
+        "pictures": normal(1, 64, 64, 3).mul(64).add(128).clamp(0, 255).byte(),
     } | {name: 0.02 * normal(2, width) for name, width in widths.items()}  # fmt: skip
 
 

@@ -6,11 +6,8 @@ import shutil
 from itertools import chain, count
 from pathlib import Path
 
-from .captions import caption_file
-from .dataset import find_pictures
-from .masks import mask_file
-
-REMOVED = "removed"
+from ..text import composed
+from .listing import REMOVED, Listing
 
 
 def move_to_removed(picture: Path) -> Path:
@@ -18,17 +15,19 @@ def move_to_removed(picture: Path) -> Path:
 
     If another image shares the caption or mask, they are copied. Raises OSError.
     """
-    folder, stem = picture.parent, picture.stem
-    files = [file for file in (caption_file(picture), mask_file(picture), picture) if file and file.is_file()]
-    shared = any(other.stem == stem and other != picture for other in find_pictures(folder))
+    listing, folder, stem = Listing.of(picture.parent), picture.parent, picture.stem
+    owned = (listing.captions, listing.masks)
+    files = [picture, *(files[picture] for files in owned if picture in files)]
+    shared = {file for files in owned for other, file in files.items() if other != picture}
 
     def place(file: Path, name: str) -> Path:
-        return folder / REMOVED / file.relative_to(folder).with_name(name + file.name[len(stem) :])
+        ending = composed(file.name)[len(composed(stem)) :]  # their letter case may differ
+        return folder / REMOVED / file.relative_to(folder).with_name(file.name if name == stem else name + ending)
 
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     name = next(name for name in names if not any(place(file, name).exists() for file in files))
-    for file in files:
+    for file in reversed(files):
         place(file, name).parent.mkdir(parents=True, exist_ok=True)
-        carry = shutil.copy2 if shared and file != picture else shutil.move
+        carry = shutil.copy2 if file in shared else shutil.move
         carry(file, place(file, name))
     return place(picture, name)

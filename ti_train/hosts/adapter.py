@@ -9,13 +9,14 @@ implement the methods with a leading underscore and need not handle modes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import final
 
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ class Adapter(ABC):
 
     stepping = False  # within a training step, in which no weights may be moved
     kept_per_prompt = 0
+    known_marks: Collection[str] = ()
 
     def __init__(
         self, device: torch.device, widths: dict[str, int], prediction: Prediction, sigmas: Tensor, resolution: int
@@ -58,7 +60,7 @@ class Adapter(ABC):
     def _vocabulary(self, encoder: str) -> Vocabulary: ...
 
     @abstractmethod
-    def _latents(self, pictures: Tensor) -> Latents: ...
+    def _latents(self, pixels: Tensor) -> Latents: ...
 
     @abstractmethod
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond: ...
@@ -83,6 +85,12 @@ class Adapter(ABC):
                 self.stepping = False
 
     @final
+    @property
+    def full_precision(self) -> bool:
+        floats = (p for module in self._weights() for p in module.parameters() if p.is_floating_point())
+        return all(parameter.dtype == torch.float32 for parameter in floats)
+
+    @final
     @cached_property
     def fingerprint(self) -> str:
         with self._mode():
@@ -96,9 +104,9 @@ class Adapter(ABC):
         return replace(vocabulary, table=alias(vocabulary.table)) if vocabulary.table.is_inference() else vocabulary
 
     @final
-    def latents(self, pictures: Tensor) -> Latents:
+    def latents(self, pixels: Tensor) -> Latents:
         with torch.inference_mode():
-            latents = self._latents(pictures)
+            latents = self._latents(pixels)
         variance = None if latents.log_variance is None else self._plain(latents.log_variance)
         return Latents(self._plain(latents.mean), variance)
 
@@ -133,6 +141,10 @@ class Adapter(ABC):
         with torch.inference_mode():
             self._load(memory)
         restore_inference_tensors(*self._weights())
+
+    def _signed(self, pixels: Tensor) -> Tensor:
+        """What Stable Diffusion's autoencoders take: [B, 3, H, W] in [-1, 1] on the device, from uint8 [B, H, W, 3]."""
+        return rearrange(pixels, "b h w c -> b c h w").float().div(127.5).sub(1).to(self.device)
 
     def _plain(self, tensor: Tensor) -> Tensor:
         """A copy that autograd can save, fp32 on the device."""

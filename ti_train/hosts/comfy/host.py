@@ -24,7 +24,7 @@ from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
-from .placeholders import vocabulary, widths, with_embeddings
+from .placeholders import MARK, vocabulary, widths, with_embeddings
 from .weights import cast_bytes, load_whole, marked_as_training, trainable_clip, trainable_model
 
 SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
@@ -40,6 +40,7 @@ class ComfyHost(Adapter):
         resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+        self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
         encoders = self.clip.cond_stage_model
         self.kept_per_prompt = cast_bytes(encoders) if self._pooled and self.clip.patcher.load_device == device else 0
 
@@ -64,9 +65,9 @@ class ComfyHost(Adapter):
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return vocabulary(self.clip, encoder)
 
-    def _latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
-        encoded = self.vae.encode((rearrange(pictures, "b c h w -> b h w c") + 1) / 2)
+        encoded = self.vae.encode(pixels.float() / 255)
         return Latents(self.model.model.process_latent_in(encoded.float()), None)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
@@ -134,7 +135,7 @@ class ComfyHost(Adapter):
 
 def mark(name: str) -> str:
     """The text that represents a slot, with control characters that prompts do not contain."""
-    return f"\x02{name}\x03"
+    return f"{MARK}{name}\x03"
 
 
 def text_with_marks(prompt: Prompt) -> str:

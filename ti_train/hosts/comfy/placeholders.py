@@ -8,6 +8,7 @@ into the vectors. The tokenizer is copied too: all clones of a CLIP share it, an
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,8 +16,12 @@ from typing import Any
 
 from ...errors import UserError
 from ...host import Embeddings, Vectors, Vocabulary
+from ...prompt_check import unknown_marks
+from ...text import unicode_forms
 from ..spelling import letters, readable
 
+log = logging.getLogger("ti_train")
+MARK = "\x02"  # begins a placeholder of a training run: a control character, which prompts do not contain
 PRIVATE = "ti-train-private-"  # no file has this name; ends in letters, since the host reads "x:1.2" as a weight
 
 
@@ -93,8 +98,22 @@ def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
     """Replaces every placeholder that is a whole word by the host's embedding syntax."""
     if not names:
         return text
+    names = {written: name for placeholder, name in names.items() for written in unicode_forms(placeholder)}
     whole = "|".join(map(_whole_word, sorted(names, key=len, reverse=True)))
     return re.sub(whole, lambda match: f" embedding:{names[match[0]]} ", text)
+
+
+def remarks_on(text: str, names: Mapping[str, str]) -> list[str]:
+    """Which marks of a user's prompt stand for no embedding; none for the prompts of a training run."""
+    if any(name.startswith(MARK) for name in names):
+        return []
+    words = [name[1:-1] if name[0] + name[-1] == "<>" else name for name in names]
+    return unknown_marks((text,), words, "the prompt", names)
+
+
+@cache
+def _log_once(message: str) -> None:
+    log.warning(message)
 
 
 def _whole_word(placeholder: str) -> str:
@@ -111,6 +130,8 @@ class _PlaceholderTokenizer:
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         parent: Any = super()
+        for remark in remarks_on(text, self.ti_train_names):
+            _log_once(remark)
         return parent.tokenize_with_weights(replace_placeholders(text, self.ti_train_names), *args, **kwargs)
 
 

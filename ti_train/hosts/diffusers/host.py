@@ -93,8 +93,8 @@ class DiffusersHost(Adapter):
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return self.family.encoders[encoder].vocabulary
 
-    def _latents(self, pictures: Tensor) -> Latents:
-        encoded = self.vae.encode(pictures)
+    def _latents(self, pixels: Tensor) -> Latents:
+        encoded = self.vae.encode(self._signed(pixels))
         shift, scale = self._latent_scale()
         if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
             return Latents((encoded.latents - shift) * scale, None)

@@ -68,12 +68,13 @@ class A1111Host(WebUIHost):
             return super().piece(engine, token)
         return str(sd_hijack_open_clip.tokenizer.decoder[token])
 
-    def _latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pixels: Tensor) -> Latents:
         """The posterior's mean and variance; Stable Diffusion XL's VAE class would return a sample."""
         self._release_weights()
         fetch(self.autoencoder)
         vae: Any = self.autoencoder
-        mean, log_variance = vae.quant_conv(vae.encoder(pictures.to(devices.dtype_vae))).float().chunk(2, dim=1)
+        encoded = vae.quant_conv(vae.encoder(self._signed(pixels).to(devices.dtype_vae)))
+        mean, log_variance = encoded.float().chunk(2, dim=1)
         scale = torch.tensor(float(self.model.scale_factor))
         return Latents(mean * scale, log_variance.clamp(-30, 20) + 2 * scale.log())
 

@@ -95,7 +95,7 @@ class ForgeHost(WebUIHost):
             classic_engine.last_extra_generation_params.clear()
             classic_engine.last_extra_generation_params.update(described)
 
-    def _latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pixels: Tensor) -> Latents:
         """The posterior's mean and log-variance, obtained by Forge's hook between encoder and sampling."""
         vae, seen = self.model.forge_objects.vae, []
 
@@ -107,11 +107,11 @@ class ForgeHost(WebUIHost):
         options = vae.patcher.model_options
         vae.patcher.model_options = {**options, "model_vae_regulation": mode}
         try:
-            mean = self.model.encode_first_stage(pictures)
+            mean = self.model.encode_first_stage(self._signed(pixels))
         finally:
             vae.patcher.model_options = options
         scale = torch.tensor(float(vae.first_stage_model.scaling_factor))
-        log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(pictures.device)
+        log_variance = torch.cat([posterior.logvar.float() for posterior in seen]).to(self.device)
         return Latents(mean, log_variance + 2 * scale.log())
 
     def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:

@@ -51,9 +51,9 @@ class ReForgeHost(WebUIHost):
             finally:
                 forge_clip.move_clip_to_gpu = move
 
-    def _latents(self, pictures: Tensor) -> Latents:
+    def _latents(self, pixels: Tensor) -> Latents:
         """The mean of the posterior, as in reForge's own encoding."""
-        return Latents(self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures)), None)
+        return Latents(self.model.get_first_stage_encoding(self.model.encode_first_stage(self._signed(pixels))), None)
 
     def unet_forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         inner = self.unet.model
