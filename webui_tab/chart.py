@@ -8,13 +8,13 @@ from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
+from ..ti_train.training.session import FOR_CAPTIONS
 from . import jobs
 from .pictures import Shown
 from .request import uses_captions
 
 WIDTH, HEIGHT = 760, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
-CHOOSE_TEMPLATES = "Choose the templates captions or style-captions."
 WAITING = "<div class='ti-train-note'>The loss chart appears here during training.</div>"
 STATE_TEXTS = {
     jobs.QUEUED: "is queued",
@@ -89,7 +89,7 @@ def pictures_note(found: Shown, templates: str) -> str:
     parts += [f"{captions} with a caption"] if captions else []
     lines = [escape(", ".join(parts) + ".")]
     if captions and not uses_captions(templates):
-        unused = f"The captions are not used: the templates '{templates}' have no [filewords]. {CHOOSE_TEMPLATES}"
+        unused = f"The templates '{templates}' do not use the captions. {FOR_CAPTIONS}"
         lines.append(f"<span class='error'>{escape(unused)}</span>")
     lines += [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"

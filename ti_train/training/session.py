@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ..data.captions import CaptionReader
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..data.listing import Listing
 from ..drawing.loss_plot import loss_plot
 from ..embedding import Embedding
 from ..events import Done, Event, Preview, Step
@@ -28,6 +30,7 @@ from .pace import Pace
 from .step_log import StepLog, check_step_log
 
 log = logging.getLogger("ti_train")
+FOR_CAPTIONS = "To use them, choose the templates captions or style-captions, or a file with [filewords]."
 Keep = Literal["last", "best"]
 DEFAULT_KEEP: Keep = "last"  # of a completed run; an interrupted one keeps its best
 
@@ -39,9 +42,17 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     """
     paths = [path for folder in folders for path in find_pictures(folder)]
     captions = Templates.load(config.templates).use_captions
+    warn += [] if captions else _unused_captions(paths, config.templates)
     side = config.resolution or host.resolution
     pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
     return encode_pictures(host, pictures, config.flip, warn)
+
+
+def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
+    readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
+    count = sum(bool(readers[path.parent].caption(path)) for path in paths)
+    unused = f"{count} image(s) have a caption, which the templates '{templates}' do not use. {FOR_CAPTIONS}"
+    return [unused] if count else []
 
 
 @dataclass(frozen=True)
