@@ -117,6 +117,22 @@ def test_captions_are_edited_and_written(page, server):
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
 
 
+def test_the_webuis_interrogator_captions_the_other_images(page, server):
+    server.post("/ti-train-test/draw-deepbooru")
+    server.post("/sdapi/v1/options", {"interrogate_deepbooru_score_threshold": 0})
+    chosen(page, "interrogator", "DeepBooru")
+    page.locator("#ti_train_caption_all").click()
+    written = page.locator("#ti_train_captions_written").first
+    expect(written).to_contain_text("1 caption(s) written", timeout=RUNS_WITHIN)
+    folder = server.base / "ti-train" / "pictures" / "tabtoy"
+    assert (folder / "red.txt").read_text() in ("drawn toy", "drawn_toy")
+    assert (folder / "blue.txt").read_text() == "on a table, blue"
+    beside(page, "2 with a caption")
+    page.locator("#ti_train_caption_all").click()
+    expect(written).to_contain_text("All images of 'tabtoy' have captions.")
+    shot(page, server, "captioned")
+
+
 def test_previews_take_the_prompt_of_txt2img(page):
     for place, value in (("prompt textarea", "a (tabtoy:1.2),\non a tabtoy-shelf"), ("neg_prompt textarea", "dark")):
         page.locator(f"#txt2img_{place}").evaluate("(box, text) => { box.value = text; }", value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from fastapi import Body
-from modules import call_queue, prompt_parser, script_callbacks, shared
+from modules import call_queue, deepbooru, deepbooru_model, prompt_parser, script_callbacks, shared
 from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
@@ -189,6 +189,17 @@ def many_words() -> dict[str, Any]:
         return {"difference": float((among[0].context - alone[0].context).abs().max())}
 
 
+def draw_deepbooru() -> None:
+    """A DeepBooru of random weights, whose captions are of these tags (ratings are left out)."""
+    host, drawn = deepbooru.model, deepbooru_model.DeepDanbooruModel().eval()
+    drawn.tags = ["drawn_toy", *(f"rating:{number}" for number in range(9175))]
+    host.model = drawn
+    if hasattr(host, "patcher"):  # Forge
+        from backend.patcher.base import ModelPatcher
+
+        host.patcher = ModelPatcher(drawn, load_device=host.load_device, offload_device=host.offload_device)
+
+
 def refused() -> dict[str, Any]:
     """What a user is told when the loaded model cannot be trained with, since it lacks a text encoder."""
     with call_queue.queue_lock:
@@ -210,6 +221,7 @@ def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
     app.add_api_route("/ti-train-test/break-clean-up", break_clean_up, methods=["POST"])
+    app.add_api_route("/ti-train-test/draw-deepbooru", draw_deepbooru, methods=["POST"])
     app.add_api_route("/ti-train-test/many-words", many_words, methods=["GET"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
