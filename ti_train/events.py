@@ -32,12 +32,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
-    """An image of a preview prompt, sampled with the embedding after a step."""
+    """An image of a preview prompt, sampled with the embedding after a step, which comparisons ignore."""
 
     step: int
     prompt: str
     image: Image.Image
-    embedding: Embedding | None = field(default=None, compare=False, repr=False)
+    embedding: Embedding = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)

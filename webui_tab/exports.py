@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +24,10 @@ from ..ti_train.formats import (
 )
 from ..ti_train.names import check_name
 from . import embedding_files, folders, jobs
+from .request import Request
 
-log = logging.getLogger("ti_train")
 
-
-class Output(BaseModel):
+class Output(Request):
     name: str = Field(
         description="File name in the embeddings folder, also with a subfolder (pets/my-cat).", min_length=1
     )
@@ -102,7 +99,7 @@ def write(reading: Reading, output: Output) -> Written:
         raise UserError(
             f"'{folder}' cannot be written to ({error.strerror or error}). Check its permissions and the free space."
         ) from None
-    threading.Thread(target=reload_embeddings, daemon=True).start()
+    embedding_files.reload_later()
     names = [file.relative_to(folder).as_posix() for file in files]
     lines = writing(embedding, names, layout, output.precision, bool(reading.outputs))
     others = [
@@ -120,11 +117,3 @@ def check_overwrite(files: Sequence[Path], overwrite: bool) -> None:
             raise UserError(f"'{file.stem}' is being trained. Choose another name, or wait until the training ends.")
         if file.exists() and not overwrite:
             raise UserError(f"The file '{file.name}' exists. Choose another name, or set overwrite.")
-
-
-def reload_embeddings() -> None:
-    """Makes the new file usable in prompts, after the queued generations."""
-    try:
-        embedding_files.reload()
-    except UserError as error:  # the loaded model takes no embeddings; the next one reads the folder when it loads
-        log.info("The embeddings folder was not reloaded: %s", error)

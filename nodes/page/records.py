@@ -52,8 +52,7 @@ class Record:
     def add(self, number: int, preview: Preview) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         preview.image.convert("RGB").save(self.folder / f"{number}.jpg", quality=90)
-        if preview.embedding:
-            save_embedding(preview.embedding, self._embedding(number))
+        save_embedding(preview.embedding, self._embedding(number))
 
     def keep_only(self, numbers: Container[int]) -> None:
         """Deletes the other previews."""

@@ -14,13 +14,14 @@ from server import PromptServer
 
 from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
+from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
 from ...ti_train.formats import save_embedding
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import inside_input
 from . import embeddings
-from .folder_view import UNREADABLE, describe_folder, has_no_files, move_to_removed, scaled_down
+from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
 from .live import LiveRun, pages, runs
 from .records import Record, find, records
 

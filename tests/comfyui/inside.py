@@ -258,6 +258,7 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     """What the page's side of a run holds in bytes, and its snapshot, by the number of steps that it has seen."""
     from pack.nodes.page import live
+    from pack.ti_train.embedding import Embedding
     from pack.ti_train.events import Preview, Step
     from pack.ti_train.training.config import TrainConfig
     from pack.ti_train.training.session import Session
@@ -266,6 +267,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True, False, {})
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
+    word = Embedding("word", {"clip_l": torch.zeros(1, 768)})
     tracemalloc.start()
     held = {}
     for step in range(10_001):
@@ -279,7 +281,7 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
         run.added = min(step, 1)
         run.step(session.steps[-1], session, None)
         if step % 50 == 0:
-            run.preview(Preview(step, "a photo of *", picture))
+            run.preview(Preview(step, "a photo of *", picture, word))
             run.warn(f"step {step}")
         if step % 2_000 == 0:
             held[step] = [tracemalloc.get_traced_memory()[0], len(json.dumps(run.snapshot()))]

@@ -85,7 +85,11 @@ def test_records_are_beside_the_embedding_or_in_a_folder_of_their_own(
     assert {*names} <= {*there}
     assert len(there) == 4 + len(previews), "with the embedding and its picture"
     saved = Image.open(next(file for name, file in there.items() if name.endswith("step00003-1.png")))
-    assert saved.tobytes() == next(p.image for p in previews if (p.step, p.prompt) == (3, "the *")).tobytes()
+    shown = next(p for p in previews if (p.step, p.prompt) == (3, "the *"))
+    assert saved.tobytes() == shown.image.tobytes()
+    inside = load_embedding(Path(saved.filename))
+    assert inside.provenance["step"] == "3"
+    assert torch.equal(*(next(iter(word.vectors.values())) for word in (inside, shown.embedding)))
 
 
 def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(host, dataset, settings, tmp_path):
@@ -203,7 +207,8 @@ def test_it_keeps_neither_embeddings_of_its_steps_nor_the_model(host, dataset, s
 def test_a_dataset_is_read_as_the_settings_say(host, pictures, settings):
     warnings: list[str] = []
     plain = load_dataset(host, {pictures: 1}, settings(), warnings)
-    assert (len(plain), {p.caption for p in plain.pictures}, warnings) == (3, {""}, [])
+    assert (len(plain), {p.caption for p in plain.pictures}) == (3, {""})
+    assert "2 image(s) have a caption, which the templates 'object' do not use." in warnings.pop()
     config = settings(templates="captions", flip=True, square=True, resolution=16)
     full = load_dataset(host, {pictures: 2}, config, warnings)
     assert len(full) == 6

@@ -36,6 +36,11 @@ from .config import TrainConfig
 from .keeping import Course
 from .run_lock import only_run
 
+DIFFERENT = {  # of the identity, where the values say nothing to people
+    "pictures": "the images are not the same (their files, captions, masks or crops)",
+    "model": "another model is loaded",
+    "templates": "the templates have changed",
+}
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE, BEST = "vectors.", "start.", "optimizer.", "own.", "best."
 RUN, IDENTITY = "run_id", "run"  # keys in headers: which run wrote a file, and what a run of that kind has in common
 
@@ -200,7 +205,7 @@ class RunFiles:
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
         different = [
-            f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
+            DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}
             if saved.get(key) != now.get(key)
         ]

@@ -7,15 +7,17 @@ knows which step's embedding is kept (see keeping.py) and estimates the time lef
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..data.captions import CaptionReader
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..data.listing import Listing
 from ..drawing.loss_plot import loss_plot
 from ..events import Done, Event, Preview, Step
-from ..formats import put_preview
+from ..formats import put_preview, write_embedding
 from ..host import Host
 from ..prompts import Templates
 from .checkpoint import RunFiles
@@ -25,6 +27,7 @@ from .pace import Pace
 from .step_log import StepLog, check_step_log
 
 log = logging.getLogger("ti_train")
+FOR_CAPTIONS = "To use them, choose the templates captions or style-captions, or a file with [filewords]."
 
 
 def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
@@ -34,9 +37,17 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     """
     paths = [path for folder in folders for path in find_pictures(folder)]
     captions = Templates.load(config.templates).use_captions
+    warn += [] if captions else _unused_captions(paths, config.templates)
     side = config.resolution or host.resolution
     pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
     return encode_pictures(host, pictures, config.flip, warn)
+
+
+def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
+    readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
+    count = sum(bool(readers[path.parent].caption(path)) for path in paths)
+    unused = f"{count} image(s) have a caption, which the templates '{templates}' do not use. {FOR_CAPTIONS}"
+    return [unused] if count else []
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,8 @@ class Session:
                 self._add(event)
             case Preview() if self.records and self.records.previews:
                 number = self.config.preview_prompts.index(event.prompt)
-                event.image.save(self.records.preview(event.step, number))
+                file = self.records.preview(event.step, number)
+                write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
                 self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
                 self._put_preview(event)

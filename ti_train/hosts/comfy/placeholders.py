@@ -18,7 +18,7 @@ from ...errors import UserError
 from ...host import Embeddings, Vectors, Vocabulary
 from ...prompt_check import unknown_marks
 from ...text import unicode_forms
-from ..spelling import readable
+from ..spelling import letters, readable
 from .inputs import check_inputs
 
 log = logging.getLogger("ti_train")
@@ -74,19 +74,13 @@ def with_embeddings(clip: Any, embeddings: Embeddings) -> Any:
     for encoder, tokenizer in encoders(clip).items():
         reader = _copy_as(tokenizer, _PrivateEmbeddings)
         known = dict(getattr(tokenizer, "ti_train_vectors", {}))
-        known |= {PRIVATE + _letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(embeddings.values())}
+        known |= {PRIVATE + letters(len(known) + i): vectors[encoder] for i, vectors in enumerate(embeddings.values())}
         reader.ti_train_vectors = known
         reader.embedding_directory = reader.embedding_directory or []  # None would disable the host's embedding syntax
         setattr(clone.tokenizer, encoder, reader)
         names |= dict(zip(embeddings, list(known)[-len(embeddings) :], strict=True))
     clone.tokenizer.ti_train_names = names
     return clone
-
-
-def _letters(number: int) -> str:
-    """0, 1, 2 ... -> a, b, ... z, ba: the host would read digits as a weight."""
-    high, low = divmod(number, 26)
-    return (_letters(high) if high else "") + chr(ord("a") + low)
 
 
 def _copy_as(tokenizer: Any, reading: type) -> Any:
