@@ -89,9 +89,10 @@ export class Library {
 
   /** @param {Embedding} embedding */
   embeddingRow({ file, changed }) {
-    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", onclick: act, "aria-label": text(`${name}.of`, { file }) }, text(name));
     const name = element("div", {}, file, element("span", { class: "ti-train-hint" }, date(changed)));
-    return element("div", { class: "ti-train-row", role: "listitem" }, name, button("rename", () => this.rename(file)), button("delete", () => this.remove(file)));
+    const rename = element("button", { type: "button", "aria-label": text("rename.of", { file }), onclick: () => this.rename(file) }, text("rename"));
+    const remove = element("button", { type: "button", "aria-label": text("delete.of", { file }), onclick: () => this.remove(file) }, text("delete"));
+    return element("div", { class: "ti-train-row", role: "listitem" }, name, rename, remove);
   }
 
   /** @param {string} file */
