@@ -140,6 +140,7 @@ def test_previews_take_the_prompt_of_txt2img(page):
         page.locator(f"#txt2img_{place} input").first.evaluate("(box, n) => { box.value = n; }", number)
     name = page.locator("#ti_train_name input, #ti_train_name textarea").first
     prompts = page.locator("#ti_train_preview_prompts textarea")
+    fill(page, "preview_every", "0")
     fill(page, "name", "")
     page.locator("#ti_train_from_txt2img").click()
     expect(prompts).to_have_value("a (tabtoy:1.2), on a tabtoy-shelf")
