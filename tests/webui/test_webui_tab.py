@@ -99,6 +99,8 @@ def test_a_preset_shows_its_numbers(page):
     expect(rate).to_have_value("0.005")
     chosen(page, "preset", "Balanced")
     expect(steps).to_have_value("120")
+    opened(page, "More")
+    fill(page, "batch_size", "1")  # short steps for the trainings below
 
 
 def test_captions_are_edited_and_written(page, server):
