@@ -99,6 +99,8 @@ def test_a_preset_shows_its_numbers(page):
     expect(rate).to_have_value("0.005")
     chosen(page, "preset", "Balanced")
     expect(steps).to_have_value("120")
+    opened(page, "More")
+    fill(page, "batch_size", "1")  # short steps for the trainings below
 
 
 def test_captions_are_edited_and_written(page, server):
@@ -140,6 +142,7 @@ def test_previews_take_the_prompt_of_txt2img(page):
         page.locator(f"#txt2img_{place} input").first.evaluate("(box, n) => { box.value = n; }", number)
     name = page.locator("#ti_train_name input, #ti_train_name textarea").first
     prompts = page.locator("#ti_train_preview_prompts textarea")
+    fill(page, "preview_every", "0")
     fill(page, "name", "")
     page.locator("#ti_train_from_txt2img").click()
     expect(prompts).to_have_value("a (tabtoy:1.2), on a tabtoy-shelf")
@@ -156,7 +159,7 @@ def test_previews_take_the_prompt_of_txt2img(page):
 
 def test_interrupt_and_resume_in_another_session(page, server):
     fill(page, "name", "stopped")
-    fill(page, "steps", "120")
+    fill(page, "steps", "60")
     fill(page, "preview_every", "0")
     page.locator("#ti_train_start").click()
     says(page, "stopped.*Step [1-9]")
@@ -166,7 +169,7 @@ def test_interrupt_and_resume_in_another_session(page, server):
     entered(page, server)
     fill(page, "name", "stopped")
     page.locator("#ti_train_resume").click()
-    says(page, "stopped is trained.*Step 120 of 120.*settings that this training was started with")
+    says(page, "stopped is trained.*Step 60 of 60.*settings that this training was started with")
 
 
 def test_mistakes_are_told_and_the_shown_training_stays(page):
