@@ -59,7 +59,7 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     parts: the suffixes of its files' names, if it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
-    taken |= {file.stem.lower() for file in folder.glob("*") if file.suffix != ".csv"}  # a step log alone is no embedding
+    taken |= {file.stem.lower() for file in folder.glob("*") if file.suffix != ".csv"}  # a step log alone takes none
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
     return next(
         candidate for candidate in (name, *numbered) if not any((candidate + part).lower() in taken for part in parts)
