@@ -90,7 +90,8 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
-    taken |= {file.stem.lower() for file in (folder / name).parent.glob("*")}
+    beside = (folder / name).parent.glob("*")
+    taken |= {file.stem.lower() for file in beside if file.suffix != ".csv"}  # a step log alone takes none
     return next(
         candidate
         for candidate in numbered(name, len(taken) + 2)
