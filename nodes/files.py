@@ -58,7 +58,8 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
-    taken |= {file.stem.lower() for file in (folder / name).parent.glob("*")}
+    here = (folder / name).parent.glob("*")
+    taken |= {file.stem.lower() for file in here if file.suffix != ".csv"}  # a step log alone takes none
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
     return next(
         candidate
