@@ -57,7 +57,7 @@ def _own(file: str) -> Path:
     path = _path(file) if file in embedding_files() else None
     if path is None:
         raise UserError(f"'{file}' is not in the embeddings folder any more. Reload the list.")
-    if any(run.status == "running" and bare_name(run.facts["name"]) == path.stem for run in runs):
+    if any(run.status == "running" and bare_name(str(run.facts["name"])) == path.stem for run in runs):
         raise UserError(f"'{path.stem}' is being trained. Stop the training first.")
     return path
 

@@ -138,9 +138,9 @@ def test_a_rescue_that_succeeds_is_silent(files):
 def test_a_finished_run_is_known_by_the_header_of_its_embedding(files):
     """Whatever differs in settings, model or images makes it another run."""
     assert not files.has_finished()
-    files.save(STATE, WORD)
+    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run}))
     assert not files.has_finished(), "an embedding of another origin"
-    files.save(STATE, replace(WORD, provenance={"run": digest_of(IDENTITY)}))
+    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run, "run": digest_of(IDENTITY)}))
     assert files.has_finished()
     assert files.can_resume()
     other = RunFiles(files.folder, "cat", IDENTITY | {"pictures": "others"})
