@@ -76,21 +76,22 @@ class Vocabulary:
     table: Tensor
     tokenize: Callable[[str], list[int]]  # without start, end and padding
     spell: Callable[[int], str]
+    scale: float = 1.0  # of the rows as the encoder reads them: Gemma multiplies them by the root of the width
 
     @cached_property
     def norms(self) -> Tensor:
         """L2 norm of each row, [V] fp32."""
-        norms: Tensor = self.table.detach().norm(dim=-1, dtype=torch.float32)
+        norms: Tensor = self.scale * self.table.detach().norm(dim=-1, dtype=torch.float32)
         return norms
 
     def rows(self, text: str) -> Tensor:
         """The rows of a text's tokens, [tokens, width] fp32."""
-        return self.table.detach()[self.tokenize(text)].float()
+        return self.scale * self.table.detach()[self.tokenize(text)].float()
 
     def nearest(self, vector: Tensor, count: int = 5) -> list[tuple[str, float]]:
         """The vocabulary's entries nearest to a vector [width]: (text, cosine similarity), best first."""
         table = self.table.detach().to(torch.float32)
-        similarity = table @ vector.to(table) / (self.norms * vector.norm()).clamp_min(1e-12)
+        similarity = self.scale * (table @ vector.to(table)) / (self.norms * vector.norm()).clamp_min(1e-12)
         best = similarity.topk(count)
         return [(self.spell(int(i)), float(s)) for s, i in zip(best.values, best.indices, strict=True)]
 

@@ -10,7 +10,7 @@ from ...ti_train.describe import describe
 from ...ti_train.drawing.card import card
 from ...ti_train.embedding import Embedding
 from ...ti_train.formats import read_embedding
-from ...ti_train.hosts.comfy.placeholders import vocabulary, widths
+from ...ti_train.hosts.comfy.encoders import vocabulary, widths
 from ..sockets import CATEGORY
 from ..tensors import to_batch
 from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
-from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
+from ...ti_train.hosts.comfy.encoders import widths
+from ...ti_train.hosts.comfy.placeholders import with_embeddings
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 

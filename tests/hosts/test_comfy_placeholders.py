@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ti_train.hosts.comfy.placeholders import _letters, replace_placeholders
+from ti_train.hosts.comfy.placeholders import PRIVATE, _letters, replace_placeholders, spaced
 
 
 @pytest.mark.parametrize(
     ("placeholder", "text", "expected"),
     [
-        ("*", "a photo of a *, at night", "a photo of a  embedding:it , at night"),
-        ("<cat>", "(<cat>:1.2)", "( embedding:it :1.2)"),
+        ("*", "a photo of a *, at night", "a photo of a embedding:it , at night"),
+        ("<cat>", "(<cat>:1.2)", "(embedding:it :1.2)"),
         ("my-cat", "my-cats, my-cat-like, oh-my-cat", "my-cats, my-cat-like, oh-my-cat"),
-        ("my-cat", "My my-cat.", "My  embedding:it ."),
-        ("cat", "embedding:cat and cat", "embedding:cat and  embedding:it "),
+        ("my-cat", "My my-cat.", "My embedding:it ."),
+        ("cat", "embedding:cat and cat", "embedding:cat and embedding:it "),
         ("a.c", "abc", "abc"),
     ],
 )
@@ -26,7 +26,30 @@ def test_only_whole_words_are_replaced(placeholder, text, expected):
 
 def test_the_longest_placeholder_wins():
     names = {"*": "star", "<a*>": "both"}
-    assert replace_placeholders("<a*> *", names) == " embedding:both   embedding:star "
+    assert replace_placeholders("<a*> *", names) == "embedding:both  embedding:star "
+
+
+IT = f"embedding:{PRIVATE}a"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{IT} in the rain", f"{IT} in the rain"),
+        (f"user\n{IT} in the rain", f"user\n{IT} in the rain"),
+        (f"a photo of a {IT} ", f"a photo of a {IT} "),
+        (f"red,{IT} ", f"red, {IT} "),
+        (f"({IT} :1.2)", f"({IT} :1.2)"),
+        (f"a frog :({IT} ", f"a frog :( {IT} "),
+        (f"\\({IT} \\)", f"\\( {IT} \\)"),
+    ],
+)
+def test_a_space_only_where_the_host_needs_one(text, expected):
+    assert spaced(text, emphasis=True) == expected
+
+
+def test_brackets_are_text_where_the_host_reads_no_emphasis():
+    assert spaced(f"({IT} :1.2)", emphasis=False) == f"( {IT} :1.2)"
 
 
 def test_no_placeholder_changes_nothing():

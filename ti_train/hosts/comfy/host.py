@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import comfy.model_base
 import comfy.model_management as management
 import comfy.model_sampling
 import comfy.sample
@@ -24,8 +25,10 @@ from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..weights import checkpointed
-from .placeholders import vocabulary, widths, with_embeddings
-from .weights import cast_bytes, load_whole, marked_as_training, trainable_clip, trainable_model
+from .encoders import vocabulary, widths
+from .gradients import ForAutograd, differentiable
+from .placeholders import with_embeddings
+from .weights import cast_bytes, load_whole, trainable_clip, trainable_model
 
 SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
 
@@ -41,7 +44,8 @@ class ComfyHost(Adapter):
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
         encoders = self.clip.cond_stage_model
-        self.kept_per_prompt = cast_bytes(encoders) if self._pooled and self.clip.patcher.load_device == device else 0
+        alone = self._one_by_one and self.clip.patcher.load_device == device
+        self.kept_per_prompt = cast_bytes(encoders) if alone else 0
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
@@ -56,9 +60,7 @@ class ComfyHost(Adapter):
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         network = self.model.model.diffusion_model
-        # the text encoder adds residuals in place, to tensors that backward needs
-        mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
-        with marked_as_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
+        with checkpointed(network, ForAutograd) if gradient_checkpointing else nullcontext(), differentiable():
             yield
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
@@ -66,8 +68,10 @@ class ComfyHost(Adapter):
 
     def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
-        encoded = self.vae.encode(pixels.float() / 255)
-        return Latents(self.model.model.process_latent_in(encoded.float()), None)
+        # one at a time: to the autoencoder of a video model, several images are one film
+        encoded = torch.cat([self.vae.encode(image[None].float() / 255) for image in pixels])
+        latents = self.model.model.process_latent_in(encoded.float())
+        return Latents(latents.squeeze(2) if self._video else latents, None)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """The conditioning of each prompt, as CLIP Text Encode computes it."""
@@ -76,35 +80,49 @@ class ComfyHost(Adapter):
         return self._conds(clip, prompts, sizes)
 
     @property
-    def _pooled(self) -> bool:
-        """Whether the model uses the pooled output: prompts are then encoded one by one."""
-        return bool(getattr(self.model.model, "adm_channels", True))
+    def _video(self) -> bool:
+        """Whether the model's latents have a dimension for frames. The core's have none: an image is one frame."""
+        return bool(getattr(self.model.model.latent_format, "latent_dimensions", 2) == 3)
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether each prompt is encoded alone. Only of Stable Diffusion 1 and 2 are prompts equally long, and read
+        without pooled output or mask."""
+        return type(self.model.model) is not comfy.model_base.BaseModel or bool(self.model.model.adm_channels)
 
     def _clip_with(self, embeddings: Embeddings) -> Any:
-        clip = with_embeddings(self.clip, {mark(name): vectors for name, vectors in embeddings.items()})
+        marks = {mark(name): vectors for name, vectors in embeddings.items()}
+        clip = with_embeddings(self.clip, marks, every_encoder=True)
         clip.patcher = self.clip.patcher  # a clone's patcher would be loaded again
         return clip
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
-        if len(prompts) > 1 and len(tokens[0]) == 1 and not self._pooled:
+        if len(prompts) > 1 and not self._one_by_one:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
         conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]
         return [cond | size_conds(size) for cond, size in zip(conds, sizes, strict=True)] if sizes else conds
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
-        network = self.model.model
-        singles = [self._model_conds(c, noisy[i : i + 1]) for i, c in enumerate(cond)]
-        batch = comfy.samplers.cond_cat(singles)
+        shaped = noisy.unsqueeze(2) if self._video else noisy
+        singles = [self._model_conds(c, shaped[i : i + 1]) for i, c in enumerate(cond)]
+        parts = [self._denoised(shaped[run], sigma[run], singles[run]) for run in runs(singles)]
+        x0 = torch.cat(parts).float()
+        return from_x0(x0.squeeze(2) if self._video else x0, noisy, sigma, self.prediction)
+
+    def _denoised(self, noisy: Tensor, sigma: Tensor, conds: Sequence[dict[str, Any]]) -> Tensor:
+        """The model's x0 for images whose conditions the host batches."""
         options = self.model.model_options["transformer_options"] | {"sigmas": sigma, "cond_or_uncond": [0]}
-        x0 = network.apply_model(noisy, sigma, **batch, transformer_options=options)
-        return from_x0(x0.float(), noisy, sigma, self.prediction)
+        batch = comfy.samplers.cond_cat(conds)
+        x0: Tensor = self.model.model.apply_model(noisy, sigma, **batch, transformer_options=options)
+        return x0
 
     def _model_conds(self, cond: dict[str, Any], noisy: Tensor) -> dict[str, Any]:
         (prepared,) = comfy.samplers.encode_model_conds(
-            self.model.model.extra_conds, [cond | {"model_conds": {}}], noisy, self.device, "positive"
-        )
+            self.model.model.extra_conds, [cond | {"model_conds": {}}], noisy, self.device, "positive",
+            latent_image=torch.zeros_like(noisy),  # inpainting models: nothing is given, all is to be painted
+        )  # fmt: skip
         conds = prepared["model_conds"]
         return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
 
@@ -124,7 +142,9 @@ class ComfyHost(Adapter):
             self.model, noise, request.steps, request.guidance, SAMPLER, SCHEDULER, positive, negative, latent,
             disable_pbar=True, seed=seed,
         )  # fmt: skip
-        pixels = self.vae.decode(sampled)[0].float().clamp(0, 1).mul(255).round().byte()
+        decoded = self.vae.decode(sampled)
+        frames = decoded.reshape(-1, *decoded.shape[-3:])  # an autoencoder of a video model: one frame
+        pixels = frames[0].float().clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(pixels.cpu().numpy())
 
     def _conditioning(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
@@ -155,6 +175,12 @@ def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, A
     cond = clip.encode_from_tokens({encoder: [chunk for line in tokens for chunk in line[encoder]]})
     length = cond.shape[1] // sum(chunks)
     return [{"cross_attn": part} for part in cond.split([length * count for count in chunks], dim=1)]
+
+
+def runs(conds: Sequence[dict[str, Any]]) -> list[slice]:
+    """Neighbours that the host itself would batch: prompts of different length may not fit together."""
+    starts = [i for i in range(len(conds)) if i == 0 or not comfy.samplers.cond_equal_size(conds[i - 1], conds[i])]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(conds)], strict=True)]
 
 
 def prediction_of(sampling: Any) -> Prediction:
