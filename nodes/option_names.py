@@ -36,6 +36,12 @@ TRAINING_OPTIONS = {
     "per_image_words": "per_image_words",
     "coarse_weight": "coarse_weight",
     "evaluate_every": "evaluate_every",
+    "timesteps": "timesteps",
+    "guidance": "guidance",
+    "preview_steps": "preview_steps",
+    "preview_cfg": "preview_cfg",
+    "preview_sampler": "preview_sampler",
+    "preview_scheduler": "preview_scheduler",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs

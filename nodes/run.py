@@ -16,6 +16,7 @@ from ..ti_train.embedding import Embedding
 from ..ti_train.events import Preview
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
+from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Session
 from .files import embeddings_folder
@@ -33,7 +34,8 @@ def run_training(
     """
     session, previews = Session(config, folder), []
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder())
+    syntax = NO_SYNTAX not in host.remarks
+    live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), syntax)
     with followed(live):
         try:
             with closing(session.train(host, dataset, resume, release)) as events:

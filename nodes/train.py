@@ -145,7 +145,7 @@ class TrainEmbedding(io.ComfyNode):
             "templates": with_captions if any(map(str.strip, captions)) else None,
         }
         config = TrainConfig.from_preset(preset, **given | here | (options or {}))
-        host = ComfyHost(model, clip, vae)
+        host = ComfyHost(model, clip, vae, config.guidance)
         pictures = to_images(images)
         sizes = [picture.size for picture in pictures]
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)

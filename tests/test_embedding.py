@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from tiny_host import ENCODER
 
 from ti_train.embedding import SINGLE, Embedding, from_text, mean_cosine, mean_norm, merge
 from ti_train.errors import UserError
@@ -13,7 +14,7 @@ from ti_train.errors import UserError
 
 @pytest.fixture
 def vocabulary(host):
-    return host.vocabulary("tiny")
+    return host.vocabulary(ENCODER)
 
 
 def test_one_word_for_one_vector_is_its_row(host, vocabulary):

@@ -57,6 +57,16 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a preview is sampled. sampler, scheduler: ComfyUI's names, with the defaults of its KSampler."""
+
+    steps: int = 25
+    cfg: float = 5.0
+    sampler: str = "euler"
+    scheduler: str = "normal"
+
+
+@dataclass(frozen=True)
 class SampleRequest:
     """Images to sample with the host's own sampler: prompt i with seed i, all of one size."""
 
@@ -67,6 +77,8 @@ class SampleRequest:
     steps: int = 25
     guidance: float = 5.0
     negative: Prompt = ("",)
+    sampler: str = "euler"  # used by ComfyUI alone, as the next
+    scheduler: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,12 @@ class Vocabulary:
         """L2 norm of each row, [V] fp32."""
         norms: Tensor = self.scale * self.table.detach().norm(dim=-1, dtype=torch.float32)
         return norms
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of a coordinate of the rows, from some thousands of them."""
+        rows = self.table.detach()[:: max(1, len(self.table) // 4096)]
+        return self.scale * float(rows.float().std())
 
     def rows(self, text: str) -> Tensor:
         """The rows of a text's tokens, [tokens, width] fp32."""
@@ -104,6 +122,8 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
+    sampling: Sampling  # of previews, unless the user chooses
+    remarks: tuple[str, ...]  # what the user should know before a run
     kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
     # where the host copies weights for it; activations are not counted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 
 NONE = "none"
+log = logging.getLogger("ti_train")
 
 
 def embedding_inputs() -> tuple[Any, Any, Any]:
@@ -96,7 +98,9 @@ class LoadEmbedding(io.ComfyNode):
                 "The placeholder is empty. Enter the text that stands for the embedding, such as * or <my-cat>."
             )
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
-        vectors = found.scaled(strength).fitted_to(widths(clip))
+        vectors, remark = found.scaled(strength).part_for(widths(clip))
+        if remark:
+            log.warning(remark)
         return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
 
 

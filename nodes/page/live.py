@@ -43,11 +43,12 @@ class LiveRun:
     It outlives the run and holds no reference to the model, so that ComfyUI can free it.
     """
 
-    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool) -> None:
+    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool, syntax: bool = True) -> None:
+        """syntax: whether ComfyUI reads `embedding:name` for this model; else the prompt is for Load Embedding."""
         self.id, self.stop = uuid.uuid4().hex, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
-        written = f"embedding:{config.name}"
+        written = f"embedding:{config.name}" if syntax else PLACEHOLDER
         self.facts = {
             "id": self.id,
             "node": node,
@@ -55,6 +56,7 @@ class LiveRun:
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
+            "syntax": syntax,
             "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
         }
         self.status, self.message = "running", ""

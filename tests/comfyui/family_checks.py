@@ -68,8 +68,8 @@ def fixed_batch(host: Any, side: int) -> dict[str, Any]:
 
 
 def slope(host: Any, data: dict[str, Any], encoder: str, gradient: torch.Tensor) -> float:
-    """How far central finite differences are from the gradient, relative to its length, in the worst of three directions:
-    its own and two random ones."""
+    """How far central finite differences are from the gradient, relative to its length: the worst of its own direction
+    and two random ones."""
     given = data["vectors"][encoder]
     generator = torch.Generator().manual_seed(1)
     directions = [gradient, *(torch.randn(given.shape, generator=generator) for _ in range(2))]

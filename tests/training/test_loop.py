@@ -167,7 +167,7 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_loss_of_its_pictures(
     generator = torch.Generator().manual_seed(seed_from("step", 0, 1))
     x0 = torch.stack(draw_latents(dataset.take(0, 4, 0), generator))
     noise = torch.randn(x0.shape, generator=generator)
-    sigma = host.sigmas[draw_timesteps(4, len(host.sigmas), generator)]
+    sigma = host.sigmas[draw_timesteps(4, host.sigmas, generator)]
     prompts = [Templates.load("object").draw("", generator) for _ in x0]
     vectors = host.vocabulary(ENCODER).rows("toy").requires_grad_()
     answer = host.predict(add_noise(x0, noise, sigma, "eps"), sigma, host.encode(prompts, {"*": {ENCODER: vectors}}))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_host import at_forward, raising
+from tiny_host import ENCODER, at_forward, raising
 
 from ti_train.errors import UserError
 from ti_train.events import Done, Preview, Step
@@ -109,7 +109,7 @@ def test_the_best_step_has_the_lowest_validation_loss_and_the_embedding_of_then(
 
     short = Session(rising, tmp_path / "short")
     leave_after(short, host, dataset, session.best.step)
-    assert vectors(short.file).equal(session.best.embedding.vectors["tiny"])
+    assert vectors(short.file).equal(session.best.embedding.vectors[ENCODER])
     in_file = load_embedding(short.file).provenance
     assert in_file | session.best.embedding.provenance == in_file
 
@@ -129,7 +129,7 @@ def test_stopped_early_it_keeps_the_best_and_resumes_from_the_last(host, dataset
     leave_after(cut, host, dataset, 7)
     kept = cut.keep_best()
     assert kept == cut.best.step < 7
-    assert vectors(cut.file).equal(cut.best.embedding.vectors["tiny"])
+    assert vectors(cut.file).equal(cut.best.embedding.vectors[ENCODER])
     assert load_embedding(cut.file).provenance["step"] == str(kept)
     list(Session(rising, tmp_path / "cut").train(host, dataset, resume=True))
     assert vectors(cut.file).equal(vectors(whole.file))
@@ -142,7 +142,7 @@ def test_what_a_complete_run_keeps_is_its_policy(host, dataset, rising, tmp_path
     kept = "8" if keep == "last" else str(session.best.step)
     assert isinstance(done, Done)
     assert done.embedding.provenance["step"] == load_embedding(session.file).provenance["step"] == kept
-    assert vectors(session.file).equal(done.embedding.vectors["tiny"])
+    assert vectors(session.file).equal(done.embedding.vectors[ENCODER])
 
 
 def test_by_default_a_complete_run_keeps_its_last_step(host, dataset, rising, tmp_path):

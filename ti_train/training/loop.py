@@ -50,7 +50,7 @@ def train(
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
-    trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
+    trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
     memory = step_memory(host, dataset, config)
     with host.training(config.gradient_checkpointing, memory):  # after the host has made room
@@ -67,7 +67,7 @@ def train(
 
     files.begin(done, as_embedding(done, config, host))
     try:
-        yield from map(Warning, remarks + more)
+        yield from map(Warning, [*host.remarks, *remarks, *more])
         if done.step == 0:
             yield report(done, None, 0.0, *trained.measures(config.vectors_at(0)).tolist())
             if config.preview_every:
@@ -118,8 +118,15 @@ def previews(
     marks = {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}
     negative = slots(config.preview_negative, marks) or ("",)
     first = config.seed if config.preview_seed is None else config.preview_seed
+    own = host.sampling
+    settings: dict[str, Any] = {
+        "steps": config.preview_steps or own.steps,
+        "guidance": config.preview_cfg or own.cfg,
+        "sampler": config.preview_sampler or own.sampler,
+        "scheduler": config.preview_scheduler or own.scheduler,
+    }
     for i, text in enumerate(config.preview_prompts):
-        request = SampleRequest((slots(text, marks),), (first + i,), width=side, height=side, negative=negative)
+        request = SampleRequest((slots(text, marks),), (first + i,), side, side, negative=negative, **settings)
         try:
             image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
         except Exception as error:

@@ -62,7 +62,7 @@ def widths(clip: Any) -> dict[str, int]:
 
 def reads_syntax(tokenizer: Any) -> bool:
     """Whether the host's own `embedding:name` works in prompts: it is off where no folder is handed on."""
-    return tokenizer.embedding_directory is not None
+    return tokenizer.embedding_directory is not None and not getattr(tokenizer, "ti_train_as_dict", False)
 
 
 def vocabulary(clip: Any, encoder: str) -> Vocabulary:

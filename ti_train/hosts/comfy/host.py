@@ -21,28 +21,43 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, fingerprint
+from ...host import (
+    Embeddings,
+    Latents,
+    Prediction,
+    Prompt,
+    SampleRequest,
+    Sampling,
+    Size,
+    Slot,
+    Vocabulary,
+    fingerprint,
+)
 from ..adapter import Adapter
-from ..families import resolution_of
+from ..families import BY_CLASS, resolution_of
 from ..weights import checkpointed
 from .encoders import vocabulary, widths
+from .fitting import remarks_on
 from .gradients import ForAutograd, differentiable
 from .placeholders import with_embeddings
 from .weights import cast_bytes, load_whole, trainable_clip, trainable_model
-
-SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
 
 
 class ComfyHost(Adapter):
     """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's tensors need gradients."""
 
-    def __init__(self, model: Any, clip: Any, vae: Any) -> None:
-        self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
+    def __init__(self, model: Any, clip: Any, vae: Any, guidance: float = 0.0) -> None:
+        """guidance: that of a model in which it is distilled; 0: the model's own. Raises UserError."""
+        self.remarks = remarks_on(model, clip)  # first: nothing is loaded for models that do not fit together
+        self.model, self.clip, self.vae, self.guidance = trainable_model(model), trainable_clip(clip), vae, guidance
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
-        resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
+        config = self.model.model.model_config
+        resolution = resolution_of(config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+        family = BY_CLASS.get(type(config).__name__)
+        self.sampling = family.sampling if family else Sampling()
         encoders = self.clip.cond_stage_model
         alone = self._one_by_one and self.clip.patcher.load_device == device
         self.kept_per_prompt = cast_bytes(encoders) if alone else 0
@@ -101,7 +116,8 @@ class ComfyHost(Adapter):
         if len(prompts) > 1 and not self._one_by_one:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
-        conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]
+        more = {"guidance": self.guidance} if self.guidance else {}  # as the node FluxGuidance gives it
+        conds = [{"cross_attn": e.pop("cond"), **e, **more} for e in encoded]
         return [cond | size_conds(size) for cond, size in zip(conds, sizes, strict=True)] if sizes else conds
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
@@ -139,8 +155,8 @@ class ComfyHost(Adapter):
         latent = comfy.sample.fix_empty_latent_channels(self.model, empty)
         noise = comfy.sample.prepare_noise(latent, seed)
         sampled = comfy.sample.sample(
-            self.model, noise, request.steps, request.guidance, SAMPLER, SCHEDULER, positive, negative, latent,
-            disable_pbar=True, seed=seed,
+            self.model, noise, request.steps, request.guidance, request.sampler, request.scheduler, positive, negative,
+            latent, disable_pbar=True, seed=seed,
         )  # fmt: skip
         decoded = self.vae.decode(sampled)
         frames = decoded.reshape(-1, *decoded.shape[-3:])  # an autoencoder of a video model: one frame

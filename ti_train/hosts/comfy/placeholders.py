@@ -43,12 +43,12 @@ def with_embeddings(clip: Any, embeddings: Embeddings, every_encoder: bool = Fal
     for attribute, tokenizer in tokenizers(clip.tokenizer).items():
         reader = _copy_as(tokenizer, _PrivateEmbeddings)
         known = dict(getattr(tokenizer, "ti_train_vectors", {}))
-        # a tokenizer without an encoder, as Anima's for T5, only counts ids: there a placeholder stands for none
+        # without vectors for an encoder, or with a tokenizer that only counts ids (Anima's T5), it stands for nothing
         encoder = encoder_of.get(attribute)
-        given = [vectors[encoder] if encoder else next(iter(vectors.values()))[:0] for vectors in embeddings.values()]
+        given = [vectors.get(encoder or "", next(iter(vectors.values()))[:0]) for vectors in embeddings.values()]
         known |= {PRIVATE + _letters(len(known) + i): vectors for i, vectors in enumerate(given)}
         reader.ti_train_vectors = known
-        reader.ti_train_as_dict = getattr(tokenizer, "ti_train_as_dict", not reads_syntax(tokenizer))
+        reader.ti_train_as_dict = not reads_syntax(tokenizer)
         reader.embedding_directory = reader.embedding_directory or []  # None would disable the host's embedding syntax
         setattr(clone.tokenizer, attribute, reader)
         names |= dict(zip(embeddings, list(known)[-len(embeddings) :], strict=True))
@@ -126,13 +126,16 @@ class _PlaceholderTokenizer:
     def _check(self, tokens: Mapping[str, Any], used: Sequence[str]) -> None:
         """Raises UserError if the vectors of the private names `used` are not among the tokens."""
         there = [entry[0] for batches in tokens.values() for batch in batches for entry in batch]
-        absent = []
+        given: list[str] = []
+        absent: list[str] = []
         for attribute, encoder in self.ti_train_encoders.items():
             vectors = getattr(self, attribute).ti_train_vectors
             memory = {v.untyped_storage().data_ptr() for v in vectors.values()}
             found = sum(_memory_of(token) in memory for token in there)
-            absent += [encoder] if found < sum(len(vectors[name]) for name in used) else []
-        if absent and (self.ti_train_strict or len(absent) == len(self.ti_train_encoders)):
+            expected = sum(len(vectors[name]) for name in used)
+            given += [encoder] if expected else []
+            absent += [encoder] if found < expected else []
+        if absent and (self.ti_train_strict or absent == given):
             raise UserError(ABSENT.format(type(self).__name__, ", ".join(absent)))
         if absent:
             log.warning("The prompt is too long for %s: the embedding is cut off there.", ", ".join(absent))
