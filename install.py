@@ -22,6 +22,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from ti_train.commands.terminal import show_any_text
+
 ROOT = Path(__file__).resolve().parent
 HOST_OWNED = ("torch", "torchvision", "numpy")  # chosen for a machine by its host, never by us
 VERSION = re.compile(r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[\w.-]+)?", re.I)
@@ -197,6 +199,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    show_any_text()
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -103,7 +103,7 @@ def find_concept(name: str) -> Concept:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command_line.run(parser().parse_args(argv))
+    return command_line.run(parser(), argv)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,16 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..ti_train.data.captions import caption_file, read_caption
+from ..ti_train.data.captions import CaptionReader
 from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
-from ..ti_train.data.masks import FOLDER as MASKS
-from ..ti_train.data.masks import mask_file
+from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from .files import digest
 from .sockets import CATEGORY
 from .tensors import to_batch, to_mask
 
 log = logging.getLogger("ti_train")
-REMOVED = "removed"  # the subfolder for images that the user removed in the page; never loaded
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -70,17 +68,31 @@ class LoadTrainingImages(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", subfolders: bool = False, **_: Any) -> str:
         try:
-            pictures = pictures_of(folder, subfolders)
+            listings = listings_of(folder, subfolders)
         except UserError:
             return ""
-        beside = [file for p in pictures for file in (caption_file(p), mask_file(p)) if file and file.is_file()]
-        return digest([*pictures, *beside])
+        return digest(
+            file
+            for found in listings
+            for file in (*found.images, *found.captions.values(), *found.masks.values(), *found.tables)
+        )
 
     @classmethod
     def execute(cls, folder: str, subfolders: bool, alpha_as_mask: bool = False) -> io.NodeOutput:
-        pictures = pictures_of(folder, subfolders)
-        images, masks = zip(*(read_picture(p, alpha_as_mask) for p in pictures), strict=True)
-        return io.NodeOutput(list(images), [caption_of(p) for p in pictures], list(masks))
+        images: list[torch.Tensor] = []
+        masks: list[torch.Tensor] = []
+        captions: list[str] = []
+        remarks: list[str] = []
+        for listing in listings_of(folder, subfolders):
+            remarks += listing.remarks(captions=True, masks=True)
+            captions += captions_of(listing, remarks)
+            for path in listing.images:
+                image, mask = read_picture(path, listing.masks.get(path), alpha_as_mask, remarks)
+                images.append(image)
+                masks.append(mask)
+        for remark in remarks:
+            log.warning(remark)
+        return io.NodeOutput(images, captions, masks)
 
 
 def inside_input(name: str) -> Path:
@@ -92,32 +104,26 @@ def inside_input(name: str) -> Path:
     return path
 
 
-def pictures_of(folder: str, subfolders: bool) -> list[Path]:
-    """Raises UserError for a folder outside of the input directory, and for one without images."""
+def listings_of(folder: str, with_subfolders: bool) -> list[Listing]:
+    """What to train on. Raises UserError for a folder outside of the input directory, and if there are no images."""
     path = inside_input(folder)
-    if not subfolders:
-        return find_pictures(path)
-    found = []
-    inside = (p for p in path.rglob("*") if p.is_dir() and not {REMOVED, MASKS} & {*p.relative_to(path).parts})
-    for inner in [path, *sorted(inside)]:
-        try:
-            found += find_pictures(inner)
-        except UserError:
-            continue  # a folder may hold only subfolders; that there are no images at all is raised below
-    return found or find_pictures(path)
+    inner = subfolders(path) if with_subfolders and path.is_dir() else []
+    found = [listing for listing in map(Listing.of, inner) if listing.images]
+    if not found or Listing.of(path).images:
+        find_pictures(path)
+        found.insert(0, Listing.of(path))
+    return found
 
 
-def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def read_picture(
+    path: Path, mask_file: Path | None, alpha_as_mask: bool, remarks: list[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
-    file = mask_file(path)
-    remarks: list[str] = []
     try:
         picture, alpha = read_image(path, 0, remarks)
-        mask = read_mask(file) if file else alpha if alpha_as_mask else None
+        mask = read_mask(mask_file) if mask_file else alpha if alpha_as_mask else None
     except (UserError, *DAMAGED) as error:
         raise UserError(f"'{path}' cannot be used: {error} Repair it, or remove it from the folder.") from None
-    for remark in remarks:
-        log.warning(remark)
     if mask is not None and not mask.getbbox():
         raise UserError(
             f"The mask of '{path}' is all black, so nothing of the image is trained. Remove the mask or the image."
@@ -125,11 +131,7 @@ def read_picture(path: Path, alpha_as_mask: bool) -> tuple[torch.Tensor, torch.T
     return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
 
 
-def caption_of(picture: Path) -> str:
-    file = caption_file(picture)
-    if not file.is_file():
-        return ""
-    try:
-        return read_caption(file)
-    except UnicodeDecodeError as error:
-        raise UserError(f"The caption '{file}' is not UTF-8 text ({error}). Save it as UTF-8.") from None
+def captions_of(listing: Listing, remarks: list[str]) -> list[str]:
+    """The caption of each image, empty without one; appends to `remarks` what cannot be read."""
+    reader = CaptionReader(listing, remarks)
+    return [reader.caption(path) or "" for path in listing.images]

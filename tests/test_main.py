@@ -18,11 +18,11 @@ from ti_train.training.step_log import read_steps
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def started(*arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def started(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **variables}
     command = [sys.executable, "-m", "ti_train", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, encoding="utf-8")
 
 
 def test_without_a_command_the_usage_is_shown(capsys):
@@ -45,6 +45,28 @@ def test_a_mistake_is_no_traceback(tmp_path):
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
     assert re.fullmatch(r"ti_train: The embedding file '[^\n]*' does not exist\. Check its name and folder\.\n", err)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_text_that_a_terminal_cannot_show_ends_no_command(pipeline_folder, pictures, tmp_path, encoding):
+    """A Windows console, a pipe or a log file with another encoding than the names in it."""
+    name = "猫 🐈"
+    train = ["train", "--model", pipeline_folder, "--images", pictures, "--out", tmp_path, "--name", name]
+    embedding = tmp_path / f"{name}.safetensors"
+    generate = ["generate", "--model", pipeline_folder, "--embedding", embedding, "--prompt", f"<{name}>"]
+    for command in (
+        [*train, "--init", "toy", "--steps", "1", "--device", "cpu"],
+        [*generate, "--number", "2", "--steps", "1", "--out", tmp_path / "images"],
+        ["inspect", embedding],
+        ["convert", embedding, tmp_path / "ねこ.pt"],
+    ):
+        process = started(*command, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        shown = "\\U0001f408" if encoding != "utf-8" else "🐈"
+        assert shown in out or command[0] in ("generate", "convert")
+    assert len(list((tmp_path / "images").iterdir())) == 2
+    assert (tmp_path / "ねこ.pt").is_file()
 
 
 NO_SIGINT = os.name == "nt" or signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # ignored by jobs in the background

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ti_train.errors import UserError
-from ti_train.host import Slot
+from ti_train.host import Prompt, Slot
 from ti_train.prompts import (
     BUILT_IN,
     NAME,
@@ -76,7 +76,7 @@ def test_a_template_file_has_one_template_a_line(tmp_path):
     [
         (b"a [name]\na cat\n", "Template 2 of .* is 'a cat', which lacks \\[name\\]"),
         (b"\n \n", "is empty"),
-        (b"caf\xe9 [name]", "neither a readable UTF-8 text file nor one of object, style, captions"),
+        (b"caf\xe9 [name]", "neither a readable file in UTF-8 or UTF-16 nor one of object, style, captions"),
     ],
 )
 def test_a_template_file_that_cannot_teach_is_refused(tmp_path, content, why):
@@ -212,8 +212,12 @@ def test_parsing_loses_no_text(text, words):
     assert spelt == text
 
 
+def letters(prompt: Prompt) -> int:
+    return len(text_of(prompt))
+
+
 def test_the_prompt_with_the_most_text_before_its_last_word_is_the_first_not_to_fit():
     early = fill(f"{NAME} is followed by a great deal of text", "")
     late, twice = fill(f"a photo of a {NAME}", ""), fill(f"{NAME} and also that {NAME}", "")
-    assert latest_slot([early, late]) == late
-    assert latest_slot([early, late, twice]) == twice
+    assert latest_slot([early, late], letters) == late
+    assert latest_slot([early, late, twice], letters) == twice

@@ -54,6 +54,8 @@ class TinyHost:
     kept_per_prompt = 0
     sampling = Sampling()
     remarks = ()
+    known_marks = ()
+    full_precision = True
 
     def __init__(
         self,
@@ -102,7 +104,8 @@ class TinyHost:
                 weight.requires_grad_(flag)
 
     def vocabulary(self, encoder: str) -> Vocabulary:
-        return Vocabulary(self.text_encoder.get_input_embeddings().weight, self.tokenize, WORDS.__getitem__)
+        table = self.text_encoder.get_input_embeddings().weight
+        return Vocabulary(table, self.tokenize, WORDS.__getitem__, limit=CONTEXT - 2)
 
     def tokenize(self, text: str) -> list[int]:
         """Words that are not in the vocabulary are dropped."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .commands import convert, evaluate, generate, inspect, merge, train
+from .commands.terminal import show_any_text
 from .device import out_of_memory_as_user_error
 from .errors import UserError
 
@@ -20,11 +21,13 @@ DOES_NOT_FIT = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(parser().parse_args(argv))
+    return run(parser(), argv)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs a parsed command; returns the exit status."""
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit status."""
+    show_any_text()
+    arguments = parser.parse_args(argv)
     try:
         with out_of_memory_as_user_error(DOES_NOT_FIT):
             arguments.run(arguments)

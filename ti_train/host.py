@@ -8,7 +8,7 @@ conditioned on: the core passes it from `encode` to `predict` and does not look 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +89,7 @@ class Vocabulary:
     tokenize: Callable[[str], list[int]]  # without start, end and padding
     spell: Callable[[int], str]
     scale: float = 1.0  # of the rows as the encoder reads them: Gemma multiplies them by the root of the width
+    limit: int | None = None  # tokens of a prompt that the host encodes; None if it encodes longer ones in chunks
 
     @cached_property
     def norms(self) -> Tensor:
@@ -124,12 +125,17 @@ class Host(Protocol):
     resolution: int  # side in pixels of the model's training images
     sampling: Sampling  # of previews, unless the user chooses
     remarks: tuple[str, ...]  # what the user should know before a run
+    known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
     kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
     # where the host copies weights for it; activations are not counted
 
     @property
     def fingerprint(self) -> str:
         """Identifies the weights."""
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether all weights are float32."""
 
     def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> AbstractContextManager[None]:
         """Makes the model differentiable within the context, and restores everything on leaving it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from .errors import UserError
 from .host import Prompt, Slot
+from .text import unicode_forms, unicode_text
 
 PLACEHOLDER = "*"  # stands for the embedding in training in every prompt
 NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's placeholders in template files
@@ -88,10 +89,10 @@ class Templates:
         if source in BUILT_IN:
             return cls(BUILT_IN[source])
         try:
-            text = Path(source).read_text(encoding="utf-8-sig")
+            text = unicode_text(Path(source).read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"The templates '{source}' are neither a readable UTF-8 text file "
+                f"The templates '{source}' are neither a readable file in UTF-8 or UTF-16 "
                 f"nor one of {', '.join(BUILT_IN)} ({error})."
             ) from None
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -180,6 +181,7 @@ def slots(text: str, marks: dict[str, str]) -> Prompt:
     """Splits a text at its marks (mark -> embedding), longest mark first."""
     if not marks:
         return (text,)
+    marks = {written: word for mark, word in marks.items() for written in unicode_forms(mark)}
     by_length = sorted(marks, key=len, reverse=True)
     pieces = re.split("(" + "|".join(map(re.escape, by_length)) + ")", text)
     return tuple(Slot(marks[piece]) if piece in marks else piece for piece in pieces if piece)
@@ -191,11 +193,11 @@ def text_of(prompt: Prompt) -> str:
     return "".join(PLACEHOLDER if isinstance(p, Slot) else p for p in pieces)
 
 
-def latest_slot(prompts: Sequence[Prompt]) -> Prompt:
-    """The prompt with the most text before its last slot: the first to exceed the encoder's context."""
+def latest_slot(prompts: Iterable[Prompt], length: Callable[[Prompt], int]) -> Prompt:
+    """The prompt with the most tokens before its last slot: the first to exceed the encoder's context."""
 
-    def text_before(prompt: Prompt) -> int:
+    def before(prompt: Prompt) -> int:
         last = max((i for i, piece in enumerate(prompt) if isinstance(piece, Slot)), default=0)
-        return len(text_of(prompt[:last]))
+        return length(prompt[:last])
 
-    return max(prompts, key=text_before)
+    return max(prompts, key=before)

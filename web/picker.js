@@ -3,8 +3,8 @@
 import { element, enlarged } from "./element.js";
 import { text } from "./text.js";
 
-const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt)$/i;
-const BELONGS = /(-mask(label)?\.png|\.txt)$/i; // caption and mask files, which belong to the image of the same name
+const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt|caption)$/i;
+const BELONGS = /([-_.](mask|masklabel[1-9]?|condlabel)\.[^.]*|\.txt|\.caption)$/i; // caption and mask files, which belong to the image of the same name
 const MASKS = "masks", REMOVED = "removed"; // folders
 
 /**
@@ -74,8 +74,8 @@ export class Picker {
     const answer = await this.actions.fetch(`/ti_train/pictures?${query}`);
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
-    const { pictures, side, error } = await answer.json();
-    if (asked === this.asked) this.draw(error || text("count", { count: pictures.length, side }), pictures);
+    const { pictures, side, error, remarks = [] } = await answer.json();
+    if (asked === this.asked) this.draw(error || [text("count", { count: pictures.length, side }), ...remarks].join(" "), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */
@@ -141,7 +141,8 @@ export class Picker {
 
   /** Uploads images, then their masks and captions. @param {Chosen[]} files */
   async add(files) {
-    const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && !path.includes(REMOVED));
+    const left = (/** @type {string} */ name) => name.startsWith(".") || [REMOVED, "__macosx"].includes(name.toLowerCase());
+    const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && ![...path, file.name].some(left));
     if (!taken.length) return this.actions.notify(text("none"));
     const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
     const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
@@ -183,8 +184,8 @@ export class Picker {
 
 /** How to upload a file. picture: the image that it is or belongs to; its own name is stem + rest. @param {Chosen} chosen */
 function upload({ file, path }) {
-  const masks = path.at(-1) === MASKS;
-  const [, stem, rest] = /** @type {string[]} */ (file.name.match(/^(.*?)((?:-mask(?:label)?)?\.[^.]*)$/i)); // TAKEN has matched it
+  const masks = path.at(-1)?.toLowerCase() === MASKS;
+  const [, stem, rest] = /** @type {string[]} */ (file.name.match(/^(.*?)((?:[-_.](?:mask|masklabel[1-9]?|condlabel))?\.[^.]*)$/i)); // TAKEN has matched it
   const picture = [...(masks ? path.slice(0, -1) : path), stem].join("/");
   return { file, picture, stem, rest, masks, belongs: masks || BELONGS.test(file.name), depth: path.length };
 }

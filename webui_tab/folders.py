@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modules import paths_internal, shared
 
-from ..ti_train.data.image_files import SUFFIXES
+from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from ..ti_train.files import check_name
 from ..ti_train.formats import READABLE
@@ -45,8 +45,7 @@ def picture_folder(name: str) -> Path:
 def picture_folders() -> list[str]:
     """Names of the folders that hold images; subfolders as outer/inner."""
     root = training() / PICTURES
-    found = {path.parent for path in root.rglob("*") if path.suffix.lower() in SUFFIXES}
-    return sorted(str(folder.relative_to(root)) for folder in found if folder != root)
+    return [str(folder.relative_to(root)) for folder in subfolders(root) if Listing.of(folder).images]
 
 
 def embedding_file(name: str) -> Path:

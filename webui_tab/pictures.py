@@ -14,7 +14,8 @@ from PIL import Image
 from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, read_mask, read_thumbnail
-from ..ti_train.data.masks import ENDINGS, Source, mask_file
+from ..ti_train.data.listing import Listing
+from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
 from . import folders
 
@@ -34,10 +35,14 @@ class Shown:
 
 def shown(folder: str, source: Source) -> Shown:
     """The images of a folder; what a mask excludes is faded. Raises UserError."""
-    found, reader = Shown(), CaptionReader([])
-    for path in find_pictures(folders.picture_folder(folder)):
+    place, found = folders.picture_folder(folder), Shown()
+    find_pictures(place)
+    listing = Listing.of(place)
+    reader = CaptionReader(listing, found.problems)
+    found.problems += listing.remarks(captions=True, masks=source != "none")
+    for path in listing.images:
         try:
-            small, mask = thumbnail(path, source)
+            small, mask = thumbnail(path, listing.masks.get(path), source)
         except (UserError, *DAMAGED) as error:
             found.problems.append(f"{path.name} cannot be used: {error}")
             continue
@@ -46,16 +51,15 @@ def shown(folder: str, source: Source) -> Shown:
             small = Image.composite(small, faded, mask.resize(small.size))
             found.masks += 1
         found.thumbnails.append((small, path.name))
-        found.captions.append([path.name, reader.caption(path)])
+        found.captions.append([path.name, reader.caption(path) or ""])
     return found
 
 
-def thumbnail(path: Path, source: Source) -> tuple[Image.Image, Image.Image | None]:
+def thumbnail(path: Path, mask_file: Path | None, source: Source) -> tuple[Image.Image, Image.Image | None]:
     """The thumbnail of an image, and its mask. Raises UserError and the errors in DAMAGED."""
-    file = mask_file(path) if source != "none" else None
     small, alpha = read_thumbnail(path, THUMBNAIL)
-    if file:
-        return small, read_mask(file)
+    if mask_file and source != "none":
+        return small, read_mask(mask_file)
     return small, alpha if source == "alpha" else None
 
 
@@ -66,7 +70,8 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
     """
     sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
     pictures = folders.training() / folders.PICTURES
-    if {source.name for source in sources} <= names_of_masks(chosen):
+    there = folders.picture_folder(chosen) if chosen else None
+    if there and there.is_dir() and all(map(Listing.of(there).is_mask_name, (source.name for source in sources))):
         folder = chosen
     else:
         folders.embedding_file(name)  # the same rules as for embeddings
@@ -76,15 +81,6 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
     for source in sources:
         shutil.copyfile(source, pictures / folder / source.name)
     return folder
-
-
-def names_of_masks(folder: str) -> set[str]:
-    """Possible file names for masks of a folder's images; empty if it has no images."""
-    try:
-        pictures = find_pictures(folders.picture_folder(folder or ""))
-    except UserError:
-        return set()
-    return {picture.stem + ending for picture in pictures for ending in ENDINGS}
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:

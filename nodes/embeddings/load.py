@@ -17,8 +17,8 @@ from ...ti_train.hosts.comfy.placeholders import with_embeddings
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket
 
-NONE = "none"
 log = logging.getLogger("ti_train")
+NONE = "none"
 
 
 def embedding_inputs() -> tuple[Any, Any, Any]:
@@ -101,6 +101,12 @@ class LoadEmbedding(io.ComfyNode):
         vectors, remark = found.scaled(strength).part_for(widths(clip))
         if remark:
             log.warning(remark)
+        if placeholder.strip() in getattr(clip.tokenizer, "ti_train_names", {}):
+            log.warning(
+                "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
+                placeholder.strip(),
+                found.name,
+            )
         return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
 
 

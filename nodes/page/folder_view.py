@@ -13,14 +13,13 @@ from typing import Any
 import folder_paths
 from PIL import Image
 
-from ...ti_train.data.captions import caption_file
-from ...ti_train.data.dataset import find_pictures
 from ...ti_train.data.image_files import DAMAGED, read_thumbnail
-from ...ti_train.data.masks import mask_file
+from ...ti_train.data.listing import REMOVED, Listing
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
+from ...ti_train.text import composed
 from ..tensors import side_to_train_at
-from ..training_images import REMOVED, caption_of, pictures_of
+from ..training_images import captions_of, listings_of
 
 THUMBNAIL = 256  # pixels
 UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
@@ -31,15 +30,19 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
 
     Raises UserError if the folder has no images, or is outside of the input directory.
     """
-    base = Path(folder_paths.get_input_directory()).resolve()
-    paths = pictures_of(folder, subfolders)
-    sizes = [size_of(path) for path in paths]
-    side = side_to_train_at([size for size in sizes if size], resolution, square)
-    copies = identical(paths)
+    listings = listings_of(folder, subfolders)
+    remarks = [remark for listing in listings for remark in listing.remarks(captions=True, masks=True)]
+    captions = {
+        path: caption
+        for listing in listings
+        for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True)
+    }
+    sizes = {path: size_of(path) for path in captions}
+    side = side_to_train_at([size for size in sizes.values() if size], resolution, square)
+    copies = identical([path for path, size in sizes.items() if size])
     pictures = []
-    for path, size in zip(paths, sizes, strict=True):
-        described: dict[str, Any] = {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
-        described |= {"caption": caption_of(path), "warnings": [], "crop": None}
+    for path, size in sizes.items():
+        described = described_file(path) | {"caption": captions[path], "warnings": [], "crop": None}
         if size is None:
             described["warnings"].append({"kind": "unreadable"})
         else:
@@ -51,7 +54,12 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         if path in copies:
             described["warnings"].append({"kind": "copy", "of": copies[path].name})
         pictures.append(described)
-    return {"pictures": pictures, "side": side, "error": ""}
+    return {"pictures": pictures, "side": side, "error": "", "remarks": remarks}
+
+
+def described_file(path: Path) -> dict[str, Any]:
+    base = Path(folder_paths.get_input_directory()).resolve()
+    return {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
@@ -100,17 +108,19 @@ def move_to_removed(picture: Path) -> Path:
 
     If another image shares the caption or mask, they are copied. Raises OSError.
     """
-    folder, stem = picture.parent, picture.stem
-    files = [file for file in (caption_file(picture), mask_file(picture), picture) if file and file.is_file()]
-    shared = any(other.stem == stem and other != picture for other in find_pictures(folder))
+    listing, folder, stem = Listing.of(picture.parent), picture.parent, picture.stem
+    owned = (listing.captions, listing.masks)
+    files = [picture, *(files[picture] for files in owned if picture in files)]
+    shared = {file for files in owned for other, file in files.items() if other != picture}
 
     def place(file: Path, name: str) -> Path:
-        return folder / REMOVED / file.relative_to(folder).with_name(name + file.name[len(stem) :])
+        ending = composed(file.name)[len(composed(stem)) :]  # their letter case may differ
+        return folder / REMOVED / file.relative_to(folder).with_name(file.name if name == stem else name + ending)
 
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     name = next(name for name in names if not any(place(file, name).exists() for file in files))
-    for file in files:
+    for file in reversed(files):
         place(file, name).parent.mkdir(parents=True, exist_ok=True)
-        carry = shutil.copy2 if shared and file != picture else shutil.move
+        carry = shutil.copy2 if file in shared else shutil.move
         carry(file, place(file, name))
     return place(picture, name)

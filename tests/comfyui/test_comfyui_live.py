@@ -84,6 +84,30 @@ def test_pictures_are_described_as_training_will_see_them(server):
     assert square["crop"] == pytest.approx([0.125, 0, 0.75, 1])
 
 
+def test_a_folder_as_it_comes_from_a_phone_or_a_mac_is_listed_and_loaded(server):
+    """Hidden files, dead links, masks by every name, and a caption in an old encoding fail nothing."""
+    folder = server.base / "input" / "habits"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("a.png", ".trashed-1-b.png", ".ipynb_checkpoints/a.png"):
+        Image.new("RGB", (64, 64), "teal").save(folder / name)
+    for name in ("a_mask.PNG", "b-mask.jpg"):
+        Image.new("L", (64, 64), 64).save(folder / name, "PNG")
+    for name in ("._a.png", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    (folder / "dead.png").symlink_to(folder / "nothing.png")
+    (folder / "A.TXT").write_bytes("赤いソファ".encode("shift_jis"))
+    answer = server.get("/ti_train/pictures?folder=habits&subfolders=1&resolution=64")
+    assert [picture["file"] for picture in answer["pictures"]] == ["habits/a.png"]
+    told = " ".join(answer["remarks"])
+    for what in ("Skipped dead.png", "Not used as a mask: b-mask.jpg", "A.TXT cannot be read as text"):
+        assert what in told
+    loading = {"pictures": w.node("TITrain_LoadTrainingImages", folder="habits", subfolders=True)}
+    loading["show"] = w.node("MaskToImage", mask=["pictures", 2])
+    loading["save"] = w.node("SaveImage", images=["show", 0], filename_prefix="habits")
+    (shown,) = server.files(server.run(loading), "save")
+    assert Image.open(shown).convert("L").getextrema() == (64, 64)
+
+
 @pytest.mark.parametrize(
     "path", ["/ti_train/thumbnail?file=../server.log", "/ti_train/thumbnail?file=/etc/passwd",
              "/ti_train/runs/none/previews/0"],

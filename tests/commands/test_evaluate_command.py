@@ -59,6 +59,14 @@ def test_it_writes_a_table_a_plot_and_every_sample(run, tmp_path, capsys):
     assert Image.open(out / "evaluation.png").size == (900, 620)
 
 
+def test_what_of_an_edit_prompt_is_not_read_is_told(run, tmp_path, capsys):
+    (tmp_path / "edits.txt").write_bytes(("* with <my-dog>\na *" + " red cat" * 99).encode("utf-16"))
+    assert run("--prompts", str(tmp_path / "edits.txt")) == 0
+    said = capsys.readouterr().err
+    assert "<my-dog> in the prompt '* with <my-dog>' is read as plain text" in said
+    assert "tokens, and the text encoder reads" in said
+
+
 def test_a_style_is_measured_with_the_papers_style_prompts(run, tmp_path):
     assert run("--style") == 0
     whole = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))

@@ -71,6 +71,23 @@ def test_two_files_of_one_name_are_told_apart_by_no_prompt(pipeline_folder, word
     assert "Two embedding files are named 'my-cat'. Rename one" in the_sentence()
 
 
+def test_a_word_in_the_negative_prompt_alone_is_used(pipeline_folder, words, tmp_path, capsys):
+    generate(pipeline_folder, tmp_path / "out", "a sketch", words[:1], "--number", "1", "--negative", "<my-cat>")
+    assert "Warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "warned"),
+    [
+        ("a <my-cta>", "Did you mean <my-cat>?"),
+        ("<my-cat>" + " a red cat" * 40, "tokens, and the text encoder reads"),
+    ],
+)
+def test_what_of_a_prompt_is_not_read_is_told(pipeline_folder, words, tmp_path, capsys, prompt, warned):
+    generate(pipeline_folder, tmp_path / "out", prompt, words[:1], "--number", "1")
+    assert warned in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("prompt", "warned"), [("a my-cat", True), ("a *", True), ("a <my-cat>", False)])
 def test_a_prompt_without_any_of_the_words_is_told(pipeline_folder, words, tmp_path, capsys, prompt, warned):
     generate(pipeline_folder, tmp_path / "out", prompt, words, "--number", "1")

@@ -209,3 +209,27 @@ def test_a_disk_that_fills_up_is_told_in_one_sentence(train, tmp_path, capsys, m
     said = capsys.readouterr().err
     assert "Step 3 was saved to '" in said
     assert "Traceback" not in said
+
+
+def test_another_files_table_is_not_overwritten(train, tmp_path, the_sentence):
+    table = tmp_path / "my-toy.csv"
+    table.write_text("file_name,text\na.png,mine\n", encoding="utf-8")
+    assert train() == 1
+    assert "is not the table of a training run" in the_sentence()
+    assert table.read_text(encoding="utf-8") == "file_name,text\na.png,mine\n"
+
+
+def test_the_reasons_are_told_when_no_image_is_left(train, tmp_path, capsys):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (1, 1)).save(folder / f"{i}.png")
+    assert train(images=folder) == 1
+    said = capsys.readouterr().err
+    assert "None of the images can be used" in said
+    assert all(f"Skipped {i}.png: it has 1 x 1 pixels" in said for i in range(3))
+
+
+def test_templates_may_be_in_utf_16(train, tmp_path):
+    (tmp_path / "mine.txt").write_bytes("a photo of a [name]\r\n".encode("utf-16"))
+    assert train("--templates", str(tmp_path / "mine.txt")) == 0

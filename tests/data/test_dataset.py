@@ -62,8 +62,16 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 def test_no_usable_picture_at_all_is_refused(host, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
-    with pytest.raises(UserError, match="None of the images can be used"):
-        dataset_of(host, tmp_path)
+    warnings: list[str] = []
+    read = read_pictures(find_pictures(tmp_path), 32, warnings)
+    with pytest.raises(UserError, match=r"None of the images can be used[^$]*\nSkipped bad\.png: the file is empty\."):
+        encode_pictures(host, read, skipped=warnings)
+
+
+def test_a_vae_that_answers_nothing_finite_is_told_with_its_image(host, pictures):
+    host.vae.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"The VAE encodes blue\.png to values that are not finite"):
+        dataset_of(host, pictures)
 
 
 # --- Encoding -------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import struct
 import zlib
 
@@ -182,7 +183,7 @@ def test_a_folder_of_links_is_a_folder_of_pictures_and_a_broken_one_is_told(tmp_
     warnings: list[str] = []
     read = list(read_pictures(find_pictures(tmp_path / "links"), 32, warnings))
     assert [picture.name for picture in read] == ["good.png"]
-    assert warnings == ["Skipped broken.png: it cannot be opened (No such file or directory)."]
+    assert warnings == ["Skipped broken.png: there is no file, or the link leads to none."]
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
@@ -269,3 +270,24 @@ def test_a_picture_cut_off_anywhere_never_ends_the_run(tmp_path, kind):
         path.write_bytes(whole.getvalue()[:cut])
         warnings: list[str] = []
         assert len(list(read_pictures([path], 32, warnings))) + len(warnings) == 1
+
+
+ISO = b"\0\0\0\x18ftyp%s\0\0\0\0" + b"\0" * 64
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (ISO % b"heic", r"it is HEIC, although its name ends in \.jpg, and Pillow [\d.]+ cannot read HEIC"),
+        (ISO % b"mif1", "it is HEIC, although"),
+        (ISO % b"mp42", r"it is a video, although its name ends in \.jpg"),
+        (b"<!DOCTYPE html><html>", "it is a web page or other text"),
+        (b"\xff\x0a", "it is JPEG XL"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_what_is_called_an_image_but_is_none_is_told_by_its_content(tmp_path, content, why):
+    (tmp_path / "a.jpg").write_bytes(content)
+    warnings: list[str] = []
+    assert list(read_pictures(find_pictures(tmp_path), 32, warnings)) == []
+    assert re.match(rf"Skipped a\.jpg: {why}", warnings[0])

@@ -13,7 +13,7 @@ from tiny_host import TinyHost, dataset_of
 from torch import Tensor
 
 from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures, weights_of
-from ti_train.data.masks import mask_file, without_masks
+from ti_train.data.listing import Listing
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.formats import load_embedding
@@ -57,7 +57,7 @@ def test_a_mask_is_found_by_its_pictures_name_and_is_no_picture_itself(tmp_path,
     Image.new("RGB", (32, 32), RED).save(tmp_path / "cat.jpg")
     left_of().save(tmp_path / name)
     assert find_pictures(tmp_path) == [tmp_path / "cat.jpg"]
-    assert mask_file(tmp_path / "cat.jpg") == tmp_path / name
+    assert Listing.of(tmp_path).masks == {tmp_path / "cat.jpg": tmp_path / name}
     ((picture,), warnings) = read(tmp_path)
     assert warnings == []
     if name.endswith(".png"):
@@ -76,7 +76,6 @@ def test_masks_are_no_pictures_where_they_are_not_used_either(tmp_path):
     pictures, warnings = read(tmp_path, "none")
     assert [(p.name, p.mask) for p in pictures] == [("a.png", None), ("b.png", None)]
     assert warnings == []
-    assert without_masks(sorted(tmp_path.iterdir())) == [tmp_path / "a.png", tmp_path / "b.png"]
 
 
 # --- Reading --------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ti_train.hosts.comfy.placeholders import PRIVATE, _letters, replace_placeholders, spaced
+from ti_train.hosts.comfy.placeholders import PRIVATE, _letters, remarks_on, replace_placeholders, spaced
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,22 @@ def test_a_space_only_where_the_host_needs_one(text, expected):
 
 def test_brackets_are_text_where_the_host_reads_no_emphasis():
     assert spaced(f"({IT} :1.2)", emphasis=False) == f"( {IT} :1.2)"
+
+
+@pytest.mark.parametrize("text", ["a <cafe\u0301>", "a <caf\u00e9>"])
+@pytest.mark.parametrize("placeholder", ["<cafe\u0301>", "<caf\u00e9>"])
+def test_a_placeholder_is_the_same_in_every_unicode_form(placeholder, text):
+    assert replace_placeholders(text, {placeholder: "it"}) == "a embedding:it "
+    assert remarks_on(text, {placeholder: "it"}) == []
+
+
+def test_a_mark_of_no_embedding_in_a_users_prompt_is_told():
+    (remark,) = remarks_on("a <teal-hart>", {"<teal-heart>": "it", "*": "it"})
+    assert remark.endswith("Did you mean <teal-heart>?")
+    assert remarks_on("a *", {"<a>": "x", "<b>": "y"}) == [
+        "* is read as plain text, since 2 embeddings are loaded. Write <a> or <b> in the prompt."
+    ]
+    assert remarks_on("a <teal-hart>", {"\x02*\x03": "it"}) == [], "a training run's own prompts"
 
 
 def test_no_placeholder_changes_nothing():

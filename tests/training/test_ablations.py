@@ -160,7 +160,7 @@ def test_the_own_word_stands_behind_the_word_and_before_the_caption():
 
 
 def test_the_prompt_that_is_checked_has_the_own_word_too(dataset, settings):
-    longest = longest_prompt(dataset, Templates.load("object"), settings(**PER_IMAGE))
+    longest = longest_prompt(dataset, Templates.load("object"), settings(**PER_IMAGE), len)
     assert [p for p in longest if isinstance(p, Slot)] == [Slot("*"), Slot("picture-0")]
 
 

@@ -472,10 +472,19 @@ def test_ten_such_steps_in_a_row_end_the_run_with_the_last_good_vectors(host, da
     stopped_after(2, host, dataset, settings(steps=30), tmp_path / "before")
     with (
         at_forward(host.denoiser, range(3, 99), not_a_number),
-        pytest.raises(UserError, match=r"not a finite number in 10 steps in a row.*Try dtype float32"),
+        pytest.raises(UserError, match=r"not a finite number in 10 steps in a row.*Try a lower learning rate"),
     ):
         learnt(host, dataset, settings(steps=30), tmp_path / "after")
     assert torch.equal(on_disk(tmp_path / "before"), on_disk(tmp_path / "after"))
+
+
+@pytest.mark.parametrize(("full", "remedy"), [(True, "Try another copy"), (False, "Try dtype float32, another copy")])
+def test_a_model_that_answers_nothing_finite_is_told_at_once(host, dataset, settings, tmp_path, full, remedy):
+    host.full_precision = full
+    handle = host.denoiser.register_forward_hook(lambda *_: torch.full((1,), float("nan")))
+    with pytest.raises(UserError, match=f"even for the untrained embedding. {remedy}"):
+        learnt(host, dataset, settings(), tmp_path)
+    handle.remove()
 
 
 def test_nine_such_steps_and_a_good_one_start_the_count_anew(host, dataset, settings, tmp_path):

@@ -119,3 +119,32 @@ def test_a_caption_that_calls_the_word_by_its_name_is_told(host, captioned, sett
         "The caption of 0.png contains 'my-toy', which the model reads as ordinary text. "
         "Write [name] for the embedding."
     ]
+
+
+def test_a_caption_beyond_the_encoders_limit_is_told_once_with_what_is_cut(host, captioned, settings, tmp_path):
+    config = settings(templates="captions", steps=1)
+    messages = told(train(host, captioned("red " * 30, "toy", "blue " * 40), config, tmp_path))
+    (message,) = [m for m in messages if "tokens" in m]
+    assert message.startswith("The longest prompt for 0.png has 36 tokens, and the text encoder reads 18: 'red red")
+    assert message.endswith("Shorten it. So are those of 2.png.")
+
+
+def test_a_caption_is_measured_in_tokens_not_letters(host, captioned, settings, tmp_path, monkeypatch):
+    """Chinese has few letters for its tokens: its caption is the one to check."""
+    monkeypatch.setattr(host, "tokenize", lambda text: [0] * (len(text) if text.startswith("猫") else 1))
+    dataset = captioned("a long English caption of few tokens [name]", "猫" * 19 + "[name]")
+    with pytest.raises(UserError, match="The prompt does not fit"):
+        list(train(host, dataset, settings(templates="captions"), tmp_path))
+
+
+def test_what_of_a_preview_prompt_is_not_used_is_told(host, captioned, settings, tmp_path):
+    prompts = ("a photo", "a * with <my-toi>", "a * " + "red " * 30, "a <my-toy>")
+    config = settings(name="my-toy", steps=1, preview_every=1, preview_prompts=prompts, preview_negative="<my-toyy>")
+    messages = told(train(host, captioned("toy"), config, tmp_path))
+    assert [message.partition(". ")[0] for message in messages if "prompt" in message] == [
+        "The preview prompt 'a photo' does not show the embedding",
+        "<my-toi> in the preview prompt 'a * with <my-toi>' is read as plain text: there is no such embedding",
+        "The preview prompt 'a * " + "red " * 30 + "' has 32 tokens, and the text encoder reads 18: '"
+        + ("red " * 14).strip() + "' is cut off",
+        "<my-toyy> in the negative prompt of the previews is read as plain text: there is no such embedding",
+    ]  # fmt: skip

@@ -243,6 +243,21 @@ def test_a_mask_says_what_is_learnt_and_folders_are_weighed(server):
     assert any("is the same image as" in message for message in twice["messages"])
 
 
+def test_a_folder_as_it_comes_from_a_phone_or_a_mac_is_listed_as_in_every_host(server):
+    folder = server.base / "ti-train" / "pictures" / "habits"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("a.png", ".trashed-1-b.png", ".ipynb_checkpoints/a.png"):
+        Image.new("RGB", (64, 64), "teal").save(folder / name)
+    for name in ("a_mask.PNG", "c-mask.jpg"):
+        Image.new("L", (64, 64), 64).save(folder / name, "PNG")
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    (folder / "dead.png").symlink_to(folder / "nothing.png")
+    messages = " ".join(learn(server, name="habits", pictures="habits")["messages"])
+    for what in ("Skipped dead.png", "Not used as a mask: c-mask.jpg"):
+        assert what in messages
+    assert "is the same image" not in messages, "only a.png is trained on"
+
+
 def test_a_file_of_ours_that_is_dropped_into_the_folder_works(server):
     unknown = server.picture("a photo of a dropped")
     values = 0.1 * np.random.default_rng(0).standard_normal((2, 768), dtype=np.float32)

@@ -10,7 +10,8 @@ from pathlib import Path
 from ..embedding import Embedding
 from ..evaluation.samples import Sampling
 from ..files import file_name
-from ..host import Embeddings, Host, SampleRequest, Slot
+from ..host import Embeddings, Host, Prompt, SampleRequest, Slot
+from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import parse
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
@@ -46,9 +47,8 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
     """Writes an image for each seed and prints its path. Raises UserError and OSError."""
     vectors: Embeddings = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
     prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)
-    if a.embedding and not any(isinstance(piece, Slot) for piece in prompt):
-        marks = " or ".join(f"<{name}>" for name in vectors)
-        print(f"Warning: the prompt does not use the embedding. Write {marks} in the prompt.", file=sys.stderr)
+    for remark in remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding)):
+        print(f"Warning: {remark}", file=sys.stderr)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
     for seed in sampling.seeds:
@@ -58,3 +58,16 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
         path = a.out / f"{file_name(a.prompt)}-{seed}.png"
         host.sample(request, vectors)[0].save(path)
         print(path)
+
+
+def remarks_on(host: Host, prompts: Mapping[str, Prompt], vectors: Embeddings, given: bool) -> list[str]:
+    """What of the prompts is not used. given: whether the user has given the embeddings."""
+    lengths = {name: len(next(iter(rows.values()))) for name, rows in vectors.items()}
+    counter, remarks = TokenCounter(host, lengths), []
+    for which, prompt in prompts.items():
+        remarks += unknown_marks(prompt, vectors, which)
+        remarks += counter.remarks(prompt, which.capitalize())
+    if given and not remarks and not any(isinstance(piece, Slot) for prompt in prompts.values() for piece in prompt):
+        marks = " or ".join(f"<{name}>" for name in vectors)
+        remarks.append(f"the prompt does not use the embedding. Write {marks} in the prompt.")
+    return remarks

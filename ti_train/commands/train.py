@@ -16,6 +16,7 @@ from ..host import Host
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
+from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
 from .option_arguments import add_options, options_given
 from .progress import TrainingBar
@@ -56,6 +57,7 @@ def run(a: argparse.Namespace) -> None:
         raise UserError(
             f"'{target}' exists. Choose another --name, or use --resume to continue its run, or --overwrite."
         )
+    check_step_log(Records.beside_embedding(a.out, config.name).log)
     folders = with_repeats(a.images)
     for folder in folders:
         find_pictures(folder)  # before the model is loaded

@@ -6,31 +6,26 @@ file_name and text. An image's own text file takes precedence.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files import write_atomically
+from ..text import decode, listed, name_key
+from .listing import CAPTIONS, Listing, Names
 
-TABLES = ("metadata.jsonl", "metadata.csv")
-
-
-def caption_file(picture: Path) -> Path:
-    return picture.with_suffix(".txt")
-
-
-def read_caption(file: Path) -> str:
-    """One line of text. Raises OSError and UnicodeDecodeError."""
-    return one_line(decode(file.read_bytes())[0])
+FILE, TEXTS = "file_name", ("text", "caption")  # columns
+SEPARATORS = ",;\t"  # of a CSV file; spreadsheets write semicolons where the comma is for decimals
 
 
 def write_caption(picture: Path, text: str) -> str:
-    """Writes the text file beside a picture, which an empty caption removes; returns the caption. Raises OSError."""
-    file, caption = caption_file(picture), one_line(text)
+    """Writes the text file of a picture, which an empty caption removes; returns the caption. Raises OSError."""
+    file = Listing.of(picture.parent).captions.get(picture, picture.with_suffix(CAPTIONS[0]))
+    caption = one_line(text)
     if caption:
         write_atomically(file, caption.encode())
     else:
@@ -42,42 +37,23 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def decode(data: bytes) -> tuple[str, bool]:
-    """A file's text, and whether its encoding had to be guessed. Raises UnicodeDecodeError.
-
-    UTF-16 is detected by its byte order mark or by zero bytes, which no other text has. Anything else that is not UTF-8
-    is read as Windows-1252, the encoding of most old files in Western Europe.
-    """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16"), False
-    if b"\0" in data:
-        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le"), False
-    try:
-        return data.decode("utf-8-sig"), False
-    except UnicodeDecodeError:
-        return data.decode("cp1252"), True
-
-
 class CaptionReader:
-    """Looks up captions, reading each folder's table once; appends to `warn` what cannot be read."""
+    """Looks up the captions of a folder; appends to `warn` what cannot be read."""
 
-    def __init__(self, warn: list[str]) -> None:
-        self.warn = warn
-        self.tables: dict[Path, dict[str, str]] = {}
+    def __init__(self, listing: Listing, warn: list[str]) -> None:
+        self.listing, self.warn = listing, warn
 
-    def caption(self, picture: Path) -> str:
-        """The caption, or an empty string."""
-        sidecar = caption_file(picture)
-        if sidecar.is_file():
-            return one_line(self._text(sidecar))
-        folder = picture.parent
-        if folder not in self.tables:
-            self.tables[folder] = dict(self._rows(folder))
-        if picture.name not in self.tables[folder]:
-            table = next((name for name in TABLES if (folder / name).is_file()), None)
-            where = f"{sidecar.name} is missing" + (f", and {table} has no entry for it" if table else "")
-            self.warn.append(f"{picture.name} has no caption ({where}): it is trained with the template alone.")
-        return self.tables[folder].get(picture.name, "")
+    def caption(self, picture: Path) -> str | None:
+        """The caption; None if there is none."""
+        file = self.listing.captions.get(picture)
+        return one_line(self._text(file)) if file else self._table.get(picture)
+
+    def missing(self, picture: Path) -> str:
+        """The remark on an image without a caption."""
+        tables = self.listing.tables
+        where = f"{picture.stem}{CAPTIONS[0]} is missing"
+        where += f", and {tables[0].name} has no entry for it" if tables else ""
+        return f"{picture.name} has no caption ({where}): it is trained with the template alone."
 
     def _text(self, file: Path) -> str:
         try:
@@ -92,23 +68,41 @@ class CaptionReader:
             )
         return text
 
-    def _rows(self, folder: Path) -> Iterator[tuple[str, str]]:
-        """File names and captions of a folder's tables."""
-        for file in (folder / name for name in TABLES if (folder / name).is_file()):
-            text, bad = self._text(file), []
-            for number, row in enumerate(_csv(text) if file.suffix == ".csv" else _jsonl(text), 1):
-                name, caption = row.get("file_name"), row.get("text")
-                if isinstance(name, str) and isinstance(caption, str):
-                    yield name, one_line(caption)
-                else:
+    @cached_property
+    def _table(self) -> dict[Path, str]:
+        """Image -> caption, from the folder's tables."""
+        names, captions = Names(self.listing.images), {}
+        for file in self.listing.tables:
+            text, bad, unknown = self._text(file), [], []
+            for number, row in enumerate(_csv(text) if file.suffix.lower() == ".csv" else _jsonl(text), 1):
+                name, caption = row.get(FILE), next((row[key] for key in TEXTS if row.get(key) is not None), None)
+                if not (isinstance(name, str) and isinstance(caption, str)):
                     bad.append(str(number))
+                elif picture := self._meant(name, names):
+                    captions[picture] = one_line(caption)
+                elif not self._of_subfolder(name):
+                    unknown.append(name)
             if bad:
-                which = ", ".join(bad[:5]) + (" and more" if len(bad) > 5 else "")
-                self.warn.append(f"{file.name}: entry {which} has no valid 'file_name' and 'text' and is ignored.")
+                self.warn.append(f"{file.name}: entry {listed(bad)} has no valid '{FILE}' and 'text' and is ignored.")
+            if unknown:
+                self.warn.append(f"{file.name} has captions for images that are not in the folder: {listed(unknown)}.")
+        return captions
+
+    def _meant(self, name: str, names: Names) -> Path | None:
+        """The image of a table's entry: its name, also with ./ or the path of this very folder before it."""
+        path = PurePosixPath(name.replace("\\", "/"))
+        ours = path.parent.name == "" or name_key(path.parent.name) == name_key(self.listing.folder.resolve().name)
+        return names.by_name(path.name) if ours else None
+
+    def _of_subfolder(self, name: str) -> bool:
+        """Whether an entry is for an image of a subfolder, which is not read here."""
+        return (self.listing.folder / name.replace("\\", "/")).is_file()
 
 
 def _csv(text: str) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(io.StringIO(text, newline=""))
+    columns = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=columns.count)
+    yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
 
 
 def _jsonl(text: str) -> Iterator[dict[str, Any]]:

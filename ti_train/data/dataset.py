@@ -23,12 +23,15 @@ from torch import Tensor
 from ..errors import UserError
 from ..host import Host, Size
 from ..seeds import seed_from
+from ..text import listed, with_rest
 from .captions import CaptionReader
 from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
-from .masks import Source, mask_file, without_masks
+from .listing import Listing, subfolders
+from .masks import Source
 from .picture import Picture, bucket
 
 GROUP = 4  # images whose mirrored copies follow them: the order that a run's seed shuffles
+NO_IMAGES = "None of the images can be used. Put 3 to 5 readable images (PNG, JPEG or WebP) into the folder."
 NO_REPEATS: Mapping[Path, int] = {}
 
 
@@ -78,13 +81,32 @@ class Dataset:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name, without mask files. Raises UserError if there are none."""
+    """The training images of a folder, sorted by name. Raises UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"The folder '{folder}' does not exist. Give the folder with your 3 to 5 training images.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
-    if not found:
-        raise UserError(f"The folder '{folder}' has no images ({' '.join(SUFFIXES)}). Put 3 to 5 of them there.")
-    return without_masks(found)
+    listing = Listing.of(folder)
+    if not listing.images:
+        why = " ".join(listing.remarks(captions=False, masks=True))
+        raise UserError(
+            f"The folder '{folder}' has no images ({' '.join(SUFFIXES)}). "
+            + (why or _images_below(folder) or "Put 3 to 5 of them there.")
+        )
+    return list(listing.images)
+
+
+def _images_below(folder: Path) -> str:
+    """Which subfolders have images, as in the folder that kohya's scripts are given; "" if none has."""
+    counts = {inner: len(Listing.of(inner).images) for inner in subfolders(folder)}
+    inner = {path.relative_to(folder).as_posix(): count for path, count in counts.items() if count}
+    if not inner:
+        return ""
+    counted = listed([f"{name} ({count})" for name, count in inner.items()])
+    sentence = f"Its subfolders have some: {counted}. Give these instead."
+    times, _, concept = next(iter(inner)).partition("_")
+    if concept and times.isdecimal():
+        first = (folder / next(iter(inner))).as_posix()
+        sentence += f" Where repeats can be given, kohya's {times} is written after the folder: {first}:{times}"
+    return sentence
 
 
 def with_repeats(given: Iterable[str], place: Callable[[str], Path] = Path) -> dict[Path, int]:
@@ -113,16 +135,22 @@ def read_pictures(
 
     repeats: folder -> how often its images occur in an epoch, if not once.
     """
-    reader = CaptionReader(warn)
+    readers: dict[Path, CaptionReader] = {}
     seen: dict[bytes, Path] = {}
     for path in paths:
-        mask_path = mask_file(path) if masks != "none" else None
+        if path.parent not in readers:
+            readers[path.parent] = CaptionReader(Listing.of(path.parent), warn)
+            warn += readers[path.parent].listing.remarks(captions, masks != "none")
+        reader = readers[path.parent]
+        mask_path = reader.listing.masks.get(path) if masks != "none" else None
         try:
             image, alpha = read_image(path, resolution, warn)
             mask = read_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
             shape = (resolution, resolution) if square else bucket(image.size, resolution)
             caption = reader.caption(path) if captions else ""
-            picture = Picture.cropped(path.name, image, shape, caption, mask, repeats.get(path.parent, 1))
+            if caption is None:
+                warn.append(reader.missing(path))
+            picture = Picture.cropped(path.name, image, shape, caption or "", mask, repeats.get(path.parent, 1))
         except (UserError, *DAMAGED) as error:
             which = f"{path.name} (mask {mask_path.name})" if mask_path else path.name
             warn.append(f"Skipped {which}: {_why(error)}")
@@ -142,8 +170,12 @@ def _why(error: Exception) -> str:
     return f"it is not a readable image, or it is damaged ({error})."
 
 
-def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False) -> Dataset:
+def encode_pictures(
+    host: Host, pictures: Iterable[Picture], flip: bool = False, skipped: Sequence[str] = ()
+) -> Dataset:
     """Encodes all images with the host's VAE, once. flip: mirrored copies too. Raises UserError if no image is left.
+
+    skipped: why images were left out, which `pictures` may append to.
 
     One at a time: the VAE's activations of one image are the most that a run holds besides the weights.
     """
@@ -158,15 +190,15 @@ def encode_pictures(host: Host, pictures: Iterable[Picture], flip: bool = False)
             digest.update(b"" if picture.mask is None else picture.mask.tobytes())
             encoded.append(_encode(host, number, picture))
     if not encoded:
-        raise UserError(
-            "None of the images can be used. Put 3 to 5 readable images (PNG, JPEG or WebP) into the folder."
-        )
+        raise UserError("\n".join([NO_IMAGES, *with_rest(skipped)]))
     return Dataset(tuple(encoded), digest.hexdigest())
 
 
 def _encode(host: Host, number: int, picture: Picture) -> Encoded:
     latents = host.latents(torch.from_numpy(picture.pixels.copy())[None])
     mean = latents.mean[0].float().cpu()
+    if not mean.isfinite().all():
+        raise UserError(f"The VAE encodes {picture.name} to values that are not finite numbers. Use another VAE.")
     variance = None if latents.log_variance is None else latents.log_variance[0].float().cpu()
     weights = weights_of(picture.mask, mean.shape[-2:])
     return Encoded(picture.name, number, mean, variance, weights, picture.size, picture.caption, picture.repeats)

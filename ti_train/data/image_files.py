@@ -13,7 +13,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from ..errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
-NOT_EVERYWHERE = (".avif", ".heic", ".heif")  # AVIF needs Pillow 11.3, HEIC a plug-in
+ISO_SUFFIXES = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC"}  # AVIF needs Pillow 11.3, HEIC a plug-in
+ISO_BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif1": "HEIC"}  # within the first box of such a file
+OTHER_FILES = {b"<": "a web page or other text", b"\xff\x0a": "JPEG XL", b"%PDF": "a PDF", b"8BPS": "PSD"}
 MAX_PIXELS = 200_000_000
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
 TURNS = {
@@ -77,17 +79,38 @@ def _opened(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:  # Pillow's own limit, which a host may have lowered
         raise UserError(f"it is too large ({error}). Scale it down.") from None
     except UnidentifiedImageError:
-        if path.suffix.lower() not in NOT_EVERYWHERE:
-            raise
-        raise UserError(
-            f"Pillow {PIL.__version__} cannot read {path.suffix[1:].upper()} files here. Save it as PNG or JPEG."
-        ) from None
+        if why := _why_unknown(path):
+            raise UserError(why) from None
+        raise
     width, height = file.size
     if width * height > MAX_PIXELS:
         raise UserError(
             f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} megapixels. Scale it down."
         )
     return file
+
+
+def _why_unknown(path: Path) -> str:
+    """Why Pillow cannot read a file, by its first bytes, since names may be wrong; "" if that is not known."""
+    with path.open("rb") as file:
+        beginning = file.read(32)
+    suffix, format = path.suffix.lower(), ""
+    if not beginning:
+        return "the file is empty."
+    if beginning[4:8] == b"ftyp":
+        format = next((name for brand, name in ISO_BRANDS.items() if brand in beginning[8:]), "")
+        other = "" if format or suffix in ISO_SUFFIXES else "a video"
+    else:
+        other = next((name for start, name in OTHER_FILES.items() if beginning.startswith(start)), "")
+    if other:
+        return f"it is {other}, although its name ends in {suffix}."
+    format = format or ISO_SUFFIXES.get(suffix, "")
+    if not format:
+        return ""
+    right = ISO_SUFFIXES.get(suffix) == format
+    wrong = "" if right else f"it is {format}, although its name ends in {suffix}, and "
+    kind = suffix[1:].upper() if right else format
+    return f"{wrong}Pillow {PIL.__version__} cannot read {kind} files here. Save it as PNG or JPEG."
 
 
 def upright(picture: Image.Image) -> Image.Image:

@@ -26,6 +26,7 @@ from ..files import file_name
 from ..formats import config_of, names_file
 from ..host import Embeddings, Host, Prompt, Vectors
 from ..prompts import PLACEHOLDER, slots
+from ..text import unicode_text, with_rest
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
 
@@ -43,9 +44,9 @@ class EvaluationPrompts:
     def with_edits(self, file: Path) -> EvaluationPrompts:
         """A copy with the edits of a text file, one per line. Raises UserError."""
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            lines = unicode_text(file.read_bytes()).splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"The prompt file '{file}' cannot be read as UTF-8 text ({error}).") from None
+            raise UserError(f"The prompt file '{file}' cannot be read as UTF-8 or UTF-16 text ({error}).") from None
         edits = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
         for line in edits:
             if PLACEHOLDER not in line:
@@ -131,7 +132,8 @@ def training_pictures(files: Sequence[Path], side: int, warn: list[str]) -> list
     """Reads images cropped as for training; appends to `warn` what cannot be used. Raises UserError if none is left."""
     pictures = [Image.fromarray(picture.pixels) for picture in read_pictures(files, side, warn)]
     if not pictures:
-        raise UserError("None of the training images can be used. Give the folder that the embedding was trained on.")
+        why = "None of the training images can be used. Give the folder that the embedding was trained on."
+        raise UserError("\n".join([why, *with_rest(warn)]))
     return pictures
 
 

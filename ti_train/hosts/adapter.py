@@ -9,7 +9,7 @@ implement the methods with a leading underscore and need not handle modes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -31,6 +31,7 @@ class Adapter(ABC):
     kept_per_prompt = 0
     sampling = Sampling()
     remarks: tuple[str, ...] = ()
+    known_marks: Collection[str] = ()
 
     def __init__(
         self, device: torch.device, widths: dict[str, int], prediction: Prediction, sigmas: Tensor, resolution: int
@@ -84,6 +85,12 @@ class Adapter(ABC):
                     yield
             finally:
                 self.stepping = False
+
+    @final
+    @property
+    def full_precision(self) -> bool:
+        floats = (p for module in self._weights() for p in module.parameters() if p.is_floating_point())
+        return all(parameter.dtype == torch.float32 for parameter in floats)
 
     @final
     @cached_property

@@ -202,7 +202,7 @@ class TrainConfig:
         may_change=True,
     )
     preview_steps: int = option(
-        0, PREVIEWS, "Preview steps", "Sampling steps of a preview; 0 = what suits the model family (Flux.1 schnell: 4).",
+        0, PREVIEWS, "Preview steps", "Sampling steps of a preview; 0 = what suits the model family.",
         least=0, most=1000, may_change=True,
     )
     preview_cfg: float = option(

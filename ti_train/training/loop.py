@@ -20,11 +20,11 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..prompts import PLACEHOLDER, Templates, slots
+from ..prompts import PLACEHOLDER, Templates
 from .checkpoint import RunFiles, State, as_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
-from .prompt_sampling import check_longest_prompt, with_placeholder
+from .prompt_sampling import check_longest_prompt, preview_prompt, remarks_on_prompts, with_placeholder
 from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
 from .validation import ValidationBatch
@@ -33,7 +33,10 @@ MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the ru
 SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
 NEVER_FINITE = (
     f"The loss was not a finite number in {MOST_SKIPPED} steps in a row. The vectors from before them are kept. "
-    "Try dtype float32, a lower learning rate, or another VAE."
+    "Try {}a lower learning rate, or another VAE."
+)
+NOT_FINITE = (
+    "The model's prediction is not a finite number, even for the untrained embedding. Try {}another copy of it."
 )
 PREVIEW_DOES_NOT_FIT = "This preview is skipped and training continues. Use a lower resolution to get previews."
 
@@ -52,6 +55,7 @@ def train(
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
+    remarks += remarks_on_prompts(host, dataset, templates, config)
     memory = step_memory(host, dataset, config)
     with host.training(config.gradient_checkpointing, memory):  # after the host has made room
         more += shortage(host, dataset, config)
@@ -63,6 +67,8 @@ def train(
         if not config.validates_after(state.step):
             return step
         validation_loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(state.step))})
+        if state.step == 0 and not math.isfinite(validation_loss):
+            raise UserError(NOT_FINITE.format(float32_first(host)))
         return replace(step, validation_loss=validation_loss, embedding=as_embedding(state, config, host))
 
     files.begin(done, as_embedding(done, config, host))
@@ -89,7 +95,7 @@ def train(
             if skipped:
                 yield Warning(SKIPPED.format(step, skipped))
             if skipped == MOST_SKIPPED:
-                raise UserError(NEVER_FINITE)
+                raise UserError(NEVER_FINITE.format(float32_first(host)))
             if config.previews_after(step):
                 yield from previews(host, config, side, trained, step)
             if config.saves_after(step):
@@ -105,6 +111,11 @@ def train(
     yield Done(embedding, files.embedding, done.seconds)
 
 
+def float32_first(host: Host) -> str:
+    """The first thing to try against overflow, if there is more precision to gain."""
+    return "" if host.full_precision else "dtype float32, "
+
+
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must have in common with its start."""
     ours = {"templates": templates.lines, "prediction": host.prediction}
@@ -115,8 +126,7 @@ def previews(
     host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
 ) -> Iterator[Preview | Warning]:
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
-    marks = {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}
-    negative = slots(config.preview_negative, marks) or ("",)
+    negative = preview_prompt(config.preview_negative, config)
     first = config.seed if config.preview_seed is None else config.preview_seed
     own = host.sampling
     settings: dict[str, Any] = {
@@ -126,7 +136,8 @@ def previews(
         "scheduler": config.preview_scheduler or own.scheduler,
     }
     for i, text in enumerate(config.preview_prompts):
-        request = SampleRequest((slots(text, marks),), (first + i,), side, side, negative=negative, **settings)
+        prompts = (preview_prompt(text, config),)
+        request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
         try:
             image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
         except Exception as error:

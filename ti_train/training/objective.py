@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ..host import Prediction
 
-
 # mean and standard deviation of log(SNR), where styles are decided: Choi et al. 2025, "Style-Friendly SNR Sampler"
 HIGH_NOISE = (-6.0, 2.0)
 

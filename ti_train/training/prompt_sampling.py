@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
 from ..data.dataset import Dataset, Encoded
 from ..errors import UserError
-from ..host import Embeddings, Host, Prompt, Vectors
-from ..prompts import NAME, PLACEHOLDER, Templates, beside, latest_slot, mentions, vary_tags, with_name_last
+from ..host import Embeddings, Host, Prompt, Slot, Vectors
+from ..prompt_check import TokenCounter, unknown_marks
+from ..prompts import NAME, PLACEHOLDER, Templates, beside, latest_slot, mentions, slots, vary_tags, with_name_last
+from ..text import listed
 from .config import TrainConfig
 
 
@@ -28,12 +30,14 @@ def draw_prompt(picture: Encoded, templates: Templates, config: TrainConfig, gen
     return prompt
 
 
-def longest_prompt(dataset: Dataset, templates: Templates, config: TrainConfig) -> Prompt:
+def longest_prompt(
+    dataset: Dataset, templates: Templates, config: TrainConfig, length: Callable[[Prompt], int]
+) -> Prompt:
     """Of all prompts that draw_prompt may return, the one with the latest slot: the first to exceed the context."""
     captions = {picture.caption for picture in dataset.pictures}
     if config.shuffle_tags:
         captions |= {with_name_last(caption, config.keep_tags) for caption in captions}
-    longest = latest_slot([prompt for caption in captions for prompt in templates.prompts(caption)])
+    longest = latest_slot((prompt for caption in captions for prompt in templates.prompts(caption)), length)
     return beside(longest, per_image_token(dataset.pictures[0])) if config.per_image_words else longest
 
 
@@ -42,7 +46,47 @@ def check_longest_prompt(
     host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, vectors: Vectors, per_image: Vectors
 ) -> None:
     """Raises UserError before training if a prompt does not fit the encoder's context."""
-    host.encode([longest_prompt(dataset, templates, config)], embeddings_for(dataset.pictures[:1], vectors, per_image))
+    tokens = token_counter(host, dataset, config).count
+    longest = longest_prompt(dataset, templates, config, tokens)
+    host.encode([longest], embeddings_for(dataset.pictures[:1], vectors, per_image))
+
+
+def token_counter(host: Host, dataset: Dataset, config: TrainConfig) -> TokenCounter:
+    per_image = {per_image_token(picture): 1 for picture in dataset.pictures}
+    return TokenCounter(host, per_image | {PLACEHOLDER: config.num_vectors})
+
+
+def remarks_on_prompts(host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> list[str]:
+    """What of the captions and the preview prompts is not used."""
+    counter = token_counter(host, dataset, config)
+    remarks = _cut_captions(dataset, templates, counter)
+    for text in config.preview_prompts if config.preview_every else ():
+        prompt, which = preview_prompt(text, config), f"preview prompt '{text}'"
+        if not any(isinstance(piece, Slot) for piece in prompt):
+            remarks.append(f"The {which} does not show the embedding. Write {PLACEHOLDER} or <{config.name}> in it.")
+        remarks += counter.remarks(prompt, f"The {which}")
+        remarks += unknown_marks(prompt, [config.name], f"the {which}", host.known_marks)
+    negative = preview_prompt(config.preview_negative, config)
+    if config.preview_every:
+        remarks += counter.remarks(negative, "The negative prompt of the previews")
+        remarks += unknown_marks(negative, [config.name], "the negative prompt of the previews", host.known_marks)
+    return remarks
+
+
+def _cut_captions(dataset: Dataset, templates: Templates, counter: TokenCounter) -> list[str]:
+    """One remark on all prompts that are too long with their image's caption."""
+    longest = {p.name: max(templates.prompts(p.caption), key=counter.count) for p in dataset.pictures}
+    too_long = [name for name, prompt in longest.items() if counter.cut_off(prompt)]
+    if not too_long:
+        return []
+    others = f" So are those of {listed(too_long[1:])}." if len(too_long) > 1 else ""
+    first = counter.remarks(longest[too_long[0]], f"The longest prompt for {too_long[0]}")
+    return [remark + others for remark in first]
+
+
+def preview_prompt(text: str, config: TrainConfig) -> Prompt:
+    """The prompt of a preview, in which * and <name> are the embedding."""
+    return slots(text, {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}) or ("",)
 
 
 def embeddings_for(pictures: Sequence[Encoded], vectors: Vectors, per_image: Vectors) -> Embeddings:
@@ -63,15 +107,10 @@ def with_placeholder(dataset: Dataset, templates: Templates, name: str) -> tuple
     why = f"neither caption nor template contains {NAME}, which stands for the embedding"
     if not kept:
         raise UserError(f"None of the images can be used: {why}. Write {NAME} into the captions.")
-    remarks = [f"Ignored: {listed(left_out)}. {why[0].upper()}{why[1:]}."] if left_out else []
+    remarks = [f"Ignored: {listed(sorted(left_out))}. {why[0].upper()}{why[1:]}."] if left_out else []
     if calling:
         remarks.append(
-            f"The caption of {listed(calling)} contains '{name}', which the model reads as ordinary text. "
+            f"The caption of {listed(sorted(calling))} contains '{name}', which the model reads as ordinary text. "
             f"Write {NAME} for the embedding."
         )
     return replace(dataset, pictures=kept), remarks
-
-
-def listed(names: set[str], most: int = 5) -> str:
-    first = sorted(names)[:most]
-    return ", ".join(first) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -25,7 +25,7 @@ from .checkpoint import RunFiles
 from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
-from .step_log import StepLog
+from .step_log import StepLog, check_step_log
 
 log = logging.getLogger("ti_train")
 Keep = Literal["last", "best"]
@@ -41,7 +41,7 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     captions = Templates.load(config.templates).use_captions
     side = config.resolution or host.resolution
     pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
-    return encode_pictures(host, pictures, config.flip)
+    return encode_pictures(host, pictures, config.flip, warn)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Session:
     def __init__(
         self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = DEFAULT_KEEP
     ) -> None:
-        """folder: of the embedding. keep: the embedding that a completed run leaves in its file."""
+        """folder: of the embedding. keep: the embedding that a completed run leaves in its file. Raises UserError."""
+        if records:
+            check_step_log(records.log)
         self.config, self.records, self.keep = config, records, keep
         self.file = RunFiles(folder, config.name, {}).embedding
         self.steps: list[Step] = []  # without embeddings; with records, those of the interrupted run too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from ..errors import UserError
 from ..events import Step
 
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
@@ -30,6 +31,18 @@ class StepLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def check_step_log(path: Path) -> None:
+    """Raises UserError if there is another file in the place of the step log, which would be overwritten."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        ours = file.readline().startswith(",".join(COLUMNS[:2]))
+    if not ours:
+        raise UserError(
+            f"'{path}' is not the table of a training run, which is written there. Move it, or choose another name."
+        )
 
 
 def read_steps(path: Path) -> list[Step]:

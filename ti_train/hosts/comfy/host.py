@@ -39,7 +39,7 @@ from ..weights import checkpointed
 from .encoders import vocabulary, widths
 from .fitting import remarks_on
 from .gradients import ForAutograd, differentiable
-from .placeholders import with_embeddings
+from .placeholders import MARK, with_embeddings
 from .weights import cast_bytes, load_whole, trainable_clip, trainable_model
 
 
@@ -58,6 +58,7 @@ class ComfyHost(Adapter):
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
+        self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
         encoders = self.clip.cond_stage_model
         alone = self._one_by_one and self.clip.patcher.load_device == device
         self.kept_per_prompt = cast_bytes(encoders) if alone else 0
@@ -170,7 +171,7 @@ class ComfyHost(Adapter):
 
 def mark(name: str) -> str:
     """The text that represents a slot, with control characters that prompts do not contain."""
-    return f"\x02{name}\x03"
+    return f"{MARK}{name}\x03"
 
 
 def text_with_marks(prompt: Prompt) -> str:

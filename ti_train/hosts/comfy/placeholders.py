@@ -18,9 +18,12 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...host import Embeddings, Vectors
+from ...prompt_check import unknown_marks
+from ...text import unicode_forms
 from .encoders import encoders, reads_syntax, tokenizers
 
 log = logging.getLogger("ti_train")
+MARK = "\x02"  # begins a placeholder of a training run: a control character, which prompts do not contain
 PRIVATE = "ti-train-private-"  # no file has this name; ends in letters, since the host reads "x:1.2" as a weight
 SYNTAX = "embedding:"
 OURS = re.compile(rf"{SYNTAX}({PRIVATE}[a-z]+)")
@@ -81,8 +84,22 @@ def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
     """Replaces every placeholder that is a whole word by the host's embedding syntax."""
     if not names:
         return text
+    names = {written: name for placeholder, name in names.items() for written in unicode_forms(placeholder)}
     whole = "|".join(map(_whole_word, sorted(names, key=len, reverse=True)))
     return re.sub(whole, lambda match: f"{SYNTAX}{names[match[0]]} ", text)
+
+
+def remarks_on(text: str, names: Mapping[str, str]) -> list[str]:
+    """Which marks of a user's prompt stand for no embedding; none for the prompts of a training run."""
+    if any(name.startswith(MARK) for name in names):
+        return []
+    words = [name[1:-1] if name[0] + name[-1] == "<>" else name for name in names]
+    return unknown_marks((text,), words, "the prompt", names)
+
+
+@cache
+def _log_once(message: str) -> None:
+    log.warning(message)
 
 
 def _whole_word(placeholder: str) -> str:
@@ -116,6 +133,8 @@ class _PlaceholderTokenizer:
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         parent: Any = super()
+        for remark in remarks_on(text, self.ti_train_names):
+            _log_once(remark)
         replaced = replace_placeholders(text, self.ti_train_names)
         tokens = parent.tokenize_with_weights(replaced, *args, **kwargs)
         used = [match[1] for match in OURS.finditer(replaced)]

@@ -27,10 +27,11 @@ class TextEncoder:
     def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
         self.name, self.model, self.tokenizer = name, model, tokenizer
         self.table: nn.Module = model.get_input_embeddings()
-        self.vocabulary = Vocabulary(self.table.weight, self._tokenize, self._spell)
+        limit = tokenizer.model_max_length - 2  # without start and end
+        self.vocabulary = Vocabulary(self.table.weight, self._tokenize, self._spell, limit=limit)
 
     def _tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def _spell(self, token: int) -> str:
         return readable(str(self.tokenizer.convert_ids_to_tokens(token)))
