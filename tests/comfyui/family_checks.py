@@ -1,6 +1,6 @@
 """What is looked at of a tiny model of a family, inside of ComfyUI's process. See tiny_families.py.
 
-usage: family_checks.py FAMILY FOLDER     prints one line of JSON: what was found
+usage: family_checks.py FOLDER FAMILY [FAMILY_OF_CLIP]     prints one line of JSON: what was found
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
 
 
-def main(family: str, folder: str) -> None:
+def main(folder: str, family: str, other: str = "") -> None:
     enter_comfyui("--cpu")
     pack()
     from pack.ti_train.errors import UserError
 
     with torch.inference_mode():
         model, clip, vae = draw(family, [folder])
+        clip = draw(other, [folder])[1] if other else clip
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):
         try:
             found = checks(model, clip, vae, Path(folder), FAMILIES[family]().side)
         except UserError as error:
-            found = {"refused": str(error)}
+            found = {"refused": str(error), "loading": loading(clip)}
     print("\n" + json.dumps(found))
 
 
@@ -55,6 +56,20 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         **conditionings(host, clip, folder),
     }
     return found | {"untouched": same(before, state_of(model, clip))}
+
+
+def loading(clip: Any) -> str:
+    """The message of Load Embedding's CLIP, "" without one."""
+    from pack.ti_train.errors import UserError
+    from pack.ti_train.hosts.comfy.encoders import widths
+    from pack.ti_train.hosts.comfy.placeholders import with_embeddings
+
+    vectors = {encoder: torch.zeros(1, width) for encoder, width in widths(clip).items()}
+    try:
+        with_embeddings(clip, {"*": vectors}).tokenize("a photo of a *")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def fixed_batch(host: Any, side: int) -> dict[str, Any]:
@@ -119,10 +134,14 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     embedding, session, previews = run_training(host, dataset, config, folder, False, node)
     read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
     start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}
+    spread = {encoder: host.vocabulary(encoder).spread for encoder in host.widths}
     return {
         "losses": [step.validation_loss for step in session.steps],
         "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
-        "moved": {encoder: float((v - start[encoder]).abs().mean()) for encoder, v in embedding.vectors.items()},
+        "moved": {
+            encoder: float((v - start[encoder]).abs().mean()) / spread[encoder]
+            for encoder, v in embedding.vectors.items()
+        },
         "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
     }
 

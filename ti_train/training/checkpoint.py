@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from ..formats import save_embedding
 from ..host import Host
-from .config import TrainConfig
+from .config import OPTIONS, TrainConfig
 
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
 
@@ -122,6 +122,8 @@ class RunFiles:
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
+        newer = {name for name in now if name in OPTIONS and name not in saved}  # options that the run's version lacked
+        saved = saved | {name: OPTIONS[name].default for name in newer}
         different = [
             f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}

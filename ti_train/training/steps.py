@@ -77,8 +77,8 @@ class TrainedVectors:
 def unit_of(encoder: str, vocabulary: Vocabulary) -> float:
     """What an encoder's learning rate is multiplied by: how much wider its table is spread than CLIP's.
 
-    AdamW moves every coordinate by about the rate, whatever the gradient. CLIP's tables spread by CLIP_SPREAD, for which
-    the rates are made; T5's by several units, so at CLIP's rate its vectors would stay where they are.
+    AdamW moves every coordinate by about the rate, whatever the gradient. CLIP's tables spread by CLIP_SPREAD, for
+    which the rates are made; T5's by several units, so at CLIP's rate its vectors would stay where they are.
     """
     return 1.0 if encoder.startswith(CLIPS) else max(vocabulary.spread, 1e-6) / CLIP_SPREAD
 
