@@ -138,10 +138,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     return {
         "losses": [step.validation_loss for step in session.steps],
         "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
-        "moved": {
-            encoder: float((v - start[encoder]).abs().mean()) / spread[encoder]
-            for encoder, v in embedding.vectors.items()
-        },
+        "moved": {encoder: float(share) for encoder, share in moved.items()},
         "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
     }
 
