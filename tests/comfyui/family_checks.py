@@ -135,6 +135,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
     start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}
     spread = {encoder: host.vocabulary(encoder).spread for encoder in host.widths}
+    moved = {encoder: (v - start[encoder]).abs().mean() / spread[encoder] for encoder, v in embedding.vectors.items()}
     return {
         "losses": [step.validation_loss for step in session.steps],
         "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
