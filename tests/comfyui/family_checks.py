@@ -52,6 +52,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
         "start": start_is_text(host, clip),
+        "guided": guided(host, data),
         **trained,
         **conditionings(host, clip, folder),
     }
@@ -142,6 +143,16 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
         "moved": {encoder: float(share) for encoder, share in moved.items()},
         "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
     }
+
+
+def guided(host: Any, data: dict[str, Any]) -> float:
+    """By how much a guidance of 1, given to the model, changes the loss."""
+    with torch.no_grad():
+        plain = float(loss_of(host, data, data["vectors"]))
+        host.guidance = 1.0
+        changed = float(loss_of(host, data, data["vectors"]))
+    host.guidance = 0.0
+    return abs(changed - plain) / plain
 
 
 def recomputed(model: Any) -> int:

@@ -16,6 +16,7 @@ from ti_train.hosts.families import BY_CLASS
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
+GUIDED = ("flux", "chroma")  # in which guidance is an input of the network
 TRAINED = [family for family in FAMILIES if family not in REFUSED]
 
 
@@ -46,6 +47,7 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["loaded"], "Load Embedding gives another conditioning than training had"
     assert found["typed"] == row.syntax, "embedding:name"
     assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
+    assert (found["guided"] > 0) == (family in GUIDED)
     assert found["differs"], "the embedding does not change the conditioning"
     assert len(found["previews"]) == 2
     assert min(colours for _, _, colours in found["previews"]) > 50, "a preview is empty"
