@@ -21,6 +21,7 @@ class Family:
     classes: tuple[str, ...]  # ComfyUI's names, in its supported_models
     encoders: tuple[str, ...]  # any part of them may be loaded
     sampling: Sampling = USUAL
+    others: tuple[str, ...] = ()  # of relatives that ComfyUI has under the same name, and that were not tried
     syntax: bool = True  # whether ComfyUI reads embedding:name in its prompts
     refused: str = ""  # why no embedding can be trained for it
     tried: str = "random weights"
@@ -42,12 +43,19 @@ FAMILIES = (
     ),
     Family("Flux.1 dev, Krea", ("Flux",), ("clip_l", "t5xxl"), Sampling(20, **FEW)),
     Family("Flux.1 schnell", ("FluxSchnell",), ("clip_l", "t5xxl"), Sampling(4, **FEW)),
-    Family("Flux.2 klein 4B", ("Flux2",), ("qwen3_4b", "qwen3_8b", "mistral3_24b"), Sampling(4, **FEW)),
+    Family("Flux.2 klein 4B", ("Flux2",), ("qwen3_4b",), Sampling(4, **FEW), ("qwen3_8b", "mistral3_24b")),
     Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 4.0, "euler", "beta")),
     Family("PixArt Sigma", ("PixArtSigma",), ("t5xxl",), Sampling(20, 4.5)),
     Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5), syntax=False),
     Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), Sampling(9, 1.0, "res_multistep", "simple")),
-    Family("Lumina 2", ("Lumina2",), ("gemma2_2b",), Sampling(25, 4.0, "res_multistep", "simple"), syntax=False),
+    Family(
+        "Lumina 2",
+        ("Lumina2",),
+        ("gemma2_2b",),
+        Sampling(25, 4.0, "res_multistep", "simple"),
+        ("gemma3_4b", "jina_clip_2"),
+        False,
+    ),
     Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple"), syntax=False),
     Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(28, 5.0, "euler", "simple")),
     Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(20, 2.5, "euler", "simple"), syntax=False),

@@ -24,13 +24,14 @@ def remarks_on(model: Any, clip: Any) -> tuple[str, ...]:
     family, found = BY_CLASS.get(class_name), encoders(clip)
     if family and family.refused:
         raise UserError(f"No embedding can be trained for {family.title}: {family.refused}.")
-    if family and not set(found) <= set(family.encoders):
+    if family and not set(found) <= {*family.encoders, *family.others}:
         raise UserError(
             f"The CLIP belongs to another model family: it has the text encoder(s) {' + '.join(found)}, and the model "
             f"({family.title}) needs {' + '.join(family.encoders)}. Connect the CLIP of the same checkpoint, or the "
             "loader for this model's text encoders."
         )
-    remarks = () if family else (NOT_TRIED.format(class_name),)
+    tried = family and set(found) <= set(family.encoders)
+    remarks = () if tried else (NOT_TRIED.format(f"{class_name}, {' + '.join(found)}"),)
     return remarks if all_read_syntax(clip) else (*remarks, NO_SYNTAX)
 
 
