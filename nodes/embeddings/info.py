@@ -48,6 +48,7 @@ class EmbeddingInfo(io.ComfyNode):
         if embedding is None:
             reading = read_embedding(embedding_path(embedding_name), word=word.strip())
             embedding, layout = reading.embedding, f"\nfile: {reading.layout}"
-        vectors = embedding.fitted_to(widths(clip))
+        vectors, remark = embedding.part_for(widths(clip))
         text = describe(embedding, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors}) + layout
+        text += f"\n{remark}" if remark else ""
         return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

@@ -54,7 +54,7 @@ def with_embeddings(clip: Any, embeddings: Embeddings, every_encoder: bool = Fal
         reader.ti_train_as_dict = not reads_syntax(tokenizer)
         reader.embedding_directory = reader.embedding_directory or []  # None would disable the host's embedding syntax
         setattr(clone.tokenizer, attribute, reader)
-        names |= dict(zip(embeddings, list(known)[-len(embeddings) :], strict=True))
+        names |= dict(zip(embeddings, list(known)[len(known) - len(embeddings) :], strict=True))
     clone.tokenizer.ti_train_names = names
     clone.tokenizer.ti_train_encoders = encoder_of
     clone.tokenizer.ti_train_strict = every_encoder
