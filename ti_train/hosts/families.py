@@ -27,8 +27,12 @@ class Family:
     tried: str = "random weights"
 
 
+def distilled(steps: int) -> Sampling:
+    """Guidance is part of the network: cfg 1, which halves the work too."""
+    return Sampling(steps, 1.0, "euler", "simple")
+
+
 CLIP_PAIR = ("clip_l", "clip_g")
-FEW = {"cfg": 1.0, "scheduler": "simple"}  # guidance is distilled into the network: cfg 1 halves the work too
 FAMILIES = (
     Family("Stable Diffusion 1", ("SD15",), ("clip_l",), tried="random weights, a small trained model"),
     Family("Stable Diffusion 2", ("SD20",), ("clip_h",)),
@@ -41,9 +45,9 @@ FAMILIES = (
         (*CLIP_PAIR, "t5xxl"),
         Sampling(28, 4.5, "euler", "sgm_uniform"),
     ),
-    Family("Flux.1 dev, Krea", ("Flux",), ("clip_l", "t5xxl"), Sampling(20, **FEW)),
-    Family("Flux.1 schnell", ("FluxSchnell",), ("clip_l", "t5xxl"), Sampling(4, **FEW)),
-    Family("Flux.2 klein 4B", ("Flux2",), ("qwen3_4b",), Sampling(4, **FEW), ("qwen3_8b", "mistral3_24b")),
+    Family("Flux.1 dev, Krea", ("Flux",), ("clip_l", "t5xxl"), distilled(20)),
+    Family("Flux.1 schnell", ("FluxSchnell",), ("clip_l", "t5xxl"), distilled(4)),
+    Family("Flux.2 klein 4B", ("Flux2",), ("qwen3_4b",), distilled(4), ("qwen3_8b", "mistral3_24b")),
     Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 4.0, "euler", "beta")),
     Family("PixArt Sigma", ("PixArtSigma",), ("t5xxl",), Sampling(20, 4.5)),
     Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5), syntax=False),
