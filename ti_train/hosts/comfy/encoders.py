@@ -85,6 +85,8 @@ def vocabulary(clip: Any, encoder: str) -> Vocabulary:
 @torch.no_grad()
 def scale_of(table: Any) -> float:
     """What the host multiplies a row by before its encoder reads it, as for Gemma; vectors enter behind that."""
+    if type(table).__name__ == "Embedding":  # not one of a class of its own
+        return 1.0
     rows = table.weight[:MEASURED].detach().float()
     read = table(torch.arange(len(rows), device=table.weight.device), out_dtype=torch.float32)
     ratio = float(read.float().norm() / rows.norm().clamp_min(1e-12))
