@@ -36,7 +36,8 @@ def high_noise(position: Tensor, sigmas: Tensor, prediction: Prediction) -> Tens
     log_snr = 2 * (signal.clamp_min(1e-6) / sigmas.clamp_min(1e-6)).log()
     mass = torch.special.ndtr((mean - log_snr.double().cpu()) / deviation)  # ascending, as the noise levels
     wanted = mass[0] + position.double() * (mass[-1] - mass[0])
-    return (mass[None] < wanted[:, None]).sum(dim=1).clamp_max(len(sigmas) - 1)
+    reached: Tensor = (mass[None] < wanted[:, None]).sum(dim=1).clamp_max(len(sigmas) - 1)
+    return reached
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
