@@ -11,6 +11,7 @@
  * @property {string} name
  * @property {number} steps
  * @property {boolean} saved
+ * @property {boolean} [syntax] whether ComfyUI reads embedding:name for the model
  * @property {string} prompt
  * @property {"running" | "done" | "stopped" | "cancelled" | "failed" | "lost"} status
  * @property {string} message

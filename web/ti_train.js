@@ -39,7 +39,8 @@ async function ended(run) {
   const trained = ["done", "stopped"].includes(run.status) && run.saved;
   if (!trained) return;
   await (app.reloadNodeDefs?.() ?? app.refreshComboInNodes());
-  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("trained", run), text(run.syntax === false ? "trained.load" : "trained.how", run));
+  const how = run.syntax === false ? text("trained.load", run) : text("trained.how", run);
+  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("trained", run), how);
 }
 
 /** @param {string} prompt */
