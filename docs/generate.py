@@ -1,4 +1,5 @@
-"""Writes what is derived from the tables of options and families: docs/options.md, the nodes' help, locales/en, README.
+"""Writes what is derived from the tables of options and families: docs/options.md, the lists in the nodes' help,
+locales/en, the README's table.
 
 Run `python -m docs.generate` in the repository's root after a change of ti_train/training/config.py.
 """
@@ -41,7 +42,7 @@ def generated() -> dict[Path, str]:
     pages = {ROOT / "web" / "docs" / f"{node}.md": inputs for node, inputs in INPUTS.items()}
     return {
         ROOT / "docs" / "options.md": options_page(),
-        ROOT / "README.md": with_table((ROOT / "README.md").read_text(encoding="utf-8"), families()),
+        ROOT / "README.md": with_written((ROOT / "README.md").read_text(encoding="utf-8"), families()),
         english: with_tooltips(english.read_text(encoding="utf-8")),
         **{page: with_inputs(page.read_text(encoding="utf-8"), inputs) for page, inputs in pages.items()},
     }
@@ -65,7 +66,7 @@ def options_page() -> str:
 
 
 def row_of(option: Option) -> tuple[str, ...]:
-    inputs = [name for names in INPUTS.values() for name, of in names.items() if of == option.name]
+    inputs = dict.fromkeys(name for names in INPUTS.values() for name, of in names.items() if of == option.name)
     default = "" if option.required else option.preset_values or option.unset or option.written(option.default)
     return f"`{option.name}`", option.help, default, range_of(option), f"`{flag_of(option)}`", ", ".join(inputs)
 
@@ -91,13 +92,13 @@ def not_offered() -> Iterator[tuple[str, ...]]:
 
 
 def with_inputs(page: str, inputs: Mapping[str, str]) -> str:
-    """A help page with the table of a node's options between its two marks."""
-    rows = ((name, tooltip(name, option)) for name, option in inputs.items())
-    return with_table(page, table(("input", "meaning"), rows))
+    """A help page with the list of a node's options between its two marks: the page's sidebar would cut off a table."""
+    meanings = ((name, tooltip(name, option).replace("<", "&lt;")) for name, option in inputs.items())
+    return with_written(page, "\n".join(f"- **{name}**: {meaning}" for name, meaning in meanings))
 
 
-def with_table(page: str, written: str) -> str:
-    """A page with a table between its two marks."""
+def with_written(page: str, written: str) -> str:
+    """A page with what is written between its two marks."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{written}\n\n{END}{rest.partition(END)[2]}"
 
@@ -107,8 +108,8 @@ def families() -> str:
     rows = []
     for family in FAMILIES:
         used = "`embedding:name`" if family.syntax else "Load Embedding"
-        state = (f"refused: {family.refused}", "", "") if family.refused else (f"trained here: {family.tried}", used)
-        rows.append((family.title, *state[:2], "" if family.refused else ", ".join(f"`{e}`" for e in family.encoders)))
+        state = (f"refused: {family.refused}", "") if family.refused else (f"trained here: {family.tried}", used)
+        rows.append((family.title, *state, "" if family.refused else ", ".join(f"`{e}`" for e in family.encoders)))
     return table(("model family", "", "in a prompt", "text encoders"), rows)
 
 

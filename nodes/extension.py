@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .embeddings.compare import CompareEmbeddings
+from .embeddings.evaluate import EvaluateEmbedding
 from .embeddings.info import EmbeddingInfo
 from .embeddings.load import LoadEmbedding
 from .embeddings.merge import MergeEmbeddings
@@ -21,6 +23,8 @@ NODES = [
     SaveEmbedding,
     EmbeddingInfo,
     MergeEmbeddings,
+    CompareEmbeddings,
+    EvaluateEmbedding,
 ]
 
 

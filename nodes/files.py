@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
-from ..ti_train.files import check_name
-from ..ti_train.formats import PICTURES, READABLE
+from ..ti_train.names import PICTURES, READABLE, bare_name
 from ..ti_train.training.checkpoint import RunFiles
 
-NEW_NUMBER, CONTINUE, REPLACE = "new number", "continue", "replace"
-EXISTING = (NEW_NUMBER, CONTINUE, REPLACE)
+NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
+EXISTING = (NEW_NUMBER, CONTINUE, REPLACE, USE)  # the first is the default of saved workflows
 TEMPLATES = "textual_inversion_templates"  # A1111's name, which extra_model_paths.yaml may also use
 
 
-def place(name: str, if_exists: str, save: bool) -> tuple[Path, str, bool]:
-    """Folder and name of a run's embedding file, and whether to resume. Raises UserError."""
-    check_name(name)
+@dataclass(frozen=True)
+class Place:
+    """Where a run's embedding file goes. finished: this very run has already been trained, and its file is there."""
+
+    folder: Path
+    name: str
+    resume: bool = False
+    finished: bool = False
+
+
+def place(name: str, if_exists: str, save: bool, identity_of: Callable[[str], dict[str, Any]]) -> Place:
+    """The place of a run. name: checked. identity_of: what makes it this very run under a name (see RunFiles)."""
     folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
+    if if_exists == USE:
+        there = trained_before(folder, name, identity_of)
+        return there or Place(folder, free_name(folder, name))
     if if_exists == NEW_NUMBER:
-        return folder, free_name(folder, name), False
+        return Place(folder, free_name(folder, name))
     files = RunFiles(folder, name, {})
-    there = files.embedding.exists() or files.state.exists()
-    return folder, name, there and if_exists == CONTINUE
+    exists = files.embedding.exists() or files.state.exists()
+    return Place(folder, name, resume=exists and if_exists == CONTINUE)
+
+
+def trained_before(folder: Path, name: str, identity_of: Callable[[str], dict[str, Any]]) -> Place | None:
+    """This very run under the name or its numbers, interrupted or finished."""
+    for candidate in numbered(name, 1 + sum(1 for _ in folder.glob(f"{glob.escape(name)}*"))):
+        files = RunFiles(folder, candidate, identity_of(candidate))
+        if files.can_resume():
+            return Place(folder, candidate, resume=True)
+        if files.has_finished():
+            return Place(folder, candidate, finished=True)
+    return None
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """name, name-2, name-3 ..."""
+    return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
 
 
 def embeddings_folder() -> Path:
@@ -54,15 +84,18 @@ def embedding_files() -> list[str]:
 
 
 def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
-    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension.
+    """`name`, or name-2, name-3 ...: the first that no file has, whatever its extension and folder.
 
-    parts: the suffixes of its files' names, if it is saved as several files.
+    `embedding:cat` finds pets/cat too, so a name is taken in all folders. parts: the suffixes of its files' names, if
+    it is saved as several files.
     """
     taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
-    taken |= {file.stem.lower() for file in folder.glob("*")}
-    numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
+    beside = (folder / name).parent.glob("*")
+    taken |= {file.stem.lower() for file in beside if file.suffix != ".csv"}  # a step log alone takes none
     return next(
-        candidate for candidate in (name, *numbered) if not any((candidate + part).lower() in taken for part in parts)
+        candidate
+        for candidate in numbered(name, len(taken) + 2)
+        if not any((bare_name(candidate) + part).lower() in taken for part in parts)
     )
 
 

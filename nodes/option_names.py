@@ -11,6 +11,8 @@ TRAIN_EMBEDDING = {
     "seed": "seed",
     "preview_every": "preview_every",
     "preview_prompts": "preview_prompts",
+    # optional: older workflows do not have it
+    "resolution": "resolution",
 }
 TRAINING_OPTIONS = {
     "templates": "templates",
@@ -36,6 +38,8 @@ TRAINING_OPTIONS = {
     "per_image_words": "per_image_words",
     "coarse_weight": "coarse_weight",
     "evaluate_every": "evaluate_every",
+    "checkpoint_seconds": "checkpoint_seconds",
+    "copy_every": "copy_every",
     "timesteps": "timesteps",
     "guidance": "guidance",
     "preview_steps": "preview_steps",
@@ -47,13 +51,15 @@ NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of a
 NOTES = {  # added to the tooltips of these inputs
     "preview_prompts": " One prompt per line.",
     "name": " In prompts write embedding:name.",
-    "initial_text": " Files: in models/embeddings.",
-    "templates": " If captions are connected, the default is captions (Style: style-captions). Files: in "
+    "initial_text": " To train an embedding further, enter its file, such as my-cat.safetensors. Files: in "
+    "models/embeddings.",
+    "templates": " If images have captions, the default is captions (Style: style-captions). Files: in "
     "models/textual_inversion_templates.",
     "learning_rate": " Enter such a text in Training Options.",
     "learning_rates": " Overrides learning_rate of Train Embedding.",
 }
 FIRST_OPTIONAL = "crop"
+OPTIONAL_IN_TRAIN_EMBEDDING = ("resolution",)  # after all sockets
 NOT_OFFERED = {
     "mask": "Masks come with the images, through the masks input.",
     "device": "ComfyUI chooses it (--cpu, --cuda-device).",

@@ -11,7 +11,7 @@ from ..ti_train.training.widgets import values_of
 from .files import template_files
 from .option_inputs import option_input
 from .option_names import FIRST_OPTIONAL, TRAINING_OPTIONS
-from .sockets import CATEGORY, OptionsSocket
+from .sockets import CATEGORY, OptionsSocket, searched
 
 
 class TrainingOptions(io.ComfyNode):
@@ -24,6 +24,7 @@ class TrainingOptions(io.ComfyNode):
             display_name="Training Options",
             category=CATEGORY,
             description="More settings for Train Embedding. The defaults are the same as without this node.",
+            **searched("textual inversion", "embedding training", "learning rate", "captions"),
             inputs=[
                 option_input(name, option, files.get(option, ()), optional=name not in required)
                 for name, option in TRAINING_OPTIONS.items()

@@ -12,47 +12,85 @@ import torch
 from PIL import Image
 
 from ..ti_train.data.dataset import Dataset
+from ..ti_train.drawing.thinned import ThinnedByKey
 from ..ti_train.embedding import Embedding
-from ..ti_train.events import Preview
+from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
 from ..ti_train.training.config import TrainConfig
-from ..ti_train.training.session import Session
+from ..ti_train.training.session import Records, Session
 from .files import embeddings_folder
 from .page.live import LiveRun, followed
 
+TO_CONTINUE = "with the same settings and if_exists = continue"
 log = logging.getLogger("ti_train")
+MOST_PREVIEWS = 512 * 2**20  # bytes of the output with the previews: 170 of 512 x 512 pixels
 
 
 def run_training(
-    host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool, hidden: Any
+    host: Host,
+    dataset: Dataset,
+    config: TrainConfig,
+    folder: Path,
+    resume: bool,
+    hidden: Any,
+    facts: dict[str, int],
+    remarks: list[str],
 ) -> tuple[Embedding, Session, list[Image.Image]]:
-    """Trains to the last step, or until a page requests Stop and keep. The images are the previews.
+    """Trains to the last step, or until a page requests Stop and keep. The images are previews, evenly spaced.
 
-    hidden: the node's unique_id and extra_pnginfo.
+    hidden: the node's unique_id and extra_pnginfo. facts: what it trains with, for the page. remarks: for the user.
     """
-    session, previews = Session(config, folder), []
-    workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    syntax = NO_SYNTAX not in host.remarks
-    live = LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), syntax)
+    live = live_run(config, folder, hidden, resume, facts, NO_SYNTAX not in host.remarks)
+    session = Session(config, folder, Records(folder / f"{config.name}.csv", live.record.folder / "loss.png", None))
+    previews: ThinnedByKey[Image.Image] | None = None
     with followed(live):
+        for remark in remarks:
+            live.show(Warning(remark), session, host)
         try:
-            with closing(session.train(host, dataset, resume, release)) as events:
+            with closing(session.train(host, dataset, resume, release, live.stop.is_set)) as events:
                 for event in events:
                     live.show(event, session, host)
-                    previews += [event.image] if isinstance(event, Preview) else []
+                    if isinstance(event, Preview):
+                        previews = previews or ThinnedByKey(most_previews(event.image, config))
+                        previews.add(event.prompt, event.image)
                     management.throw_exception_if_processing_interrupted()
-                    if live.stop.is_set() and session.done is None:
-                        break
-        except management.InterruptProcessingException:
-            kept = f"Step {session.steps[-1].step}" if session.steps else "The previous embedding"
-            log.warning("Cancelled. %s is saved in %s. To resume, set if_exists = continue.", kept, session.file)
+        except BaseException:  # InterruptProcessingException too
+            if session.trained:
+                log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
             raise
-        if session.done:
-            return session.done.embedding, session, previews
-        log.info("Stopped. The best embedding so far, step %s, is saved in %s.", session.keep_best(), session.file)
-        return load_embedding(session.file), session, previews
+        images = list(previews or ())
+        if previews and previews.seen > len(images):
+            live.warn(
+                f"The output 'previews' has {len(images)} of {previews.seen} previews, evenly spaced, to save memory."
+            )
+        assert session.done
+        return session.done.embedding, session, images
+
+
+def most_previews(image: Image.Image, config: TrainConfig) -> int:
+    """How many previews of each prompt the output may have: an even number."""
+    pixels = image.width * image.height * len(config.preview_prompts)
+    return max(2, MOST_PREVIEWS // (pixels * 3 * 4) // 2 * 2)
+
+
+def use_finished(
+    config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+) -> tuple[Embedding, Session, list[Image.Image]]:
+    """The embedding of a run that was trained before, and a session without steps."""
+    session = Session(config, folder)
+    embedding = load_embedding(session.file)
+    log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
+    live_run(config, folder, hidden, False, facts).already_trained(int(embedding.provenance["step"]))
+    return embedding, session, []
+
+
+def live_run(
+    config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int], syntax: bool = True
+) -> LiveRun:
+    workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
+    return LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), resume, facts, syntax)
 
 
 def release() -> None:

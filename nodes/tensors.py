@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-
-from ..ti_train.data.picture import Picture, bucket
-from ..ti_train.errors import UserError
-
-T = TypeVar("T")
 
 
 def to_images(batches: Sequence[torch.Tensor]) -> list[Image.Image]:
@@ -46,34 +40,3 @@ def side_to_train_at(sizes: Iterable[tuple[int, int]], most: int, square: bool =
     """Training resolution in pixels, a multiple of 8: `most`, or less if no image of these sizes has as many pixels."""
     sides = (min(size) if square else math.sqrt(math.prod(size)) for size in sizes)
     return max(8, int(min(most, max(sides, default=0))) // 8 * 8)
-
-
-def to_pictures(
-    images: Sequence[Image.Image],
-    side: int,
-    square: bool,
-    captions: Sequence[str],
-    masks: Sequence[Image.Image | None] = (),
-) -> Iterator[Picture]:
-    """Training images, cropped to their aspect-ratio buckets or to squares.
-
-    Raises UserError if the number of captions or masks differs from that of the images, and for an unusable mask.
-    """
-    texts = one_each(captions or [""], "captions", images)
-    shades = one_each(masks or [None], "masks", images)
-    for number, (image, text, mask) in enumerate(zip(images, texts, shades, strict=True), 1):
-        name, shape = f"image {number}", (side, side) if square else bucket(image.size, side)
-        try:
-            yield Picture.cropped(name, image, shape, " ".join(text.split()), mask)
-        except UserError as error:
-            raise UserError(f"{name.capitalize()}: {error}") from None
-
-
-def one_each(values: Sequence[T], kind: str, images: Sequence[Image.Image]) -> list[T]:
-    """One value per image; a single value is used for all."""
-    if len(values) not in (1, len(images)):
-        raise UserError(
-            f"There are {len(images)} images and {len(values)} {kind}. Connect one per image, in the same order, "
-            "or one for all."
-        )
-    return list(values) * (len(images) // len(values))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
@@ -11,20 +13,23 @@ from comfy_execution.graph import ExecutionBlocker
 from ..ti_train.data.dataset import encode_pictures
 from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
-from ..ti_train.formats import names_file
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
-from ..ti_train.prompts import PLACEHOLDER
-from ..ti_train.training.config import PRESETS, PRESETS_HELP, TrainConfig
+from ..ti_train.names import file_names, names_file
+from ..ti_train.prompts import Templates, placeholders_of
+from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
+from ..ti_train.training.loop import identity
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
 from .files import EXISTING, place
 from .option_inputs import option_input
-from .option_names import TRAIN_EMBEDDING
-from .run import run_training
-from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket
-from .tensors import side_to_train_at, to_batch, to_images, to_masks, to_pictures
+from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
+from .run import run_training, use_finished
+from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket, searched
+from .tensors import side_to_train_at, to_batch
+from .training_data import TrainingData
 
+SMALL = 100_000_000  # parameters of a denoiser: fewer than any published model of these families has
 DOES_NOT_FIT = "Give a lower resolution in Training Options, or close other programs that use the GPU."
 HERE: dict[str, dict[str, Any]] = {
     "learning_rate": {"max": 1.0, "round": 0.000001},
@@ -42,6 +47,7 @@ class TrainEmbedding(io.ComfyNode):
             category=CATEGORY,
             description="Trains an embedding (textual inversion) from 3 to 5 images with the loaded model. The model"
             " itself does not change.",
+            **searched("textual inversion", "embedding training", "train textual inversion", "train token", "ti train"),
             is_input_list=True,
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
@@ -53,16 +59,19 @@ class TrainEmbedding(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE that encodes the images and decodes the previews."),
                 io.Image.Input(
                     "images",
-                    tooltip="3 to 5 images of one subject or one style: a batch, or a list of images of any sizes.",
+                    tooltip="3 to 5 images of one subject or one style: a batch, or a list of images of any sizes. "
+                    "Load Training Images sends captions and masks along.",
                 ),
-                *option_inputs(),
+                *required_options(),
                 io.Combo.Input(
                     "if_exists",
                     options=list(EXISTING),
                     default=EXISTING[0],
                     tooltip="What to do if the name exists. new number: train name-2, name-3 ...; continue: resume "
                     "an interrupted run, with the same result as without the interruption; replace: overwrite the "
-                    "file.",
+                    "file; use it if it is there: do not train again what was trained with the same settings, model "
+                    "and images, resume it if it was interrupted, and else train a new number. To train a finished "
+                    "embedding further, enter its file as initial_text.",
                 ),
                 io.Boolean.Input(
                     "save",
@@ -74,15 +83,18 @@ class TrainEmbedding(io.ComfyNode):
                     "captions",
                     optional=True,
                     force_input=True,
-                    tooltip="What each image shows besides the embedding: one text per image, or one for all.",
+                    tooltip="What each image shows besides the embedding: one text per image, or one for all. Used "
+                    "instead of the captions that come with the images.",
                 ),
                 OptionsSocket.Input("options", optional=True, tooltip="More settings, from Training Options."),
                 io.Mask.Input(
                     "masks",
                     optional=True,
                     tooltip="White is trained, black is ignored: one mask per image, or one for all. An empty mask, "
-                    "as Load Image outputs it, means the whole image.",
+                    "as Load Image outputs it, means the whole image. Used instead of the masks that come with the "
+                    "images.",
                 ),
+                *optional_options(),
             ],
             outputs=[
                 EmbeddingSocket.Output("embedding", display_name="embedding", tooltip="The trained embedding."),
@@ -90,7 +102,10 @@ class TrainEmbedding(io.ComfyNode):
                     "CLIP", display_name="clip", tooltip="A CLIP in which * and <name> are the trained embedding."
                 ),
                 io.Image.Output(
-                    "previews", display_name="previews", tooltip="All previews, in the order of their steps."
+                    "previews",
+                    display_name="previews",
+                    tooltip="The previews, in the order of their steps. Of a long run an evenly spaced part, at most"
+                    " 512 MB.",
                 ),
                 io.Image.Output(
                     "loss_plot",
@@ -105,7 +120,7 @@ class TrainEmbedding(io.ComfyNode):
     def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
         """The digest of the initial embedding file: when the file changes, the initial vectors do."""
         (text,) = initial_text or [""]  # None: the text comes from another node
-        return str(LoadEmbedding.fingerprint_inputs(text)) if names_file(text) else ""
+        return str(LoadEmbedding.fingerprint_inputs(initial_file(text))) if names_file(text) else ""
 
     @classmethod
     def execute(
@@ -117,59 +132,98 @@ class TrainEmbedding(io.ComfyNode):
     ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
         with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
-            return cls.train(images, captions or [], masks or [], **given)
+            return cls.train(TrainingData.gathered(images, captions or [], masks or []), **given)
 
     @classmethod
     def train(
         cls,
-        images: list[torch.Tensor],
-        captions: list[str],
-        masks: list[torch.Tensor],
+        data: TrainingData,
         model: Any,
         clip: Any,
         vae: Any,
-        name: str,
         preset: str,
         if_exists: str,
         save: bool,
         options: dict[str, Any] | None = None,
         **inputs: Any,
     ) -> Any:
-        folder, file, resume = place(name, if_exists, save)
-        given = values_of({TRAIN_EMBEDDING[key]: value for key, value in inputs.items()})
-        with_captions = "style-captions" if preset == "Style" else "captions"
-        here = {
-            "name": file,
-            "init": initial(given["init"]),
-            "learning_rate": given["learning_rate"] or None,
-            "templates": with_captions if any(map(str.strip, captions)) else None,
-        }
-        config = TrainConfig.from_preset(preset, **given | here | (options or {}))
-        host = ComfyHost(model, clip, vae, config.guidance)
-        pictures = to_images(images)
-        sizes = [picture.size for picture in pictures]
+        config = config_from(preset, inputs, options or {}, data.has_captions)
+        host, templates = ComfyHost(model, clip, vae, config.guidance), Templates.load(config.templates)
+        sizes = [picture.size for picture in data.images]
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
-        used = to_pictures(pictures, side, config.square, captions, to_masks(masks))
-        dataset = encode_pictures(host, used, config.flip)
-        embedding, session, sampled = run_training(host, dataset, config, folder, resume, cls.hidden)
+        dataset = encode_pictures(host, data.pictures(side, config.square), config.flip)
+        here = place(
+            config.name, if_exists, save, lambda name: identity(host, dataset, replace(config, name=name), templates)
+        )
+        asked, config = config.name, replace(config, name=here.name)
+        facts = data.facts(templates, side)
+        if here.finished:
+            embedding, session, sampled = use_finished(config, here.folder, cls.hidden, facts)
+        else:
+            remarks = data.remarks(templates, config.templates) + resolution_remarks(host, config, side)
+            embedding, session, sampled = run_training(
+                host, dataset, config, here.folder, here.resume, cls.hidden, facts, remarks
+            )
 
-        plot = to_batch([loss_plot(session.steps, file)])
+        plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        trained = with_embeddings(clip, {placeholder: vectors for placeholder in (PLACEHOLDER, f"<{name}>")})
+        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(asked), vectors))
         shown = plot if previews is None else previews
         outputs = (embedding, trained, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))
 
 
-def option_inputs() -> list[io.Input]:
+def required_options() -> list[io.Input]:
     """The most common options, and the preset for the others."""
-    inputs = [option_input(name, option, **HERE.get(name, {})) for name, option in TRAIN_EMBEDDING.items()]
-    preset = io.Combo.Input("preset", options=list(PRESETS), default="Balanced", tooltip=PRESETS_HELP)
-    inputs.insert(list(TRAIN_EMBEDDING).index("steps"), preset)
+    required = [name for name in TRAIN_EMBEDDING if name not in OPTIONAL_IN_TRAIN_EMBEDDING]
+    inputs = [option_input(name, TRAIN_EMBEDDING[name], **HERE.get(name, {})) for name in required]
+    preset = io.Combo.Input(
+        "preset", options=list(PRESETS), default="Balanced", tooltip=PRESETS_HELP, extra_dict={"values": shown_values()}
+    )
+    inputs.insert(required.index("steps"), preset)
     return inputs
 
 
+def optional_options() -> list[io.Input]:
+    return [option_input(name, TRAIN_EMBEDDING[name], optional=True) for name in OPTIONAL_IN_TRAIN_EMBEDDING]
+
+
+def shown_values() -> dict[str, dict[str, Any]]:
+    """Input -> preset -> its value: the page shows it where the input says 0."""
+    return {name: dict(OPTIONS[option].presets) for name, option in TRAIN_EMBEDDING.items() if OPTIONS[option].presets}
+
+
+def config_from(preset: str, inputs: dict[str, Any], options: dict[str, Any], has_captions: bool) -> TrainConfig:
+    """The run's settings, from the inputs of this node and of Training Options. Raises UserError."""
+    given = values_of({TRAIN_EMBEDDING[key]: value for key, value in inputs.items()})
+    with_captions = "style-captions" if preset == "Style" else "captions"
+    here = {
+        "init": initial(given["init"]),
+        "learning_rate": given["learning_rate"] or None,
+        "templates": with_captions if has_captions else None,
+    }
+    more = options if options.get("resolution") else {k: v for k, v in options.items() if k != "resolution"}
+    return TrainConfig.from_preset(preset, **given | here | more)
+
+
+def resolution_remarks(host: ComfyHost, config: TrainConfig, side: int) -> list[str]:
+    """A remark for a model whose resolution nobody can know: a small one of its family's architecture."""
+    count = sum(weight.numel() for weight in host.model.model.diffusion_model.parameters())
+    if config.resolution or count > SMALL:
+        return []
+    return [
+        f"This model is small ({count / 1e6:.0f} million parameters), so the resolution that it was trained at is not "
+        f"known. The images are trained at {side} x {side}. If the model makes other sizes, set resolution."
+    ]
+
+
 def initial(text: str) -> str:
-    """The path of an embedding file in the embeddings folder; any other text as it is."""
-    return str(embedding_path(text)) if names_file(text) else text
+    """The path of an embedding file in the embeddings folder; any other text as it is. Raises UserError."""
+    return str(embedding_path(initial_file(text))) if names_file(text) else text
+
+
+def initial_file(text: str) -> str:
+    """The name of the embedding file that an initial text means."""
+    names = file_names(text)
+    return next((name for name in names if folder_paths.get_full_path("embeddings", name)), names[0])

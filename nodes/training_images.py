@@ -9,7 +9,6 @@ from typing import Any
 import folder_paths
 import torch
 from comfy_api.latest import io
-from PIL import Image
 
 from ..ti_train.data.captions import CaptionReader
 from ..ti_train.data.dataset import find_pictures
@@ -17,8 +16,9 @@ from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from .files import digest
-from .sockets import CATEGORY
+from .sockets import CATEGORY, searched
 from .tensors import to_batch, to_mask
+from .training_data import TrainingImage
 
 log = logging.getLogger("ti_train")
 
@@ -31,13 +31,14 @@ class LoadTrainingImages(io.ComfyNode):
             display_name="Load Training Images",
             category=CATEGORY,
             description="Loads all images of a folder in ComfyUI's input directory, each at its own size, rotated "
-            "upright (EXIF).",
+            "upright (EXIF), with its caption and mask.",
+            **searched("textual inversion", "training data", "dataset", "load image folder", "load images"),
             inputs=[
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="A folder in ComfyUI's input directory, such as my-cat. A caption is a text file beside "
-                    "its image, with the same name.",
+                    tooltip="A folder in ComfyUI's input directory, such as my-cat. Empty: images that you drop here "
+                    "go to a new folder. A caption is a text file beside its image, with the same name.",
                 ),
                 io.Boolean.Input("subfolders", default=False, tooltip="Also load the images in its subfolders."),
                 io.Boolean.Input(
@@ -46,21 +47,32 @@ class LoadTrainingImages(io.ComfyNode):
                     optional=True,  # older workflows do not have it
                     tooltip="If an image has no mask file, do not train its transparent parts.",
                 ),
+                io.Boolean.Input(
+                    "use_masks",
+                    default=True,
+                    optional=True,
+                    tooltip="Train only the white part of an image's mask. Off: the whole image.",
+                ),
             ],
             outputs=[
-                io.Image.Output("images", display_name="images", is_output_list=True, tooltip="The images, as a list."),
+                io.Image.Output(
+                    "images",
+                    display_name="images",
+                    is_output_list=True,
+                    tooltip="The images, as a list. To Train Embedding they bring their captions and masks along.",
+                ),
                 io.String.Output(
                     "captions",
                     display_name="captions",
                     is_output_list=True,
-                    tooltip="The caption of each image; empty if it has no caption file.",
+                    tooltip="The caption of each image, for other nodes; empty if it has no caption file.",
                 ),
                 io.Mask.Output(
                     "masks",
                     display_name="masks",
                     is_output_list=True,
-                    tooltip="The mask of each image (NAME-mask.png beside it, or masks/NAME.png): white is trained. "
-                    "All white if there is no mask.",
+                    tooltip="The mask of each image, for other nodes (NAME-mask.png beside it, or masks/NAME.png): "
+                    "white is trained. All white if there is no mask.",
                 ),
             ],
         )
@@ -78,21 +90,29 @@ class LoadTrainingImages(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str, subfolders: bool, alpha_as_mask: bool = False) -> io.NodeOutput:
-        images: list[torch.Tensor] = []
-        masks: list[torch.Tensor] = []
-        captions: list[str] = []
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Whether there is such a folder, before anything runs. folder: None if another node gives it."""
+        try:
+            return folder is None or bool(folder_named(folder))
+        except UserError as error:
+            return str(error)
+
+    @classmethod
+    def execute(
+        cls, folder: str, subfolders: bool, alpha_as_mask: bool = False, use_masks: bool = True
+    ) -> io.NodeOutput:
+        images: list[TrainingImage] = []
         remarks: list[str] = []
         for listing in listings_of(folder, subfolders):
             remarks += listing.remarks(captions=True, masks=True)
-            captions += captions_of(listing, remarks)
-            for path in listing.images:
+            for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True):
                 image, mask = read_picture(path, listing.masks.get(path), alpha_as_mask, remarks)
-                images.append(image)
-                masks.append(mask)
+                off = mask is not None and not use_masks
+                images.append(TrainingImage.of(image, caption, None if off else mask, off))
         for remark in remarks:
             log.warning(remark)
-        return io.NodeOutput(images, captions, masks)
+        masks = [torch.ones(image.shape[:3]) if image.mask is None else image.mask for image in images]
+        return io.NodeOutput(images, [image.caption for image in images], masks)
 
 
 def inside_input(name: str) -> Path:
@@ -100,24 +120,42 @@ def inside_input(name: str) -> Path:
     base = Path(folder_paths.get_input_directory()).resolve()
     path = (base / name.replace("\0", "").strip()).resolve()
     if path != base and base not in path.parents:
-        raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the images in '{base}'.")
+        raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the images into that.")
+    return path
+
+
+def folder_named(name: str) -> Path:
+    """Raises UserError for no name, for a folder outside of the input directory, and for one that is not there."""
+    if not name.strip():
+        raise UserError(
+            "Load Training Images has no images yet. Drop 3 to 5 on it: a folder is made for them. Or enter the folder "
+            "of your images in ComfyUI's input directory (. is that directory itself)."
+        )
+    path = inside_input(name)
+    if not path.is_dir():
+        raise UserError(
+            f"ComfyUI's input directory has no folder '{name}'. Drop 3 to 5 images on Load Training Images: the folder "
+            "is made for them."
+        )
     return path
 
 
 def listings_of(folder: str, with_subfolders: bool) -> list[Listing]:
     """What to train on. Raises UserError for a folder outside of the input directory, and if there are no images."""
-    path = inside_input(folder)
-    inner = subfolders(path) if with_subfolders and path.is_dir() else []
-    found = [listing for listing in map(Listing.of, inner) if listing.images]
+    path = folder_named(folder)
+    found = [listing for listing in map(Listing.of, subfolders(path) if with_subfolders else []) if listing.images]
     if not found or Listing.of(path).images:
-        find_pictures(path)
+        try:
+            find_pictures(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), folder)) from None  # the server's path helps nobody
         found.insert(0, Listing.of(path))
     return found
 
 
 def read_picture(
     path: Path, mask_file: Path | None, alpha_as_mask: bool, remarks: list[str]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
     try:
         picture, alpha = read_image(path, 0, remarks)
@@ -128,7 +166,7 @@ def read_picture(
         raise UserError(
             f"The mask of '{path}' is all black, so nothing of the image is trained. Remove the mask or the image."
         )
-    return to_batch([picture]), to_mask(mask or Image.new("L", picture.size, "white"))
+    return to_batch([picture]), None if mask is None else to_mask(mask)
 
 
 def captions_of(listing: Listing, remarks: list[str]) -> list[str]:

@@ -6,9 +6,15 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may touch the network
 
+import importlib
+import importlib.util
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
 
 import hypothesis
 import pytest
@@ -20,6 +26,8 @@ from tiny_pipeline import write_pipeline
 
 from ti_train.data.dataset import Dataset
 from ti_train.training.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parent.parent
 
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("any-machine")
@@ -95,3 +103,21 @@ def pipeline_folder(pipelines) -> Path:
 def own_pipeline(pipeline_folder, tmp_path) -> Path:
     """A copy of the folder for a test to damage."""
     return Path(shutil.copytree(pipeline_folder, tmp_path / "own-model"))
+
+
+@pytest.fixture
+def load_in_webui(monkeypatch) -> Iterator[Any]:
+    """Imports a module of the pack under another name, as a WebUI does. The WebUI and gradio are mocks."""
+    pytest.importorskip("pydantic", reason="the API's request is one of its models")
+    for name in ("modules", "gradio"):
+        monkeypatch.setitem(sys.modules, name, MagicMock(__version__="4.0"))
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec
+    monkeypatch.setitem(sys.modules, "pack", importlib.util.module_from_spec(spec))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(f"pack.{name}")
+
+    yield load
+    for name in [name for name in sys.modules if name.startswith("pack.")]:
+        del sys.modules[name]

@@ -106,8 +106,8 @@ def samples() -> dict[str, Sample]:
         "diffusers-bin": Sample(
             old_torch_saved({"<cat>": one[0]}), "bin", {"emb_params": one}, "one tensor '<cat>'", {}
         ),
-        "a1111": Sample(old_torch_saved(a1111), "pt", single, terms, facts, "their-word"),
-        "a1111-legacy": Sample(torch_saved(a1111, legacy=True), "pt", single, terms, facts, "their-word"),
+        "a1111": Sample(old_torch_saved(a1111), "pt", single, terms, facts),
+        "a1111-legacy": Sample(torch_saved(a1111, legacy=True), "pt", single, terms, facts),
         "rinongal": Sample(old_torch_saved(old), "pt", single, terms, {}),
         "rinongal-legacy": Sample(torch_saved(old, legacy=True), "pt", single, terms, {}),
         "onetrainer": Sample(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,17 +27,34 @@ def test_one_word_for_one_vector_is_its_row(host, vocabulary):
 @pytest.mark.parametrize(
     ("text", "count", "words", "remark"),
     [
-        ("red cat", 2, "red cat", None),
-        ("small red cat", 1, "cat", "training starts from 'cat'"),
-        ("small red cat", 2, "red cat", "training starts from 'red + cat'"),
-        ("cat", 3, "cat cat cat", "the text is repeated"),
-        ("red cat", 3, "red cat red", "the text is repeated"),
+        ("red cat", 2, "red cat", "'red cat' is 2 tokens of this model ('red', 'cat'): 2 vectors."),
+        ("cat", 3, "cat cat cat", "'cat' is 1 token of this model ('cat'): repeated in 3 vectors."),
+        ("red cat", 3, "red cat red", "'red cat' is 2 tokens of this model ('red', 'cat'): repeated in 3 vectors."),
     ],
 )
-def test_a_phrase_keeps_its_last_words_or_is_repeated(vocabulary, text, count, words, remark):
+def test_a_text_gives_a_vector_for_each_token_and_is_repeated_if_more_are_asked_for(
+    vocabulary, text, count, words, remark
+):
     vectors, said = from_text(vocabulary, text, count)
     assert torch.equal(vectors, vocabulary.rows(words))
-    assert said is None if remark is None else remark in said
+    assert said == remark
+
+
+@pytest.mark.parametrize(("count", "groups"), [(1, [[0, 1, 2]]), (2, [[0, 1], [2]])])
+def test_a_longer_text_is_condensed_and_every_token_counts(vocabulary, count, groups):
+    """Each vector has the direction of the mean of neighbouring rows, and their norm: a mean alone is shorter."""
+    rows = vocabulary.rows("small red cat")
+    vectors, said = from_text(vocabulary, "small red cat", count)
+    for vector, group in zip(vectors, groups, strict=True):
+        assert torch.cosine_similarity(vector, rows[group].mean(0), dim=0).item() == pytest.approx(1)
+        assert vector.norm().item() == pytest.approx(rows[group].norm(dim=-1).mean().item())
+    assert f"condensed into {count} vector" in said
+
+
+def test_tokens_that_are_parts_of_a_letter_are_not_shown(vocabulary):
+    """Cyrillic text in CLIP's vocabulary, whose entries are bytes."""
+    bytewise = replace(vocabulary, tokenize=lambda _: [5, 6, 7], spell=lambda i: "Ð¾ÑĤ"[i - 5])
+    assert from_text(bytewise, "кот", 3)[1] == "'кот' is 3 tokens of this model: 3 vectors."
 
 
 def test_start_vectors_are_a_copy_of_the_table(vocabulary):

@@ -64,7 +64,9 @@ def keys_of_the_page() -> set[str]:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "web").glob("*.js"))
     buttons = set(re.findall(r'\bbutton\("(\w+)"', source)) | set(re.findall(r'\bline\("(\w+)"', source))
     tooltips = {f"{name}.tooltip" for name in re.findall(r'\bbutton\("(\w+)"', source)}
-    return buttons | tooltips | set(re.findall(r'\btext\(["`]([\w.]+)["`$]', source))
+    written = set(re.findall(r'"data-(?:text|title|label)": ["`]([\w.]+)["`$]', source))
+    lists = set(re.findall(r'\bsection\("(\w+)"', source)) | set(re.findall(r'\bchange\(.*"(\w+)"\)', source))
+    return buttons | tooltips | written | lists | set(re.findall(r'\btext\(["`]([\w.]+)["`$]', source))
 
 
 def test_the_page_asks_for_the_texts_that_are_there_and_for_no_other(page_words):

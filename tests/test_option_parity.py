@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from option_values import config_of_all
@@ -112,26 +106,8 @@ def test_notes_are_of_inputs_that_there_are():
 # --- The WebUIs -----------------------------------------------------------------
 
 
-@pytest.fixture
-def load(monkeypatch) -> Iterator[Any]:
-    """Imports a module of the pack under another name, as a WebUI does. The WebUI and gradio are not there."""
-    pytest.importorskip("pydantic", reason="the API's request is one of its models")
-    for name in ("modules", "gradio"):
-        monkeypatch.setitem(sys.modules, name, MagicMock(__version__="4.0"))
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    assert spec
-    monkeypatch.setitem(sys.modules, "pack", importlib.util.module_from_spec(spec))
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(f"pack.{name}")
-
-    yield load
-    for name in [name for name in sys.modules if name.startswith("pack.")]:
-        del sys.modules[name]
-
-
-def test_the_api_offers_every_option(load):
-    request = load("webui_tab.request")
+def test_the_api_offers_every_option(load_in_webui):
+    request = load_in_webui("webui_tab.request")
     assert set(request.OFFERED) | set(tab.NOT_OFFERED) == set(OPTIONS)
     values, expected = config_of_all()
     asked = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -141,20 +117,22 @@ def test_the_api_offers_every_option(load):
     }
 
 
-def test_a_request_without_options_is_the_preset(load):
-    made = load("webui_tab.request").TrainRequest(name="my-cat", pictures="cats", preset="Paper").config()
+def test_a_request_without_options_is_the_preset(load_in_webui):
+    made = load_in_webui("webui_tab.request").TrainRequest(name="my-cat", pictures="cats", preset="Paper").config()
     assert (made.steps, made.batch_size, made.square, made.schedule) == (5000, 1, True, "constant")
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"num_vectors": 76}, {"schedule": "cosine"}, {"drop_tags": 1}])
-def test_the_api_refuses_what_is_out_of_range(load, wrong):
+def test_the_api_refuses_what_is_out_of_range(load_in_webui, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        load("webui_tab.request").TrainRequest(name="my-cat", pictures="cats", **wrong)
+        load_in_webui("webui_tab.request").TrainRequest(name="my-cat", pictures="cats", **wrong)
 
 
-def test_the_tab_offers_what_the_api_does(load):
-    fields, request = load("webui_tab.fields"), load("webui_tab.request")
-    placed = fields.embedding_fields() | fields.picture_fields(None) | fields.preview_fields(None) | fields.run_fields()
+def test_the_tab_offers_what_the_api_does(load_in_webui):
+    fields, request = load_in_webui("webui_tab.fields"), load_in_webui("webui_tab.request")
+    pictures, previews = load_in_webui("webui_tab.picture_fields"), load_in_webui("webui_tab.preview_fields")
+    placed = fields.embedding_fields() | pictures.picture_fields(None) | previews.preview_fields(None)
+    placed |= fields.run_fields()
     on_tab = placed | fields.more_fields(placed)
     asked = vars(request.TrainRequest(name="my-cat", pictures="cats"))
     assert set(on_tab) == set(asked) - {"resume"}, "for which there is a button"

@@ -221,3 +221,11 @@ def test_the_prompt_with_the_most_text_before_its_last_word_is_the_first_not_to_
     late, twice = fill(f"a photo of a {NAME}", ""), fill(f"{NAME} and also that {NAME}", "")
     assert latest_slot([early, late], letters) == late
     assert latest_slot([early, late, twice], letters) == twice
+
+
+@pytest.mark.parametrize("written", ["cafe\u0301", "caf\u00e9"])
+@pytest.mark.parametrize("name", ["cafe\u0301", "caf\u00e9"])
+def test_a_name_is_the_same_in_every_unicode_form(name, written):
+    """macOS' file names are decomposed, what is typed is composed."""
+    assert parse(f"a <{written}>", [name]) == ("a ", Slot(name))
+    assert mentions(f"a {written}", name)

@@ -54,6 +54,7 @@ class TinyHost:
     kept_per_prompt = 0
     sampling = Sampling()
     remarks = ()
+    bare_names = True
     known_marks = ()
     full_precision = True
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .embedding import Embedding
-from .formats import PRECISIONS, Reading, config_of, rounding_error
+from .formats import PRECISIONS, Reading, config_of, rounding_error, without_thumbnail
 from .host import Vectors, Vocabulary
 
 BASE_MODEL = (
@@ -21,15 +21,22 @@ SHOWN = ("init", "steps", "learning_rate", "templates", "seed")  # the settings 
 
 
 def describe(embedding: Embedding, vectors: Vectors, vocabularies: Mapping[str, Vocabulary]) -> str:
-    """A description for people. vectors: the embedding's, under the model's encoder names."""
+    """A description for people.
+
+    vectors: the embedding's, under the model's encoder names. vocabularies: none if the model is not at hand.
+    """
     widths = ", ".join(str(rows.shape[-1]) for rows in vectors.values())
     lines = [f"{embedding.name}: {embedding.num_vectors} vector(s) of width {widths}"]
     for encoder, rows in vectors.items():
-        vocabulary = vocabularies[encoder]
-        lines.append(f"median norm of the vocabulary ({encoder}): {float(vocabulary.norms.median()):.3f}")
+        vocabulary = vocabularies.get(encoder)
+        if vocabulary:
+            lines.append(f"median norm of the vocabulary ({encoder}): {float(vocabulary.norms.median()):.3f}")
         for number, row in enumerate(rows, 1):
-            near = ", ".join(f"{word} {similarity:.2f}" for word, similarity in vocabulary.nearest(row))
-            lines.append(f"vector {number}: norm {float(row.norm()):.3f}, nearest words: {near}")
+            line = f"vector {number}: norm {float(row.norm()):.3f}"
+            if vocabulary:
+                near = ", ".join(f"{word} {similarity:.2f}" for word, similarity in vocabulary.nearest(row))
+                line += f", nearest words: {near}"
+            lines.append(line)
     config = config_of(embedding)
     lines += [f"{key}: {config[key]}" for key in SHOWN if key in config]
     lines += [f"{key}: {embedding.provenance[key]}" for key in ("step", "software") if key in embedding.provenance]
@@ -57,7 +64,8 @@ def facts(reading: Reading) -> dict[str, Any]:
     }
     if reading.outputs:
         found["output vectors, used by OneTrainer only"] = ", ".join(reading.outputs)
-    found["provenance"] = {k: v for k, v in word.provenance.items() if k != "config"} | {"config": config_of(word)}
+    header = {key: value for key, value in without_thumbnail(word.provenance).items() if key != "config"}
+    found["provenance"] = header | {"config": config_of(word)}
     return found
 
 

@@ -79,30 +79,42 @@ def _widths(widths: Mapping[str, int]) -> str:
 
 
 def from_text(vocabulary: Vocabulary, text: str, num_vectors: int) -> tuple[Tensor, str | None]:
-    """Initial vectors [num_vectors, width] from the vocabulary's rows, and a remark if the token count differs.
+    """Initial vectors [num_vectors, width] from the vocabulary's rows, and a remark unless text and rows are one token.
 
-    A longer text keeps its last tokens (an English phrase ends with its noun); a shorter one is repeated.
-    Raises UserError for a text without tokens.
+    A text with more tokens is condensed: each vector is the mean of a group of neighbouring tokens' rows, with their
+    norm. A shorter one is repeated. Raises UserError for a text without tokens.
     """
-    ids = vocabulary.tokenize(text)
-    if not ids:
-        raise UserError(f"The initial text '{text}' has no tokens. Use a plain word, such as \"cat\".")
-    spelt = " + ".join(vocabulary.spell(i) for i in ids)
     rows = vocabulary.rows(text)
-    if len(ids) > num_vectors:
-        kept = " + ".join(vocabulary.spell(i) for i in ids[-num_vectors:])
-        return rows[-num_vectors:], (
-            f"The initial text '{text}' has {len(ids)} tokens ({spelt}), the embedding {num_vectors} vector(s): "
-            f"training starts from '{kept}'."
-        )
-    repeated = rows[torch.arange(num_vectors) % len(ids)]
-    if len(ids) == num_vectors:
-        return repeated, None
-    return (
-        repeated,
-        f"The initial text '{text}' has {len(ids)} token(s) ({spelt}), the embedding {num_vectors} vectors: "
-        "the text is repeated.",
-    )
+    if not len(rows):
+        raise UserError(f"The initial text '{text}' has no tokens. Use a plain word, such as \"cat\".")
+    if len(rows) == num_vectors == 1:
+        return rows, None
+    remark = f"'{text}' is {counted(len(rows), 'token')} of this model{spelt(vocabulary, text)}: "
+    if len(rows) == num_vectors:
+        return rows, f"{remark}{num_vectors} vectors."
+    if len(rows) < num_vectors:
+        return rows[torch.arange(num_vectors) % len(rows)], f"{remark}repeated in {num_vectors} vectors."
+    return condensed(rows, num_vectors), f"{remark}condensed into {counted(num_vectors, 'vector')}."
+
+
+def condensed(rows: Tensor, count: int) -> Tensor:
+    """Rows [n, width] as `count` <= n: the mean of each group of neighbours, scaled to the mean of their norms."""
+    means = [
+        torch.nn.functional.normalize(group.mean(0), dim=0) * group.norm(dim=-1).mean()
+        for group in torch.tensor_split(rows, count)
+    ]
+    return torch.stack(means)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
+def spelt(vocabulary: Vocabulary, text: str) -> str:
+    """The text's tokens in parentheses; "" if they do not spell it, as parts of a letter do not."""
+    pieces = [vocabulary.spell(token).strip("▁") for token in vocabulary.tokenize(text)]
+    spells = "".join(pieces).casefold() == "".join(text.split()).casefold()
+    return f" ({', '.join(map(repr, pieces))})" if spells else ""
 
 
 def first_of(vectors: Vectors, count: int) -> dict[str, Tensor]:

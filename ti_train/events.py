@@ -14,7 +14,9 @@ from .embedding import Embedding
 class Step:
     """A completed step; step 0 is the untrained embedding.
 
-    validation_loss: None if it was not due. embedding: the one that it was computed with; ignored by comparisons.
+    validation_loss: None if it was not due. embedding: the one that it was computed with; kept: the step whose vectors
+    the run would leave if it ended now, and their validation loss (see training/keeping.py); both with the validation
+    loss only, and ignored by comparisons.
     """
 
     step: int
@@ -25,20 +27,22 @@ class Step:
     cosine: float  # mean cosine similarity to the initial vectors
     seconds: float  # spent in steps, those before an interruption too
     embedding: Embedding | None = field(default=None, compare=False, repr=False)
+    kept: tuple[int, float] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Preview:
-    """An image of a preview prompt, sampled with the embedding after a step."""
+    """An image of a preview prompt, sampled with the embedding after a step, which comparisons ignore."""
 
     step: int
     prompt: str
     image: Image.Image
+    embedding: Embedding = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The embedding and the state were saved after a step."""
+    """The state was saved after a step. path: the embedding's, or the state's if the embedding is not in its place."""
 
     step: int
     path: Path
@@ -53,11 +57,20 @@ class Warning:
 
 @dataclass(frozen=True)
 class Done:
-    """The run is complete and its embedding saved. seconds: spent in steps, those before an interruption too."""
+    """The run is complete, or was asked to end early, and its embedding saved.
+
+    seconds: spent in steps, those before an interruption too. kept: the step whose vectors these are; why: which one,
+    and the reason, in a sentence. improved: whether they are better than the untrained ones by the validation loss,
+    None if that was not measured.
+    """
 
     embedding: Embedding
     path: Path
     seconds: float
+    kept: int
+    why: str
+    improved: bool | None
+    complete: bool = True
 
 
 Event = Step | Preview | Checkpoint | Warning | Done

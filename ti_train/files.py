@@ -1,15 +1,12 @@
-"""Atomic writes, and valid file names."""
+"""Atomic writes, and the file names of images."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from pathlib import Path
 
-from .errors import UserError
-
-RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-UNSAFE_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+LONGEST_HEADER = 2**27  # bytes; safetensors accepts 100 MB
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,24 +22,29 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def safetensors_damage(path: Path) -> str:
+    """What is wrong with a safetensors file's length, continuing its name; "" if nothing is.
+
+    The format: eight bytes with the header's length, a JSON header with the tensors' places, the tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        beginning = file.read(1)
+        if size <= 8 or beginning != b"{":
+            return "" if size else "is empty. Download or save it again"
+        try:
+            header = json.loads(beginning + file.read(min(length, LONGEST_HEADER) - 1))
+            ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return f"is incomplete or damaged ({size:,} bytes). Download or save it again"
+    surplus = size - 8 - length - max(ends, default=0)
+    if surplus < 0:
+        return f"is incomplete: {-surplus:,} of {size - surplus:,} bytes are missing. Download or copy it again"
+    return f"has {surplus:,} bytes after its end, which no tool accepts. Download or copy it again" if surplus else ""
+
+
 def file_name(prompt: str) -> str:
     """A prompt as a file name: its letters and digits, at most 60 of them."""
     words = "".join(c if c.isalnum() else " " for c in prompt).split()
     return "-".join(words)[:60] or "picture"
-
-
-def check_name(name: str) -> None:
-    """Checks that an embedding's name is a valid file name on every system. Raises UserError."""
-    if not name.strip() or name != name.strip() or name.startswith(".") or name.endswith("."):
-        raise UserError(
-            f"The name '{name}' is empty, or begins or ends with a dot or a space. Use a name such as my-cat."
-        )
-    if UNSAFE_IN_NAMES.search(name):
-        raise UserError(
-            f"The name '{name}' contains a character that file names must not have (< > : \" / \\ | ? *). "
-            "Use letters and '-'."
-        )
-    if RESERVED_ON_WINDOWS.fullmatch(name):
-        raise UserError(f"The name '{name}' is reserved on Windows. Use another, such as my-{name}.")
-    if len(name.encode()) > 120:
-        raise UserError(f"The name has {len(name.encode())} bytes; at most 120 are allowed. Use a shorter one.")

@@ -128,6 +128,7 @@ class Host(Protocol):
     known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
     kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
     # where the host copies weights for it; activations are not counted
+    bare_names: bool  # whether prompts use an embedding by its bare name, and not only by a syntax of its own
 
     @property
     def fingerprint(self) -> str:

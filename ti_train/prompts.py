@@ -11,7 +11,8 @@ import torch
 
 from .errors import UserError
 from .host import Prompt, Slot
-from .text import unicode_forms, unicode_text
+from .names import bare_name
+from .text import composed, unicode_forms, unicode_text
 
 PLACEHOLDER = "*"  # stands for the embedding in training in every prompt
 NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's placeholders in template files
@@ -160,7 +161,8 @@ def with_name_last(caption: str, keep: int) -> str:
 
 def mentions(caption: str, name: str) -> bool:
     """Whether a caption contains the embedding's bare name, which the model reads as ordinary text."""
-    return NAME not in caption and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", caption, re.IGNORECASE) is not None
+    pattern = rf"(?<!\w){re.escape(composed(name))}(?!\w)"
+    return NAME not in caption and re.search(pattern, composed(caption), re.IGNORECASE) is not None
 
 
 def fill(line: str, caption: str) -> Prompt:
@@ -175,6 +177,11 @@ def parse(text: str, words: Collection[str]) -> Prompt:
     if len(words) == 1:
         marks[PLACEHOLDER] = next(iter(words))
     return slots(text, marks)
+
+
+def placeholders_of(name: str) -> tuple[str, ...]:
+    """What stands for the embedding in training in typed prompts: `*`, `<pets/cat>` and `<cat>`."""
+    return tuple(dict.fromkeys((PLACEHOLDER, f"<{name}>", f"<{bare_name(name)}>")))
 
 
 def slots(text: str, marks: dict[str, str]) -> Prompt:

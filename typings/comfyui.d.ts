@@ -13,11 +13,14 @@ interface Link {
 interface Graph {
   id: string;
   links: Record<number, Link> & { get?(id: number): Link | undefined }; // a Map in newer front ends
-  getNodeById(id: number): GraphNode | null;
+  subgraphs?: Map<string, Graph>; // of the root graph
+  getNodeById(id: number): GraphNode | null | undefined;
   setDirtyCanvas(foreground: boolean, background: boolean): void;
 }
 
 interface GraphNode {
+  id: number;
+  constructor: { nodeData?: { input: { required: Record<string, [unknown, Record<string, any>]> } } };
   type: string;
   comfyClass: string;
   title: string;
@@ -29,7 +32,7 @@ interface GraphNode {
   hideOutputImages?: boolean;
   addDOMWidget(
     name: string, type: string, element: HTMLElement,
-    options: { serialize: boolean; hideOnZoom: boolean; getMinHeight(): number },
+    options: { serialize: boolean; hideOnZoom: boolean; hideInPanel: boolean; getMinHeight(): number },
   ): Widget;
   computeSize(): [number, number];
   setSize(size: [number, number]): void;
@@ -53,17 +56,29 @@ interface SidebarTab {
 interface App {
   graph: Graph;
   rootGraph?: Graph; // newer front ends
+  canvas: {
+    processMouseWheel(event: WheelEvent): void;
+    processMouseDown(event: PointerEvent): void;
+    processMouseMove(event: PointerEvent): void;
+    processMouseUp(event: PointerEvent): void;
+  };
+  ui: { settings: { addEventListener(event: string, act: (event: CustomEvent) => void): void } };
   reloadNodeDefs?(): Promise<void>; // newer front ends
   refreshComboInNodes(): Promise<void>;
   registerExtension(extension: {
     name: string;
-    settings: { id: string; category: string[]; name: string; tooltip: string; type: "boolean"; defaultValue: boolean }[];
+    settings: { id: string; category: string[]; name: string; tooltip: string; type: "boolean"; defaultValue: boolean; onChange?(value: boolean, before?: boolean): void }[];
     init(): Promise<void>;
     setup(): Promise<void>;
     nodeCreated(node: GraphNode): void;
     afterConfigureGraph(): void;
   }): void;
   extensionManager: {
+    dialog: {
+      prompt(asked: { title: string; message: string; defaultValue: string }): Promise<string | null>;
+      confirm(asked: { title: string; message: string; type: "delete"; itemList: string[] }): Promise<boolean | null>;
+    };
+    workflow: { activeWorkflow: { path: string } | null };
     setting: { get(id: string): unknown };
     toast: { add(message: { severity: string; summary: string; detail: string; life: number }): void };
     getSidebarTabs(): SidebarTab[];
@@ -74,7 +89,9 @@ interface App {
 interface Api {
   fetchApi(path: string, options?: RequestInit): Promise<Response>;
   apiURL(path: string): string;
+  clientId?: string;
   interrupt(prompt: string | null): Promise<void>;
+  queuePrompt(number: number, prompt: object, ...more: unknown[]): Promise<{ prompt_id?: string }>;
   addEventListener(event: string, act: (event: CustomEvent) => void): void;
 }
 

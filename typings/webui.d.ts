@@ -1,7 +1,6 @@
 // What javascript/ti_train.js uses of a WebUI's page.
 
 declare function gradioApp(): Document;
-declare function randomId(): string;
 declare function requestProgress(
   id: string, place: Element | null, gallery: Element | null, atEnd: () => void, onProgress: () => void,
 ): void;

@@ -39,10 +39,10 @@ function fill(made, attributes, children) {
   made.append(...children);
 }
 
-/** Shows an image over the whole page; a click, Escape or Enter closes it. @param {string} src @param {string} title */
-export function enlarged(src, title) {
+/** Shows an image over the whole page; a click, Escape or Enter closes it. @param {string} src @param {string} title @param {...HTMLButtonElement} buttons */
+export function enlarged(src, title, ...buttons) {
   const dialog = element("dialog", { class: "ti-train-enlarged", "aria-label": title });
-  dialog.append(element("img", { src, alt: title }), element("p", {}, title));
+  dialog.append(element("img", { src, alt: title }), element("p", {}, title, ...buttons));
   dialog.addEventListener("click", () => dialog.close());
   dialog.addEventListener("keydown", (event) => event.stopPropagation());
   dialog.addEventListener("close", () => dialog.remove());

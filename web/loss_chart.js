@@ -6,6 +6,7 @@ import { text } from "./text.js";
 
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./chart.js").Point} Point */
+/** @typedef {import("./chart.js").Scale} Scale */
 
 export const HEIGHT = 120; // pixels, minimum
 const WIDTH = 340; // pixels, until the layout is known
@@ -19,7 +20,7 @@ export class LossChart {
     this.run = null;
     /** @type {number | null} the step whose values are shown */
     this.reading = null;
-    /** @type {{cursor: SVGLineElement, reading: SVGTextElement, x: import("./chart.js").Scale, middle: number} | null} */
+    /** @type {{cursor: SVGLineElement, dots: SVGGElement, reading: SVGTextElement, x: Scale, y: Scale, middle: number} | null} */
     this.cursor = null;
   }
 
@@ -51,16 +52,18 @@ export class LossChart {
       svg.append(svgElement("text", { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, String(value)));
     }
     for (const step of ticks(0, steps, Math.min(4, Math.ceil(width / 80))).filter(Number.isInteger)) {
-      svg.append(svgElement("text", { x: x(step), y: height - 4, "text-anchor": "middle" }, String(step)));
+      const anchor = x(step) > width - RIGHT - 20 ? "end" : "middle"; // the last one must not reach over the edge
+      svg.append(svgElement("text", { x: x(step) + (anchor === "end" ? RIGHT : 0), y: height - 4, "text-anchor": anchor }, String(step)));
     }
     svg.append(svgElement("path", { class: "noisy", d: path(loss, x, y) }));
     svg.append(svgElement("path", { class: "measured", d: path(evaluations, x, y) }));
     if (best) svg.append(svgElement("circle", { class: "best", cx: x(best[0]), cy: y(best[1]), r: 4 }));
     const cursor = svgElement("line", { class: "cursor", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
+    const dots = svgElement("g", { class: "dots" });
     const reading = svgElement("text", { class: "reading", y: TOP + 8 });
-    svg.append(cursor, reading);
+    svg.append(cursor, dots, reading);
     this.listen(svg, width);
-    this.cursor = { cursor, reading, x, middle: width / 2 };
+    this.cursor = { cursor, dots, reading, x, y, middle: width / 2 };
     const focused = this.element.contains(document.activeElement);
     this.element.replaceChildren(svg);
     if (focused) svg.focus({ preventScroll: true });
@@ -85,25 +88,24 @@ export class LossChart {
     });
   }
 
-  /** Shows the values at a step; null hides them. @param {number | null} step */
+  /** Shows the drawn values that are nearest to a step; null hides them. @param {number | null} step */
   read(step) {
     if (!this.cursor || !this.run) return;
-    const { cursor, reading, x, middle } = this.cursor;
+    const { cursor, dots, reading, x, y, middle } = this.cursor;
     const { loss, evaluations, steps } = this.run;
-    this.reading = step;
-    cursor.setAttribute("visibility", step == null || !evaluations.length ? "hidden" : "visible");
-    reading.textContent = "";
-    if (step == null || !evaluations.length) return;
-    this.reading = Math.min(steps, Math.max(0, Math.round(step)));
-    const measured = nearest(evaluations, this.reading);
-    const values = (/** @type {Point} */ [step, value]) => ({ step, loss: value.toFixed(4) });
-    const lines = [text("reading.measured", values(measured))];
-    if (loss.length) lines.push(text("reading.step", values(nearest(loss, this.reading))));
-    const at = x(measured[0]);
-    cursor.setAttribute("x1", String(at));
-    cursor.setAttribute("x2", String(at));
-    const start = at > middle ? at - 5 : at + 5;
-    reading.append(...lines.map((line, i) => svgElement("tspan", { x: start, dy: i ? "1.2em" : 0 }, line)));
-    reading.setAttribute("text-anchor", at > middle ? "end" : "start");
+    const at = step === null ? null : Math.min(steps, Math.max(0, Math.round(step)));
+    this.reading = at;
+    const curves = { measured: evaluations, noisy: loss };
+    /** @type {[string, Point][]} */
+    const read = at === null ? [] : Object.entries(curves).filter(([, points]) => points.length).map(([name, points]) => [name, nearest(points, at)]);
+    cursor.setAttribute("visibility", read.length ? "visible" : "hidden");
+    dots.replaceChildren(...read.map(([name, [of, value]]) => svgElement("circle", { class: name, cx: x(of), cy: y(value), r: 3 })));
+    if (at === null || !read.length) return reading.replaceChildren();
+    const place = x(at), left = place > middle;
+    cursor.setAttribute("x1", String(place));
+    cursor.setAttribute("x2", String(place));
+    const lines = read.map(([name, [of, value]]) => text(`reading.${name}`, { step: of, loss: value.toFixed(4) }));
+    reading.replaceChildren(...lines.map((line, i) => svgElement("tspan", { x: left ? place - 5 : place + 5, dy: i ? "1.2em" : 0 }, line)));
+    reading.setAttribute("text-anchor", left ? "end" : "start");
   }
 }

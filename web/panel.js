@@ -1,9 +1,10 @@
 // The live panel of a training run, in Train Embedding and in the sidebar: progress, chart, previews and buttons.
 
 import { clock } from "./chart.js";
-import { element, enlarged } from "./element.js";
+import { element } from "./element.js";
 import { HEIGHT, LossChart } from "./loss_chart.js";
-import { text } from "./text.js";
+import { Strip } from "./strip.js";
+import { text, translate } from "./text.js";
 
 const GAP = 4, MARGIN = 28; // pixels: between parts, and around all of them
 const NARROWEST = 120;
@@ -15,7 +16,8 @@ const NARROWEST = 120;
  * @property {(run: Run) => void} stop
  * @property {() => void} cancel
  * @property {(text: string) => void} copy
- * @property {(run: Run, number: number) => string} preview a preview's URL
+ * @property {import("./strip.js").Actions["preview"]} preview
+ * @property {import("./strip.js").Actions["keep"]} keep
  * @property {() => void} resize
  */
 
@@ -30,10 +32,14 @@ export class Panel {
     this.status = element("div", { class: "ti-train-status", role: "status" });
     this.bar = element("div", { class: "ti-train-done" });
     this.chart = new LossChart();
-    this.strip = element("div", { class: "ti-train-strip", role: "list", "aria-label": text("previews") });
+    this.legend = element(
+      "div", { class: "ti-train-legend" },
+      ...["measured", "noisy", "best"].map((curve) => element("span", { class: curve, "data-text": `legend.${curve}` })),
+    );
+    this.strip = new Strip(actions);
     this.facts = element("div", { class: "ti-train-facts" });
-    this.warnings = element("ul", { class: "ti-train-warnings", "aria-label": text("warnings") });
-    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
+    this.warnings = element("ul", { class: "ti-train-warnings", "data-label": "warnings" });
+    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", "data-text": name, "data-title": `${name}.tooltip`, onclick: act });
     this.stop = button("stop", () => this.run && this.actions.stop(this.run));
     this.cancel = button("cancel", () => this.actions.cancel());
     this.copy = button("copy", () => this.run && this.actions.copy(this.run.prompt));
@@ -41,29 +47,33 @@ export class Panel {
     const bar = element("div", { class: "ti-train-bar" }, this.bar);
     this.element = element(
       "div", { class: "ti-train-panel" },
-      this.status, bar, this.chart.element, this.strip, this.facts, this.warnings, this.buttons,
+      this.status, bar, this.chart.element, this.legend, this.strip.element, this.facts, this.warnings, this.buttons,
     );
-    this.observer = new ResizeObserver(() => this.fit());
-    for (const part of [this.element, this.chart.element]) this.observer.observe(part);
-    this.show(null);
+    const observer = new ResizeObserver(() => this.fit());
+    for (const part of [this.element, this.chart.element]) observer.observe(part);
+    this.translate();
   }
 
-  remove() {
-    this.observer.disconnect();
+  /** Writes all texts, in the language that is set. */
+  translate() {
+    translate(this.element);
+    this.strip.translate();
+    this.draw();
   }
 
   /** Height in pixels that the parts need at the node's width, where text may wrap. */
   get height() {
     if (this.element.offsetWidth < NARROWEST) return this.run ? 350 : 44; // not laid out yet
-    const parts = [this.status, this.bar, this.strip, this.facts, this.warnings, this.buttons];
+    const parts = [this.status, this.bar, this.legend, this.strip.element, this.facts, this.warnings, this.buttons];
     const high = parts.reduce((sum, part) => sum + (part.offsetHeight ? part.offsetHeight + GAP : 0), MARGIN);
     return this.run ? high + HEIGHT + GAP : Math.max(44, high);
   }
 
   /** Redraws at the current size, and requests more height if the node has become too small. */
   fit() {
-    if (this.chart.element.clientWidth && !this.chart.drawn.width) this.showNewest(); // has just become visible
+    if (this.chart.element.clientWidth && !this.chart.drawn.width) this.strip.showNewest(); // has just become visible
     this.chart.fit();
+    if (this.run) this.strip.count();
     if (this.height === this.needed) return;
     this.needed = this.height;
     this.actions.resize();
@@ -71,10 +81,7 @@ export class Panel {
 
   /** Shows a run from the server's snapshot; null: no run yet. @param {Run | null} run */
   show(run) {
-    const other = run?.id !== this.run?.id;
     this.run = run;
-    this.element.classList.toggle("ti-train-idle", !run);
-    if (other) this.strip.replaceChildren();
     this.draw();
   }
 
@@ -86,6 +93,7 @@ export class Panel {
 
   draw() {
     const run = this.run;
+    this.element.classList.toggle("ti-train-idle", !run);
     if (!run) {
       this.status.textContent = text("idle");
       return this.fit();
@@ -96,12 +104,12 @@ export class Panel {
     this.status.title = run.message;
     this.bar.style.width = `${(100 * run.step) / run.steps}%`;
     this.element.dataset.status = this.connected ? run.status : "lost";
-    this.drawStrip(run);
+    this.strip.show(run);
     this.facts.replaceChildren(...this.factLines(run));
     this.warnings.replaceChildren(...run.warnings.map((warning) => element("li", {}, warning)));
     this.stop.hidden = this.cancel.hidden = !running;
     this.stop.disabled = !this.connected || run.stopping === true;
-    this.copy.hidden = running || !["done", "stopped"].includes(run.status) || !run.saved;
+    this.copy.hidden = running || !["done", "stopped", "used"].includes(run.status) || !run.saved;
     this.chart.show(run); // last: it takes the remaining height
     this.fit();
   }
@@ -120,9 +128,10 @@ export class Panel {
   }
 
   /** @param {Run} run */
-  factLines({ norm, vocabulary_norm: usual, nearest: near, best }) {
+  factLines({ data, norm, vocabulary_norm: usual, nearest: near, best }) {
     const line = (/** @type {string} */ name, /** @type {string} */ value) => element("div", {}, element("span", {}, text(name)), value);
     const lines = [];
+    if (data) lines.push(line("data", text("data.value", data)));
     if (best) lines.push(line("best", text("best.value", { loss: best[1].toFixed(4), step: best[0] })));
     if (norm && usual) lines.push(line("length", text("length.value", { norm: norm.toFixed(2), usual: usual.toFixed(2) })));
     if (near) {
@@ -130,31 +139,5 @@ export class Panel {
       lines.push(line("nearest", words.join("; ")));
     }
     return lines;
-  }
-
-  /** @param {Run} run */
-  drawStrip(run) {
-    const kept = new Set(run.previews.map((picture) => picture.number));
-    const shown = new Set();
-    for (const item of [...this.strip.children]) {
-      const number = Number(item.getAttribute("data-number"));
-      if (kept.has(number)) shown.add(number);
-      else item.remove();
-    }
-    for (const picture of run.previews.filter((p) => !shown.has(p.number))) {
-      const label = picture.step ? text("preview.step", picture) : text("preview.untrained");
-      const src = this.actions.preview(run, picture.number);
-      const title = `${label}: ${picture.prompt}`;
-      const image = element("img", { src, alt: title, loading: "lazy", draggable: "false" });
-      const enlarge = element("button", { type: "button", title, onclick: () => enlarged(src, title) }, image, element("span", {}, label));
-      this.strip.append(element("div", { role: "listitem", "data-number": picture.number }, enlarge));
-      this.showNewest();
-    }
-    this.strip.hidden = !run.previews.length;
-  }
-
-  /** Scrolls the previews to the newest one. */
-  showNewest() {
-    this.strip.scrollLeft = this.strip.scrollWidth;
   }
 }

@@ -1,16 +1,19 @@
 // The image picker inside Load Training Images: drop, upload, view the trained area, and edit captions.
 
 import { element, enlarged } from "./element.js";
-import { text } from "./text.js";
+import { text, translate } from "./text.js";
 
 const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt|caption)$/i;
 const BELONGS = /([-_.](mask|masklabel[1-9]?|condlabel)\.[^.]*|\.txt|\.caption)$/i; // caption and mask files, which belong to the image of the same name
 const MASKS = "masks", REMOVED = "removed"; // folders
+const EMPTY = 78, FEW = 290, MOST = 560, GAP = 4, MARGIN = 28; // pixels: heights without images, before the layout is known, at most
 
 /**
  * @typedef {object} Picture an image of the folder, as the server describes it
  * @property {string} file path in the input directory
  * @property {number} changed
+ * @property {number} [width] pixels; none if it cannot be read
+ * @property {number} [height]
  * @property {string} caption
  * @property {[left: number, top: number, width: number, height: number] | null} crop fractions of the image
  * @property {({kind: string} & Record<string, unknown>)[]} warnings
@@ -23,6 +26,7 @@ const MASKS = "masks", REMOVED = "removed"; // folders
  * @property {(path: string, options?: RequestInit) => Promise<Response>} fetch
  * @property {(path: string) => string} address
  * @property {() => string} folder
+ * @property {() => string} name of the embedding that the images are for
  * @property {(folder: string) => void} setFolder
  * @property {() => boolean} subfolders
  * @property {() => {resolution: number, square: boolean}} training
@@ -38,7 +42,7 @@ export class Picker {
     /** @type {Picture[]} */
     this.pictures = [];
     this.head = element("div", { class: "ti-train-status", role: "status" });
-    this.grid = element("div", { class: "ti-train-pictures", role: "list", "aria-label": text("pictures") });
+    this.grid = element("div", { class: "ti-train-pictures", role: "list", "data-label": "pictures" });
     const chooser = (/** @type {Record<string, unknown>} */ attributes) => {
       const input = element("input", { type: "file", hidden: true, multiple: true, ...attributes });
       input.addEventListener("change", () => {
@@ -49,18 +53,36 @@ export class Picker {
     };
     const files = chooser({ accept: "image/*,.txt" });
     const folder = chooser({ webkitdirectory: true });
-    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", title: text(`${name}.tooltip`), onclick: act }, text(name));
-    this.element = element(
-      "div", { class: "ti-train-panel ti-train-picker" },
-      this.head, this.grid,
-      element("div", { class: "ti-train-buttons" },
-        button("add", () => files.click()), button("addFolder", () => folder.click()), files, folder),
+    const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", "data-text": name, "data-title": `${name}.tooltip`, onclick: act });
+    this.buttons = element(
+      "div", { class: "ti-train-buttons" },
+      button("add", () => files.click()), button("addFolder", () => folder.click()), button("newFolder", () => this.startFolder()), files, folder,
     );
+    this.element = element("div", { class: "ti-train-panel ti-train-picker" }, this.head, this.grid, this.buttons);
+    this.needed = 0; // height in pixels
+    new ResizeObserver(() => this.fit()).observe(this.element);
+    translate(this.element);
     this.draw("");
   }
 
+  /** Writes all texts, in the language that is set. */
+  translate() {
+    translate(this.element);
+    this.refresh();
+  }
+
+  /** Height in pixels that shows all images, up to a limit. */
   get height() {
-    return this.pictures.length ? 290 : 78;
+    if (!this.pictures.length) return EMPTY;
+    if (!this.grid.offsetWidth) return FEW;
+    return Math.min(MOST, this.grid.scrollHeight + this.head.offsetHeight + this.buttons.offsetHeight + 2 * GAP + MARGIN);
+  }
+
+  /** Requests more height if the node has become too small. */
+  fit() {
+    if (this.height === this.needed) return;
+    this.needed = this.height;
+    this.actions.resize();
   }
 
   /** Requests the folder's images from the server. A response that a later request has overtaken is dropped. */
@@ -75,7 +97,7 @@ export class Picker {
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
     const { pictures, side, error, remarks = [] } = await answer.json();
-    if (asked === this.asked) this.draw(error || [text("count", { count: pictures.length, side }), ...remarks].join(" "), pictures);
+    if (asked === this.asked) this.draw(error || [pictures.length ? text("count", { count: pictures.length, side }) : text("empty", { folder }), ...remarks].join(" "), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */
@@ -84,7 +106,7 @@ export class Picker {
     this.head.textContent = message || text("drop");
     this.grid.replaceChildren(...pictures.map((picture) => this.card(picture)));
     this.grid.hidden = !pictures.length;
-    this.actions.resize();
+    this.fit();
   }
 
   /** @param {Picture} picture */
@@ -93,7 +115,7 @@ export class Picker {
     const src = this.actions.address(address);
     const name = picture.file.slice(picture.file.lastIndexOf("/") + 1);
     const title = picture.crop ? text("picture", { ...picture, name }) : name;
-    const thumb = element("div", { class: "ti-train-thumb" }, element("img", { src, alt: title, loading: "lazy", draggable: "false" }));
+    const thumb = element("div", { class: "ti-train-thumb" }, element("img", { src, alt: title, loading: "lazy", draggable: "false", width: picture.width, height: picture.height }));
     if (picture.crop) {
       const [left, top, width, height] = picture.crop.map((part) => `${(100 * part).toFixed(2)}%`);
       const frame = element("div", { class: "ti-train-crop" });
@@ -144,7 +166,7 @@ export class Picker {
     const left = (/** @type {string} */ name) => name.startsWith(".") || [REMOVED, "__macosx"].includes(name.toLowerCase());
     const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && ![...path, file.name].some(left));
     if (!taken.length) return this.actions.notify(text("none"));
-    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0]));
+    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0] || this.actions.name().trim()));
     const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
     const stems = new Map(); // image -> its name in the folder, which differs if its own name was taken
     const refused = [];
@@ -164,8 +186,15 @@ export class Picker {
     await this.refresh();
   }
 
-  /** The dropped folder's name, or training-pictures; numbered if the input directory already has it. */
-  async newFolder(name = "training-pictures") {
+  /** What is added next goes to a new folder. */
+  startFolder() {
+    this.actions.setFolder("");
+    this.refresh();
+  }
+
+  /** A folder named after the dropped one or the embedding; numbered if the input directory already has it. @param {string} wanted */
+  async newFolder(wanted) {
+    const name = wanted || "training-pictures";
     for (let number = 1; ; number++) {
       const folder = number === 1 ? name : `${name}-${number}`;
       const answer = await this.actions.fetch(`/ti_train/pictures?${new URLSearchParams({ folder })}`);

@@ -2,11 +2,11 @@
 
 import { api } from "../../scripts/api.js";
 import { Picker } from "./picker.js";
-import { attach, chain, makeRoom } from "./widget.js";
+import { attach, chain, detachGone, makeRoom } from "./widget.js";
 
 // Node type -> the widgets that change the trained area of the images.
 /** @type {Record<string, string[]>} */
-const SEEN_BY = { TITrain_TrainEmbedding: ["preset"], TITrain_TrainingOptions: ["resolution", "crop"] };
+const SEEN_BY = { TITrain_TrainEmbedding: ["preset", "resolution"], TITrain_TrainingOptions: ["resolution", "crop"] };
 const SQUARE = "square", PRESETS_OWN = "the preset's", SQUARE_PRESET = "Paper";
 const PAUSE = 200; // milliseconds: opening a workflow triggers many changes at once
 
@@ -23,7 +23,15 @@ const widgetOf = (node, name) => /** @type {Widget} */ (node.widgets?.find((widg
 
 function refreshSoon() {
   clearTimeout(waiting);
-  waiting = setTimeout(() => pickers.forEach((picker) => picker.refresh()), PAUSE);
+  waiting = setTimeout(() => {
+    detachGone();
+    pickers.forEach((picker) => picker.refresh());
+  }, PAUSE);
+}
+
+/** Writes the texts of all pickers anew, in the language that is set. */
+export function translatePickers() {
+  for (const picker of pickers) picker.translate();
 }
 
 /** Refreshes the images when a node that sets their crop or resolution is changed, connected or disconnected. @param {GraphNode} node */
@@ -40,17 +48,16 @@ export function addPicker(node, notify) {
     fetch: (path, options) => api.fetchApi(path, options),
     address: (path) => api.apiURL(path),
     folder: () => String(valueOf(node, "folder") ?? ""),
+    name: () => String(valueOf(downstream(node, "TITrain_TrainEmbedding"), "name") ?? ""),
     setFolder: (folder) => (widgetOf(node, "folder").value = folder),
     subfolders: () => Boolean(valueOf(node, "subfolders")),
     training: () => trainingOf(node),
     notify,
     resize: () => makeRoom(node),
   });
-  pickers.add(picker);
-  attach(node, "ti_train_pictures", picker);
+  attach(node, "ti_train_pictures", picker, { added: () => pickers.add(picker), gone: () => pickers.delete(picker) });
   for (const name of ["folder", "subfolders"]) chain(widgetOf(node, name), "callback", () => picker.refresh());
   for (const name of ["onConfigure", "onConnectionsChange"]) chain(node, name, refreshSoon);
-  chain(node, "onRemoved", () => pickers.delete(picker));
   node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
   node.onDragDrop = async (event) => {
     if (!event.dataTransfer?.items.length) return false;
@@ -71,7 +78,7 @@ function trainingOf(node) {
   const options = train?.getInputNode?.(train.findInputSlot("options"));
   const crop = valueOf(options, "crop") ?? PRESETS_OWN;
   const square = crop === SQUARE || (crop === PRESETS_OWN && valueOf(train, "preset") === SQUARE_PRESET);
-  return { resolution: Number(valueOf(options, "resolution") ?? 0), square };
+  return { resolution: Number(valueOf(options, "resolution") || valueOf(train, "resolution") || 0), square };
 }
 
 /** The nearest node of a type downstream of a node's images, through reroutes and image nodes. @param {GraphNode} node @param {string} kind */
@@ -89,5 +96,6 @@ function receivers({ graph, outputs }) {
   if (!graph) return [];
   const links = (outputs ?? []).filter(({ type }) => type === "IMAGE" || type === "*").flatMap((output) => output.links ?? []);
   const ids = links.map((id) => (graph.links.get?.(id) ?? graph.links[id])?.target_id);
-  return ids.map((id) => graph.getNodeById(id)).filter((node) => node !== null);
+  // a link to a subgraph's output leads to no node
+  return ids.map((id) => graph.getNodeById(id)).filter((node) => node != null);
 }

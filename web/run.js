@@ -7,13 +7,16 @@
  * @typedef {object} Run a training run, as in the server's snapshot
  * @property {string} id
  * @property {string} node
- * @property {string | null} workflow
+ * @property {string | null} prompt_id of the queue
  * @property {string} name
+ * @property {number} began seconds since 1970
+ * @property {Record<string, unknown>} [settings] the options that differ from their defaults
  * @property {number} steps
  * @property {boolean} saved
  * @property {boolean} [syntax] whether ComfyUI reads embedding:name for the model
  * @property {string} prompt
- * @property {"running" | "done" | "stopped" | "cancelled" | "failed" | "lost"} status
+ * @property {Record<"images" | "captions" | "masks" | "side", number>} [data] what it trains with
+ * @property {"running" | "done" | "stopped" | "used" | "cancelled" | "failed" | "lost"} status
  * @property {string} message
  * @property {boolean} stopping
  * @property {number} step
@@ -23,7 +26,8 @@
  * @property {number} [norm]
  * @property {number} [vocabulary_norm]
  * @property {[word: string, similarity: number][][]} [nearest] per vector
- * @property {Point} [best]
+ * @property {Point} [best] the step that is kept, and its validation loss
+ * @property {boolean | null} [improved] at the end: whether it is better than the initial vectors, null if not measured
  * @property {Point[]} loss
  * @property {Point[]} evaluations
  * @property {Preview[]} previews

@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { applyEvent } from "./run.js";
+import { notePrompts } from "./prompts.js";
 
 const KEPT = 8; // runs
 /** @typedef {import("./run.js").Run} Run */
@@ -32,7 +33,11 @@ export function follow(panel, of) {
 /** @param {Panel} panel */
 export function dismiss(panel) {
   panels.delete(panel);
-  panel.remove();
+}
+
+/** Writes the texts of all panels anew, in the language that is set. */
+export function translatePanels() {
+  for (const panel of panels.keys()) panel.translate();
 }
 
 /** Updates all panels, or those of a run that has changed. @param {Run} [changed] */
@@ -78,6 +83,7 @@ export async function listen({ updated, ended }) {
       return show(run);
     });
   }
+  notePrompts(() => show());
   const connection = (/** @type {boolean} */ connected) => panels.forEach((_, panel) => panel.connection(connected));
   api.addEventListener("reconnecting", () => connection(false));
   api.addEventListener("reconnected", () => {

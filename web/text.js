@@ -17,3 +17,12 @@ export async function loadTexts(language) {
 export function text(key, values = {}) {
   return (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
+
+/** Writes the texts of an element and of all in it: data-text, data-title and data-label hold their keys. @param {HTMLElement} root */
+export function translate(root) {
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-text], [data-title], [data-label]"))) {
+    if (part.dataset.text) part.textContent = text(part.dataset.text);
+    if (part.dataset.title) part.title = text(part.dataset.title);
+    if (part.dataset.label) part.ariaLabel = text(part.dataset.label);
+  }
+}

@@ -2,31 +2,22 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { addPicker, watchSettings } from "./pictures.js";
+import { addPicker, translatePickers, watchSettings } from "./pictures.js";
 import { element } from "./element.js";
+import { nodeAt } from "./graph.js";
 import { Panel } from "./panel.js";
-import { dismiss, follow, listen, showRuns } from "./runs.js";
-import { sidebar } from "./sidebar.js";
+import { showPresetValues } from "./preset_values.js";
+import { isFromOpenWorkflow } from "./prompts.js";
+import { dismiss, follow, listen, showRuns, translatePanels } from "./runs.js";
+import { Sidebar } from "./sidebar.js";
 import { loadTexts, text } from "./text.js";
-import { attach, chain, makeRoom } from "./widget.js";
+import { attach, detachGone, makeRoom } from "./widget.js";
 
-const TOAST = "TITrain.ToastWhenLearnt";
+const TOAST = "TITrain.ToastWhenLearnt", DESKTOP = "TITrain.DesktopNotification"; // settings
 // The front end shows a node's progress text in a widget of this name. The panel shows more, so it replaces that widget.
 const PROGRESS_TEXT = "$$node-text-preview";
-const rootGraph = () => app.rootGraph ?? app.graph;
 
 /** @typedef {import("./run.js").Run} Run */
-
-/** The node of a run, or undefined. Ids in subgraphs are paths such as 4:2. @param {Run} run */
-function nodeOf(run) {
-  if (run.workflow !== rootGraph()?.id) return undefined;
-  const ids = run.node.split(":");
-  /** @type {Graph | undefined} */
-  let graph = rootGraph();
-  for (const id of ids.slice(0, -1)) graph = graph?.getNodeById(Number(id))?.subgraph;
-  return graph?.getNodeById(Number(ids.at(-1))) ?? undefined;
-}
-
 /** @typedef {"success" | "info" | "warn" | "error"} Severity */
 
 /** @param {Severity} severity @param {string} summary @param {string} detail */
@@ -34,13 +25,34 @@ function toast(severity, summary, detail, life = 8000) {
   app.extensionManager.toast.add({ severity, summary, detail, life });
 }
 
+/** Has the lists of all nodes offer what is in the embeddings folder now. */
+const reloadEmbeddings = () => app.reloadNodeDefs?.() ?? app.refreshComboInNodes();
+
 /** @param {Run} run */
 async function ended(run) {
+  notifyDesktop(run);
+  sidebar?.library.refresh();
   const trained = ["done", "stopped"].includes(run.status) && run.saved;
   if (!trained) return;
-  await (app.reloadNodeDefs?.() ?? app.refreshComboInNodes());
-  const how = run.syntax === false ? text("trained.load", run) : text("trained.how", run);
-  if (app.extensionManager.setting.get(TOAST) !== false) toast("success", text("trained", run), how);
+  await reloadEmbeddings();
+  if (app.extensionManager.setting.get(TOAST) === false) return;
+  if (run.improved === false) toast("warn", text("trained.worse", run), run.message, 30000);
+  else toast("success", text("trained", run), run.syntax === false ? text("trained.load", run) : text("trained.how", run));
+}
+
+/** @param {Run} run */
+function notifyDesktop(run) {
+  if (app.extensionManager.setting.get(DESKTOP) !== true || run.status === "cancelled") return;
+  if (globalThis.Notification?.permission !== "granted") return;
+  const body = [text(`ended.${run.status}`), text("step", run), run.message].filter(Boolean).join(" · ");
+  new Notification(run.name, { body, tag: run.id }); // the tag: one of them, however many pages are open
+}
+
+/** Asks for the browser's permission when the setting is switched on. @param {boolean} on @param {boolean} [before] undefined: the page has just opened */
+async function allowDesktop(on, before) {
+  if (!on || before === undefined) return;
+  const allowed = globalThis.Notification ? await Notification.requestPermission() : "denied"; // localhost and https only
+  if (allowed !== "granted") toast("warn", text("desktop.denied"), text("desktop.how"));
 }
 
 /** @param {string} prompt */
@@ -66,7 +78,14 @@ const actions = {
   },
   cancel: () => api.interrupt(null),
   copy,
-  preview: (run, number) => api.apiURL(`/ti_train/runs/${run.id}/previews/${number}`),
+  preview: (run, number, small) => api.apiURL(`/ti_train/runs/${run.id}/previews/${number}${small ? "?small=1" : ""}`),
+  keep: async (run, { number }) => {
+    const answer = await api.fetchApi(`/ti_train/runs/${run.id}/previews/${number}/keep`, { method: "POST" });
+    if (!answer.ok) return toast("error", text("keep.failed"), await answer.text());
+    await reloadEmbeddings();
+    const kept = await answer.json();
+    toast("success", text("kept", kept), text("trained.how", kept));
+  },
 };
 
 /** @param {GraphNode} node */
@@ -74,10 +93,22 @@ function addPanel(node) {
   node.hideOutputImages = true; // the strip shows them; the classic renderer ignores this property and uses imgs
   Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
   const panel = new Panel({ ...actions, resize: () => makeRoom(node) });
-  attach(node, PROGRESS_TEXT, panel);
-  follow(panel, (run) => nodeOf(run) === node);
-  chain(node, "onRemoved", () => dismiss(panel));
+  attach(node, PROGRESS_TEXT, panel, {
+    added: () => follow(panel, (run) => isFromOpenWorkflow(run.prompt_id) && nodeAt(run.node) === node),
+    gone: () => dismiss(panel),
+  });
 }
+
+/** @param {string} language */
+async function changeLanguage(language) {
+  await loadTexts(language);
+  translatePanels();
+  translatePickers();
+  sidebar?.translate();
+}
+
+/** @type {Sidebar | undefined} */
+let sidebar;
 
 app.registerExtension({
   name: "ti-train",
@@ -90,16 +121,36 @@ app.registerExtension({
       type: "boolean",
       defaultValue: true,
     },
+    {
+      id: DESKTOP,
+      category: ["ti-train", "Training", "DesktopNotification"],
+      name: "Desktop notification when a training run ends",
+      tooltip: "Shown by the browser, while this page is open. The browser asks for permission.",
+      type: "boolean",
+      defaultValue: false,
+      onChange: allowDesktop,
+    },
   ],
   async init() {
     document.head.append(element("link", { rel: "stylesheet", href: new URL("ti_train.css", import.meta.url).href }));
     await loadTexts(String(app.extensionManager.setting.get("Comfy.Locale")));
+    app.ui.settings.addEventListener("Comfy.Locale.change", ({ detail }) => changeLanguage(detail.value));
   },
-  setup: () => listen({ updated: sidebar(actions), ended }),
+  async setup() {
+    const shown = new Sidebar({ actions, notify: toast, reloadEmbeddings });
+    sidebar = shown;
+    await listen({ updated: (run) => shown.update(run), ended });
+  },
   nodeCreated(node) {
-    if (node.comfyClass === "TITrain_TrainEmbedding") addPanel(node);
+    if (node.comfyClass === "TITrain_TrainEmbedding") {
+      addPanel(node);
+      showPresetValues(node);
+    }
     if (node.comfyClass === "TITrain_LoadTrainingImages") addPicker(node, (message, severity = "warn") => toast(severity, node.title, message));
     watchSettings(node);
   },
-  afterConfigureGraph: () => showRuns(),
+  afterConfigureGraph() {
+    detachGone();
+    showRuns();
+  },
 });

@@ -1,17 +1,48 @@
 // HTML elements as widgets of a node.
 
+import { passToCanvas } from "./canvas.js";
+import { isGone } from "./graph.js";
+
+/** @typedef {{added(): void, gone(): void}} Presence what to do when a node is added to a graph, and when it is on no page any more */
+
+/** @type {Map<GraphNode, Presence>} */
+const attached = new Map();
+let made = 0;
+
 /**
  * @param {GraphNode} node
  * @param {string} name
  * @param {{element: HTMLElement, height: number}} content height: minimum in pixels
+ * @param {Presence} presence
  */
-export function attach(node, name, content) {
-  const widget = node.addDOMWidget(name, name, content.element, {
+export function attach(node, name, content, presence) {
+  // Nodes 2.0 keeps the element of a widget as long as node id, name and type are the same, although undo has made the node anew
+  const type = `ti-train-${++made}`;
+  const widget = node.addDOMWidget(name, type, content.element, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the properties panel would show an empty canvas, and set the widget's width
     getMinHeight: () => content.height,
   });
   widget.serialize = false;
+  passToCanvas(content.element);
+  chain(node, "onAdded", () => { // never called for a copy in the clipboard, nor for what Convert to Subgraph copies
+    attached.set(node, presence);
+    presence.added();
+  });
+  chain(node, "onRemoved", () => detach(node));
+}
+
+/** @param {GraphNode} node */
+function detach(node) {
+  const presence = attached.get(node);
+  attached.delete(node);
+  presence?.gone();
+}
+
+/** Lets go of the nodes that the open workflow no longer has. */
+export function detachGone() {
+  for (const node of attached.keys()) if (isGone(node)) detach(node);
 }
 
 /** Enlarges a node if its element needs more room; never shrinks it. @param {GraphNode} node */

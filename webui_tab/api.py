@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from ..ti_train.errors import UserError
 from . import embedding_files, jobs, unfinished
 from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI reads them here
-from .request import TrainRequest
+from .request import Request, TrainRequest
 
 PREFIX = "/ti-train/v1"
 ERROR_RESPONSES = {
@@ -24,11 +24,11 @@ ERROR_RESPONSES = {
 }
 
 
-class JobId(BaseModel):
+class JobId(Request):
     id: str = Field(description="As returned by train or resume.")
 
 
-class Interrupted(BaseModel):
+class Interrupted(Request):
     id: str | None = Field(
         default=None, description="As returned by train or resume, also before a restart of the WebUI."
     )
@@ -117,21 +117,21 @@ def info(
     name: str = Query(description="Name of the embedding, or its file in the embeddings folder."),
     which: str | None = Query(default=None, description="Which embedding to use, if a file holds several."),
 ) -> EmbeddingInfo:
-    """Vectors, nearest words and training settings of an embedding."""
+    """Vectors, nearest words (unless a training uses the model) and training settings of an embedding."""
     return EmbeddingInfo(name=name, text=embedding_files.report(name, which))
 
 
 def refresh() -> list[EmbeddingFile]:
-    """Reloads the embeddings folder, so that prompts can use new files."""
+    """Reloads the embeddings folder, so that prompts can use new files; if a training runs or waits, at its end."""
     embedding_files.reload()
     return list_embeddings()
 
 
 def job_of(job_id: str) -> jobs.Job:
-    try:
-        return jobs.find(job_id)
-    except KeyError:
-        raise HTTPException(404, f"There is no job '{job_id}'.") from None
+    job = jobs.find(job_id)
+    if job is None:
+        raise HTTPException(404, f"There is no job '{job_id}'.")
+    return job
 
 
 def status_of(job: jobs.Job, history: bool) -> Status:

@@ -8,8 +8,10 @@ from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
+from ..ti_train.training.session import FOR_CAPTIONS
 from . import jobs
 from .pictures import Shown
+from .request import uses_captions
 
 WIDTH, HEIGHT = 760, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
@@ -25,6 +27,7 @@ STATE_TEXTS = {
 
 def summary(job: jobs.Job) -> str:
     """The state of a job in a few lines."""
+    unfinished = "" if job.ended.is_set() else " ti-train-unfinished"  # the page asks again; read before the state
     lines = [f"<b>{escape(job.request.name)}</b> {STATE_TEXTS[job.state]}."]
     session = job.session
     if session.steps:
@@ -34,14 +37,16 @@ def summary(job: jobs.Job) -> str:
     left = session.pace.seconds_left
     if job.state == jobs.RUNNING and left:
         lines.append(f"About {left:.0f} s left.")
+    if session.done:
+        lines.append(escape(session.done.why))
     if job.state == jobs.DONE:
-        lines.append(f"Use it in any prompt as <code>{escape(job.request.name)}</code>.")
+        lines.append(f"Use it in any prompt as <code>{escape(job.config.bare_name)}</code>.")
     if job.state == jobs.INTERRUPTED:
-        lines.append("The embedding is saved. Click Resume to continue.")
+        lines.append("The run is saved. Click Resume to continue.")
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:
         lines.append(f"<span class='error'>{escape(job.error)}</span>")
-    return "<div class='ti-train-summary'>" + "<br>".join(lines) + "</div>"
+    return f"<div class='ti-train-summary{unfinished}'>" + "<br>".join(lines) + "</div>"
 
 
 def error_note(message: str) -> str:
@@ -72,19 +77,23 @@ def chart(job: jobs.Job) -> str:
         x, _ = axes.place(step, axes.up[0])
         drawn.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{text}</text>")
     drawn += [line(curves.loss, "noisy"), line(curves.validation_losses, "measured")]
-    if curves.best:
-        x, y = axes.place(*curves.best)
+    if job.session.kept:
+        x, y = axes.place(*job.session.kept)
         drawn.append(f"<circle class='best' cx='{x:.1f}' cy='{y:.1f}' r='5'/>")
     return f"<svg class='ti-train-chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(drawn)}</svg>"
 
 
-def pictures_note(found: Shown) -> str:
-    """How many images, masks and captions a folder has, and problems with its files."""
+def pictures_note(found: Shown, templates: str) -> str:
+    """How many images, masks and captions a folder has, and problems with its files. templates: that are chosen."""
     captions = sum(bool(caption) for _, caption in found.captions)
     parts = [f"{len(found.thumbnails)} image(s)"]
     parts += [f"{found.masks} with a mask (faded areas are not trained)"] if found.masks else []
-    parts += [f"{captions} with a caption (used by the captions templates)"] if captions else []
-    lines = [escape(", ".join(parts) + ".")] + [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
+    parts += [f"{captions} with a caption"] if captions else []
+    lines = [escape(", ".join(parts) + ".")]
+    if captions and not uses_captions(templates):
+        unused = f"The templates '{templates}' do not use the captions. {FOR_CAPTIONS}"
+        lines.append(f"<span class='error'>{escape(unused)}</span>")
+    lines += [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
 
 
@@ -100,7 +109,9 @@ def embedding_table(rows: list[dict[str, Any]]) -> str:
         widths = " + ".join(map(str, row["widths"]))
         step = "" if row["step"] is None else row["step"]
         cells += [str(cell) for cell in (row["vectors"], widths, step, escape(str(row["layout"])))]
-        return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
+        clicked = f"data-file='{escape(str(row['file']))}' tabindex='0' role='button' onclick='ti_train_choose(this)'"
+        key = "if (event.key === 'Enter') ti_train_choose(this)"
+        return f'<tr {clicked} onkeydown="{key}"><td>{"</td><td>".join(cells)}</td></tr>'
 
     columns = ("embedding", "file", "vectors", "width", "steps", "layout")
     head = "".join(f"<th>{column}</th>" for column in columns)

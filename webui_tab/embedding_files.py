@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ from modules import call_queue
 from ..ti_train.describe import describe
 from ..ti_train.errors import UserError
 from ..ti_train.formats import PICTURES, read_embedding
-from . import folders
+from . import folders, jobs
 from .hosts import connect
 
+log = logging.getLogger("ti_train")
 Row = dict[str, Any]
+NOT_LOOKED_UP = "The nearest words need the model, which a training uses: ask again when it has ended."
+RELOADED_LATER = "Prompts can use new files when the training has ended."
 
 
 def listed() -> list[Row]:
@@ -53,7 +58,7 @@ def find(name: str) -> Path:
     """The file of an embedding, by its name or file name in the embeddings folder. Raises UserError."""
     rows = listed()
     found = [row for row in rows if row["file"] == name] or [
-        row for row in rows if name in (row["name"], Path(row["file"]).name)
+        row for row in rows if name in (row["name"], Path(row["file"]).name, row["file"].rpartition(".")[0])
     ]
     if not found:
         raise UserError(f"There is no embedding '{name}' in '{folders.embeddings()}'.")
@@ -64,17 +69,40 @@ def find(name: str) -> Path:
 
 
 def report(name: str, which: str | None = None) -> str:
-    """The report on an embedding, with its nearest words in the loaded model. Waits in the queue. Raises UserError."""
+    """The report on an embedding, with its nearest words in the loaded model. Raises UserError.
+
+    Waits for a generation, but not for a training: then the report leaves out what needs the model.
+    """
     reading = read_embedding(find(name), word=which)
     embedding = reading.embedding
-    with call_queue.queue_lock:
-        host = connect()
-        vectors = embedding.fitted_to(host.widths)
-        text = describe(embedding, vectors, {encoder: host.vocabulary(encoder) for encoder in host.widths})
+    if jobs.active():
+        text = f"{describe(embedding, embedding.vectors, {})}\n{NOT_LOOKED_UP}"
+    else:
+        with call_queue.queue_lock:
+            host = connect()
+            vectors = embedding.fitted_to(host.widths)
+            text = describe(embedding, vectors, {encoder: host.vocabulary(encoder) for encoder in host.widths})
     return f"{text}\nfile: {reading.layout}"
 
 
-def reload() -> None:
-    """Reloads the embeddings folder for prompts. Waits in the queue. Raises UserError."""
+def reload() -> str:
+    """Reloads the embeddings folder for prompts; returns a note if a training has to end first. Raises UserError."""
+    if jobs.active():
+        reload_later()
+        return RELOADED_LATER
     with call_queue.queue_lock:
         connect().reload_embeddings()
+    return ""
+
+
+def reload_later() -> None:
+    """Reloads the embeddings folder when it is the turn in the WebUI's queue."""
+    threading.Thread(target=_reload, daemon=True).start()
+
+
+def _reload() -> None:
+    with call_queue.queue_lock:
+        try:
+            connect().reload_embeddings()
+        except UserError as error:  # the loaded model takes no embeddings; the next one reads the folder when it loads
+            log.info("The embeddings folder was not reloaded: %s", error)

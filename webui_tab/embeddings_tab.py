@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 
 from ..ti_train.embedding import MERGES
 from ..ti_train.errors import UserError
 from ..ti_train.formats import ENDINGS, PRECISIONS
 from . import chart, embedding_files, exports
+from .request import in_words
+from .scripts import hidden_button, script
 
 IN_FOLDER = "In the embeddings folder."
 
@@ -40,6 +43,9 @@ def build(item: gr.TabItem) -> None:
     shown = [table, *choices]
     reload.click(reload_embeddings, [], [*shown, text])
     item.select(look, [], shown)
+    clicked = hidden_button("ti_train_choose")
+    row = gr.Textbox(visible=False)
+    clicked.click(choose, [row], [chosen, convert_inputs["word"], text], **script("ti_train_clicked_file"))
     for button, inputs, write in ((convert, convert_inputs, converted), (merge, merge_inputs, merged)):
         button.click(outcome_of(write, list(inputs)), list(inputs.values()), [outcome, *shown])
 
@@ -146,8 +152,8 @@ def outcome_of(write: Any, names: list[str]) -> Any:
             report = chart.written(write(given).text)
         except UserError as error:
             report = chart.error_note(str(error))
-        except ValueError as error:  # pydantic's; its text differs by version
-            report = chart.error_note(f"A field has an invalid value: {error}")
+        except ValidationError as error:
+            report = chart.error_note(in_words(error, given))
         return report, *look()
 
     return handler
@@ -169,7 +175,12 @@ def details(name: str) -> str:
 
 def reload_embeddings() -> tuple[Any, ...]:
     try:
-        embedding_files.reload()
+        note = embedding_files.reload()
     except UserError as error:
-        return *look(), str(error)
-    return *look(), ""
+        note = str(error)
+    return *look(), note
+
+
+def choose(file: str) -> tuple[Any, ...]:
+    """The clicked row's file in the fields, and its details."""
+    return file, file, details(file)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,6 @@ from pydantic import BaseModel, Field
 from ..ti_train.describe import writing
 from ..ti_train.embedding import Merge, merge
 from ..ti_train.errors import UserError
-from ..ti_train.files import check_name
 from ..ti_train.formats import (
     ENDINGS,
     PRECISIONS,
@@ -25,13 +22,15 @@ from ..ti_train.formats import (
     read_embedding,
     write_embedding,
 )
+from ..ti_train.names import check_name
 from . import embedding_files, folders, jobs
+from .request import Request
 
-log = logging.getLogger("ti_train")
 
-
-class Output(BaseModel):
-    name: str = Field(description="File name without extension, in the embeddings folder.", min_length=1)
+class Output(Request):
+    name: str = Field(
+        description="File name in the embeddings folder, also with a subfolder (pets/my-cat).", min_length=1
+    )
     format: Layout = Field(
         default="safetensors",
         description="safetensors: read by nearly all tools. a1111: its .pt. diffusers: its keys, two files for SDXL. "
@@ -88,23 +87,23 @@ def merged(request: MergeRequest) -> Written:
 
 
 def write(reading: Reading, output: Output) -> Written:
-    check_name(output.name)
     folder, layout = folders.embeddings(), output.format
-    embedding = replace(reading.embedding.scaled(output.strength, output.norm), name=output.name)
-    out = folder / (output.name + ENDINGS[layout])
+    out = folder / (check_name(output.name) + ENDINGS[layout])
+    embedding = replace(reading.embedding.scaled(output.strength, output.norm), name=out.stem)
     files = files_of(embedding, out, layout)
     check_overwrite(files, output.overwrite)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_embedding(embedding, out, layout, PRECISIONS[output.precision], reading.outputs)
     except OSError as error:
         raise UserError(
             f"'{folder}' cannot be written to ({error.strerror or error}). Check its permissions and the free space."
         ) from None
-    threading.Thread(target=reload_embeddings, daemon=True).start()
-    names = [file.name for file in files]
+    embedding_files.reload_later()
+    names = [file.relative_to(folder).as_posix() for file in files]
     lines = writing(embedding, names, layout, output.precision, bool(reading.outputs))
     others = [
-        row["file"] for row in embedding_files.listed() if row["name"] == output.name and row["file"] not in names
+        row["file"] for row in embedding_files.listed() if row["name"] == embedding.name and row["file"] not in names
     ]
     if others:
         lines.append(f"There is {', '.join(others)} too: prompts use only one of the files of one name.")
@@ -118,11 +117,3 @@ def check_overwrite(files: Sequence[Path], overwrite: bool) -> None:
             raise UserError(f"'{file.stem}' is being trained. Choose another name, or wait until the training ends.")
         if file.exists() and not overwrite:
             raise UserError(f"The file '{file.name}' exists. Choose another name, or set overwrite.")
-
-
-def reload_embeddings() -> None:
-    """Makes the new file usable in prompts, after the queued generations."""
-    try:
-        embedding_files.reload()
-    except UserError as error:  # the loaded model takes no embeddings; the next one reads the folder when it loads
-        log.info("The embeddings folder was not reloaded: %s", error)

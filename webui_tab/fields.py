@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 
-from ..ti_train.data.masks import Source
 from ..ti_train.errors import UserError
-from ..ti_train.prompts import PLACEHOLDER
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP
-from ..ti_train.training.widgets import Widget, values_of, widget_of
-from . import chart, folders, pictures
+from ..ti_train.training.widgets import Widget, value_for, values_of, widget_of
+from . import embedding_files
+from .jobs import Job
 from .option_names import NOTES
-from .request import OFFERED, TrainRequest
-from .scripts import script
+from .request import OFFERED, TrainRequest, in_words
 
 IN_A_ROW = 3
+FIRST_PRESET = next(iter(PRESETS))
+OF_PRESETS = tuple(name for name in OFFERED if OPTIONS[name].presets)
 Fields = dict[str, Any]
 
 
@@ -27,7 +27,8 @@ def field_of(name: str, more_choices: tuple[str, ...] = (), **further: Any) -> A
     """The component for an option."""
     widget = widget_of(name, more_choices)
     label, info = OPTIONS[name].label, widget.tooltip + NOTES.get(name, "")
-    about = {"value": widget.value, "label": label, "info": info, "elem_id": f"ti_train_{name}", **further}
+    value = of_preset(FIRST_PRESET)[name] if name in OF_PRESETS else widget.value
+    about = {"value": value, "label": label, "info": info, "elem_id": f"ti_train_{name}", **further}
     match widget.kind:
         case "int" | "float" if few(widget):
             return gr.Slider(widget.least, widget.most, step=widget.step, **about)
@@ -39,6 +40,11 @@ def field_of(name: str, more_choices: tuple[str, ...] = (), **further: Any) -> A
             return gr.Dropdown(list(widget.choices), **about)
         case "text" | "lines":
             return gr.Textbox(lines=2 if widget.kind == "lines" else 1, **about)
+
+
+def of_preset(preset: str) -> dict[str, Any]:
+    """The fields' values of a preset, so that its numbers are seen."""
+    return {name: value_for(name, OPTIONS[name].presets[preset]) for name in OF_PRESETS}
 
 
 def few(widget: Widget) -> bool:
@@ -55,9 +61,18 @@ def embedding_fields() -> Fields:
     with gr.Row():
         fields["name"] = field_of("name")
         fields["init"] = field_of("init")
+        start_from = gr.Dropdown(
+            initial_files(),
+            label="Continue from",
+            info="An embedding of the folder as the initial text.",
+            elem_id="ti_train_continue_from",
+            min_width=120,
+        )
+    start_from.input(lambda file: file, [start_from], [fields["init"]])
+    start_from.focus(lambda: gr.update(choices=initial_files()), [], [start_from])
     with gr.Row():
         fields["preset"] = gr.Dropdown(
-            list(PRESETS), value="Balanced", label="Preset", info=PRESETS_HELP, elem_id="ti_train_preset"
+            list(PRESETS), value=FIRST_PRESET, label="Preset", info=PRESETS_HELP, elem_id="ti_train_preset"
         )
         fields["num_vectors"] = field_of("num_vectors")
     with gr.Row():
@@ -66,79 +81,8 @@ def embedding_fields() -> Fields:
     return fields
 
 
-def picture_fields(name: Any) -> Fields:
-    with gr.Row():
-        with gr.Column(min_width=200):
-            folder = gr.Dropdown(
-                folders.picture_folders(),
-                label="Images",
-                info="A folder in ti-train/pictures with 3 to 5 images. Or upload them on the right.",
-                elem_id="ti_train_folder",
-                allow_custom_value=True,
-            )
-            refresh = gr.Button("Refresh folders", size="sm", elem_id="ti_train_refresh_folders")
-        upload = gr.File(
-            label="Upload images and masks",
-            file_count="multiple",
-            file_types=["image"],
-            elem_id="ti_train_upload",
-            height=150,
-        )
-    thumbnails = gr.Gallery(
-        label="Images", elem_id="ti_train_thumbnails", columns=5, height=190, object_fit="contain", visible=False
-    )
-    note = gr.HTML("", elem_id="ti_train_pictures_note")
-    with gr.Row():
-        mask = field_of("mask")
-        templates = field_of("templates", tuple(folders.template_files()))
-    with gr.Accordion("Captions", open=False):
-        captions = gr.Dataframe(
-            headers=["image", "caption"],
-            datatype=["str", "str"],
-            type="array",
-            col_count=(2, "fixed"),
-            label="What each image shows besides the embedding; used by templates with [filewords]",
-            elem_id="ti_train_captions",
-            interactive=True,
-        )
-        with gr.Row():
-            write = gr.Button("Save captions", size="sm", elem_id="ti_train_write_captions")
-            written = gr.HTML("", elem_id="ti_train_captions_written")
-        fields = tag_fields()
-    seen = [thumbnails, captions, note]
-    folder.change(show_folder, [folder, mask], seen)
-    mask.change(show_folder, [folder, mask], seen)
-    refresh.click(lambda: gr.update(choices=folders.picture_folders()), [], [folder])
-    upload.upload(upload_pictures, [upload, name, folder, mask], [folder, *seen])
-    write.click(save_captions, [folder, captions, mask], [written, note])
-    return {"pictures": folder, "mask": mask, "templates": templates} | fields
-
-
-def tag_fields() -> Fields:
-    with gr.Row():
-        return {name: field_of(name) for name in ("shuffle_tags", "drop_tags", "keep_tags")}
-
-
-def preview_fields(name: Any) -> Fields:
-    with gr.Row():
-        with gr.Column(scale=2, min_width=200):
-            prompts = field_of("preview_prompts")
-            take = gr.Button("From txt2img", size="sm", elem_id="ti_train_from_txt2img")
-        with gr.Column(min_width=120):
-            every = field_of("preview_every")
-    with gr.Row():
-        with gr.Column(scale=2, min_width=200):
-            negative = field_of("preview_negative")
-        with gr.Column(min_width=120):
-            seed = field_of("preview_seed")
-    of_txt2img = [prompts, negative, seed]
-    take.click(from_txt2img, [name, *of_txt2img], of_txt2img, **script("ti_train_of_txt2img"))
-    return {
-        "preview_prompts": prompts,
-        "preview_every": every,
-        "preview_negative": negative,
-        "preview_seed": seed,
-    }
+def initial_files() -> list[str]:
+    return [row["file"] for row in embedding_files.listed() if "problem" not in row]
 
 
 def run_fields() -> Fields:
@@ -167,6 +111,12 @@ def more_fields(placed: Collection[str]) -> Fields:
     return fields
 
 
+def fill_from_preset(fields: Fields) -> None:
+    """Choosing a preset writes its values into the fields."""
+    filled = [fields[name] for name in OF_PRESETS]
+    fields["preset"].input(lambda preset: list(of_preset(preset).values()), [fields["preset"]], filled)
+
+
 def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     """The values of the fields; 0, empty and "the preset's" mean the preset's value. Raises UserError."""
     if not values["pictures"]:
@@ -176,39 +126,16 @@ def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     beside["more_pictures"] = [line.strip() for line in beside["more_pictures"].splitlines() if line.strip()]
     try:
         return TrainRequest(**given, **beside, resume=resuming)
-    except ValueError as error:  # pydantic's; its text differs by version
-        raise UserError(f"A field has an invalid value: {error}") from None
+    except ValidationError as error:
+        raise UserError(in_words(error, given | beside)) from None
 
 
-def show_folder(folder: str, mask: Source) -> tuple[Any, Any, str]:
-    if not folder:
-        return gr.update(visible=False), [], ""
-    try:
-        found = pictures.shown(folder, mask)
-    except UserError as error:
-        return gr.update(visible=False), [], chart.error_note(str(error))
-    gallery = gr.update(value=found.thumbnails, visible=bool(found.thumbnails))
-    return gallery, found.captions, chart.pictures_note(found)
-
-
-def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source) -> tuple[Any, ...]:
-    try:
-        folder = pictures.uploaded(files, name, chosen)
-    except UserError as error:
-        return gr.update(), gr.update(), gr.update(), chart.error_note(str(error))
-    return gr.update(choices=folders.picture_folders(), value=folder), *show_folder(folder, mask)
-
-
-def save_captions(folder: str, rows: list[list[str]], mask: Source) -> tuple[str, str]:
-    try:
-        count = pictures.write_captions(folder, rows)
-        return chart.written(f"{count} caption(s) saved."), chart.pictures_note(pictures.shown(folder, mask))
-    except (UserError, OSError) as error:
-        return chart.error_note(str(error)), ""
-
-
-def from_txt2img(name: str, prompt: str, negative: str, seed: float) -> tuple[str, str, int]:
-    """The page passes the values of the txt2img tab; the embedding's name becomes *."""
-    placeholder = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-    prompt, negative = (placeholder.sub(PLACEHOLDER, " ".join(text.split())) for text in (prompt, negative))
-    return prompt, negative, int(seed)
+def values_of_job(job: Job) -> dict[str, Any]:
+    """The fields' values for a job's request; where the preset decided, its values."""
+    asked = {name: value for name, value in job.request.dict().items() if name != "resume"}
+    values = {
+        name: value_for(name, getattr(job.config, name) if value is None else value)
+        for name, value in asked.items()
+        if name in OPTIONS
+    }
+    return asked | values | {"more_pictures": "\n".join(job.request.more_pictures), "overwrite": False}

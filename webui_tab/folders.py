@@ -1,4 +1,4 @@
-"""The folders of embeddings and training images. No name may lead outside of them."""
+"""The folders of embeddings and training images. No name may lead outside of them, unless the server allows it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from modules import paths_internal, shared
 
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
-from ..ti_train.files import check_name
-from ..ti_train.formats import READABLE
+from ..ti_train.names import READABLE, check_name
 
 PICTURES, RUNS = "pictures", "runs"
 SUFFIX = ".safetensors"
@@ -30,28 +29,52 @@ def run_folder(name: str) -> Path:
     return training() / RUNS / name
 
 
-def picture_folder(name: str) -> Path:
-    """A folder of training images by its name. Raises UserError for a path outside of pictures/."""
+def picture_folder(name: str, write: bool = False) -> Path:
+    """A folder of training images: by its name in pictures/, or a whole path that the server allows.
+
+    write: whether files are to be written there. Raises UserError.
+    """
     root = (training() / PICTURES).resolve()
     folder = (root / name).resolve()
-    if folder == root or not folder.is_relative_to(root):
-        raise UserError(
-            f"The folder '{name}' is outside of '{root}'. Put a folder with your images there and give its name. "
-            "The location is set on the settings page of TI Train."
-        )
-    return folder
+    if folder != root and folder.is_relative_to(root):
+        return folder
+    if Path(name).is_absolute() and any(folder.is_relative_to(allowed) for allowed in _allowed(folder, write)):
+        return folder
+    raise UserError(
+        f"The folder '{name}' is outside of '{root}'. Put a folder with your images there and give its name, or start "
+        "the WebUI with --gradio-allowed-path. The location is set on the settings page of TI Train."
+    )
+
+
+def _allowed(folder: Path, write: bool) -> list[Path]:
+    """Where whole paths may lead: anywhere on one's own computer, as in the WebUI's own tabs."""
+    options = shared.cmd_opts
+    if not options.webui_is_non_local and not options.hide_ui_dir_config:
+        return [Path(folder.anchor)]
+    return [] if write else [Path(path).resolve() for path in options.gradio_allowed_path]
 
 
 def picture_folders() -> list[str]:
     """Names of the folders that hold images; subfolders as outer/inner."""
     root = training() / PICTURES
-    return [str(folder.relative_to(root)) for folder in subfolders(root) if Listing.of(folder).images]
+    return [folder.relative_to(root).as_posix() for folder in subfolders(root) if Listing.of(folder).images]
 
 
 def embedding_file(name: str) -> Path:
-    """The file of an embedding. Raises UserError for an invalid file name."""
-    check_name(name)
+    """The file of an embedding. Raises UserError for a name that cannot be used."""
+    return embedding_path(check_name(name))
+
+
+def embedding_path(name: str) -> Path:
     return embeddings() / (name + SUFFIX)
+
+
+def existing_embedding(file: str) -> Path:
+    """A file by its path in the embeddings folder. Raises UserError for a path outside of it."""
+    root = embeddings().resolve()
+    if not (root / file).resolve().is_relative_to(root):
+        raise UserError(f"'{file}' is outside of the embeddings folder '{root}'. Give the name of a file in it.")
+    return root / file
 
 
 def embedding_files() -> list[Path]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modules import call_queue, devices, progress, shared
 
@@ -16,15 +18,17 @@ from ..ti_train.device import is_out_of_memory, out_of_memory_message
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
-from ..ti_train.training.config import TrainConfig
+from ..ti_train.training.config import OPTIONS, TrainConfig
 from ..ti_train.training.session import Records, Session, load_dataset
 from . import folders, unfinished
 from .hosts import connect
+from .previews import Previews
 from .request import TrainRequest
 
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are kept
+NO_PREVIEWS = "The preview prompts are not used: previews are off. Set Preview every (preview_every) to some steps."
 DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
@@ -41,95 +45,121 @@ class Job:
     config: TrainConfig
     file: Path
     session: Session
+    previews: Previews
     state: str = QUEUED
-    previews: list[Preview] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     error: str = ""
     stopped: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-jobs: OrderedDict[str, Job] = OrderedDict()
+_jobs: OrderedDict[str, Job] = OrderedDict()
+_lock = threading.Lock()  # of _jobs and of the jobs' states: requests and trainings have threads of their own
 
 
-def start(request: TrainRequest, task: str | None = None) -> Job:
+def start(request: TrainRequest) -> Job:
     """Checks a request and queues it. Raises UserError for what can be checked at once."""
     config, file = request.config(), request.target()
     for folder in request.folders():
         find_pictures(folder)
     Templates.load(config.templates)
-    if any(job.file == file for job in active()):
-        raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")
+    request.preview_settings()
     records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
-    session = Session(config, file.parent, records)
-    job = Job(task or progress.create_task_id("ti-train"), request, config, file, session)
-    jobs[job.id] = job
-    for old in [known for known in jobs.values() if known.ended.is_set()][:-KEPT]:
-        del jobs[old.id]
-    progress.add_task_to_queue(job.id)
+    session, previews = Session(config, folders.embeddings(), records), Previews(config.preview_prompts)
+    job = Job(progress.create_task_id("ti-train"), request, config, file, session, previews)
+    if config.preview_prompts != OPTIONS["preview_prompts"].default and not config.preview_every:
+        job.messages.append(NO_PREVIEWS)
+    with _lock:
+        if any(other.file == file and not other.ended.is_set() for other in _jobs.values()):
+            raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")
+        _jobs[job.id] = job
+        for old in [known for known in _jobs.values() if known.ended.is_set()][:-KEPT]:
+            del _jobs[old.id]
+        progress.add_task_to_queue(job.id)
     threading.Thread(target=_work, args=(job,), name=job.id, daemon=True).start()
     return job
 
 
 def active() -> list[Job]:
-    """Jobs that wait or run."""
-    return [job for job in jobs.values() if not job.ended.is_set()]
+    """Jobs that wait or run, in the order of the queue."""
+    with _lock:
+        return [job for job in _jobs.values() if not job.ended.is_set()]
 
 
-def latest() -> Job | None:
-    return next(reversed(jobs.values()), None)
+def current() -> Job | None:
+    """The job that runs, else the next one in the queue, else the one that was started last."""
+    with _lock:
+        known = list(_jobs.values())
+    return next((job for job in known if not job.ended.is_set()), known[-1] if known else None)
 
 
-def reject(task: str) -> None:
-    """Ends the progress bar that the page has already started for a request that was not queued."""
-    progress.finish_task(task)
-
-
-def find(job_id: str) -> Job:
-    """Raises KeyError."""
-    return jobs[job_id]
+def find(job_id: str) -> Job | None:
+    with _lock:
+        return _jobs.get(job_id)
 
 
 def request_of(job_id: str) -> TrainRequest | None:
     """The request of a job, also of an interrupted one from an earlier session. Raises UserError if it is running."""
-    job = jobs.get(job_id)
+    job = find(job_id)
     if job and not job.ended.is_set():
         raise UserError(f"The training of '{job.request.name}' has not ended: there is nothing to resume.")
     return job.request if job else unfinished.of_job(job_id)
 
 
 def interrupt(job: Job) -> None:
-    """Ends a job after its current step, or a queued one when its turn comes."""
-    job.stopped = True
-    if job.state == RUNNING:
-        shared.state.interrupt()  # also ends a preview that is being generated
+    """Ends a job: after its current step, or at once if it is queued."""
+    with _lock:
+        job.stopped = True
+        if job.state == QUEUED:
+            job.state = INTERRUPTED
+            progress.pending_tasks.pop(job.id, None)
+            progress.finish_task(job.id)
+            job.ended.set()
+        elif job.state == RUNNING:
+            shared.state.interrupt()  # also ends a preview that is being generated
 
 
-def resume(request: TrainRequest, task: str | None = None) -> Job:
+def resume(request: TrainRequest) -> Job:
     """A new job that resumes the interrupted one with this request. Raises UserError."""
-    return start(request.copy(update={"resume": True, "overwrite": False}), task)
+    return start(request.copy(update={"resume": True, "overwrite": False}))
 
 
 def _work(job: Job) -> None:
     with call_queue.queue_lock:
+        with _lock:
+            if job.ended.is_set():  # interrupted in the queue
+                return
+            job.state = RUNNING
+        outcome = FAILED
+        try:
+            with _task_of_the_host(job) as ending:
+                outcome, job.error = _outcome(job, ending)
+        except Exception as error:  # of the host or of another extension; the training itself has ended
+            log.exception("The clean-up after the training of '%s' failed", job.request.name)
+            job.messages.append(f"The clean-up after the training failed: {_named(error)}")
+        finally:
+            with _lock:
+                shared.state.interrupted = shared.state.stopping_generation = False
+                job.state = outcome
+                job.ended.set()
+
+
+@contextmanager
+def _task_of_the_host(job: Job) -> Iterator[ExitStack]:
+    """Shows the job in the host's progress; yields what is to be done at its end, all of it whatever fails."""
+    with ExitStack() as ending:
+        ending.callback(devices.torch_gc)
+        ending.callback(shared.state.end)
+        ending.callback(progress.finish_task, job.id)
         shared.state.begin(job=job.id)
         progress.start_task(job.id)
-        job.state = RUNNING
-        try:
-            outcome, job.error = _outcome(job)
-        finally:
-            progress.finish_task(job.id)
-            shared.state.end()
-            shared.state.interrupted = shared.state.stopping_generation = False
-            devices.torch_gc()
-        job.state = outcome
-        job.ended.set()
+        yield ending
 
 
-def _outcome(job: Job) -> tuple[str, str]:
+def _outcome(job: Job, ending: ExitStack) -> tuple[str, str]:
     """How a training ended, and the error message if it failed."""
     try:
-        _train(job)
+        _train(job, ending)
     except StopTraining:
         return INTERRUPTED, ""
     except UserError as error:
@@ -138,15 +168,21 @@ def _outcome(job: Job) -> tuple[str, str]:
         if is_out_of_memory(error):  # outside of training steps, such as in encoding the images
             return FAILED, out_of_memory_message(error, DOES_NOT_FIT)
         log.exception("The training of '%s' failed", job.request.name)
-        return FAILED, f"{type(error).__name__}: {error} (see the WebUI's console)"
+        return FAILED, _named(error)
     return DONE, ""
 
 
-def _train(job: Job) -> None:
-    if job.stopped:
-        raise StopTraining
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error} (see the WebUI's console)"
+
+
+def _train(job: Job, ending: ExitStack) -> None:
+    """ending: gets what gives the model back to the host."""
     shared.state.job_count, shared.state.textinfo = job.config.steps, "Loading the model"
     host = connect()
+    host.preview_settings = job.request.preview_settings()
+    ending.callback(_reload_embeddings, host, job.file)
+    ending.callback(host.release_weights)
     shared.state.textinfo = "Encoding the images"
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
@@ -159,24 +195,20 @@ def _train(job: Job) -> None:
                     raise StopTraining
         unfinished.forget(job.request.name)
     except (StopTraining, host.Interrupted):
-        job.messages += _kept(job.session)
         raise StopTraining from None
     finally:
-        host.release_weights()
-        if job.file.exists():
-            host.reload_embeddings()
+        if job.session.done is None and job.session.trained:
+            job.messages.append(job.session.saved("with Resume"))
+
+
+def _reload_embeddings(host: Any, file: Path) -> None:
+    """Makes the embedding usable in prompts, as far as there is one."""
+    if file.exists():
+        host.reload_embeddings()
 
 
 def _interrupted() -> bool:
     return bool(shared.state.interrupted or shared.state.stopping_generation)
-
-
-def _kept(session: Session) -> list[str]:
-    """Saves the best embedding of an interrupted training; returns a message if it is not the last step's."""
-    step, last = session.keep_best(), session.steps[-1].step if session.steps else None
-    if step == last:
-        return []
-    return [f"Saved step {step} of {last}, which has the lowest validation loss. Resume continues from step {last}."]
 
 
 def _show(job: Job, event: Event) -> None:
@@ -189,9 +221,9 @@ def _show(job: Job, event: Event) -> None:
                 f"Training '{job.request.name}': step {event.step} of {job.config.steps}{validation}"
             )
         case Preview():
-            job.previews.append(event)
+            job.previews.add(event)
             shared.state.assign_current_image(event.image)
         case Warning():
             job.messages.append(event.message)
         case Done():
-            log.info("Trained '%s' in %.0f s: %s", job.config.name, event.seconds, event.path)
+            log.info("Trained '%s' in %.0f s: %s. %s", job.config.name, event.seconds, event.path, event.why)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from ..ti_train.data.dataset import find_pictures
 from ..ti_train.data.image_files import DAMAGED, read_mask, read_thumbnail
 from ..ti_train.data.listing import Listing
 from ..ti_train.data.masks import Source
+from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
 from . import folders
 
@@ -63,29 +66,63 @@ def thumbnail(path: Path, mask_file: Path | None, source: Source) -> tuple[Image
     return small, alpha if source == "alpha" else None
 
 
-def uploaded(files: Sequence[Any], name: str, chosen: str) -> str:
-    """Copies uploads into a new folder named after the embedding, or masks of the chosen folder's images into that one.
+def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
+    """Copies uploads into the chosen folder, or else into a new one that is named after the embedding.
 
-    Returns the folder's name. Raises UserError.
+    The images of another embedding that is trained already are not mixed with this one's. Returns the folder's name and
+    a note. Raises UserError.
     """
     sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
-    pictures = folders.training() / folders.PICTURES
-    there = folders.picture_folder(chosen) if chosen else None
-    if there and there.is_dir() and all(map(Listing.of(there).is_mask_name, (source.name for source in sources))):
-        folder = chosen
+    place = folders.picture_folder(chosen) if chosen else None
+    listing = Listing.of(place) if place and place.is_dir() else None
+    masks = {source for source in sources if listing and listing.is_mask_name(source.name)}
+    if chosen and (masks.issuperset(sources) or not _of_another(chosen, name)):
+        folder, why = chosen, ""
     else:
-        folders.embedding_file(name)  # the same rules as for embeddings
-        numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
-        folder = next(free for free in numbered if not (pictures / free).exists())
-        (pictures / folder).mkdir(parents=True)
+        folder = _new_folder(name)
+        why = f" '{chosen}' holds the images of another embedding; to add to them, enter its name." if chosen else ""
+    place = folders.picture_folder(folder, write=True)
+    place.mkdir(parents=True, exist_ok=True)
     for source in sources:
-        shutil.copyfile(source, pictures / folder / source.name)
-    return folder
+        target = place / source.name
+        shutil.copyfile(source, target if source in masks else _free(target, source))
+    return folder, f"Added {len(sources)} file(s) to '{folder}'.{why}"
+
+
+def _of_another(folder: str, name: str) -> bool:
+    """Whether a folder is named after an embedding other than `name` that is there."""
+    owner = re.sub(r"-\d+$", "", folder)
+    return owner != name and any(folders.embedding_path(known).is_file() for known in (folder, owner))
+
+
+def _new_folder(name: str) -> str:
+    """Raises UserError for an invalid name."""
+    folders.embedding_file(name)  # the same rules as for embeddings
+    numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(free for free in numbered if not (folders.training() / folders.PICTURES / free).exists())
+
+
+def _free(target: Path, source: Path) -> Path:
+    """A path that overwrites no other image."""
+    numbered = (target if n == 1 else target.with_stem(f"{target.stem}-{n}") for n in count(1))
+    return next(path for path in numbered if not path.exists() or filecmp.cmp(path, source, shallow=False))
+
+
+def remove(folder: str, picture: str) -> str:
+    """Moves an image out of the training set, with its caption and mask; returns a note. Raises UserError."""
+    found = {path.name: path for path in find_pictures(folders.picture_folder(folder, write=True))}
+    if picture not in found:
+        raise UserError(f"The folder '{folder}' has no image '{picture}'. Click an image first.")
+    try:
+        moved = move_to_removed(found[picture])
+    except OSError as error:
+        raise UserError(f"'{picture}' cannot be moved ({error.strerror or error}).") from None
+    return f"Moved {picture} to '{folder}/{moved.parent.name}'."
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
     """Writes the caption files; an empty caption removes its file. Raises UserError and OSError."""
-    pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder))}
+    pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder, write=True))}
     given = [row for row in rows if row[0]]  # users can add rows to the table
     for name, _ in given:
         if name not in pictures:

@@ -1,26 +1,62 @@
-"""A training request, from the API or the tab. Works with pydantic 1.10 and 2."""
+"""Requests, from the API or the tab; the one for a training is made of the table of options.
+
+Works with pydantic 1.10 and 2.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, create_model
+from modules import sd_samplers
+from pydantic import BaseModel, Field, ValidationError, create_model, root_validator
 
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
-from ..ti_train.files import check_name
-from ..ti_train.formats import names_file
-from ..ti_train.prompts import BUILT_IN
-from ..ti_train.training.checkpoint import RunFiles
+from ..ti_train.host import SampleRequest
+from ..ti_train.hosts.webui.preview_settings import SAMPLER, PreviewSettings
+from ..ti_train.names import PICTURES, file_names, names_file
+from ..ti_train.prompts import BUILT_IN, Templates
+from ..ti_train.training.checkpoint import Interrupted, RunFiles
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
 from . import folders
 from .option_names import NOT_OFFERED, NOTES
 
+SIZE_HELP = "{} of the previews in pixels. 0 = the training resolution."
 
-class RunRequest(BaseModel):
+
+class Request(BaseModel):
+    """A request that refuses fields that it does not know: a misspelt option must not be left out silently."""
+
+    @root_validator(pre=True, allow_reuse=True)
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N805 - pydantic 1.10's form
+        fields = list(cls.__fields__)
+        unknown = [name for name in given if name not in fields]
+        if unknown:
+            raise ValueError("; ".join(f"unknown field '{name}'{_nearest(name, fields)}" for name in unknown))
+        return given
+
+
+def _nearest(name: str, fields: list[str]) -> str:
+    near = get_close_matches(name, fields, n=1)
+    return f", did you mean '{near[0]}'?" if near else f" (known: {', '.join(fields)})"
+
+
+def in_words(error: ValidationError, given: Mapping[str, Any]) -> str:
+    """What is wrong with the values of a form, by the labels of its fields; pydantic's own text names its types."""
+    lines = []
+    for mistake in error.errors():
+        name = str(mistake["loc"][0])
+        label = OPTIONS[name].label if name in OPTIONS else name.replace("_", " ").capitalize()
+        lines.append(f"{label} is '{given.get(name)}': {mistake['msg'][:1].lower()}{mistake['msg'][1:]}.")
+    return " ".join(lines)
+
+
+class RunRequest(Request):
     """The request without the options of the training run, which TrainRequest adds."""
 
     name: str
@@ -31,6 +67,15 @@ class RunRequest(BaseModel):
     preset: str = Field(default="Balanced", description=PRESETS_HELP)
     overwrite: bool = Field(default=False, description="Replace an embedding of this name.")
     resume: bool = Field(default=False, description="Continue the interrupted training of this name.")
+    preview_sampler: str = Field(default=SAMPLER, description="Sampler of the previews, by its name in the WebUI.")
+    preview_steps: int = Field(
+        default=0, description=f"Sampling steps of the previews. 0 = {SampleRequest.steps}.", ge=0, le=150
+    )
+    preview_cfg: float = Field(
+        default=0, description=f"CFG scale of the previews. 0 = {SampleRequest.guidance:g}.", ge=0, le=30
+    )
+    preview_width: int = Field(default=0, description=SIZE_HELP.format("Width"), ge=0, le=2048, multiple_of=8)
+    preview_height: int = Field(default=0, description=SIZE_HELP.format("Height"), ge=0, le=2048, multiple_of=8)
 
     def config(self) -> TrainConfig:
         """The training settings. Raises UserError."""
@@ -43,6 +88,14 @@ class RunRequest(BaseModel):
         }
         return TrainConfig.from_preset(self.preset, **given | read)
 
+    def preview_settings(self) -> PreviewSettings:
+        """How the WebUI samples the previews. Raises UserError for an unknown sampler."""
+        known = [sampler.name for sampler in sd_samplers.samplers]
+        if self.preview_sampler not in known:
+            raise UserError(f"There is no sampler '{self.preview_sampler}'. Available: {', '.join(known)}.")
+        size = self.preview_width, self.preview_height
+        return PreviewSettings(self.preview_sampler, self.preview_steps, self.preview_cfg, *size)
+
     def folders(self) -> dict[Path, int]:
         """The image folders and their repeats per epoch. Raises UserError."""
         return with_repeats([self.pictures, *self.more_pictures], folders.picture_folder)
@@ -50,29 +103,61 @@ class RunRequest(BaseModel):
     def target(self) -> Path:
         """The embedding's file. Raises UserError if it exists already, or if there is nothing to resume."""
         file = folders.embedding_file(self.name)
-        if self.resume and not RunFiles(file.parent, self.name, {}).state.is_file():
-            raise UserError(f"There is nothing to resume: no training of '{self.name}' was interrupted. Use Train.")
+        if self.resume:
+            check_resumable(self.name)
         if file.exists() and not (self.overwrite or self.resume):
             raise UserError(
                 f"'{self.name}' already exists. Choose another name, resume its training if it was interrupted, "
                 "or set overwrite."
+            )
+        if (interrupted := interrupted_run(self.name)) and not (self.overwrite or self.resume):
+            raise UserError(
+                f"The training of '{self.name}' was interrupted after step {interrupted.step}. Resume it, choose "
+                "another name, or set overwrite."
+            )
+        twins = [path for path in folders.embedding_files() if path.stem == file.stem and path != file]
+        if not self.resume and (twin := next((path for path in twins if path.suffix.lower() not in PICTURES), None)):
+            raise UserError(
+                f"'{twin.relative_to(folders.embeddings()).as_posix()}' has the name '{file.stem}' too. Prompts of the "
+                "WebUI use an embedding by its name without folders, so they would use only one. Choose another name."
             )
         return file
 
     def _initial(self, init: str) -> str:
         if not names_file(init):
             return init
-        check_name(init)
-        return str(folders.embeddings() / init)
+        files = [folders.existing_embedding(name) for name in file_names(init)]
+        return str(next((file for file in files if file.is_file()), files[0]))
 
     def _templates(self, templates: str | None) -> str | None:
-        if templates is None or templates in BUILT_IN:
-            return templates
-        files = folders.template_files()
-        if templates not in files:
-            known = ", ".join([*BUILT_IN, *files])
-            raise UserError(f"There are no templates '{templates}'. Available: {known}.")
-        return str(files[templates])
+        return None if templates is None else templates_of(templates)
+
+
+def templates_of(name: str) -> str:
+    """Built-in templates by name, or the path of the WebUI's template file. Raises UserError."""
+    files = folders.template_files()
+    if name not in BUILT_IN and name not in files:
+        raise UserError(f"There are no templates '{name}'. Available: {', '.join([*BUILT_IN, *files])}.")
+    return name if name in BUILT_IN else str(files[name])
+
+
+def uses_captions(templates: str) -> bool:
+    """Whether templates with this name use the images' captions; a file that cannot be read uses none."""
+    try:
+        return Templates.load(templates_of(templates)).use_captions
+    except UserError:
+        return False
+
+
+def interrupted_run(name: str) -> Interrupted | None:
+    file = folders.embedding_file(name)
+    return RunFiles(file.parent, file.stem, {}).interrupted()
+
+
+def check_resumable(name: str) -> None:
+    """Raises UserError if no training of that name was interrupted."""
+    if not interrupted_run(name):
+        raise UserError(f"There is nothing to resume: no training of '{name}' was interrupted. Use Train.")
 
 
 def field_of(option: Option) -> tuple[Any, Any]:

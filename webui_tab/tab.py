@@ -1,110 +1,143 @@
-"""The TI Train tab: Train (settings on the left, progress on the right) and Embeddings."""
+"""The TI Train tab: Train (settings on the left, progress on the right) and Embeddings.
+
+Every handler starts something and returns. The page asks again for as long as a training runs (javascript/ti_train.js).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from ..ti_train.errors import UserError
 from . import chart, embeddings_tab, jobs, unfinished
-from .fields import embedding_fields, more_fields, picture_fields, preview_fields, request_of, run_fields
-from .scripts import script
+from .fields import embedding_fields, fill_from_preset, more_fields, request_of, run_fields, values_of_job
+from .picture_fields import picture_fields
+from .preview_fields import preview_fields
+from .request import check_resumable
+from .scripts import hidden_button, script
 
-REDRAW = 0.7  # seconds
 RESUMED = "Resumed with the settings that this training was started with."
+NOT_STARTED = "No training has been started since the WebUI started."
+HIDDEN = {"show_progress": "hidden"}
 
 
 def build() -> list[tuple[gr.Blocks, str, str]]:
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="ti_train_tabs"):
         with gr.TabItem("Train", elem_id="ti_train_train"):
-            build_train()
+            build_train(blocks)
         with gr.TabItem("Embeddings", elem_id="ti_train_embeddings") as item:
             embeddings_tab.build(item)
     return [(blocks, "TI Train", "ti_train")]
 
 
-def build_train() -> None:
+def build_train(blocks: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column():
             fields = embedding_fields()
             name = fields["name"]
             fields |= picture_fields(name) | preview_fields(name) | run_fields()
             fields |= more_fields(fields)
+            fill_from_preset(fields)
         with gr.Column():
             with gr.Row():
                 start = gr.Button("Train", variant="primary", min_width=90, elem_id="ti_train_start")
                 interrupt = gr.Button("Interrupt", min_width=90, elem_id="ti_train_interrupt")
                 resume = gr.Button("Resume", min_width=90, elem_id="ti_train_resume")
                 show = gr.Button("Show running", min_width=90, elem_id="ti_train_show")
+            problem = gr.HTML("", elem_id="ti_train_problem")
             with gr.Column(elem_id="ti_train_bar"):
-                progress = gr.HTML("", elem_id="ti_train_progress")
+                gr.HTML("", elem_id="ti_train_progress")
             summary = gr.HTML("", elem_id="ti_train_summary")
             loss = gr.HTML(chart.WAITING, elem_id="ti_train_chart")
             gallery = gr.Gallery(
                 label="Previews", elem_id="ti_train_previews", columns=4, height=320, object_fit="contain"
             )
-    task = gr.Textbox(visible=False)
-    outputs = [summary, loss, gallery]
-    names, inputs = list(fields), [task, *fields.values()]
+    task = gr.Textbox(visible=False)  # id of the shown job, until it has ended
+    seen = gr.Number(0, precision=0, visible=False)  # previews that the page has been sent
+    shown = [seen, summary, loss, gallery]
+    names, inputs = list(fields), list(fields.values())
 
-    def handler(begin: Any) -> Any:
-        def run(task_id: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-            try:
-                job = begin(dict(zip(names, values, strict=True)), task_id)
-            except UserError as error:
-                jobs.reject(task_id)
-                yield chart.error_note(str(error)), gr.update(), gr.update()
-                return
-            yield from follow(job)
+    def follow(event: Any) -> None:
+        event.then(None, [task], [], **script("ti_train_follow"))
 
-        return run
-
-    hidden = {"show_progress": "hidden"}
-    start.click(handler(train), inputs, outputs, **hidden, **script("ti_train_start"))
-    resume.click(handler(resume_job), inputs, outputs, **hidden, **script("ti_train_start"))
-    interrupt.click(interrupt_all, [], [progress], **hidden)
-    show.click(follow_latest, [], outputs, **hidden)
+    for button, begin in ((start, train), (resume, resume_job)):
+        follow(button.click(beginning(begin, names), inputs, [problem, task, *shown], **HIDDEN))
+    follow(show.click(show_current, [], [problem, task, *shown], **HIDDEN))
+    interrupt.click(interrupt_shown, [task], [problem], **HIDDEN)
+    follow(blocks.load(lambda: restored(names), [], [task, *shown, *inputs], **HIDDEN))
+    look = hidden_button("ti_train_look")
+    look.click(look_at, [task, seen], shown, queue=False, **HIDDEN)
 
 
-def train(values: dict[str, Any], task_id: str) -> jobs.Job:
-    return jobs.start(request_of(values, resuming=False), task_id)
+def beginning(begin: Callable[[dict[str, Any]], jobs.Job], names: list[str]) -> Callable[..., tuple[Any, ...]]:
+    """A handler that starts a job, or reports why not."""
+
+    def handler(*values: Any) -> tuple[Any, ...]:
+        try:
+            job = begin(dict(zip(names, values, strict=True)))
+        except UserError as error:
+            return chart.error_note(str(error)), *unchanged(5)
+        return "", *first_look(job)
+
+    return handler
 
 
-def resume_job(values: dict[str, Any], task_id: str) -> jobs.Job:
+def train(values: dict[str, Any]) -> jobs.Job:
+    return jobs.start(request_of(values, resuming=False))
+
+
+def resume_job(values: dict[str, Any]) -> jobs.Job:
     """Resumes by the embedding's name, with the saved settings of its training; else with the fields' values."""
     kept = unfinished.of_embedding(values["name"])
     if kept is None:
-        return jobs.start(request_of(values, resuming=True), task_id)
-    job = jobs.resume(kept, task_id)
+        check_resumable(values["name"])
+        return jobs.start(request_of(values, resuming=True))
+    job = jobs.resume(kept)
     job.messages.append(RESUMED)
     return job
 
 
-def follow(job: jobs.Job) -> Iterator[tuple[Any, ...]]:
-    """Updates of summary, chart and previews until the job ends."""
-    seen = -1
-    while True:
-        ended = job.ended.wait(REDRAW)
-        previews: Any = gr.update()
-        if len(job.previews) != seen:
-            seen = len(job.previews)
-            previews = [(p.image, f"step {p.step}: {p.prompt}") for p in job.previews]
-        yield chart.summary(job), chart.chart(job), previews
-        if ended:
-            return
+def show_current() -> tuple[Any, ...]:
+    job = jobs.current()
+    return ("", *first_look(job)) if job else (chart.error_note(NOT_STARTED), *unchanged(5))
 
 
-def follow_latest() -> Iterator[tuple[Any, ...]]:
-    job = jobs.latest()
+def restored(names: list[str]) -> tuple[Any, ...]:
+    """What a page that was loaded anew shows: the current job, with its settings in the fields."""
+    job = jobs.current()
     if job is None:
-        yield chart.error_note("No training has been started since the WebUI started."), gr.update(), gr.update()
-        return
-    yield from follow(job)
+        return unchanged(5 + len(names))
+    values = values_of_job(job)
+    return *first_look(job), *(gr.update(value=values[name]) for name in names)
 
 
-def interrupt_all() -> Any:
-    for job in jobs.active():
-        jobs.interrupt(job)
-    return gr.update()
+def first_look(job: jobs.Job) -> tuple[Any, ...]:
+    """The id that the page asks about, and what it shows."""
+    return "" if job.ended.is_set() else job.id, *look_of(job, -1)
+
+
+def look_at(task: str, seen: int) -> tuple[Any, ...]:
+    job = jobs.find(task)
+    return look_of(job, seen) if job else unchanged(4)
+
+
+def look_of(job: jobs.Job, seen: int) -> tuple[Any, ...]:
+    """The number of previews, the summary, the chart and, if there are new ones, the previews."""
+    now = job.previews.seen
+    previews = gr.update() if now == seen else job.previews.shown()
+    return now, chart.summary(job), chart.chart(job), previews
+
+
+def interrupt_shown(task: str) -> str:
+    """Interrupts the job that this page shows, and no other."""
+    job = jobs.find(task)
+    if job is None or job.ended.is_set():
+        return chart.error_note("This page shows no training that runs or waits. Show running finds the current one.")
+    jobs.interrupt(job)
+    return ""
+
+
+def unchanged(count: int) -> tuple[Any, ...]:
+    return tuple(gr.update() for _ in range(count))

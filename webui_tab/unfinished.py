@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..ti_train.files import check_name, write_atomically
+from ..ti_train.files import write_atomically
+from ..ti_train.names import check_name
 from . import folders
 from .request import TrainRequest
 
@@ -25,15 +26,14 @@ def forget(name: str) -> None:
 
 def of_embedding(name: str) -> TrainRequest | None:
     """Raises UserError for an invalid name."""
-    check_name(name)
     return TrainRequest(**json.loads(_file(name).read_bytes())["request"]) if _file(name).is_file() else None
 
 
 def of_job(job_id: str) -> TrainRequest | None:
-    files = (folders.training() / FOLDER).glob("*.json")
+    files = (folders.training() / FOLDER).rglob("*.json")
     kept = (json.loads(file.read_bytes()) for file in files)
     return next((TrainRequest(**run["request"]) for run in kept if run["id"] == job_id), None)
 
 
 def _file(name: str) -> Path:
-    return folders.training() / FOLDER / f"{name}.json"
+    return folders.training() / FOLDER / f"{check_name(name)}.json"

@@ -11,7 +11,7 @@ from ...ti_train.drawing.card import card
 from ...ti_train.embedding import Embedding
 from ...ti_train.formats import read_embedding
 from ...ti_train.hosts.comfy.encoders import vocabulary, widths
-from ..sockets import CATEGORY
+from ..sockets import CATEGORY, searched
 from ..tensors import to_batch
 from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path
 
@@ -25,6 +25,7 @@ class EmbeddingInfo(io.ComfyNode):
             category=CATEGORY,
             description="Shows what an embedding is: its nearest words in the model, the norms of its vectors, its "
             "training settings.",
+            **searched("textual inversion", "inspect embedding", "nearest words"),
             is_output_node=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder whose words the embedding is compared with."),

@@ -14,8 +14,9 @@ from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
 from ...ti_train.hosts.comfy.encoders import widths
 from ...ti_train.hosts.comfy.placeholders import with_embeddings
+from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
-from ..sockets import CATEGORY, EmbeddingSocket
+from ..sockets import CATEGORY, EmbeddingSocket, searched
 
 log = logging.getLogger("ti_train")
 NONE = "none"
@@ -53,6 +54,7 @@ class LoadEmbedding(io.ComfyNode):
             category=CATEGORY,
             description="Outputs a CLIP in which a placeholder stands for an embedding. The input CLIP does not "
             "change.",
+            **searched("textual inversion", "embedding loader", "use embedding"),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder to add the embedding to. The output is a copy."),
                 file,
@@ -93,21 +95,18 @@ class LoadEmbedding(io.ComfyNode):
         embedding: Embedding | None = None,
         word: str = "",
     ) -> io.NodeOutput:
-        if not placeholder.strip():
-            raise UserError(
-                "The placeholder is empty. Enter the text that stands for the embedding, such as * or <my-cat>."
-            )
+        placeholder = check_placeholder(placeholder)
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
         vectors, remark = found.scaled(strength).part_for(widths(clip))
         if remark:
             log.warning(remark)
-        if placeholder.strip() in getattr(clip.tokenizer, "ti_train_names", {}):
+        if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
             log.warning(
                 "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
-                placeholder.strip(),
+                placeholder,
                 found.name,
             )
-        return io.NodeOutput(with_embeddings(clip, {placeholder.strip(): vectors}))
+        return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
 
 
 def embedding_named(name: str) -> Embedding:

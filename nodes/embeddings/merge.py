@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...ti_train.embedding import MERGES, Embedding, merge
 from ..files import embedding_files
-from ..sockets import CATEGORY, EmbeddingSocket
+from ..sockets import CATEGORY, EmbeddingSocket, searched
 from .load import NONE, LoadEmbedding, embedding_named
 
 
@@ -21,6 +21,7 @@ class MergeEmbeddings(io.ComfyNode):
             display_name="Merge Embeddings",
             category=CATEGORY,
             description="Merges two embeddings of the same model family into one. It is not saved: use Save Embedding.",
+            **searched("textual inversion", "combine embeddings"),
             inputs=[
                 io.Combo.Input(
                     "embedding_name_1",

@@ -8,10 +8,10 @@ from comfy_api.latest import io, ui
 
 from ...ti_train.describe import rounding
 from ...ti_train.embedding import Embedding
-from ...ti_train.files import check_name
 from ...ti_train.formats import ENDINGS, PRECISIONS, files_of, write_embedding
+from ...ti_train.names import bare_name, check_name
 from ..files import NEW_NUMBER, REPLACE, embeddings_folder, free_name
-from ..sockets import CATEGORY, EmbeddingSocket
+from ..sockets import CATEGORY, EmbeddingSocket, searched
 
 
 class SaveEmbedding(io.ComfyNode):
@@ -22,11 +22,14 @@ class SaveEmbedding(io.ComfyNode):
             display_name="Save Embedding",
             category=CATEGORY,
             description="Saves an embedding in the embeddings folder, in the layout of the tool that will read it.",
+            **searched("textual inversion", "export embedding", "convert embedding"),
             is_output_node=True,
             inputs=[
                 EmbeddingSocket.Input("embedding", tooltip="The embedding to save."),
                 io.String.Input(
-                    "name", default="", tooltip="File name without extension. Empty = the embedding's own name."
+                    "name",
+                    default="",
+                    tooltip="File name, also with a subfolder (pets/my-cat). Empty = the embedding's own name.",
                 ),
                 io.Combo.Input(
                     "if_exists",
@@ -89,15 +92,19 @@ class SaveEmbedding(io.ComfyNode):
         strength: float = 1.0,
         norm: float = 0.0,
     ) -> io.NodeOutput:
-        name = name.strip() or embedding.name
-        check_name(name)
+        name = check_name(name.strip() or embedding.name)
         folder, ending = embeddings_folder(), ENDINGS[format]
         scaled = embedding.scaled(strength, norm)
         if if_exists == NEW_NUMBER:
-            parts = [path.stem.removeprefix(name) for path in files_of(scaled, folder / f"{name}{ending}", format)]
+            parts = [
+                path.stem.removeprefix(bare_name(name)) for path in files_of(scaled, folder / f"{name}{ending}", format)
+            ]
             name = free_name(folder, name, parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = write_embedding(replace(scaled, name=name), folder / f"{name}{ending}", format, PRECISIONS[precision])
-        lines = [f"embedding:{name}"] if format == "safetensors" else [path.name for path in paths]
+        file = folder / f"{name}{ending}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        paths = write_embedding(replace(scaled, name=file.stem), file, format, PRECISIONS[precision])
+        lines = [f"embedding:{name}"]
+        if format != "safetensors":
+            lines = [path.relative_to(folder).as_posix() for path in paths]
         lines += [rounding(scaled, precision)] if precision != "fp32" else []
         return io.NodeOutput(name, ui=ui.PreviewText("\n".join(lines)))

@@ -1,12 +1,10 @@
-"""Images of a folder in ComfyUI's input directory: described as training uses them, and moved to `removed/`."""
+"""Images of a folder in ComfyUI's input directory: described as training uses them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 from collections import Counter
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,8 @@ import folder_paths
 from PIL import Image
 
 from ...ti_train.data.image_files import DAMAGED, read_thumbnail
-from ...ti_train.data.listing import REMOVED, Listing
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
-from ...ti_train.text import composed
 from ..tensors import side_to_train_at
 from ..training_images import captions_of, listings_of
 
@@ -62,6 +58,13 @@ def described_file(path: Path) -> dict[str, Any]:
     return {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
+def has_no_files(folder: str) -> bool:
+    """Whether a folder of the input directory is still to be made or filled."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / folder).resolve()
+    return base in path.parents and not (path.is_dir() and any(path.iterdir()))
+
+
 def size_of(path: Path) -> tuple[int, int] | None:
     """Width and height after EXIF rotation; None if the file cannot be read."""
     try:
@@ -101,26 +104,3 @@ def scaled_down(path: Path) -> bytes:
     data = io.BytesIO()
     small.save(data, "JPEG", quality=85)
     return data.getvalue()
-
-
-def move_to_removed(picture: Path) -> Path:
-    """Moves an image with its caption and mask to the subfolder `removed/`, without overwriting; returns its new path.
-
-    If another image shares the caption or mask, they are copied. Raises OSError.
-    """
-    listing, folder, stem = Listing.of(picture.parent), picture.parent, picture.stem
-    owned = (listing.captions, listing.masks)
-    files = [picture, *(files[picture] for files in owned if picture in files)]
-    shared = {file for files in owned for other, file in files.items() if other != picture}
-
-    def place(file: Path, name: str) -> Path:
-        ending = composed(file.name)[len(composed(stem)) :]  # their letter case may differ
-        return folder / REMOVED / file.relative_to(folder).with_name(file.name if name == stem else name + ending)
-
-    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-    name = next(name for name in names if not any(place(file, name).exists() for file in files))
-    for file in reversed(files):
-        place(file, name).parent.mkdir(parents=True, exist_ok=True)
-        carry = shutil.copy2 if file in shared else shutil.move
-        carry(file, place(file, name))
-    return place(picture, name)

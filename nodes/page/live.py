@@ -1,37 +1,38 @@
 """Live training runs for ComfyUI's page: events for open pages, and snapshots for pages that open later.
 
 Nothing here affects training, and nothing waits for a page: the server drops events that no client receives.
-Memory stays bounded however long a run is: curves and previews are thinned, and only the last runs are kept.
+Memory stays bounded however long a run is: curves and previews are thinned, the previews themselves are on disk, and
+only the last runs are kept.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 from latent_preview import MAX_PREVIEW_RESOLUTION
 from server import PromptServer
 
 from ...ti_train.drawing.loss_curves import LossCurves
-from ...ti_train.drawing.thinned import Thinned
+from ...ti_train.drawing.thinned import ThinnedByKey
 from ...ti_train.embedding import Embedding
 from ...ti_train.events import Done, Event, Preview, Step, Warning
-from ...ti_train.host import Host
-from ...ti_train.prompts import PLACEHOLDER
-from ...ti_train.training.config import TrainConfig
+from ...ti_train.host import Host, Slot
+from ...ti_train.prompts import PLACEHOLDER, placeholders_of, slots
+from ...ti_train.training.config import OPTIONS, TrainConfig
 from ...ti_train.training.session import Session
+from .records import Record, delete_old, interrupted_run, new_record
 
-PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: per prompt, per run, in total
+PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: per prompt, per run, in memory
 PAUSE, LOOK_UP = 0.25, 5.0  # least seconds between two messages, and between two searches for the nearest words
 SHARE = 0.01  # of a run's time that those searches may take: on a CPU each one converts the whole token table
 log = logging.getLogger("ti_train")
@@ -43,25 +44,48 @@ class LiveRun:
     It outlives the run and holds no reference to the model, so that ComfyUI can free it.
     """
 
-    def __init__(self, config: TrainConfig, node: str, workflow: str | None, saved: bool, syntax: bool = True) -> None:
-        """syntax: whether ComfyUI reads `embedding:name` for this model; else the prompt is for Load Embedding."""
-        self.id, self.stop = uuid.uuid4().hex, threading.Event()
+    def __init__(
+        self,
+        config: TrainConfig,
+        node: str,
+        workflow: str | None,
+        saved: bool,
+        resume: bool,
+        data: dict[str, int],
+        syntax: bool = True,
+    ) -> None:
+        """resume: it continues the record of the interrupted run, and so has its id and its previews.
+
+        syntax: whether ComfyUI reads `embedding:name` for this model; else the prompt is for Load Embedding.
+        """
+        self.record: Record = (interrupted_run(config.name) if resume else None) or new_record()
+        earlier = self.record.read()
+        self.id, self.stop = self.record.id, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
-        written = f"embedding:{config.name}" if syntax else PLACEHOLDER
+        marks = dict.fromkeys(placeholders_of(config.name), config.name)
+        word = f"embedding:{config.name}" if syntax else PLACEHOLDER
+        written = (word if isinstance(piece, Slot) else piece for piece in slots(first, marks))
+        executing = get_executing_context()
         self.facts = {
             "id": self.id,
             "node": node,
             "workflow": workflow,
+            "prompt_id": executing.prompt_id if executing else None,
+            "began": time(),
+            "settings": changed_settings(config),
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
             "syntax": syntax,
-            "prompt": first.replace(f"<{config.name}>", written).replace(PLACEHOLDER, written),
+            "data": data,
+            "prompt": "".join(written),
         }
-        self.status, self.message = "running", ""
-        self.curves = LossCurves()
-        self.previews: dict[str, Thinned[dict[str, Any]]] = {}
+        self.status, self.message, self.outcome = "running", "", ""
+        self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
+        self.earlier: list[dict[str, Any]] = earlier.get("previews", [])
+        self.previews: ThinnedByKey[dict[str, Any]] = ThinnedByKey(PREVIEWS)
+        self.next_preview = 0
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.sent = monotonic()
@@ -69,9 +93,8 @@ class LiveRun:
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state of the run, as JSON."""
-        seen = [{key: p[key] for key in ("number", "step", "prompt", "width", "height")} for p in self._pictures()]
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
-        state |= {"previews": seen, "warnings": list(self.warnings)}
+        state |= {"previews": list(self.previews), "warnings": list(self.warnings)}
         curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.validation_losses)}
         return self.facts | self.numbers | state | curves
 
@@ -93,11 +116,16 @@ class LiveRun:
                 log.warning(event.message)
                 self.warn(event.message)
             case Done():
-                log.info("Trained '%s' in %.0f s: %s", self.facts["name"], event.seconds, event.path)
+                log.info("Trained '%s' in %.0f s: %s. %s", self.facts["name"], event.seconds, event.path, event.why)
+                self.done(event, session)
 
     def step(self, step: Step, session: Session, host: Host) -> None:
-        now, best = monotonic(), session.best
-        self.curves.add(step)
+        now = monotonic()
+        if not self.added:
+            self.begin(step.step)
+        for one in session.steps[self.added :]:  # a resumed session has those of the interrupted run too
+            self.curves.add(one)
+        self.added = len(session.steps)
         last = step.step == self.facts["steps"]
         if step.embedding and (now > self.look_up_at or last):
             self.numbers |= nearest_words(host, step.embedding)
@@ -109,27 +137,43 @@ class LiveRun:
             "elapsed": now - self.began,
             "left": session.pace.seconds_left,
         }
-        self.numbers |= {"best": [best.step, best.validation_loss]} if best else {}
+        self.numbers |= {"best": session.kept} if session.kept else {}
         if last or now - self.sent > PAUSE:
             self.sent = now
             curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
             self.send("progress", self.numbers | curves)
             self.progress_text(step)
 
+    def begin(self, first: int) -> None:
+        """Takes over the previews that the interrupted run has made before its first step of now."""
+        for picture in self.earlier:
+            self.next_preview = picture["number"] + 1
+            if picture["step"] < first:
+                self.previews.add(picture["prompt"], picture)
+        self.record_state()
+        self.send("run", self.snapshot())
+
+    def done(self, done: Done, session: Session) -> None:
+        """Which step's embedding is in the file, why, and whether it is better than the untrained one."""
+        self.outcome = done.why if done.improved is not False else self.warnings[-1]
+        self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
+        self.numbers |= {"best": session.kept} if session.kept else {}
+
     def progress_text(self, step: Step) -> None:
-        """Sends the node's progress text, for clients that do not handle this pack's events."""
+        """Sends the node's progress text, for clients that do not handle this pack's events.
+
+        Pages do, and would show the text in whichever workflow is open, on its node of the same id.
+        """
         rate, left = self.numbers["rate"], self.numbers["left"]
         parts = [f"step {step.step} of {self.facts['steps']}"]
         parts += [f"loss {step.loss:.4f}"] if step.loss is not None else []
         parts += [f"{rate:.2f} steps/s", f"{timedelta(seconds=round(left))} left"] if rate else []
         server: Any = getattr(PromptServer, "instance", None)
-        if server is not None:
+        if server is not None and server.client_id not in pages:
             server.send_progress_text(" · ".join(parts), self.facts["node"], server.client_id)
 
     def preview(self, preview: Preview) -> None:
-        data = io.BytesIO()
-        preview.image.convert("RGB").save(data, "JPEG", quality=92)
-        number = sum(of_prompt.seen for of_prompt in self.previews.values())
+        number, self.next_preview = self.next_preview, self.next_preview + 1
         picture = {
             "number": number,
             "step": preview.step,
@@ -137,33 +181,48 @@ class LiveRun:
             "width": preview.image.width,
             "height": preview.image.height,
         }
-        self.previews.setdefault(preview.prompt, Thinned(PREVIEWS)).add(picture | {"jpeg": data.getvalue()})
-        self.send("preview", picture | {"kept": [p["number"] for p in self._pictures()]})
+        self.previews.add(preview.prompt, picture)
+        kept = [p["number"] for p in self.previews]
+        try:
+            self.record.add(number, preview)
+            self.record.keep_only(kept)
+        except OSError as error:
+            self.warn(f"The preview of step {preview.step} could not be saved ({error}), so the page cannot show it.")
+        self.record_state()
+        self.send("preview", picture | {"kept": kept})
 
-    def picture(self, number: int) -> bytes | None:
-        """A preview as a JPEG file; None if it is no longer kept."""
-        return next((p["jpeg"] for p in self._pictures() if p["number"] == number), None)
-
-    def _pictures(self) -> list[dict[str, Any]]:
-        """The kept previews, oldest first."""
-        kept = (picture for of_prompt in self.previews.values() for picture in of_prompt)
-        return sorted(kept, key=lambda picture: int(picture["number"]))
+    def record_state(self) -> None:
+        try:
+            self.record.write(self.snapshot())
+        except OSError as error:
+            log.warning("The record of this run could not be written (%s).", error)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
         self.send("warning", {"message": message})
 
+    def already_trained(self, step: int) -> None:
+        """Lists a run that need not be trained again. step: of its embedding."""
+        runs.append(self)
+        self.numbers["step"] = step
+        self.end("used")
+
     def end(self, status: str, message: str = "") -> None:
         self.status, self.message = status, message
+        self.record_state()
+        delete_old()
         self.send("run", self.snapshot())
 
 
+pages: set[str] = set()  # the ids of clients that handle this pack's events
 runs: deque[LiveRun] = deque(maxlen=RUNS)
 
 
 @contextmanager
 def followed(run: LiveRun) -> Iterator[LiveRun]:
     """Lists a run for the pages, and sends how it starts and ends."""
+    for interrupted in [other for other in runs if other.id == run.id]:
+        runs.remove(interrupted)
     runs.append(run)
     run.send("run", run.snapshot())
     try:
@@ -174,7 +233,13 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     except BaseException as error:
         run.end("failed", str(error))
         raise
-    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done")
+    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done", run.outcome)
+
+
+def changed_settings(config: TrainConfig) -> dict[str, Any]:
+    """The options that differ from their defaults, and those that have none."""
+    given = {name: getattr(config, name) for name in OPTIONS}
+    return {name: value for name, value in given.items() if value != OPTIONS[name].default}
 
 
 def nearest_words(host: Host, embedding: Embedding) -> dict[str, Any]:

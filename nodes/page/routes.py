@@ -1,10 +1,12 @@
-"""HTTP routes for ComfyUI's page: training runs, and the images of a folder in the input directory."""
+"""HTTP routes for ComfyUI's page: training runs, embeddings, and the images of a folder in the input directory."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import folder_paths
 from aiohttp import web
@@ -12,13 +14,21 @@ from server import PromptServer
 
 from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
+from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
+from ...ti_train.formats import save_embedding
+from ...ti_train.training.config import OPTIONS
+from ..files import embeddings_folder, free_name
 from ..training_images import inside_input
-from .folder_view import UNREADABLE, describe_folder, move_to_removed, scaled_down
-from .live import LiveRun, runs
+from . import embeddings
+from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
+from .live import LiveRun, pages, runs
+from .records import Record, find, records
 
 USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, if Training Options give none
 LONGEST_CAPTION = 10_000  # characters
+SUMMARY = ("id", "name", "status", "step", "steps", "began", "best", "settings")  # of a past run
+Answer = TypeVar("Answer")
 
 
 def register() -> None:
@@ -28,8 +38,15 @@ def register() -> None:
         return
     routes = server.routes
     routes.get("/ti_train/runs")(list_runs)
+    routes.get("/ti_train/runs/{run}")(one_run)
     routes.get("/ti_train/runs/{run}/previews/{number}")(preview)
+    routes.post("/ti_train/runs/{run}/previews/{number}/keep")(keep_step)
     routes.post("/ti_train/runs/{run}/stop")(stop_and_keep)
+    routes.post("/ti_train/page")(note_page)
+    routes.get("/ti_train/records")(list_records)
+    routes.get("/ti_train/embeddings")(list_embeddings)
+    routes.post("/ti_train/embeddings/rename")(rename_embedding)
+    routes.post("/ti_train/embeddings/remove")(remove_embedding)
     routes.get("/ti_train/pictures")(list_pictures)
     routes.get("/ti_train/thumbnail")(thumbnail)
     routes.post("/ti_train/caption")(write_caption)
@@ -47,12 +64,87 @@ def asked_for(request: web.Request) -> LiveRun:
     return run
 
 
-async def preview(request: web.Request) -> web.Response:
+async def note_page(request: web.Request) -> web.Response:
+    """Notes the client id of a page that shows runs by their events, and needs no progress text."""
+    client = str((await request.json())["client"])
+    pages.intersection_update(PromptServer.instance.sockets)
+    if client in PromptServer.instance.sockets:
+        pages.add(client)
+    return web.json_response({})
+
+
+async def list_records(_: web.Request) -> web.Response:
+    """The past runs, newest first, without their curves and previews."""
+
+    def summaries() -> list[dict[str, Any]]:
+        return [{key: run.get(key) for key in SUMMARY} for record in records() if (run := record.read())]
+
+    return web.json_response(await asyncio.to_thread(summaries))
+
+
+def record_of(request: web.Request) -> Record:
+    record = find(request.match_info["run"])
+    if record is None:
+        raise web.HTTPNotFound(text="This training run is no longer recorded.")
+    return record
+
+
+async def one_run(request: web.Request) -> web.Response:
+    """A past run as it was last recorded: a snapshot."""
+    return web.json_response(await asyncio.to_thread(record_of(request).read))
+
+
+def preview_number(request: web.Request) -> int:
     number = request.match_info["number"]
-    picture = asked_for(request).picture(int(number)) if number.isdecimal() else None
+    if not (number.isdecimal() and len(number) < 10):
+        raise web.HTTPNotFound(text="There is no such preview.")
+    return int(number)
+
+
+async def preview(request: web.Request) -> web.Response:
+    number, small = preview_number(request), request.query.get("small") == "1"
+    picture = await asyncio.to_thread(record_of(request).preview, number, small)
     if picture is None:
         raise web.HTTPNotFound(text="This preview is no longer kept.")
     return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
+
+
+async def keep_step(request: web.Request) -> web.Response:
+    """Saves the embedding that a preview shows, under a name of its own."""
+    record, number = record_of(request), preview_number(request)
+
+    def keep() -> dict[str, Any]:
+        embedding, folder = record.embedding(number), embeddings_folder()
+        if embedding is None:
+            raise web.HTTPNotFound(text="The embedding of this preview is no longer kept.")
+        step = int(embedding.provenance["step"])
+        name = free_name(folder, f"{record.read()['name']}-step{step}")
+        save_embedding(replace(embedding, name=name), folder / f"{name}.safetensors")
+        return {"name": name, "step": step}
+
+    return web.json_response(await on_disk(keep))
+
+
+async def on_disk(act: Callable[[], Answer]) -> Answer:
+    """The answer of a function that changes files, which runs in a thread. Raises HTTPConflict for its errors."""
+    try:
+        return await asyncio.to_thread(act)
+    except (UserError, OSError) as error:
+        raise web.HTTPConflict(text=str(error)) from None
+
+
+async def list_embeddings(_: web.Request) -> web.Response:
+    return web.json_response(await asyncio.to_thread(embeddings.listed))
+
+
+async def rename_embedding(request: web.Request) -> web.Response:
+    asked = await request.json()
+    return web.json_response({"file": await on_disk(lambda: embeddings.rename(asked["file"], asked["name"]))})
+
+
+async def remove_embedding(request: web.Request) -> web.Response:
+    asked = await request.json()
+    return web.json_response({"to": str(await on_disk(lambda: embeddings.remove(asked["file"])))})
 
 
 async def stop_and_keep(request: web.Request) -> web.Response:
@@ -65,13 +157,24 @@ async def stop_and_keep(request: web.Request) -> web.Response:
 async def list_pictures(request: web.Request) -> web.Response:
     """The images of a folder as training uses them; `error` explains why there are none."""
     query = request.query
-    resolution = int(query.get("resolution") or 0) or USUAL_SIDE
+    resolution = resolution_of(query.get("resolution") or "0")
     subfolders, square = query.get("subfolders") == "1", query.get("square") == "1"
     try:
         described = await asyncio.to_thread(describe_folder, query.get("folder", ""), subfolders, resolution, square)
     except UserError as error:
-        return web.json_response({"pictures": [], "side": 0, "error": str(error)})
+        why = "" if has_no_files(query.get("folder", "")) else str(error)  # the page says what to do
+        return web.json_response({"pictures": [], "side": 0, "error": why})
     return web.json_response(described)
+
+
+def resolution_of(written: str) -> int:
+    """Pixels, for 0 the usual ones. Raises HTTPBadRequest for what Training Options do not take."""
+    try:
+        pixels = int(written[:10])
+        OPTIONS["resolution"].check(pixels)
+    except (ValueError, UserError) as error:
+        raise web.HTTPBadRequest(text=f"resolution: {error}") from None
+    return pixels or USUAL_SIDE
 
 
 def picture_file(name: str) -> Path:
@@ -105,8 +208,5 @@ async def write_caption(request: web.Request) -> web.Response:
 async def remove_picture(request: web.Request) -> web.Response:
     """Moves an image to `removed/`, which is not trained on; returns its new path in the input directory."""
     path = picture_file((await request.json())["file"])
-    try:
-        moved = await asyncio.to_thread(move_to_removed, path)
-    except OSError as error:
-        raise web.HTTPConflict(text=f"'{path.name}' cannot be moved: {error}") from None
+    moved = await on_disk(lambda: move_to_removed(path))
     return web.json_response({"to": moved.relative_to(Path(folder_paths.get_input_directory()).resolve()).as_posix()})

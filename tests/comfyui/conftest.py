@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comfyui_server import Server
-from page import OFFLINE
+from page import OFFLINE, Page
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
@@ -100,6 +100,20 @@ def server(comfyui, front_end, drawn, tmp_path_factory) -> Iterator[Server]:
     running = Server(comfyui, base, front_end)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Callable[..., Page]]:
+    """Opens pages; all are closed after the test."""
+    opened: list[Page] = []
+
+    def page(**settings: Any) -> Page:
+        opened.append(Page(browser, server, **settings))
+        return opened[-1]
+
+    yield page
+    for one in opened:
+        one.close()
 
 
 def draw_pictures(folder: Path) -> None:

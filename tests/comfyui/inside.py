@@ -238,11 +238,11 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
     network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
     with at_forward(network, 2, full):
-        embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node)
-    calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node)
+        embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node, {}, [])
+    calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node, {}, [])
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
-        run_training(host, dataset, config, folder / "always", False, node)
+        run_training(host, dataset, config, folder / "always", False, node, {}, [])
         message = ""
     except UserError as error:
         message = str(error)
@@ -261,33 +261,85 @@ def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
     from pack.ti_train.embedding import Embedding
     from pack.ti_train.events import Preview, Step
     from pack.ti_train.training.config import TrainConfig
-    from pack.ti_train.training.session import Best, Session
+    from pack.ti_train.training.session import Session
 
     live.PAUSE = 0  # else events would wait: real steps are slower than this loop
-    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True)
+    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True, False, {})
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
+    word = Embedding("word", {"clip_l": torch.zeros(1, 768)})
     tracemalloc.start()
     held = {}
     for step in range(10_001):
         measured = step % 12 == 0
         if measured:
-            session.best = Best(step, 0.4 - step / 1e6, Embedding("word", {"clip_l": torch.zeros(1, 768)}))
-        run.step(Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0), session, None)
+            session.kept = (step, 0.4 - step / 1e6)
+        session.steps = [
+            *session.steps[-1:],
+            Step(step, 0.5, 0.4 - step / 1e6 if measured else None, 0.01, 1.0, 1.0, 0.0),
+        ]
+        run.added = min(step, 1)
+        run.step(session.steps[-1], session, None)
         if step % 50 == 0:
-            run.preview(Preview(step, "a photo of *", picture))
+            run.preview(Preview(step, "a photo of *", picture, word))
             run.warn(f"step {step}")
         if step % 2_000 == 0:
             held[step] = [tracemalloc.get_traced_memory()[0], len(json.dumps(run.snapshot()))]
     return held
 
 
-CHECKS = {"gradient": gradient, "restored": restored, "out_of_memory": out_of_memory, "long_run": long_run}
+def previews_output(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, int]:
+    """Bytes of the output with the previews of a long run, by the side of the images and the number of prompts."""
+    from pack.nodes.run import most_previews
+    from pack.nodes.tensors import to_batch
+    from pack.ti_train.training.config import TrainConfig
+
+    def size(side: int, prompts: int) -> int:
+        image = Image.new("RGB", (side, side))
+        config = TrainConfig(**SETTINGS | {"preview_prompts": tuple(f"prompt {n} *" for n in range(prompts))})
+        return (most_previews(image, config) + 1) * prompts * to_batch([image]).nbytes
+
+    return {f"{side}, {prompts}": size(side, prompts) for side in (64, 512, 1024, 2048) for prompts in (1, 3)}
+
+
+def names(_checkpoint: str, _lora: str, folder: Path) -> list[list[str]]:
+    """The names and prompts in which ComfyUI's tokenizer does not find an embedding of prompt_names.py in its file."""
+    from comfy.sd1_clip import SDTokenizer
+    from safetensors.torch import save_file
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from prompt_names import COMFYUI_PROMPTS, NAMES, REFUSED
+
+    tokenizer, missed = SDTokenizer(embedding_directory=str(folder)), []
+    for name in (*NAMES, *REFUSED, "pets/cat"):
+        file = folder / f"{name}.safetensors"
+        file.parent.mkdir(exist_ok=True)
+        save_file({"emb_params": torch.ones(1, 768)}, file)
+        for prompt in COMFYUI_PROMPTS:
+            with contextlib.suppress(IndexError):  # of a name that begins with a bracket
+                batches = tokenizer.tokenize_with_weights(prompt.replace("{}", f"embedding:{name}"))
+                if sum(torch.is_tensor(token) for batch in batches for token, _ in batch) == 1:
+                    continue
+            missed.append([name, prompt])
+        file.unlink()
+    return missed
+
+
+CHECKS = {
+    "previews_output": previews_output,
+    "names": names,
+    "gradient": gradient,
+    "restored": restored,
+    "out_of_memory": out_of_memory,
+    "long_run": long_run,
+}
 
 
 def main(check: str, checkpoint: str, lora: str, folder: str) -> None:
     enter_comfyui("--cpu")
     pack()
+    folder_paths = importlib.import_module("folder_paths")
+    folder_paths.set_user_directory(folder)  # the pages' records of runs
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):
         print("\n" + json.dumps(CHECKS[check](checkpoint, lora, Path(folder))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ OFFLINE = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 READY = "window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=queue-button]')"
+PANEL = (
+    "[data-testid^=node-body-] .ti-train-panel:not(.ti-train-picker), .dom-widget .ti-train-panel:not(.ti-train-picker)"
+)
+CARDS = ".ti-train-pictures [role=listitem]"
+SEND = "([name, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('ti_train.' + name, {detail}))"
+QUEUE = "window.comfyAPI.api.api.queuePrompt(0, {output: {}, workflow: {}})"
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 
 
@@ -28,7 +35,7 @@ class Page:
             self.context.route("**/extensions/ti-train/**", lambda route: route.fulfill(content_type="text/javascript"))
         self.tab = self.context.new_page()
         self.tab.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("pageerror", lambda error: self.said.append(error.stack or str(error)))
         server.post(
             "/api/settings", {"Comfy.TutorialCompleted": True} | settings
         )  # else the templates lie over everything
@@ -66,6 +73,35 @@ class Page:
         while any(self.server.get("/queue").values()):
             assert time.monotonic() < deadline, self.server.said()[-2000:]
             self.tab.wait_for_timeout(200)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.server.said()[-2000:]
+            self.tab.wait_for_timeout(200)
+
+    def send(self, event: str, **detail: Any) -> None:
+        """As if the server had sent an event of a run."""
+        self.tab.evaluate(SEND, [event, detail])
+
+    def show_run(self, **changes: Any) -> None:
+        """A run that has just begun, of a prompt that was queued from the open workflow."""
+        queued = {"prompt_id": "p", "number": 1, "node_errors": {}}
+        self.tab.route("**/api/prompt", lambda route: route.fulfill(json=queued), times=1)
+        self.tab.evaluate(QUEUE)
+        begun = {
+            "id": "x", "node": "3", "prompt_id": "p", "name": "toy", "steps": 10_000, "saved": True, "prompt": "",
+            "step": 0, "status": "running", "message": "", "stopping": False, "previews": [], "warnings": [],
+            "loss": [], "evaluations": [],
+        }  # fmt: skip
+        self.send("run", **begun | changes)
+
+    def problems(self) -> list[str]:
+        """What the page has said that comes from the pack."""
+        # a page that is just loading hears the run's events before any extension is there to hear them
+        return [
+            s for s in self.said if ("ti-train" in s or "ti_train" in s) and not s.startswith("Unhandled message: ")
+        ]
 
     def ids_of(self, kind: str) -> list[int]:
         found = "(kind) => window.app.graph.nodes.filter((n) => n.type === kind).map((n) => n.id)"

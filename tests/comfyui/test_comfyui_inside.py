@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prompt_names import NAMES, REFUSED
 
 from ti_train.host import Size, Slot
 from ti_train.training.objective import add_noise, denoising_loss, target
@@ -30,6 +31,7 @@ def look(comfyui, comfyui_python, drawn, tmp_path):
     return look
 
 
+FOUND_HERE = {"cat!", "cat_", "cat-", "🐱", "AND", "BREAK", "my-AND-dog", "#1", "a#b", "a{b}"}
 ENCODERS = {"sd1": {"clip_l": 768}, "sd2-v": {"clip_h": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}
 
 
@@ -104,3 +106,16 @@ def test_what_the_page_is_told_of_a_long_run_does_not_grow_with_it(look):
     held, snapshot = zip(*look("long_run").values(), strict=True)
     assert max(held) < 600_000, "bytes; the points of ten thousand steps alone are more"
     assert max(snapshot) < 40_000, "characters"
+
+
+def test_the_previews_of_a_long_run_fit_into_memory(look):
+    """All of 500 previews at 1024 pixels would be 6 GB. One more than the even number: the latest is always there."""
+    sizes = look("previews_output")
+    assert max(sizes.values()) < 700 * 2**20
+
+
+def test_every_accepted_name_is_found_in_prompts_and_others_are_not(look):
+    """The others that ComfyUI finds are lost in a WebUI's prompts; braces are the page's dynamic prompts."""
+    missed = {name for name, _ in look("names")}
+    assert not missed & {*NAMES, "pets/cat"}
+    assert {*REFUSED} - missed == FOUND_HERE

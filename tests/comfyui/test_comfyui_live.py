@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 import urllib.error
+import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,16 +42,126 @@ def test_stop_and_keep_keeps_the_best_word_and_the_graph_runs_on(server):
     assert (run["status"], run["saved"], run["workflow"]) == ("stopped", True, None)
     assert run["prompt"] == "a photo of embedding:kept"
     assert 12 <= run["step"] < 2000
-    assert run["best"][1] == min(value for step, value in run["evaluations"] if step)
+    assert run["best"][0] == run["kept"]
+    assert run["why"].startswith(f"Step {run['kept']} ")
     assert [p["step"] for p in run["previews"]][:2] == [0, 10]
     assert run["nearest"][0][0][0] == "toy"
     file = server.base / "models" / "embeddings" / "kept.safetensors"
     best = load_embedding(file)
-    assert best.provenance["step"] == str(run["best"][0])
+    assert best.provenance["step"] == str(run["kept"])
+    assert best.provenance["kept"] == run["why"]
     with safe_open(file.with_suffix(".resume"), framework="pt") as state:
         assert state.metadata()["step"] == str(run["step"]), "continue goes on from the last step"
         same = best.vectors["emb_params"].equal(state.get_tensor("vectors.clip_l").cpu())
-    assert same == (run["best"][0] == run["step"])
+    assert same == (run["kept"] == run["step"])
+
+
+def wait_for_step(server: Server, name: str, step: int) -> dict[str, Any]:
+    deadline = time.monotonic() + 300
+    while (run := seen(server, name)).get("step", 0) < step:
+        assert time.monotonic() < deadline, server.said()[-2000:]
+        time.sleep(0.1)
+    return run
+
+
+def picture(server: Server, path: str) -> Image.Image:
+    with urllib.request.urlopen(server.url + path, timeout=60) as answer:
+        return Image.open(io.BytesIO(answer.read()))
+
+
+def test_a_continued_run_shows_its_earlier_curve_and_previews(server):
+    workflow = w.training(name="continued", steps=3000, preview_every=5)
+    prompt = server.queue(workflow)
+    wait_for_step(server, "continued", 12)
+    server.interrupt()
+    server.wait(prompt)
+    before = seen(server, "continued")
+    assert (before["status"], before["prompt_id"]) == ("cancelled", prompt)
+    workflow["train"]["inputs"]["if_exists"] = "continue"
+    prompt = server.queue(workflow)
+    after = wait_for_step(server, "continued", before["step"] + 6)
+    server.interrupt()
+    server.wait(prompt)
+    assert after["id"] == before["id"]
+    assert after["loss"][: len(before["loss"])] == [pytest.approx(point, rel=1e-4) for point in before["loss"]]
+    assert [p["step"] for p in after["previews"]][:3] == [0, 5, 10]
+    numbers = [p["number"] for p in seen(server, "continued")["previews"]]
+    assert numbers == sorted(set(numbers))
+    for number in (numbers[0], numbers[-1]):
+        assert picture(server, f"/ti_train/runs/{after['id']}/previews/{number}").format == "JPEG"
+
+
+def test_a_step_is_kept_by_its_preview(server):
+    """With the vectors that the preview shows, of a run that has ended too; thumbnails are small."""
+    server.run(w.training(name="stepped", steps=6, preview_every=3))
+    run = seen(server, "stepped")
+    address = f"/ti_train/runs/{run['id']}/previews"
+    (third,) = (p["number"] for p in run["previews"] if p["step"] == 3)
+    assert server.post(f"{address}/{third}/keep", {}) == {"name": "stepped-step3", "step": 3}
+    folder = server.base / "models" / "embeddings"
+    kept, last = load_embedding(folder / "stepped-step3.safetensors"), load_embedding(folder / "stepped.safetensors")
+    assert (kept.name, kept.provenance["step"]) == ("stepped-step3", "3")
+    assert not kept.vectors["emb_params"].equal(last.vectors["emb_params"])
+    assert server.post(f"{address}/{third}/keep", {})["name"] == "stepped-step3-2", "nothing is overwritten"
+    full = picture(server, f"{address}/{third}")
+    assert max(picture(server, f"{address}/{third}?small=1").size) == min(136, max(full.size))
+    for number in ("99", "9" * 5000, "-1", "x"):
+        with pytest.raises(RefusedError, match="preview"):
+            server.post(f"{address}/{number}/keep", {})
+
+
+def test_past_runs_are_recorded_with_curve_and_settings(server):
+    server.run(w.training(name="recorded", steps=5, preview_every=2))
+    (listed,) = (run for run in server.get("/ti_train/records") if run["name"] == "recorded")
+    assert (listed["status"], listed["step"]) == ("done", 5)
+    assert listed["settings"]["steps"] == 5
+    run = server.get(f"/ti_train/runs/{listed['id']}")
+    assert [step for step, _ in run["loss"]] == [1, 2, 3, 4, 5]
+    assert [p["step"] for p in run["previews"]] == [0, 2, 4, 5]
+    for unknown in ("0" * 32, "x", "%2e%2e%2f%2e%2e"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            server.get(f"/ti_train/runs/{unknown}")
+
+
+def test_embeddings_are_renamed_and_removed_with_what_belongs_to_them(server):
+    server.run(w.training(name="old-name", steps=1))
+    folder = server.base / "models" / "embeddings"
+    (folder / "old-name.preview.png").write_bytes(b"a preview")
+    (folder / "taken.pt").write_bytes(b"another")
+    assert "old-name.safetensors" in [one["file"] for one in server.get("/ti_train/embeddings")]
+    renamed = server.post("/ti_train/embeddings/rename", {"file": "old-name.safetensors", "name": "new-name"})
+    assert renamed == {"file": "new-name.safetensors"}
+    assert (folder / "new-name.preview.png").read_bytes() == b"a preview"
+    assert not list(folder.glob("old-name*"))
+    (folder / "taken.safetensors").write_bytes(b"another")
+    for file, name, message in (
+        ("new-name.safetensors", "taken", "exists already"),
+        ("new-name.safetensors", "../up", "The name '../up'"),
+        ("../checkpoints/sd1.safetensors", "mine", "not in the embeddings folder"),
+    ):
+        with pytest.raises(RefusedError, match=message):
+            server.post("/ti_train/embeddings/rename", {"file": file, "name": name})
+    to = server.post("/ti_train/embeddings/remove", {"file": "new-name.safetensors"})["to"]
+    assert load_embedding(Path(to)).vectors
+    assert Path(to).with_name("new-name.preview.png").is_file()
+    assert not list(folder.glob("new-name*"))
+    for name in ("taken.pt", "taken.safetensors"):
+        (folder / name).unlink()
+
+
+def test_an_embedding_that_is_being_trained_is_not_renamed(server):
+    prompt = server.queue(w.training(name="busy", steps=3000))
+    wait_for_step(server, "busy", 2)
+    with pytest.raises(RefusedError, match="is being trained"):
+        server.post("/ti_train/embeddings/rename", {"file": "busy.safetensors", "name": "idle"})
+    server.interrupt()
+    server.wait(prompt)
+
+
+@pytest.mark.parametrize("resolution", ["-8", "999999", "1e9", "9" * 5000, "x"])
+def test_a_resolution_out_of_range_is_refused(server, resolution):
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        server.get(f"/ti_train/pictures?folder=toys&resolution={resolution}")
 
 
 def test_the_ends_of_runs_are_told_apart(server):

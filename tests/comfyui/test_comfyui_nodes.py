@@ -9,7 +9,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = Path(__file__).parent / "nodes.json"
 PACK = tuple(json.loads(FROZEN.read_text(encoding="utf-8")))
-PACK += ("TITrain_MergeEmbeddings",)
 
 
 def interface(definition: dict[str, Any]) -> dict[str, Any]:

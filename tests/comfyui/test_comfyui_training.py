@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import workflows as w
-from comfyui_server import Server, failure
+from comfyui_server import RefusedError, Server, failure
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, load_embedding, save_embedding
@@ -80,7 +83,7 @@ EVERY_OPTION = {
     "schedule": "constant", "learning_rates": "5e-3:2, 1e-3", "warmup": 1, "gradient_clip": 0.5,
     "gradient_checkpointing": True, "checkpoint_every": 2, "crop": "square", "shuffle_tags": True, "drop_tags": 0.25,
     "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
-    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True,
+    "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True, "checkpoint_seconds": 5, "copy_every": 2,
 }  # fmt: skip
 
 
@@ -110,9 +113,34 @@ def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(serv
     with pytest.raises(AssertionError, match=r"num_vectors was 1, now 2"):
         server.run(w.training(name="broken", steps=8, if_exists="continue", num_vectors=2))
     server.run(w.training(name="broken", steps=8, if_exists="continue"))
+    log = word(server, "broken").with_suffix(".csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["step", *map(str, range(9))], "both parts, each step once"
     ours, theirs = (load_embedding(file).vectors["emb_params"] for file in (word(server, "broken"), whole))
     assert ours.equal(theirs)
     assert not state.exists()
+
+
+def test_a_cancelled_replacement_leaves_the_earlier_embedding_and_can_be_continued(server):
+    server.run(w.training(name="replaced", steps=2))
+    earlier = word(server, "replaced").read_bytes()
+    state = word(server, "replaced").with_suffix(".resume")
+    again = w.training(name="replaced", steps=8, seed=1, if_exists="replace")
+    again["options"] = w.options(checkpoint_every=1)
+    assert failure(cancelled(server, again, state, 2)) == "interrupted"
+    assert word(server, "replaced").read_bytes() == earlier
+    assert "the earlier 'replaced.safetensors' is unchanged" in server.said()
+    again["train"]["inputs"]["if_exists"] = "continue"
+    server.run(again)
+    assert load_embedding(word(server, "replaced")).provenance["step"] == "8"
+    assert not state.exists()
+
+
+def test_an_initial_text_may_name_an_embedding_as_in_a_prompt(server):
+    start = Embedding("in-prompt", {"emb_params": torch.full((2, 768), 0.01)})
+    save_embedding(start, word(server, "in-prompt"))
+    server.run(w.training(name="from-prompt", initial_text="embedding:in-prompt", num_vectors=0, learning_rate=1e-9))
+    trained = load_embedding(word(server, "from-prompt")).vectors["emb_params"]
+    assert torch.allclose(trained, start.vectors["emb_params"], atol=1e-6)
 
 
 def test_a_taken_name_gets_a_number_unless_told_otherwise(server):
@@ -217,6 +245,84 @@ def test_captions_and_their_number(server):
         server.run(workflow)
 
 
+def run_of(server: Server, name: str) -> dict:
+    """A run as the page shows it."""
+    return next(run for run in server.get("/ti_train/runs") if run["name"] == name)
+
+
+def test_the_wire_of_the_images_brings_captions_and_masks(server):
+    """As captions and masks wired one by one do; and what is wired is used instead."""
+    folder = server.base / "input" / "one-wire"
+    shutil.copytree(server.base / "input" / "toys", folder)
+    half = Image.new("L", (64, 64), "black")
+    half.paste(255, (0, 0, 32, 64))
+    half.save(folder / "blue-mask.png")
+
+    def vectors(name: str, **wires: list) -> torch.Tensor:
+        server.run(w.training(folder="one-wire", name=name, steps=2, **wires))
+        return load_embedding(word(server, name)).vectors["emb_params"]
+
+    one = vectors("one-wire")
+    assert config_of(load_embedding(word(server, "one-wire")))["templates"] == "captions"
+    assert run_of(server, "one-wire")["data"] == {"images": 2, "captions": 1, "masks": 1, "side": 64}
+    assert vectors("three-wires", captions=["pictures", 1], masks=["pictures", 2]).equal(one)
+    scaled = {"scaled": w.node("ImageScale", image=["pictures", 0], upscale_method="bilinear", width=64, height=64,
+                               crop="disabled")}  # fmt: skip
+    server.run(w.training(folder="one-wire", name="scaled", steps=1, images=["scaled", 0]) | scaled)
+    assert run_of(server, "scaled")["data"] == {"images": 2, "captions": 0, "masks": 0, "side": 64}
+
+
+def test_what_is_given_and_not_used_is_said(server):
+    workflow = w.training(folder="one-wire", name="unused", steps=1)
+    workflow["options"] = w.options(templates="object")
+    workflow["pictures"]["inputs"]["use_masks"] = False
+    server.run(workflow)
+    run = run_of(server, "unused")
+    assert run["data"] == {"images": 2, "captions": 0, "masks": 0, "side": 64}
+    said = " ".join(run["warnings"])
+    assert "captions of 1 images are not used: the templates 'object' have no place for them" in said
+    assert "masks of 1 images are not used: use_masks is off" in said
+
+
+def test_a_small_models_resolution_is_unknown_and_can_be_set_in_the_node(server):
+    server.run(w.training(name="guessed", steps=1))
+    small = "so the resolution that it was trained at is not known. The images are trained at 64 x 64."
+    assert small in " ".join(run_of(server, "guessed")["warnings"])
+    server.run(w.training(name="given", steps=1, resolution=48))
+    assert run_of(server, "given")["data"]["side"] == 48
+    assert run_of(server, "given")["warnings"] == []
+    workflow = w.training(name="given-there", steps=1, resolution=48)
+    workflow["options"] = w.options(resolution=56)
+    server.run(workflow)
+    assert run_of(server, "given-there")["data"]["side"] == 56, "Training Options have the last word"
+
+
+def test_what_was_trained_is_used_if_it_is_there(server):
+    """After a restart too, where ComfyUI's own cache is empty; anything else is trained under a new number."""
+    use = {"name": "there", "steps": 2, "if_exists": "use it if it is there"}
+    server.run(w.training(**use))
+    first = word(server, "there").read_bytes()
+    server.stop()
+    server.start()
+    outputs = server.run(w.training(**use) | w.sampling("a photo of a *", ["train", 1], "there"))
+    assert server.files(outputs, "save")
+    assert trained(server).count("there") == 1
+    assert word(server, "there").read_bytes() == first
+    run = run_of(server, "there")
+    assert (run["status"], run["step"], run["saved"]) == ("used", 2, True)
+    server.run(w.training(**use | {"seed": 1}))
+    assert trained(server)[-1] == "there-2"
+    server.stop()
+    server.start()
+    server.run(w.training(**use | {"seed": 1}))
+    assert not word(server, "there-3").exists(), "it is the run of there-2"
+    state = word(server, "halfway").with_suffix(".resume")
+    cancelled(server, w.training(**use | {"name": "halfway", "steps": 8}), state, 2)
+    server.run(w.training(**use | {"name": "halfway", "steps": 8}))
+    assert not state.exists()
+    assert not word(server, "halfway-2").exists(), "an interrupted run is resumed"
+
+
 def test_masks(server):
     """White all over is no mask; a half one learns something else; and what cannot be a mask is told."""
 
@@ -264,7 +370,7 @@ def test_mask_files_and_transparency(server):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a/b"}, "contains a character that file names must not have"),
+        ({"name": "my cat"}, "Use a name such as my-cat"),
         ({"initial_text": " "}, "init is empty"),
         ({"name": "con"}, "reserved on Windows"),
     ],
@@ -274,6 +380,41 @@ def test_mistakes_are_told(server, settings, message):
         server.run(w.training(**settings))
 
 
-def test_pictures_outside_of_the_input_folder_are_refused(server):
-    with pytest.raises(AssertionError, match="outside of ComfyUI's input directory"):
-        server.run(w.training(folder="../.."))
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("../..", "outside of ComfyUI's input directory"),
+        ("", "has no images yet. Drop 3 to 5 on it"),
+        ("not-there", "input directory has no folder 'not-there'. Drop 3 to 5 images"),
+    ],
+)
+def test_a_folder_without_images_is_told_before_anything_runs(server, folder, message):
+    with pytest.raises(RefusedError, match=message) as refusal:
+        server.run(w.training(folder=folder))
+    assert str(server.base) not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("first_stage_model.", "does not contain a valid VAE"),
+        ("cond_stage_model.", "a valid clip or text encoder"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
+    checkpoints = server.base / "models" / "checkpoints"
+    whole = load_file(checkpoints / "sd1.safetensors")
+    save_file({key: v for key, v in whole.items() if not key.startswith(part)}, checkpoints / f"no-{part}safetensors")
+    with pytest.raises(AssertionError, match=message):
+        server.run(w.training(checkpoint=f"no-{part}safetensors", name="partless"))
+
+
+def test_the_model_library_shows_the_last_preview(server):
+    server.run(w.training(name="pictured", steps=2, preview_every=2))
+    address = f"{server.url}/experiment/models/preview/embeddings/0/pictured.safetensors"
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
+    beside = Image.open(server.base / "models" / "embeddings" / "pictured.preview.png")
+    assert shown.size == beside.size
+    with safe_open(server.base / "models" / "embeddings" / "pictured.safetensors", framework="pt") as file:
+        assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")

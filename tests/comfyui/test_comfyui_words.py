@@ -115,6 +115,28 @@ def test_save_and_info(words):
     assert "nearest words: toy" in text
 
 
+def test_a_subfolder_is_part_of_the_name(words):
+    """The host finds the file with its folder and without."""
+    folder = words.base / "models" / "embeddings"
+    training = w.training(name="pets/nested.safetensors", steps=1)
+    texts = {"typed": (["train", 1], "a <pets/nested>"), "bare": (["train", 1], "a <nested>")}
+    ours = encoded(words, training, texts)
+    assert (folder / "pets" / "nested.safetensors").is_file()
+    texts = {"full": (["model", 1], "a embedding:pets/nested"), "stem": (["model", 1], "a embedding:nested")}
+    theirs = encoded(words, {}, texts)
+    assert all(one.equal(ours["typed"]) for one in (ours["bare"], *theirs.values()))
+    saving = {"word": w.node("TITrain_LoadEmbedding", clip=["model", 1], embedding_name="pets/nested.safetensors",
+                             placeholder="*", strength=1.0)}  # fmt: skip
+    assert encoded(words, saving, {"x": (["word", 0], "a *")})["x"].equal(ours["typed"])
+
+
+def test_save_embedding_into_a_subfolder(words):
+    workflow = w.training(name="flat", steps=1, save=False)
+    workflow["save"] = w.node("TITrain_SaveEmbedding", embedding=["train", 0], name="pets/kept", if_exists="new number")
+    assert words.run(workflow)["save"]["text"] == ["embedding:pets/kept"]
+    assert (words.base / "models" / "embeddings" / "pets" / "kept.safetensors").is_file()
+
+
 # --- Other layouts, and merging -------------------------------------------------
 
 

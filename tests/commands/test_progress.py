@@ -51,14 +51,14 @@ def test_before_the_first_step(drawn):
 
 
 def test_in_mid_run_it_has_the_last_noise_free_loss_the_rate_and_the_time_left(drawn):
-    told = drawn((step(0, None, 0.5), 0), (step(10, validation_loss=0.4), 3), (step(25), 5), of=100)
+    told = drawn((step(0, None, 0.5), 0), (step(1), 2), (step(10, validation_loss=0.4), 3), (step(25), 6), of=100)
     assert (
         told.splitlines()[-1] == "[#####...............] 25/100  loss 0.2500  validation 0.4000  5.0 steps/s  15 s left"
     )
 
 
 def test_at_the_end_nothing_is_left(drawn):
-    line = drawn((step(0), 0), (step(100), 20), of=100).splitlines()[-1]
+    line = drawn((step(0), 0), (step(1), 1), (step(50), 10), (step(100), 20), of=100).splitlines()[-1]
     assert line.startswith("[####################] 100/100")
     assert line.endswith("0 s left")
 

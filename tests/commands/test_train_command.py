@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
+import signal
+import subprocess
+import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,8 +22,11 @@ from safetensors.torch import load_file
 from tiny_host import at_forward, raising
 
 from ti_train.__main__ import main
+from ti_train.errors import UserError
 from ti_train.formats import config_of, load_embedding
 from ti_train.training.step_log import read_steps
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -42,7 +50,9 @@ def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsy
     assert np.asarray(Image.open(tmp_path / "my-toy-loss.png")).std() > 0
     said = capsys.readouterr()
     assert "Training 'my-toy' on 3 images of 16 x 16 pixels: 3 steps with batch size 2." in said.out
-    assert re.search(rf"Trained 'my-toy' in \d+ s: {re.escape(str(tmp_path / 'my-toy.safetensors'))}\n", said.out)
+    assert re.search(
+        rf"Trained 'my-toy' in \d+ s: {re.escape(str(tmp_path / 'my-toy.safetensors'))}\. Step 3 is kept", said.out
+    )
     assert "3/3" in said.err
 
 
@@ -93,6 +103,13 @@ def test_going_on_from_a_file_of_another_tools_layout(train, words, tmp_path, en
     assert torch.equal(given, learnt)
 
 
+@pytest.mark.parametrize("text", ["embedding:my-dog", "embedding:my-dog.safetensors", "Embedding: my-dog"])
+def test_an_initial_text_as_in_a_prompt_is_the_embedding_of_that_name(train, words, tmp_path, text):
+    assert train("--init", text, "--lr", "0") == 0
+    given, learnt = (load_file(file)["emb_params"] for file in (words[1], tmp_path / "my-toy.safetensors"))
+    assert torch.equal(given, learnt), "both of its vectors"
+
+
 def test_gradient_checkpointing_learns_the_same_word(train, tmp_path):
     assert train() == 0
     plain = load_file(tmp_path / "my-toy.safetensors")["emb_params"]
@@ -118,6 +135,12 @@ def test_pictures_of_several_folders_keep_their_shapes_and_come_as_often_as_is_s
     assert "on 4 images of 16 x 16 pixels" in capsys.readouterr().out
 
 
+def test_a_name_with_a_folder_puts_all_files_there(train, tmp_path):
+    assert train("--preview-prompt", "a <my-toy>", name="pets/my-toy.safetensors") == 0
+    assert {path.name for path in (tmp_path / "pets").iterdir()} >= {"my-toy.safetensors", "my-toy.csv"}
+    assert load_embedding(tmp_path / "pets" / "my-toy.safetensors").provenance["name"] == "my-toy"
+
+
 def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentence):
     (tmp_path / "my-toy.safetensors").write_bytes(b"precious")
     assert train() == 1
@@ -130,7 +153,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
     ("options", "why"),
     [
         (["--steps", "0"], "steps is 0; it must be at least 1"),
-        (["--name", "a/b"], "contains a character that file names must not have"),
+        (["--name", "a b"], "Use a name such as a-b"),
         (["--lr", "fast"], "has an invalid part, 'fast'"),
         (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
         (["--model", "no-such-model"], "'no-such-model' does not exist"),
@@ -139,6 +162,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
         (["--device", "abacus"], "The device 'abacus' is not available"),
         (["--captions", "--templates", "style"], "Use --captions or --templates, not both"),
         (["--init", "none.safetensors"], "The embedding file"),
+        (["--init", "embedding:none"], "The embedding file 'none.safetensors'"),
         (["--num-vectors", "75"], "The prompt does not fit"),
         (["--out", __file__], "is not writable"),
     ],
@@ -175,23 +199,129 @@ def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train
     assert train("--steps", "5") == 0
     expected = load_file(tmp_path / "my-toy.safetensors")["emb_params"]
     said = interrupted(4, "--steps", "5", "--overwrite")
-    assert "Step 3 is saved in" in said
+    assert re.search(r"Step 3 is saved in '.*my-toy.resume'; the earlier 'my-toy.safetensors' is unchanged\.", said)
+    assert torch.equal(load_file(tmp_path / "my-toy.safetensors")["emb_params"], expected)
     assert "Continue from step 3 with the same command and --resume." in said
     assert (tmp_path / "my-toy-loss.png").is_file()
-    assert "my-toy.safetensors is unchanged." in interrupted(1, "--steps", "5", "--resume")
+    assert "my-toy.safetensors' is unchanged." in interrupted(1, "--steps", "5", "--resume")
     assert train("--steps", "5", "--resume") == 0
     assert torch.equal(load_file(tmp_path / "my-toy.safetensors")["emb_params"], expected)
     assert [step.step for step in read_steps(tmp_path / "my-toy.csv")] == [0, 1, 2, 3, 4, 5]
     assert not (tmp_path / "my-toy.resume").exists()
 
 
-def test_an_interrupted_run_keeps_its_best_step_and_resumes_from_its_last(interrupted, tmp_path):
+def test_a_new_name_has_its_embedding_after_an_interruption_too(interrupted, tmp_path):
     said = interrupted(20, "--steps", "30")
-    assert "Step 12 (lowest validation loss) is saved in" in said, "the only validated one"
-    assert "Continue from step 19 with the same command and --resume." in said
-    assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] == "12"
+    assert re.search(r"Step 19 is saved in '.*my-toy.safetensors'\. Continue from step 19 with the same command", said)
+    assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] == "19"
     with safe_open(tmp_path / "my-toy.resume", framework="pt") as state:
         assert state.metadata()["step"] == "19"
+
+
+def test_a_run_that_fails_says_how_to_continue_too(train, tmp_path, capsys, monkeypatch):
+    from ti_train.hosts.diffusers.host import DiffusersHost
+
+    load = DiffusersHost.load
+
+    def loaded(*arguments):
+        host = load(*arguments)
+        hooks.enter_context(at_forward(host.unet, [3], raising(UserError("A cable was pulled."))))
+        return host
+
+    with ExitStack() as hooks:
+        monkeypatch.setattr(DiffusersHost, "load", loaded)
+        assert train() == 1
+    saved, error = capsys.readouterr().err.splitlines()[-2:]
+    assert "Continue from step 2 with the same command and --resume." in saved
+    assert error == "ti_train: A cable was pulled."
+
+
+def test_an_interrupted_run_is_not_trained_anew_unasked(train, interrupted, tmp_path, the_sentence):
+    """Also where it has left no embedding, as after a power cut."""
+    interrupted(4, "--steps", "5")
+    (tmp_path / "my-toy.safetensors").unlink()
+    state = (tmp_path / "my-toy.resume").read_bytes()
+    assert train("--steps", "5") == 1
+    assert "my-toy.resume' exists; its run was interrupted after step 3: use --resume to continue it." in the_sentence()
+    assert (tmp_path / "my-toy.resume").read_bytes() == state
+
+
+def test_numbered_copies_can_be_asked_for(train, tmp_path):
+    assert train("--copy-every", "2") == 0
+    assert load_embedding(tmp_path / "my-toy-steps" / "my-toy-000002.safetensors").provenance["step"] == "2"
+
+
+# --- Killed ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(pipeline_folder, pictures, tmp_path):
+    """Starts `train` in a process of its own, and waits until it has trained some steps."""
+    processes: list[subprocess.Popen] = []
+
+    def started(*more: str, steps: int = 0) -> subprocess.Popen:
+        given = ["--model", pipeline_folder, "--images", pictures, "--name", "my-toy", "--init", "toy"]
+        quick = ["--out", tmp_path, "--batch-size", "2", "--device", "cpu", "--dtype", "float32", "--seed", "1"]
+        log = tmp_path / "my-toy.csv"
+        log.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "ti_train", "train", *map(str, given + quick), *more]
+        processes.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+        deadline = time.monotonic() + 120
+        while not log.is_file() or log.read_text().count("\n") < steps + 2:
+            assert processes[-1].poll() is None, processes[-1].stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return processes[-1]
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")
+@pytest.mark.parametrize("steps", [0, 1, 7, 40])
+def test_a_run_that_is_killed_leaves_the_earlier_embedding_and_can_be_continued(
+    train, started, tmp_path, capsys, steps
+):
+    assert train() == 0
+    earlier = (tmp_path / "my-toy.safetensors").read_bytes()
+    process = started("--steps", "100000", "--checkpoint-every", "3", "--overwrite", steps=steps)
+    time.sleep(random.Random(steps).random() / 10)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "my-toy.safetensors").read_bytes() == earlier
+    assert {path.suffix for path in tmp_path.glob("*.safetensors")} == {".safetensors"}, "no half a file"
+    if steps >= 7:
+        assert train("--overwrite") == 0, "the lock that it has left locks nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")
+def test_killed_again_and_again_it_ends_as_if_it_never_was(train, started, tmp_path):
+    many = ("--steps", "120", "--seed", "1", "--checkpoint-every", "2")
+    assert train(*many) == 0
+    expected = load_file(tmp_path / "my-toy.safetensors")["emb_params"]
+    (tmp_path / "my-toy.safetensors").unlink()
+    resumed: tuple[str, ...] = ()
+    for steps in (4, 9, 15):
+        process = started(*many, *resumed, steps=steps)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        resumed = ("--resume",)
+        assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] != "0"
+    assert train(*many, "--resume") == 0
+    assert torch.equal(load_file(tmp_path / "my-toy.safetensors")["emb_params"], expected)
+
+
+@pytest.mark.slow
+def test_the_second_of_two_runs_of_a_name_is_told_and_the_first_is_left_alone(train, started, tmp_path, the_sentence):
+    process = started("--steps", "100000", steps=3)
+    assert train("--overwrite") == 1
+    assert f"'my-toy' is being trained by another run (process {process.pid} on " in the_sentence()
+    assert process.poll() is None
+    assert len(read_steps(tmp_path / "my-toy.csv")) > 3, "its log is its own"
 
 
 def test_a_disk_that_fills_up_is_told_in_one_sentence(train, tmp_path, capsys, monkeypatch):

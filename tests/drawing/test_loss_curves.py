@@ -24,15 +24,10 @@ def test_the_noise_free_loss_is_left_as_it_is():
     assert list(curves.validation_losses) == [(0, 0.5), (2, 0.4)]
 
 
-def test_the_best_is_the_lowest_of_a_word_that_has_learnt_something():
-    assert LossCurves([step(0, None, 0.1)]).best is None
-    assert LossCurves([step(0, None, 0.1), step(5, 1, 0.4), step(10, 1, 0.3), step(15, 1, 0.3)]).best == (10, 0.3)
-
-
-def test_a_loss_that_is_no_number_leaves_no_mark():
+def test_a_loss_that_is_no_number_is_left_out():
     odd = [step(1, math.nan, math.nan), step(2, math.inf, -math.inf)]
     curves = LossCurves([*odd, step(3, 0.5, 0.4), *odd])
-    assert (list(curves.loss), list(curves.validation_losses), curves.best) == ([(3, 0.5)], [(3, 0.4)], (3, 0.4))
+    assert (list(curves.loss), list(curves.validation_losses)) == ([(3, 0.5)], [(3, 0.4)])
 
 
 def test_a_long_run_has_few_points_and_its_last_one_is_the_last_step():

@@ -19,8 +19,8 @@ NAN = math.nan
 LINE = [step(i, 0.5 - i / 100, 0.4 - i / 100 if i % 5 == 0 else None) for i in range(21)]
 
 
-def drawn(steps, title: str = "") -> np.ndarray:
-    return np.asarray(loss_plot(steps, title)).astype(int)
+def drawn(steps, title: str = "", kept=None) -> np.ndarray:
+    return np.asarray(loss_plot(steps, title, kept)).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_the_noise_free_loss_is_a_dark_line_that_falls_as_it_does():
     assert rows[columns < 200].mean() < rows[columns > 700].mean() - 50
 
 
-def test_the_best_measure_is_marked():
-    steps = [step(i, None, value) for i, value in enumerate((0.5, 0.1, 0.4))]
-    rows, columns = np.nonzero(np.abs(drawn(steps) - (0xC0, 0x30, 0x28)).sum(-1) < 60)
+def test_the_step_that_is_kept_has_a_ring_whether_or_not_it_is_the_lowest():
+    steps = [step(i, None, value) for i, value in enumerate((0.1, 0.5, 0.1))]
+    rows, columns = np.nonzero(np.abs(drawn(steps, kept=(1, 0.1)) - (0xC0, 0x30, 0x28)).sum(-1) < 60)
     assert columns.mean() == pytest.approx((78 + 880) / 2, abs=3)
     assert rows.mean() > 330
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ti_train.drawing.thinned import Thinned
+from ti_train.drawing.thinned import Thinned, ThinnedByKey
 
 
 @given(st.integers(0, 3000), st.integers(1, 20).map(lambda half: 2 * half))
@@ -40,3 +40,18 @@ def test_whoever_applies_the_changes_has_the_whole_sequence(added):
         start, items = thinned.changes()
         copy = copy[:start] + items
         assert copy == list(thinned)
+
+
+@given(st.integers(1, 200), st.integers(1, 5))
+def test_every_key_keeps_its_own_items_in_the_common_order(steps, keys):
+    thinned = ThinnedByKey[tuple[int, int]](8)
+    for step in range(steps):
+        for key in range(keys):
+            thinned.add(str(key), (step, key))
+    found = list(thinned)
+    assert found == sorted(found)
+    assert thinned.seen == steps * keys
+    for key in range(keys):
+        own = [step for step, of in found if of == key]
+        assert (own[0], own[-1]) == (0, steps - 1)
+        assert len(own) <= 9

@@ -127,5 +127,5 @@ def test_without_trained_weights_there_is_no_score(clip_weights, model, weights,
 
 def test_weights_of_another_model_are_refused(clip_weights, tmp_path):
     torch.save({"visual.proj": torch.ones(1)}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match="Set --clip-model to the model of these weights"):
+    with pytest.raises(UserError, match="Give the model of these weights \\(--clip-model"):
         Clip.load("tiny-clip", str(tmp_path / "other.pt"))

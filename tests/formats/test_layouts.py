@@ -114,6 +114,71 @@ def test_what_can_be_read_in_several_ways_is_an_error_that_lists_them(tmp_path, 
         read_embedding(path, word="other")
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"step": torch.tensor(500)},
+        {"scale": torch.tensor(float("nan"))},
+        {"token_ids": torch.arange(2)},
+        {"mask": torch.ones(1, 8, dtype=torch.bool)},
+        {"conv.weight": torch.ones(1, 2, 3, 3)},
+        {f"scale.{i}": torch.tensor(1.0) for i in range(200)},
+        {f"conv.{i}": torch.ones(1, 2, 3, 3) for i in range(200)},
+    ],
+    ids=["scalar", "NaN", "integers", "booleans", "4-D", "200 scalars", "200 4-D"],
+)
+@pytest.mark.parametrize("key", ["emb_params", "clip_l", "<cat>", "cat"])
+def test_what_is_beside_the_vectors_is_left_alone(tmp_path, suffix, beside, key):
+    path, vectors = tmp_path / f"word.{suffix}", torch.ones(2, 8)
+    (save_file if suffix == "safetensors" else torch.save)({key: vectors} | beside, path)
+    for read in (read_embedding(path), read_embedding(path, word=key)):
+        assert torch.equal(next(iter(read.embedding.vectors.values())), vectors)
+
+
+@pytest.mark.parametrize("word", ["<s1>", "up.7"])
+def test_one_of_many_is_read_by_its_name(tmp_path, word):
+    """A LoRA of cloneofsimo's trainer; broken weights in it are not the embedding's."""
+    lora = {
+        f"{part}.{i}": torch.full((4, 8), float("nan") if i == 3 else float(i))
+        for i in range(64)
+        for part in ("up", "down")
+    }
+    save_file(lora | {"<s1>": torch.ones(8), "<s2>": torch.ones(8)}, tmp_path / "lora.safetensors")
+    assert read_embedding(tmp_path / "lora.safetensors", word=word).embedding.name == word
+
+
+def test_a_lora_that_marks_its_embeddings_in_its_header(tmp_path):
+    lora = {f"unet:{i}:up": torch.ones(4, 8) for i in range(9)}
+    marked = {"<s1>": "<embed>", "<s2>": "<embed>", "unet": "[]"}
+    save_file(lora | {"<s1>": torch.ones(8), "<s2>": torch.ones(8)}, tmp_path / "lora.safetensors", marked)
+    assert [read.embedding.name for read in read_embeddings(tmp_path / "lora.safetensors")] == ["<s1>", "<s2>"]
+
+
+@pytest.mark.parametrize(
+    "keys", [("text_encoders_0", "text_encoders_1"), ("CLIP_L", "CLIP_G")], ids=["numbered", "capitals"]
+)
+def test_other_spellings_of_the_encoders(tmp_path, keys):
+    save_file(dict(zip(keys, (torch.ones(2, 768), torch.ones(2, 1280)), strict=True)), tmp_path / "x.safetensors")
+    read = read_embedding(tmp_path / "x.safetensors")
+    assert {encoder: v.shape[1] for encoder, v in read.embedding.vectors.items()} == {"clip_l": 768, "clip_g": 1280}
+
+
+@pytest.mark.parametrize(("key", "shape"), [("emb_params", (1, 2, 8)), ("clip_l", (0, 8))])
+def test_the_error_is_about_the_vectors_not_about_what_is_beside_them(tmp_path, key, shape):
+    save_file({"a": torch.tensor(1.0), key: torch.ones(shape), "z": torch.tensor(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=f"^'x.safetensors' holds '{key}' of shape"):
+        read_embedding(tmp_path / "x.safetensors")
+
+
+def test_a_renamed_file_is_told_by_its_files_name_as_in_the_hosts(tmp_path):
+    a1111 = {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(1, 8)}, "name": "before"}
+    torch.save(a1111, tmp_path / "after.pt")
+    save_file({"emb_params": torch.ones(1, 8)}, tmp_path / "after.safetensors", {"name": "before"})
+    for suffix in ("pt", "safetensors"):
+        assert load_embedding(tmp_path / f"after.{suffix}").name == "after"
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -9,15 +9,19 @@ import re
 import struct
 import subprocess
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sample_files import parameter_dict, torch_saved
+from torch import Tensor, nn
 
 from ti_train.errors import UserError
 from ti_train.formats import load_embedding
-from ti_train.formats.torch_files import STAND_INS, read_torch, torch_bytes
+from ti_train.formats.stand_ins import STAND_INS
+from ti_train.formats.torch_files import read_torch, torch_bytes
 
 VECTORS = torch.arange(6.0).reshape(2, 3)
 
@@ -92,6 +96,63 @@ def test_a_file_of_torch_1_11_is_read():
     assert torch.equal(read.vectors["emb_params"], torch.arange(8.0).reshape(2, 4) / 8)
 
 
+class OfAnAppleGPU:
+    """Pickled as torch 1.12 and 1.13 pickle a tensor on the device mps."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __reduce__(self):
+        return torch._utils._rebuild_device_tensor_from_numpy, (self.values.numpy(), torch.float32, "mps:0", False)
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.", b"numpy._core."], ids=["numpy 1", "numpy 2"])
+def test_an_embedding_of_an_apple_gpu_is_read(module):
+    program = pickle.dumps({"string_to_param": {"*": OfAnAppleGPU(VECTORS)}, "step": 500}, 2)
+    read = read_torch(with_pickle(re.sub(rb"numpy\._?core\.", module, program)))
+    assert torch.equal(read["string_to_param"]["*"], VECTORS)
+
+
+def with_attribute(tensor: Tensor) -> Tensor:
+    tensor.note = "hello"
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (np.int64(500), 500),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.arange(6.0).reshape(2, 3), VECTORS.double()),
+        (np.asfortranarray(np.arange(6, dtype=">f4").reshape(2, 3)), VECTORS),
+        (np.array(["text"]), None),
+        (np.array([{}]), None),
+        (with_attribute(VECTORS.clone()), VECTORS),
+        (with_attribute(nn.Parameter(VECTORS)), VECTORS),
+        (VECTORS.to(torch.float8_e4m3fn), VECTORS.to(torch.float8_e4m3fn)),
+        (nn.ParameterList([nn.Parameter(VECTORS)]), {"0": VECTORS}),
+        (defaultdict(list, {"a": 1}), {"a": 1}),
+        (torch.float32, torch.float32),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_other_loaders_let_through_is_read(value, read, legacy):
+    def same(one, other) -> bool:
+        if isinstance(one, dict):
+            return one.keys() == other.keys() and all(same(v, other[key]) for key, v in one.items())
+        return torch.equal(one.float(), other.float()) if isinstance(one, Tensor) else one == other
+
+    found = read_torch(torch_saved({"v": VECTORS, "beside": value}, legacy))
+    assert torch.equal(found["v"], VECTORS)
+    assert same(found["beside"], read)
+
+
+def test_a_device_says_nothing():
+    assert torch.equal(read_torch(torch_saved({"v": VECTORS, "device": torch.device("cpu")}))["v"], VECTORS)
+
+
 def test_what_is_written_has_only_the_entries_that_a1111s_safe_loader_knows():
     allowed = re.compile(r"^([^/]+)/((data/\d+)|version|(data\.pkl))$")
     content = {"string_to_param": {"*": VECTORS}, "step": 3, "name": "cat"}
@@ -113,6 +174,10 @@ CALLS = {
     "open": Calls(open, "evil", "w"),
     "getattr": Calls(getattr, "", "join"),
     "torch.load": Calls(torch.load, "evil"),
+    "numpy.load": Calls(np.load, "evil"),
+    "numpy.fromfile": Calls(np.fromfile, "evil"),
+    "numpy.fromfunction": Calls(np.fromfunction, print, (1,)),
+    "a type, rebuilt": Calls(torch._tensor._rebuild_from_type_v2, os.system, torch.Tensor, (EVIL,), None),
 }
 PROGRAMS = {
     "INST": b"(S'touch evil'\nios\nsystem\n.",
@@ -134,6 +199,12 @@ PROGRAMS = {
     "doubled 40 times": b"\x80\x02]q\x00" + b"".join(b"](h%ch%ce0q%c" % (i, i, i + 1) for i in range(40)) + b".",
     "more than 1 MiB": b"\x80\x02" + b"N0" * 2**20 + b"N.",
     "tensor of no storage": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NK\x00K\x02\x85K\x01\x85\x89NtR.",
+    "a subclass of a class": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cbuiltins\nset\nN(]t}tR.",
+    "bytes in another encoding": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.",
+    "an array without content": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)R.",
+    "an array of 2^60": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)R(K\x01\x8a\x08"
+    + struct.pack("<q", 2**60)
+    + b"\x85NNNtb.",
     "set of a list": b"\x80\x02c__builtin__\nset\n](]e\x85R.",
 }
 

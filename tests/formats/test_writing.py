@@ -94,7 +94,9 @@ def test_an_a1111_file_has_what_a1111_writes(tmp_path):
 def test_the_provenance_goes_along_where_the_layout_has_room(tmp_path):
     for layout, ending in ENDINGS.items():
         write_embedding(ONE, tmp_path / f"x{ending}", layout)
-        assert read_embedding(tmp_path / f"x{ending}").embedding.provenance == ONE.provenance | {"name": "my-cat"}
+        there = read_embedding(tmp_path / f"x{ending}").embedding.provenance
+        ours = {key: value for key, value in there.items() if not key.startswith("modelspec.")}
+        assert ours == ONE.provenance | {"name": "my-cat"}
 
 
 def test_onetrainers_output_vectors_are_kept_in_its_own_layout(tmp_path):

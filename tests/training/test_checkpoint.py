@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ti_train.embedding import Embedding
 from ti_train.errors import UserError
 from ti_train.files import write_atomically
 from ti_train.formats import load_embedding
-from ti_train.training.checkpoint import RunFiles, State
+from ti_train.training.checkpoint import RunFiles, State, digest_of
 
 VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
 STATE = State(
@@ -76,8 +77,8 @@ def test_without_a_state_there_is_nothing_to_resume(files):
     ("changed", "sentence"),
     [
         ({"seed": 1}, "seed was 0, now 1"),
-        ({"model": "def"}, "model was 'abc', now 'def'"),
-        ({"pictures": "uvw"}, "pictures was 'xyz', now 'uvw'"),
+        ({"model": "def"}, "another model is loaded"),
+        ({"pictures": "uvw"}, r"the images are not the same \(their files, captions, masks or crops\)"),
         ({"new_setting": True}, "new_setting was None, now True"),
     ],
 )
@@ -139,3 +140,16 @@ def test_when_nothing_can_be_written_anywhere_that_is_said_in_words(files, full_
 def test_a_rescue_that_succeeds_is_silent(files):
     files.rescue(STATE, WORD)
     assert files.load().step == 7
+
+
+def test_a_finished_run_is_known_by_the_header_of_its_embedding(files):
+    """Whatever differs in settings, model or images makes it another run."""
+    assert not files.has_finished()
+    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run}))
+    assert not files.has_finished(), "an embedding of another origin"
+    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run, "run": digest_of(IDENTITY)}))
+    assert files.has_finished()
+    assert files.can_resume()
+    other = RunFiles(files.folder, "cat", IDENTITY | {"pictures": "others"})
+    assert not other.has_finished()
+    assert not other.can_resume()

@@ -38,7 +38,21 @@ def test_a_file_that_is_not_there_is_no_phrase(host, settings, init):
         initial_vectors(host, settings(init=init))
 
 
+@pytest.mark.parametrize(("text", "count"), [("toy", 1), ("red toy", 2), ("a photo of the red toy", 4)])
+def test_by_default_there_is_a_vector_for_each_token_of_the_text_up_to_four(host, settings, text, count):
+    initial, _ = initial_vectors(host, settings(init=text))
+    assert initial[ENCODER].shape == (count, WIDTH)
+    assert initial_vectors(host, settings(init=text, num_vectors=1))[0][ENCODER].shape == (1, WIDTH), "if none is given"
+
+
 def test_a_phrase_may_have_a_dot(host, settings):
     assert torch.equal(
         initial_vectors(host, settings(init="toy."))[0][ENCODER], TinyHost().vocabulary(ENCODER).rows("toy")
     )
+
+
+def test_a_name_of_the_vocabulary_matters_only_where_prompts_use_the_bare_name(host, settings):
+    (remark,) = initial_vectors(host, settings(name="dog"))[1]
+    assert "choose a name such as my-dog" in remark.lower()
+    host.bare_names = False  # as in ComfyUI, where prompts say embedding:dog
+    assert initial_vectors(host, settings(name="dog"))[1] == []

@@ -149,9 +149,10 @@ def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, se
 @pytest.mark.parametrize(
     ("given", "remark"),
     [
-        ({"name": "dog"}, "'dog' is a word of the model's vocabulary .*such as my-dog"),
-        ({"init": "red toy"}, "has 2 tokens .*training starts from 'toy'"),
-        ({"num_vectors": 2}, "the text is repeated"),
+        ({"name": "dog"}, "'dog' is a word of the model's vocabulary .*replaces in every prompt.*such as my-dog"),
+        ({"init": "red toy"}, r"'red toy' is 2 tokens of this model \('red', 'toy'\): 2 vectors\."),
+        ({"init": "red toy", "num_vectors": 1}, "condensed into 1 vector"),
+        ({"num_vectors": 2}, "repeated in 2 vectors"),
     ],
 )
 def test_what_the_user_should_know_comes_first(host, dataset, settings, tmp_path, given, remark):
@@ -360,7 +361,8 @@ def test_interrupted_within_a_step_and_resumed_equals_uninterrupted(run, tmp_pat
     with at_forward(host.denoiser, [number], raising(error)), pytest.raises(type(error)):
         learnt(*run, tmp_path / "parts")
     stopped_after(step - 1, *run, tmp_path / "stopped")
-    assert torch.equal(on_disk(tmp_path / "parts"), on_disk(tmp_path / "stopped")), "the last completed step's"
+    if step > 1:  # what is untrained is not written
+        assert torch.equal(on_disk(tmp_path / "parts"), on_disk(tmp_path / "stopped")), "the last completed step's"
     assert torch.equal(learnt(*run, tmp_path / "parts", resume=True), expected)
 
 
@@ -465,14 +467,112 @@ def test_resuming_another_run_is_refused_and_leaves_its_files(host, dataset, set
     for other, message in [
         ((host, dataset, settings(seed=1)), "seed was 0, now 1"),
         ((host, dataset, settings(steps=7)), "steps was 6, now 7"),
-        ((host, dataset, settings(templates=str(tmp_path.parent / "lines.txt"))), "templates was"),
+        ((host, dataset, settings(templates=str(tmp_path.parent / "lines.txt"))), "the templates have changed"),
         ((TinyHost("v"), dataset, settings()), "prediction was 'eps', now 'v'"),
-        ((TinyHost(seed=1), dataset, settings()), "model was 'tiny-0', now 'tiny-1'"),
-        ((host, flipped, settings()), "pictures was"),
+        ((TinyHost(seed=1), dataset, settings()), "another model is loaded"),
+        ((host, flipped, settings()), "the images are not the same"),
     ]:
         with pytest.raises(UserError, match=message):
             learnt(*other, tmp_path, resume=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# --- Nothing good is overwritten by something worse -----------------------------
+
+
+@pytest.fixture
+def earlier(host, dataset, settings, tmp_path) -> bytes:
+    """A finished embedding of the name, in tmp_path."""
+    learnt(host, dataset, settings(seed=1), tmp_path)
+    return (tmp_path / "my-toy.safetensors").read_bytes()
+
+
+def left_by(error: BaseException, forward: int, host, dataset, config, folder: Path) -> dict[str, bytes]:
+    """The files of a folder in which a run is ended by an error in one of its forwards."""
+    with at_forward(host.denoiser, [forward], raising(error)), suppress(type(error)):
+        learnt(host, dataset, config, folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("forward", [1, 2, 4, 6])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")], ids=["interrupt", "crash"])
+def test_a_run_that_does_not_complete_leaves_the_earlier_embedding_as_it_was(
+    host, dataset, settings, tmp_path, earlier, forward, error
+):
+    left = left_by(error, forward, host, dataset, settings(checkpoint_every=2), tmp_path)
+    assert left["my-toy.safetensors"] == earlier
+    expected = learnt(host, dataset, settings(), tmp_path / "whole")
+    assert torch.equal(learnt(host, dataset, settings(), tmp_path, resume=True), expected), "and can be continued"
+
+
+def test_an_untrained_embedding_never_has_the_name(host, dataset, settings, tmp_path):
+    for event in train(host, dataset, settings(), tmp_path / "a"):
+        assert isinstance(event, Done) or not (tmp_path / "a" / "my-toy.safetensors").exists()
+    assert left_by(KeyboardInterrupt(), 1, host, dataset, settings(), tmp_path / "b").keys() == {"my-toy.resume"}
+
+
+def test_one_that_is_worse_than_its_start_takes_its_place_only_if_nothing_is_there(host, dataset, settings, tmp_path):
+    """It goes on from a good embedding, at a rate that destroys it."""
+    learnt(host, dataset, settings(steps=20, learning_rate=0.3), tmp_path / "good")
+    good = str(tmp_path / "good" / "my-toy.safetensors")
+    worse = settings(init=good, learning_rate=50.0, schedule="constant", evaluate_every=1)
+    assert left_by(KeyboardInterrupt(), 4, host, dataset, worse, tmp_path / "fresh").keys() == {"my-toy.resume"}
+    *_, warning, done = train(host, dataset, worse, tmp_path / "fresh", resume=True)
+    assert (done.improved, done.path) == (False, tmp_path / "fresh" / "my-toy.safetensors")
+    assert warning.message.startswith("The embedding is not better than its initial vectors: Step 6 is kept")
+
+    learnt(host, dataset, settings(), tmp_path)
+    earlier = (tmp_path / "my-toy.safetensors").read_bytes()
+    *_, warning, done = train(host, dataset, worse, tmp_path)
+    assert done.path == tmp_path / "my-toy-worse.safetensors"
+    assert "The earlier 'my-toy.safetensors' stays; this one is 'my-toy-worse.safetensors'." in warning.message
+    assert (tmp_path / "my-toy.safetensors").read_bytes() == earlier
+
+
+def test_the_state_of_an_interrupted_run_is_not_replaced_by_one_that_has_not_trained(host, dataset, settings, tmp_path):
+    stopped_after(3, host, dataset, settings(), tmp_path)
+    state = (tmp_path / "my-toy.resume").read_bytes()
+    assert left_by(KeyboardInterrupt(), 1, host, dataset, settings(seed=1), tmp_path)["my-toy.resume"] == state
+
+
+def test_a_checkpoint_is_due_by_time_as_well(host, dataset, settings, tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 20))  # a step takes twenty seconds
+    monkeypatch.setattr("ti_train.training.loop.monotonic", lambda: next(clock))
+    saved = of(Checkpoint, train(host, dataset, settings(checkpoint_seconds=30), tmp_path))
+    assert [event.step for event in saved] == [2, 4]
+    assert of(Checkpoint, train(host, dataset, settings(checkpoint_seconds=0), tmp_path)) == []
+
+
+def test_a_second_run_of_the_name_is_refused_and_the_first_goes_on(host, dataset, settings, tmp_path):
+    expected = learnt(host, dataset, settings(), tmp_path / "alone")
+    first = train(host, dataset, settings(), tmp_path / "both")
+    next(first)
+    for second in (settings(seed=1), settings()):
+        with pytest.raises(UserError, match="'my-toy' is being trained by another run"):
+            next(train(host, dataset, second, tmp_path / "both"))
+    list(first)
+    assert torch.equal(on_disk(tmp_path / "both"), expected)
+    assert [path.name for path in (tmp_path / "both").iterdir()] == ["my-toy.safetensors"]
+
+
+def test_numbered_copies_are_the_embedding_after_those_steps(host, dataset, settings, tmp_path):
+    config = settings(copy_every=2)
+    stopped_after(5, host, dataset, config, tmp_path)
+    learnt(host, dataset, config, tmp_path, resume=True)
+    copies = tmp_path / "my-toy-steps"
+    assert sorted(path.name for path in copies.iterdir()) == [f"my-toy-00000{i}.safetensors" for i in (2, 4, 6)]
+    stopped_after(4, host, dataset, settings(), tmp_path / "short")
+    four = load_embedding(copies / "my-toy-000004.safetensors")
+    assert (four.num_vectors, four.provenance["step"]) == (1, "4")
+    assert torch.equal(four.vectors["emb_params"], on_disk(tmp_path / "short"))
+
+
+def test_copies_of_two_runs_are_not_mixed(host, dataset, settings, tmp_path):
+    for seed in range(3):
+        learnt(host, dataset, settings(copy_every=3, seed=seed), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        "my-toy-steps", "my-toy-steps-2", "my-toy-steps-3"
+    ]  # fmt: skip
 
 
 # --- Numbers that are none ------------------------------------------------------
@@ -634,8 +734,8 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
 @pytest.mark.parametrize(
     ("tensors", "why"),
     [
-        ({"emb_params": torch.ones(1, 24)}, f"vectors of width 24.*, but the model's text encoder needs {WIDTH}"),
-        ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 1. Set num_vectors to 3"),
+        ({"emb_params": torch.ones(2, 24)}, f"vectors of width 24.*, but the model's text encoder needs {WIDTH}"),
+        ({"emb_params": torch.ones(3, WIDTH)}, r"has 3 vector\(s\), but num_vectors is 2. Set num_vectors to 3"),
         ({"a": torch.ones(1, WIDTH), "b": torch.ones(1, WIDTH)}, "holds 2 embeddings"),
         ({"emb_params": torch.full((1, WIDTH), torch.nan)}, "NaN or infinite"),
     ],
@@ -643,7 +743,7 @@ def test_a_caption_with_the_word_too_far_back_is_told_before_the_first_step(host
 def test_a_file_that_cannot_be_gone_on_from_is_refused(host, dataset, settings, tmp_path, tensors, why):
     save_file(tensors, tmp_path / "old.safetensors")
     with pytest.raises(UserError, match=why):
-        next(train(host, dataset, settings(init=str(tmp_path / "old.safetensors")), tmp_path))
+        next(train(host, dataset, settings(init=str(tmp_path / "old.safetensors"), num_vectors=2), tmp_path))
 
 
 def test_a_run_can_start_from_a_learnt_word(host, dataset, settings, tmp_path):
@@ -677,8 +777,8 @@ def full_disk(monkeypatch):
     return full
 
 
-def test_a_disk_that_is_full_is_told_before_the_first_step(host, dataset, settings, tmp_path, full_disk):
-    full_disk(tmp_path)
+def test_a_disk_that_is_full_is_told_before_the_first_step(host, dataset, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(UserError, match=r"is not writable .No space left.*Choose another folder, or free disk space"):
         next(train(host, dataset, settings(), tmp_path))
 

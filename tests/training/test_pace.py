@@ -16,28 +16,25 @@ def after(*completed: tuple[int, float], total: int = 100) -> Pace:
     return pace
 
 
-def test_one_step_tells_nothing():
-    assert (after().rate, after().seconds_left) == (None, None)
-    assert after((0, 0.0)).seconds_left is None
-
-
-def test_until_the_warm_up_is_over_it_is_all_there_is_to_go_by():
-    pace = after((0, 0.0), (1, 10.0), (2, 15.0))
-    assert pace.rate == 2 / 15
-    assert pace.seconds_left == 98 * 7.5
-
-
-def test_slow_first_steps_are_not_counted_in():
-    pace = after((0, 0.0), (1, 60.0), (2, 70.0), (3, 70.5), (4, 71.0))
+def test_until_a_step_after_the_warm_up_is_complete_nothing_can_be_told():
+    """An estimate that counts the first steps is several times too long."""
     assert WARM_UP == 2
-    assert pace.rate == 2.0
-    assert pace.seconds_left == 48.0
+    slow = [(0, 0.0), (1, 60.0), (2, 70.0)]
+    for count in range(4):
+        pace = after(*slow[:count])
+        assert (pace.rate, pace.seconds_left) == (None, None)
+
+
+def test_the_first_estimate_counts_no_step_of_the_warm_up():
+    pace = after((0, 0.0), (1, 60.0), (2, 70.0), (3, 70.5))
+    assert (pace.rate, pace.seconds_left) == (2.0, 48.5)
+    assert after((0, 0.0), (1, 60.0), (2, 70.0), (3, 70.5), (4, 71.5)).rate == 2 / 1.5
 
 
 def test_a_resumed_run_has_the_pace_of_its_own_part():
-    pace = after((50, 999.0), (60, 1001.0))
+    pace = after((51, 990.0), (52, 999.0), (53, 1000.0), (58, 1001.0))
     assert pace.rate == 5.0
-    assert pace.seconds_left == 8.0
+    assert pace.seconds_left == 8.4
 
 
 def test_a_run_that_becomes_slower_is_followed():
@@ -47,8 +44,8 @@ def test_a_run_that_becomes_slower_is_followed():
 
 
 def test_at_the_end_nothing_is_left():
-    assert after((0, 0.0), (100, 20.0)).seconds_left == 0.0
+    assert after((0, 0.0), (1, 1.0), (2, 2.0), (100, 20.0)).seconds_left == 0.0
 
 
 def test_two_steps_in_one_tick_of_the_clock_have_no_speed():
-    assert after((0, 1.0), (1, 1.0)).rate is None
+    assert after((0, 0.0), (1, 1.0), (2, 1.0), (3, 1.0)).rate is None

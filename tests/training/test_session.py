@@ -11,22 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_host import ENCODER, at_forward, raising
+from tiny_host import at_forward, raising
 
 from ti_train.errors import UserError
-from ti_train.events import Done, Preview, Step
+from ti_train.events import Preview, Step, Warning
 from ti_train.formats import load_embedding
 from ti_train.training.loop import train
 from ti_train.training.session import Records, Session, load_dataset
-from ti_train.training.step_log import read_steps
+from ti_train.training.step_log import COLUMNS, read_steps
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
-def rising(settings):
-    """A run whose validation loss rises in the end: its best step is not its last."""
-    return settings(steps=8, evaluate_every=1, learning_rate=2.0, schedule="constant")
+def rising(host, dataset, settings, tmp_path_factory):
+    """A run that goes on from a trained embedding, and destroys it with a far too high rate after its fourth step."""
+    good = Session(settings(steps=20, learning_rate=0.3), tmp_path_factory.mktemp("good"))
+    list(good.train(host, dataset))
+    return settings(init=str(good.file), steps=8, evaluate_every=1, learning_rate="0.5:4, 500:8")
 
 
 def vectors(file: Path) -> torch.Tensor:
@@ -46,7 +48,21 @@ def test_its_events_and_its_embedding_are_those_of_the_loop(host, dataset, setti
     assert [type(event) for event in events] == [type(event) for event in plain]
     assert session.done is events[-1]
     assert vectors(session.file).equal(vectors(tmp_path / "plain" / "my-toy.safetensors"))
-    assert [file.name for file in session.file.parent.iterdir()] == ["my-toy.safetensors"], "no records unasked"
+    there = {file.name for file in session.file.parent.iterdir()}
+    assert there == {"my-toy.safetensors", "my-toy.preview.png"}, "no records unasked"
+
+
+def test_an_embedding_has_the_last_preview_of_its_vectors_as_its_picture(host, dataset, settings, tmp_path):
+    config = settings(preview_every=3, preview_prompts=("a *", "the *"))
+    session = Session(config, tmp_path)
+    previews = [event for event in session.train(host, dataset) if isinstance(event, Preview) and event.prompt == "a *"]
+    shown = [preview for preview in previews if preview.step <= session.done.kept][-1]
+    assert Image.open(tmp_path / "my-toy.preview.png").tobytes() == shown.image.convert("RGB").tobytes()
+
+
+def test_a_run_without_previews_has_no_picture(host, dataset, settings, tmp_path):
+    list(Session(settings(), tmp_path).train(host, dataset))
+    assert [file.name for file in tmp_path.iterdir()] == ["my-toy.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +83,13 @@ def test_records_are_beside_the_embedding_or_in_a_folder_of_their_own(
     previews = [event for event in session.train(host, dataset) if isinstance(event, Preview)]
     there = {file.relative_to(tmp_path).as_posix(): file for file in tmp_path.rglob("*.*")}
     assert {*names} <= {*there}
-    assert len(there) == 3 + len(previews)
+    assert len(there) == 4 + len(previews), "with the embedding and its picture"
     saved = Image.open(next(file for name, file in there.items() if name.endswith("step00003-1.png")))
-    assert saved.tobytes() == next(p.image for p in previews if (p.step, p.prompt) == (3, "the *")).tobytes()
+    shown = next(p for p in previews if (p.step, p.prompt) == (3, "the *"))
+    assert saved.tobytes() == shown.image.tobytes()
+    inside = load_embedding(Path(saved.filename))
+    assert inside.provenance["step"] == "3"
+    assert torch.equal(*(next(iter(word.vectors.values())) for word in (inside, shown.embedding)))
 
 
 def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(host, dataset, settings, tmp_path):
@@ -85,10 +105,11 @@ def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(
 
 def test_before_a_run_has_begun_the_records_of_the_last_one_stay(host, dataset, settings, tmp_path):
     records = Records.beside_embedding(tmp_path, "my-toy")
-    records.log.write_text("of the last run", encoding="utf-8")
+    written = f"{','.join(COLUMNS)}\nof the last run"
+    records.log.write_text(written, encoding="utf-8")
     with pytest.raises(UserError):
         next(Session(settings(num_vectors=75), tmp_path, records).train(host, dataset))
-    assert records.log.read_text(encoding="utf-8") == "of the last run"
+    assert records.log.read_text(encoding="utf-8") == written
 
 
 def test_a_plot_that_cannot_be_written_does_not_hide_why_the_run_ended(
@@ -101,60 +122,71 @@ def test_a_plot_that_cannot_be_written_does_not_hide_why_the_run_ended(
     assert re.search(r"Could not write '.*my-toy-loss.png'", caplog.text)
 
 
-def test_the_best_step_has_the_lowest_validation_loss_and_the_embedding_of_then(host, dataset, rising, tmp_path):
-    session = Session(rising, tmp_path / "whole")
-    list(session.train(host, dataset))
-    assert session.best.step == min(session.steps[1:], key=lambda step: step.validation_loss).step < 8
-    assert session.best.validation_loss == session.steps[session.best.step].validation_loss
+def test_a_run_that_became_worse_keeps_an_earlier_step_and_says_so(host, dataset, rising, tmp_path):
+    session = Session(rising, tmp_path)
+    *_, warning, done = session.train(host, dataset)
+    losses = {step.step: step.validation_loss for step in session.steps}
+    assert isinstance(warning, Warning)
+    assert "Try fewer steps" in warning.message
+    assert done.kept <= 4
+    assert session.kept == (done.kept, losses[done.kept])
+    header = load_embedding(session.file).provenance
+    assert (header["step"], header["kept"]) == (str(done.kept), done.why)
+    assert float(header["validation_loss"]) == pytest.approx(losses[done.kept], rel=1e-4)
+    assert float(header["validation_loss_untrained"]) == pytest.approx(losses[0], rel=1e-4)
 
     short = Session(rising, tmp_path / "short")
-    leave_after(short, host, dataset, session.best.step)
-    assert vectors(short.file).equal(session.best.embedding.vectors[ENCODER])
-    in_file = load_embedding(short.file).provenance
-    assert in_file | session.best.embedding.provenance == in_file
+    leave_after(short, host, dataset, done.kept)
+    assert vectors(short.file).equal(vectors(session.file)), "the vectors of that step"
 
 
-def test_a_step_that_was_not_trained_or_not_measured_is_never_the_best(host, dataset, settings, tmp_path):
-    session = Session(settings(steps=4, evaluate_every=4, learning_rate=5.0), tmp_path)
-    leave_after(session, host, dataset, 3)
-    assert session.steps[0].validation_loss is not None
-    assert session.best is None
-    assert session.keep_best() == 3
-    assert load_embedding(session.file).provenance["step"] == "3"
+@pytest.mark.parametrize("last", [3, 7, 8])
+def test_the_rule_is_the_same_however_a_run_ends(host, dataset, rising, tmp_path, last):
+    """Stopped and kept, interrupted, or complete."""
+    kept, cut = Session(rising, tmp_path / "kept"), Session(rising, tmp_path / "cut")
+    *_, done = kept.train(host, dataset, stop=lambda: kept.steps[-1].step == last)
+    leave_after(cut, host, dataset, last)
+    assert vectors(cut.file).equal(vectors(kept.file))
+    assert load_embedding(cut.file).provenance["kept"] == done.why
+    assert done.complete == (last == 8)
 
 
-def test_stopped_early_it_keeps_the_best_and_resumes_from_the_last(host, dataset, rising, tmp_path):
-    whole, cut = Session(rising, tmp_path / "whole"), Session(rising, tmp_path / "cut")
-    list(whole.train(host, dataset))
-    leave_after(cut, host, dataset, 7)
-    kept = cut.keep_best()
-    assert kept == cut.best.step < 7
-    assert vectors(cut.file).equal(cut.best.embedding.vectors[ENCODER])
-    assert load_embedding(cut.file).provenance["step"] == str(kept)
-    list(Session(rising, tmp_path / "cut").train(host, dataset, resume=True))
-    assert vectors(cut.file).equal(vectors(whole.file))
+def test_a_run_that_is_stopped_and_kept_can_be_continued(host, dataset, settings, tmp_path):
+    expected = Session(settings(), tmp_path / "whole")
+    list(expected.train(host, dataset))
+    session = Session(settings(), tmp_path)
+    *_, done = session.train(host, dataset, stop=lambda: True)
+    assert (done.kept, done.complete, session.steps[-1].step) == (1, False, 1), "after one step at the earliest"
+    list(Session(settings(), tmp_path).train(host, dataset, resume=True))
+    assert vectors(session.file).equal(vectors(expected.file))
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
-def test_what_a_complete_run_keeps_is_its_policy(host, dataset, rising, tmp_path, keep):
-    session = Session(rising, tmp_path, keep=keep)
-    *_, done = session.train(host, dataset)
-    kept = "8" if keep == "last" else str(session.best.step)
-    assert isinstance(done, Done)
-    assert done.embedding.provenance["step"] == load_embedding(session.file).provenance["step"] == kept
-    assert vectors(session.file).equal(done.embedding.vectors[ENCODER])
+@pytest.mark.parametrize(
+    ("earlier", "step", "said"),
+    [
+        (False, 0, r"my-toy.safetensors' does not exist yet\. Continue here\."),
+        (False, 4, r"Step 4 is saved in '.*my-toy.safetensors'\. Continue from step 4 here\."),
+        (True, 0, r"my-toy.safetensors' is unchanged\. Continue here\."),
+        (True, 4, r"Step 4 is saved in '.*my-toy.resume'; the earlier 'my-toy.safetensors' is unchanged\. Continue fr"),
+    ],
+)
+def test_an_interrupted_run_says_where_it_is_and_how_to_continue(
+    host, dataset, settings, tmp_path, earlier, step, said
+):
+    if earlier:
+        list(Session(settings(seed=1), tmp_path).train(host, dataset))
+    session = Session(settings(), tmp_path)
+    leave_after(session, host, dataset, step)
+    assert re.search(said, session.saved("here"))
 
 
-def test_by_default_a_complete_run_keeps_its_last_step(host, dataset, rising, tmp_path):
-    session = Session(rising, tmp_path)
-    list(session.train(host, dataset))
-    assert session.best.step < 8
-    assert load_embedding(session.file).provenance["step"] == "8"
-
-
-def test_before_its_first_step_there_is_nothing_to_keep(settings, tmp_path):
-    assert Session(settings(), tmp_path).keep_best() is None
-    assert not any(tmp_path.iterdir())
+def test_a_resumed_session_has_the_curve_of_the_interrupted_part(host, dataset, settings, tmp_path):
+    records = Records(tmp_path / "my-toy.csv", tmp_path / "loss.png", None)
+    first, second = Session(settings(), tmp_path, records), Session(settings(), tmp_path, records)
+    leave_after(first, host, dataset, 3)
+    list(second.train(host, dataset, resume=True))
+    assert [step.step for step in second.steps] == [0, 1, 2, 3, 4, 5, 6]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["loss.png", "my-toy.csv", "my-toy.safetensors"]
 
 
 def test_losses_are_the_latest_ones(host, dataset, settings, tmp_path):
@@ -175,7 +207,8 @@ def test_it_keeps_neither_embeddings_of_its_steps_nor_the_model(host, dataset, s
 def test_a_dataset_is_read_as_the_settings_say(host, pictures, settings):
     warnings: list[str] = []
     plain = load_dataset(host, {pictures: 1}, settings(), warnings)
-    assert (len(plain), {p.caption for p in plain.pictures}, warnings) == (3, {""}, [])
+    assert (len(plain), {p.caption for p in plain.pictures}) == (3, {""})
+    assert "2 image(s) have a caption, which the templates 'object' do not use." in warnings.pop()
     config = settings(templates="captions", flip=True, square=True, resolution=16)
     full = load_dataset(host, {pictures: 2}, config, warnings)
     assert len(full) == 6

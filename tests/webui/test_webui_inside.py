@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from lora import drawn_lora
+from prompt_names import NAMES, REFUSED, WEBUI_PROMPTS
 from safetensors.torch import load_file, save_file
 from webui_server import FAMILIES
 
+FOUND_HERE = {"my cat", "my\u00a0cat", "my\u3000cat", ",cat", "a{b}", "1.5", "15", "inf"}
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES, indirect=True)]
 
 
@@ -99,3 +101,11 @@ def test_previews_follow_the_vectors_though_their_prompt_is_the_same(server):
     one, other, again = server.post("/ti-train-test/sample", {"side": 64, "steps": 2})["digests"]
     assert one == again != other
     assert server.get("/ti-train-test/state") == before
+
+
+def test_every_accepted_name_is_found_in_prompts_and_others_are_not(server):
+    """The others that a WebUI finds are lost in ComfyUI's prompts; a number is a weight there."""
+    request = {"names": [*NAMES, *REFUSED], "prompts": WEBUI_PROMPTS}
+    missed = {name for name, _ in server.post("/ti-train-test/names", request)}
+    assert not missed & {*NAMES}
+    assert {*REFUSED} - missed == FOUND_HERE

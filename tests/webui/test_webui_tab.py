@@ -2,95 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
-from webui_server import Server
+from PIL import Image
+from tab_page import RUNS_WITHIN, beside, chosen, entered, expect, fill, new_page, opened, says, shot, upload
 
 from ti_train.formats import load_embedding
 
 pytestmark = pytest.mark.slow
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="the tab is driven with Playwright: pip install playwright"
-)
-RUNS_WITHIN = 300_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def page(server) -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        program = os.environ.get("WEBUI_BROWSER")
-        try:
-            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium starts; WEBUI_BROWSER can name one: {error}")
-        page = browser.new_page(viewport={"width": 1400, "height": 1250})
-        page.set_default_timeout(120_000)
-        sync_api.expect.set_options(timeout=60_000)
-        entered(page, server)
-        yield page
-        browser.close()
-
-
-def entered(page: Any, server: Server) -> None:
-    """Opens the tab anew."""
-    page.goto(server.url + "/?__theme=light")
-    page.locator("#tabs > .tab-nav > button", has_text="TI Train").click()
-    page.locator("#ti_train_start").wait_for()
-
-
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory) -> list[str]:
-    folder = tmp_path_factory.mktemp("drawings")
-    files = []
-    for name, colour in (("blue", (40, 60, 200)), ("red", (200, 40, 40))):
-        picture = Image.new("RGB", (80, 64), (230, 230, 220))
-        ImageDraw.Draw(picture).ellipse([12, 8, 52, 48], fill=colour)
-        files.append(str(folder / f"{name}.png"))
-        picture.save(files[-1])
-    return files
-
-
-def fill(page: Any, field: str, value: str) -> None:
-    box = page.locator(f"#ti_train_{field} input, #ti_train_{field} textarea").first
-    box.fill(value)
-    box.press("Tab")
-
-
-def summary(page: Any) -> Any:
-    return page.locator("#ti_train_summary").first  # gradio gives a block and its content one id
-
-
-def says(page: Any, text: str) -> None:
-    sync_api.expect(summary(page)).to_contain_text(re.compile(text), timeout=RUNS_WITHIN)
-
-
-def shot(page: Any, server: Server, name: str) -> None:
-    """Into WEBUI_SHOTS, for people to look at."""
-    folder = os.environ.get("WEBUI_SHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{server.kind}-{name}.png")
-
-
-def chosen(page: Any, field: str, value: str) -> None:
-    """Writes into a dropdown that takes what is not in its list too."""
-    box = page.locator(f"#ti_train_{field} input").first
-    box.fill(value)
-    box.press("Enter")
-
-
-def upload(page: Any, files: list[str]) -> None:
-    page.locator("#ti_train_upload input[type=file]").set_input_files(files)
-
-
-def beside(page: Any, text: str) -> None:
-    """What the tab says below the pictures."""
-    sync_api.expect(page.locator("#ti_train_pictures_note").first).to_contain_text(text)
 
 
 def test_upload_train_and_use_the_word(page, server, drawings):
@@ -103,18 +24,18 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     folder = server.base / "ti-train" / "pictures" / "tabtoy"
     assert {path.name for path in folder.iterdir()} == {"blue.png", "red.png"}
 
-    page.locator("#tab_ti_train .label-wrap", has_text="More").click()
+    opened(page, "More")
     for field, value in {"steps": "6", "batch_size": "1", "resolution": "64", "preview_every": "3"}.items():
         fill(page, field, value)
     page.locator("#ti_train_start").click()
     says(page, "is training")
     bar = page.locator("#ti_train_bar .progressDiv")
-    sync_api.expect(bar).to_contain_text("Training 'tabtoy'", timeout=RUNS_WITHIN)
+    expect(bar).to_contain_text("Training 'tabtoy'", timeout=RUNS_WITHIN)
     shot(page, server, "running")
     says(page, r"is trained.*Step 6 of 6")
-    sync_api.expect(page.locator("#ti_train_previews img")).to_have_count(3)
-    sync_api.expect(page.locator("#ti_train_chart svg .measured").first).to_be_visible()
-    sync_api.expect(bar).to_have_count(0, timeout=30_000)
+    expect(page.locator("#ti_train_previews img")).to_have_count(3)
+    expect(page.locator("#ti_train_chart svg .measured").first).to_be_visible()
+    expect(bar).to_have_count(0, timeout=30_000)
     shot(page, server, "learnt")
     assert server.picture("a photo of a tabtoy") != unknown
 
@@ -125,8 +46,6 @@ def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
     drawn = Image.new("L", (80, 64), "black")
     drawn.paste("white", (12, 8, 52, 48))
     drawn.save(mask)
-    if not page.locator("#ti_train_upload input[type=file]").count():
-        page.locator("#ti_train_upload button[aria-label=Clear]").click()
     upload(page, [str(mask)])
     beside(page, "2 image(s), 1 with a mask")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue-mask.png").is_file()
@@ -138,32 +57,109 @@ def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
     beside(page, "1 with a mask")
 
 
+def test_further_pictures_join_the_chosen_folder_and_one_is_removed(page, server, tmp_path):
+    folder = server.base / "ti-train" / "pictures" / "tabtoy"
+    before = {path.name for path in folder.iterdir()}
+    drawn = Image.new("RGB", (80, 64), "green")
+    drawn.save(tmp_path / "green.png")
+    upload(page, [str(tmp_path / "green.png")])
+    beside(page, "3 image(s)")
+    done = page.locator("#ti_train_pictures_done").first
+    expect(done).to_contain_text("Added 1 file(s) to 'tabtoy'.")
+    assert {path.name for path in folder.iterdir()} == before | {"green.png"}
+    page.locator("#ti_train_thumbnails img").nth(1).click()
+    page.locator("#ti_train_remove_picture").click()
+    expect(done).to_contain_text("Moved green.png to 'tabtoy/removed'.")
+    beside(page, "2 image(s)")
+    assert (folder / "removed" / "green.png").is_file()
+    assert not (folder / "green.png").exists()
+    entered(page, server)
+    beside(page, "2 image(s)")
+    expect(page.locator("#ti_train_name textarea, #ti_train_name input").first).to_have_value("tabtoy")
+
+
+def test_the_images_of_another_embedding_are_not_mixed_in(page, server, drawings):
+    fill(page, "name", "other-toy")
+    upload(page, drawings[:1])
+    beside(page, "1 image(s)")
+    done = page.locator("#ti_train_pictures_done").first
+    expect(done).to_contain_text("to 'other-toy'. 'tabtoy' holds the images of another embedding")
+    assert [path.name for path in (server.base / "ti-train" / "pictures" / "other-toy").iterdir()] == ["blue.png"]
+    fill(page, "name", "tabtoy")
+    chosen(page, "folder", "tabtoy")
+    beside(page, "2 image(s)")
+
+
+def test_a_preset_shows_its_numbers(page):
+    steps, rate = (
+        page.locator(f"#ti_train_{name} input, #ti_train_{name} textarea").first for name in ("steps", "learning_rate")
+    )
+    chosen(page, "preset", "Paper")
+    expect(steps).to_have_value("5000")
+    expect(rate).to_have_value("0.005")
+    chosen(page, "preset", "Balanced")
+    expect(steps).to_have_value("120")
+    opened(page, "More")
+    fill(page, "batch_size", "1")  # short steps for the trainings below
+
+
 def test_captions_are_edited_and_written(page, server):
-    page.locator("#tab_ti_train .label-wrap", has_text="Captions").click()
+    opened(page, "Captions")
     page.locator("#ti_train_captions").scroll_into_view_if_needed()  # gradio 4 draws no rows out of view
     page.locator("#ti_train_captions table").last.locator("tbody td").nth(1).dblclick()
     page.keyboard.type("on a table, blue")
     page.keyboard.press("Enter")
     page.locator("#ti_train_write_captions").click()
-    sync_api.expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
-    beside(page, "1 with a caption")
+    expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
+    beside(page, "1 with a caption.")
+    beside(page, "The templates 'object' do not use the captions.")
+    chosen(page, "templates", "captions")
+    expect(page.locator("#ti_train_pictures_note").first).not_to_contain_text("do not use the captions")
+    chosen(page, "templates", "object")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
+
+
+def test_the_webuis_interrogator_captions_the_other_images(page, server):
+    server.post("/ti-train-test/draw-deepbooru")
+    server.post("/sdapi/v1/options", {"interrogate_deepbooru_score_threshold": 0})
+    chosen(page, "interrogator", "DeepBooru")
+    page.locator("#ti_train_caption_all").click()
+    written = page.locator("#ti_train_captions_written").first
+    expect(written).to_contain_text("1 caption(s) written", timeout=RUNS_WITHIN)
+    folder = server.base / "ti-train" / "pictures" / "tabtoy"
+    assert (folder / "red.txt").read_text() in ("drawn toy", "drawn_toy")
+    assert (folder / "blue.txt").read_text() == "on a table, blue"
+    beside(page, "2 with a caption")
+    page.locator("#ti_train_caption_all").click()
+    expect(written).to_contain_text("All images of 'tabtoy' have captions.")
+    shot(page, server, "captioned")
 
 
 def test_previews_take_the_prompt_of_txt2img(page):
     for place, value in (("prompt textarea", "a (tabtoy:1.2),\non a tabtoy-shelf"), ("neg_prompt textarea", "dark")):
         page.locator(f"#txt2img_{place}").evaluate("(box, text) => { box.value = text; }", value)
-    page.locator("#txt2img_seed input").evaluate("(box) => { box.value = 77; }")
-    page.locator("#ti_train_from_txt2img").click()
+    for place, number in {"seed": 77, "steps": 9, "cfg_scale": 4.5, "width": 72, "height": 64}.items():
+        page.locator(f"#txt2img_{place} input").first.evaluate("(box, n) => { box.value = n; }", number)
+    name = page.locator("#ti_train_name input, #ti_train_name textarea").first
     prompts = page.locator("#ti_train_preview_prompts textarea")
-    sync_api.expect(prompts).to_have_value("a (*:1.2), on a tabtoy-shelf")
-    sync_api.expect(page.locator("#ti_train_preview_negative textarea")).to_have_value("dark")
-    sync_api.expect(page.locator("#ti_train_preview_seed input")).to_have_value("77")
+    fill(page, "preview_every", "0")
+    fill(page, "name", "")
+    page.locator("#ti_train_from_txt2img").click()
+    expect(prompts).to_have_value("a (tabtoy:1.2), on a tabtoy-shelf")
+    name.fill("tabtoy")
+    page.locator("#ti_train_from_txt2img").click()
+    expect(prompts).to_have_value("a (*:1.2), on a tabtoy-shelf")
+    expect(page.locator("#ti_train_preview_negative textarea")).to_have_value("dark")
+    for field, value in {"seed": "77", "steps": "9", "cfg": "4.5", "width": "72", "height": "64"}.items():
+        expect(page.locator(f"#ti_train_preview_{field} input")).to_have_value(value)
+    expect(page.locator("#ti_train_preview_every input")).to_have_value("25")
+    sampler = page.locator("#txt2img_sampling input").input_value()
+    expect(page.locator("#ti_train_preview_sampler input")).to_have_value(sampler)
 
 
 def test_interrupt_and_resume_in_another_session(page, server):
     fill(page, "name", "stopped")
-    fill(page, "steps", "120")
+    fill(page, "steps", "60")
     fill(page, "preview_every", "0")
     page.locator("#ti_train_start").click()
     says(page, "stopped.*Step [1-9]")
@@ -173,25 +169,64 @@ def test_interrupt_and_resume_in_another_session(page, server):
     entered(page, server)
     fill(page, "name", "stopped")
     page.locator("#ti_train_resume").click()
-    says(page, "stopped is trained.*Step 120 of 120.*settings that this training was started with")
+    says(page, "stopped is trained.*Step 60 of 60.*settings that this training was started with")
 
 
-def test_mistakes_are_told(page):
+def test_mistakes_are_told_and_the_shown_training_stays(page):
+    told = page.locator("#ti_train_problem").first
     chosen(page, "folder", "tabtoy")
     beside(page, "2 image(s)")
-    fill(page, "name", "a/b")
+    fill(page, "name", "a b")
     page.locator("#ti_train_start").click()
-    says(page, "contains a character that file names must not have")
+    expect(told).to_contain_text("Use a name such as a-b")
+    fill(page, "name", "never-begun")
+    page.locator("#ti_train_resume").click()
+    expect(told).to_contain_text("There is nothing to resume: no training of 'never-begun' was interrupted.")
+    fill(page, "preview_steps", "999")
+    page.locator("#ti_train_start").click()
+    expect(told).to_contain_text(re.compile("Preview steps is '999': .*150"))
+    expect(told).not_to_contain_text("TrainRequest")
+    says(page, "stopped is trained")
+    fill(page, "preview_steps", "0")
+
+
+def test_a_training_continues_from_a_listed_embedding(page):
+    page.locator("#ti_train_continue_from input").click()
+    page.locator("#ti_train_continue_from [role=option], #ti_train_continue_from li").filter(
+        has_text="tabtoy"
+    ).first.click()
+    expect(page.locator("#ti_train_init textarea, #ti_train_init input").first).to_have_value("tabtoy.safetensors")
+
+
+def test_interrupt_ends_the_shown_training_and_no_other(browser, page, server):
+    """Of two pages, each of which has started one."""
+    fill(page, "steps", "400")
+    fill(page, "name", "first-page")
+    page.locator("#ti_train_start").click()
+    says(page, "first-page is training")
+    other = new_page(browser, server)
+    fill(other, "name", "second-page")
+    other.locator("#ti_train_start").click()
+    says(other, "second-page is queued")
+    other.locator("#ti_train_interrupt").click()
+    says(other, "second-page was interrupted")
+    other.close()
+    says(page, "first-page is training")
+    page.locator("#ti_train_interrupt").click()
+    says(page, "first-page was interrupted")
 
 
 def test_embeddings(page, server):
     page.locator("#ti_train_tabs > .tab-nav > button", has_text="Embeddings").click()
-    sync_api.expect(page.locator("#ti_train_embedding_table").first).to_contain_text("tabtoy")
+    expect(page.locator("#ti_train_embedding_table").first).to_contain_text("tabtoy")
     chosen(page, "embedding", "tabtoy.safetensors")
     page.locator("#ti_train_show_details").click()
     text = page.locator("#ti_train_details textarea")
-    sync_api.expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
+    expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
     shot(page, server, "words")
+    page.locator("#ti_train_embedding_table tr", has_text="first-page.safetensors").click()
+    expect(page.locator("#ti_train_embedding input")).to_have_value("first-page.safetensors")
+    expect(text).to_have_value(re.compile("^first-page: 1 vector"), timeout=RUNS_WITHIN)
 
 
 def test_convert_and_merge(page, server):
@@ -200,16 +235,16 @@ def test_convert_and_merge(page, server):
     fill(page, "convert_name", "tabtoy-pt")
     chosen(page, "convert_format", "a1111")
     page.locator("#ti_train_convert").click()
-    sync_api.expect(outcome).to_contain_text("Wrote tabtoy-pt.pt: 1 x 768 (emb_params), fp32, as a1111.")
-    sync_api.expect(table).to_contain_text("tabtoy-pt.pt")
+    expect(outcome).to_contain_text("Wrote tabtoy-pt.pt: 1 x 768 (emb_params), fp32, as a1111.")
+    expect(table).to_contain_text("tabtoy-pt.pt")
 
     page.locator("#ti_train_new_files > .tab-nav > button", has_text="Merge").click()
     chosen(page, "merge_word_1", "tabtoy.safetensors")
     chosen(page, "merge_word_2", "tabtoy-pt.pt")
     fill(page, "merge_name", "two-toys")
     page.locator("#ti_train_merge").click()
-    sync_api.expect(outcome).to_contain_text("Wrote two-toys.safetensors: 2 x 768")
+    expect(outcome).to_contain_text("Wrote two-toys.safetensors: 2 x 768")
     page.locator("#ti_train_merge").click()
-    sync_api.expect(outcome).to_contain_text("The file 'two-toys.safetensors' exists.")
+    expect(outcome).to_contain_text("The file 'two-toys.safetensors' exists.")
     shot(page, server, "merged")
     assert load_embedding(server.base / "embeddings" / "two-toys.safetensors").num_vectors == 2

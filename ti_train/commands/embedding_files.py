@@ -10,8 +10,8 @@ from pathlib import Path
 from ..describe import writing
 from ..embedding import Embedding
 from ..errors import UserError
-from ..files import check_name
 from ..formats import ENDINGS, PRECISIONS, Reading, files_of, layout_for, load_embedding, write_embedding
+from ..names import bare_name, check_name
 
 SECOND = "the second file of Stable Diffusion XL in diffusers' layout"
 NAME_INSIDE = "name of the embedding, if the file has several"
@@ -40,8 +40,8 @@ def add_export_arguments(command: argparse.ArgumentParser) -> None:
 def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
     """Writes an embedding to `out` and prints a summary. Raises UserError before writing, and OSError."""
     layout = layout_for(out, a.to)
-    embedding = replace(reading.embedding.scaled(a.strength, a.norm), name=a.name or out.stem)
-    check_name(embedding.name)
+    name = bare_name(check_name(a.name or out.stem))
+    embedding = replace(reading.embedding.scaled(a.strength, a.norm), name=name)
     for path in files_of(embedding, out, layout):
         if path.exists() and not a.overwrite:
             raise UserError(f"'{path}' exists. Choose another name, or use --overwrite.")

@@ -47,10 +47,10 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
     """Writes an image for each seed and prints its path. Raises UserError and OSError."""
     vectors: Embeddings = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
     prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)
-    for remark in remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding)):
-        print(f"Warning: {remark}", file=sys.stderr)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
+    for remark in remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding)):
+        print(f"Warning: {remark}", file=sys.stderr)
     for seed in sampling.seeds:
         request = SampleRequest(
             (prompt,), (seed,), sampling.side, sampling.side, sampling.steps, sampling.guidance, negative

@@ -12,7 +12,9 @@ from pathlib import Path
 from ..data.dataset import Dataset, find_pictures, with_repeats
 from ..errors import UserError
 from ..events import Done, Step, Warning
+from ..formats import file_names, names_file
 from ..host import Host
+from ..training.checkpoint import RunFiles
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
@@ -20,6 +22,8 @@ from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
 from .option_arguments import add_options, options_given
 from .progress import TrainingBar
+
+TO_CONTINUE = "with the same command and --resume"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,17 +56,26 @@ def run(a: argparse.Namespace) -> None:
     from ..hosts.diffusers.host import DiffusersHost
 
     config = config_given(a)
-    target = a.out / f"{config.name}.safetensors"
-    if target.exists() and not (a.resume or a.overwrite):
-        raise UserError(
-            f"'{target}' exists. Choose another --name, or use --resume to continue its run, or --overwrite."
-        )
+    check_name_is_free(a, config.name)
     check_step_log(Records.beside_embedding(a.out, config.name).log)
     folders = with_repeats(a.images)
     for folder in folders:
         find_pictures(folder)  # before the model is loaded
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
     train_with_progress(host, folders, config, a.out, a.resume)
+
+
+def check_name_is_free(a: argparse.Namespace, name: str) -> None:
+    """Raises UserError if there is an embedding or an interrupted run of this name, and neither option is given."""
+    files = RunFiles(a.out, name, {})
+    interrupted = files.interrupted()
+    if a.resume or a.overwrite or not (files.embedding.exists() or interrupted):
+        return
+    run = f"its run was interrupted after step {interrupted.step}: use --resume to continue it" if interrupted else ""
+    raise UserError(
+        f"'{files.embedding if files.embedding.exists() else files.state}' exists"
+        f"{'; ' + run if run else ''}. Choose another --name, or use --overwrite to train it anew."
+    )
 
 
 def config_given(a: argparse.Namespace) -> TrainConfig:
@@ -73,12 +86,21 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     by_switch = {(True, False): "captions", (True, True): "style-captions", (False, True): "style"}
     prompts = tuple(dict.fromkeys(given["preview_prompts"] or ())) or None
     read = {
+        "init": initial(given["init"], a.out),
         "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),
         "preview_prompts": prompts,
         "preview_every": 100 if prompts and given["preview_every"] is None else given["preview_every"],
     }
     return TrainConfig.from_preset(a.preset or ("Style" if a.style else "Balanced"), **given | read)
+
+
+def initial(text: str, out: Path) -> str:
+    """The path of the embedding file that an initial text means, here or in --out; any other text as it is."""
+    if not names_file(text):
+        return text
+    files = [folder / name for name in file_names(text) for folder in (Path(), out)]
+    return str(next((file for file in files if file.is_file()), files[0]))
 
 
 def train_with_progress(
@@ -105,26 +127,15 @@ def train_with_progress(
                         bar.write(f"Warning: {event.message}")
                     case Done():
                         finished = event
-    except KeyboardInterrupt:
+    except BaseException as error:
         bar.end()
-        print(interrupted_message(session), file=sys.stderr)
+        if session.trained or isinstance(error, KeyboardInterrupt):
+            print(session.saved(TO_CONTINUE), file=sys.stderr)
         raise
     finally:
         bar.end()
-    print(f"Trained '{config.name}' in {finished.seconds:.0f} s: {finished.path}")
+    print(f"Trained '{config.name}' in {finished.seconds:.0f} s: {finished.path}. {finished.why}")
     return finished
-
-
-def interrupted_message(session: Session) -> str:
-    """Saves the best embedding of an interrupted run; returns a message about it."""
-    step = session.keep_best()
-    last = session.steps[-1].step if session.steps else None
-    if step is None:
-        return f"{session.file} is unchanged. Continue with the same command and --resume."
-    best = "" if step == last else " (lowest validation loss)"
-    return (
-        f"Step {step}{best} is saved in {session.file}. Continue from step {last} with the same command and --resume."
-    )
 
 
 def shapes(dataset: Dataset) -> str:

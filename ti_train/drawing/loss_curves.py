@@ -15,11 +15,10 @@ Point = tuple[int, float]  # step and value
 
 
 class LossCurves:
-    """The training loss as an exponential moving average, and the validation loss with its minimum (finite values)."""
+    """The training loss as an exponential moving average, and the validation loss: finite values."""
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.loss, self.validation_losses = Thinned[Point](POINTS), Thinned[Point](POINTS)
-        self.best: Point | None = None  # except step 0, which is untrained
         self._mean: float | None = None
         for step in steps:
             self.add(step)
@@ -30,7 +29,4 @@ class LossCurves:
             self._mean = SMOOTHING * before + (1 - SMOOTHING) * step.loss
             self.loss.add((step.step, self._mean))
         if step.validation_loss is not None and math.isfinite(step.validation_loss):
-            measured = (step.step, step.validation_loss)
-            self.validation_losses.add(measured)
-            if step.step and (self.best is None or step.validation_loss < self.best[1]):
-                self.best = measured
+            self.validation_losses.add((step.step, step.validation_loss))

@@ -9,14 +9,16 @@ from PIL import Image, ImageDraw
 from ..events import Step
 from .axes import Axes, evenly, with_margin
 from .colours import FAINT, INK, MARK, PAPER
-from .loss_curves import LossCurves
+from .loss_curves import LossCurves, Point
 from .text import font, write
 
-LEGEND = "dark: validation loss   faint: training loss, smoothed"
+LEGEND = "dark: validation loss (ring: the step that is kept)   faint: training loss, smoothed"
 
 
-def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int = 420) -> Image.Image:
-    """The validation loss over the steps with its minimum marked, and the training loss faint behind it."""
+def loss_plot(
+    steps: Sequence[Step], title: str, kept: Point | None = None, width: int = 900, height: int = 420
+) -> Image.Image:
+    """The validation loss over the steps with a ring around the kept step, and the training loss faint behind it."""
     curves = LossCurves(steps)
     axes = axes_of(curves, (78, 44, width - 20, height - 48))
     left, _, right, _ = axes.box
@@ -29,8 +31,8 @@ def loss_plot(steps: Sequence[Step], title: str, width: int = 900, height: int =
         line = [axes.place(*point) for point in curve]
         if len(line) > 1:
             pen.line(line, colour, thickness, joint="curve")
-    if curves.best:
-        x, y = axes.place(*curves.best)
+    if kept:
+        x, y = axes.place(*kept)
         pen.ellipse([x - 5, y - 5, x + 5, y + 5], outline=MARK, width=2)
     write(pen, (right, 14), LEGEND, font(13), "#555555", "ra")
     return plot

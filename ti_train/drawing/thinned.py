@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Generic, TypeVar
 
 Kept = TypeVar("Kept")
@@ -34,3 +35,22 @@ class Thinned(Generic[Kept]):
 
     def __iter__(self) -> Iterator[Kept]:
         return iter(self.kept + self.latest)
+
+
+class ThinnedByKey(Generic[Kept]):
+    """At most `most` items (an even number) of each key, evenly spaced, in the order in which they were added."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.numbers = most, count()
+        self.of: dict[str, Thinned[tuple[int, Kept]]] = {}
+
+    def add(self, key: str, item: Kept) -> None:
+        self.of.setdefault(key, Thinned(self.most)).add((next(self.numbers), item))
+
+    @property
+    def seen(self) -> int:
+        return sum(of_key.seen for of_key in self.of.values())
+
+    def __iter__(self) -> Iterator[Kept]:
+        numbered = sorted((pair for of_key in self.of.values() for pair in of_key), key=lambda pair: pair[0])
+        return (item for _, item in numbered)

@@ -81,7 +81,7 @@ class Clip:
         except Exception as error:  # the errors of torch, pickle, safetensors and the hub have no common base
             raise UserError(
                 f"The weights '{weights}' cannot be loaded into {model} ({str(error).splitlines()[0]}). "
-                "Set --clip-model to the model of these weights, or download them again."
+                "Give the model of these weights (--clip-model, clip_model), or download them again."
             ) from error
         return cls(loaded, preprocess, open_clip.get_tokenizer(model), f"CLIP {model}, {Path(weights).name}")
 

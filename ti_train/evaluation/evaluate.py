@@ -47,15 +47,22 @@ class EvaluationPrompts:
             lines = unicode_text(file.read_bytes()).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The prompt file '{file}' cannot be read as UTF-8 or UTF-16 text ({error}).") from None
-        edits = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        for line in edits:
-            if PLACEHOLDER not in line:
-                raise UserError(
-                    f"'{line}' in '{file}' lacks {PLACEHOLDER}. Write {PLACEHOLDER} where the word belongs."
-                )
-        if not edits:
-            raise UserError(f"'{file}' has no prompts. Write one per line, such as: an oil painting of {PLACEHOLDER}")
-        return EvaluationPrompts(self.plain, edits)
+        return self.with_lines(lines, f"'{file}'")
+
+    def with_lines(self, lines: Iterable[str], source: str) -> EvaluationPrompts:
+        """A copy with these edits. source: where they are, for messages. Raises UserError."""
+        return EvaluationPrompts(self.plain, prompt_lines(lines, source))
+
+
+def prompt_lines(lines: Iterable[str], source: str) -> tuple[str, ...]:
+    """The prompts of a text, each once. Raises UserError for one without the placeholder, and if there are none."""
+    prompts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    for line in prompts:
+        if PLACEHOLDER not in line:
+            raise UserError(f"'{line}' in {source} lacks {PLACEHOLDER}. Write {PLACEHOLDER} where the word belongs.")
+    if not prompts:
+        raise UserError(f"{source} has no prompts. Write one per line, such as: an oil painting of {PLACEHOLDER}")
+    return prompts
 
 
 # The first three object edits are from section 5, the others from captions of the paper's figures.
@@ -95,6 +102,11 @@ class Subject:
     @property
     def kind(self) -> str:
         return "initial word" if isinstance(self.content, str) else "word"
+
+    @property
+    def name(self) -> str:
+        """As shown to the user."""
+        return f'initial text "{self.label}"' if isinstance(self.content, str) else self.label
 
     @property
     def folder(self) -> str:

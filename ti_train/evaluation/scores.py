@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from ..drawing.score_plot import Point, score_plot
 from ..files import write_atomically
 
@@ -40,6 +42,12 @@ def table(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
+def plot(scores: Sequence[Score], judge: str) -> Image.Image:
+    """The paper's plot of both measures."""
+    points = [Point(s.name, s.text_similarity, s.image_similarity, s.kind != "word") for s in scores]
+    return score_plot(points, judge)
+
+
 def write_scores(scores: Sequence[Score], settings: Mapping[str, object], folder: Path) -> list[Path]:
     """Writes evaluation.csv, .json (with the settings) and .png. Raises OSError."""
     rows = [(s.label, s.kind, s.image_similarity, s.text_similarity, *s.edits.values()) for s in scores]
@@ -54,8 +62,7 @@ def write_scores(scores: Sequence[Score], settings: Mapping[str, object], folder
         for s in scores
     ]
     drawing = io.BytesIO()
-    points = [Point(s.name, s.text_similarity, s.image_similarity, s.kind != "word") for s in scores]
-    score_plot(points, str(settings["judge"])).save(drawing, "PNG")
+    plot(scores, str(settings["judge"])).save(drawing, "PNG")
     contents = {
         "csv": text.getvalue().encode(),
         "json": json.dumps({"settings": settings, "scores": whole}, indent=1, ensure_ascii=False).encode(),

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 
 from ..embedding import Embedding
+from ..names import PICTURES, READABLE, file_names, names_file
 from .layouts import Reading
-from .reading import PICTURES, READABLE, load_embedding, names_file, read_embedding, read_embeddings
+from .modelspec import without_thumbnail
+from .preview import put_preview
+from .reading import load_embedding, read_embedding, read_embeddings
 from .writing import (
     ENDINGS,
     PRECISIONS,
@@ -32,14 +35,17 @@ __all__ = [
     "Precision",
     "Reading",
     "config_of",
+    "file_names",
     "files_of",
     "layout_for",
     "load_embedding",
     "names_file",
+    "put_preview",
     "read_embedding",
     "read_embeddings",
     "rounding_error",
     "save_embedding",
+    "without_thumbnail",
     "write_embedding",
 ]
 

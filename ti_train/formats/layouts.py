@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ WITHOUT_VECTORS = {"qwen3_06b": {"t5xxl": 4096}}
 EMP, OUT = "emp_params", "_out"  # OneTrainer's key (sic), and the suffix of its vectors for an encoder's output
 SDXL = {"clip_l": 768, "clip_g": 1280}
 BY_WIDTH = {width: encoder for encoder, width in SDXL.items()}
+NUMBERED = re.compile(r"text_encoders_\d")  # of diffusers' first pivotal tuning for SDXL, and of replicate's trainer
 FACTS = ("step", "sd_checkpoint", "sd_checkpoint_name")  # beside the vectors in A1111's files
 BUNDLE = re.compile(r"bundle_emb\.(.+?)\.(string_to_param\..+|\w+)")
 PROVENANCE = "ti-train"  # the key of our header, as JSON, in files without a header of their own
@@ -60,22 +61,29 @@ class Reading:
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # OneTrainer's `_out`: encoder -> [n, width] fp32
 
 
-def readings(content: Any, container: str, name: str, header: Mapping[str, str]) -> list[Reading]:
-    """Every embedding in a file. Raises UserError with a message that continues the file's name."""
+def readings(
+    content: Any, container: str, name: str, header: Mapping[str, str], word: str | None = None
+) -> list[Reading]:
+    """Every embedding in a file, or only `word` if the file has it. name: of an embedding without a name of its own.
+
+    Raises UserError with a message that continues the file's name.
+    """
     layout, words = _words(content)
     if not any(words.values()):
         raise UserError("holds no tensors, so it is not an embedding.")
     facts = _facts(content)
     origin = {key: facts[key] for key in FACTS if key in facts} | dict(header)
-    return [
-        _reading(
-            word or header.get("name", facts.get("name", name)),
-            keys,
-            f"{container}, {layout or _listed(keys)}",
-            origin,
-        )
-        for word, keys in words.items()
-    ]
+
+    def reading(key: str, keys: Keys) -> Reading:
+        own = word if word and word in keys else name
+        return _reading(key or own, keys, f"{container}, {layout or _listed(keys)}", origin)
+
+    return [reading(*found) for found in words.items() if word not in words or found[0] == word]
+
+
+def name_inside(content: Any) -> str | None:
+    """The name that A1111 stores in a file; it uses that of an image, and for other files the file's own."""
+    return _facts(content).get("name")
 
 
 def provenance_in(texts: Any) -> dict[str, str]:
@@ -102,12 +110,12 @@ def _words(content: Any) -> tuple[str, dict[str, Keys]]:
         params = content["string_to_param"]
         if not isinstance(params, dict):
             raise UserError("holds no vectors under 'string_to_param'.")
-        return "A1111 string_to_param", _nameless({word: {SINGLE: t} for word, t in _tensors(params).items()})
-    tensors = _tensors(content)
+        return "A1111 string_to_param", _nameless({word: {SINGLE: t} for word, t in _candidates(params).items()})
+    tensors = _candidates(content)
     bundled = [match for key in tensors if (match := BUNDLE.fullmatch(key))]
     if bundled:
         return "bundled in a LoRA", _bundles(bundled, tensors)
-    named = {key: tensor for key, tensor in tensors.items() if _encoder(key.removesuffix(OUT))}
+    named = {key: tensor for key, tensor in tensors.items() if _encoder(key.removesuffix(OUT), tensor)}
     onetrainers = {key: tensor for key, tensor in named.items() if key.removesuffix(OUT) == EMP}
     several = {key: tensor for key, tensor in named.items() if key not in onetrainers}
     words = {key: {key: tensor} for key, tensor in tensors.items() if key not in named}
@@ -124,11 +132,35 @@ def _tensors(content: dict[Any, Any]) -> dict[str, Tensor]:
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
-def _encoder(key: str) -> str:
+def _candidates(content: dict[Any, Any]) -> Keys:
+    """The tensors that are vectors by their key or shape; all if there are none, so that an error is about the first.
+
+    Beside them files have steps, scales, token ids and the weights of a LoRA.
+    """
+    tensors = _tensors(content)
+    found = {key: t for key, t in tensors.items() if names_vectors(key) or has_vectors(t.shape, t.is_floating_point())}
+    return found or tensors
+
+
+def names_vectors(key: str) -> bool:
+    """Whether a key says that its tensor is an embedding, whatever its shape."""
+    known = key in (SINGLE, EMP) or key.startswith("bundle_emb.") or re.fullmatch(r"<.+>(_\d+)?", key)
+    return bool(known) or key.removesuffix(OUT).lower() in ENCODERS or NUMBERED.fullmatch(key) is not None
+
+
+def has_vectors(shape: Sequence[int], floats: bool) -> bool:
+    """Whether a tensor can be a list of vectors: one or two dimensions of floats."""
+    return floats and len(shape) in (1, 2) and 0 not in shape
+
+
+def _encoder(key: str, tensor: Tensor) -> str:
     """Our name of the encoder of a key, "" if the key is none."""
     if key == EMP:
         return SINGLE
-    return ONETRAINER.get(key, key if key in ENCODERS else "")
+    if NUMBERED.fullmatch(key):
+        return BY_WIDTH.get(tensor.shape[-1] if tensor.ndim else 0, SINGLE)
+    known = key.lower()
+    return ONETRAINER.get(known, known if known in ENCODERS else "")
 
 
 def _names(keys: Iterable[str]) -> str:
@@ -137,7 +169,7 @@ def _names(keys: Iterable[str]) -> str:
 
 def _ordered(keys: Iterable[str]) -> list[str]:
     """In the order of the encoders of Stable Diffusion XL; files have any order."""
-    return sorted(keys, key=lambda key: (key != "clip_l", key))
+    return sorted(keys, key=lambda key: (key.lower() != "clip_l", key))
 
 
 def _listed(keys: Keys) -> str:
@@ -185,8 +217,8 @@ def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> 
     empty = {key for key, tensor in keys.items() if _encoder(key) and tensor.shape[:1] == (0,)}  # see WITHOUT_VECTORS
     keys = {key: tensor for key, tensor in keys.items() if key not in empty} or keys
     for key, tensor in ((key, keys[key]) for key in _ordered(keys)):
-        encoder = _encoder(key.removesuffix(OUT)) or SINGLE
-        part = outputs if key.endswith(OUT) and _encoder(key.removesuffix(OUT)) else vectors
+        encoder = _encoder(key.removesuffix(OUT), keys[key]) or SINGLE
+        part = outputs if key.endswith(OUT) and _encoder(key.removesuffix(OUT), keys[key]) else vectors
         if encoder in part:
             raise UserError(f"has vectors for the encoder '{encoder}' twice ({_names(keys)}), which is ambiguous.")
         part[encoder] = _checked(tensor, key)
@@ -204,14 +236,14 @@ def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> 
 
 def _checked(tensor: Tensor, key: str) -> Tensor:
     """[n, width] fp32."""
-    if tensor.ndim not in (1, 2) or 0 in tensor.shape or not tensor.is_floating_point():
+    if not has_vectors(tensor.shape, tensor.is_floating_point()):
         raise UserError(
             f"holds '{key}' of shape {list(tensor.shape)} and type {str(tensor.dtype)[6:]}; "
             "an embedding is a list of vectors, [num_vectors, width] of floats."
         )
     vectors = tensor.float().reshape(-1, tensor.shape[-1])
     if not vectors.isfinite().all():
-        raise UserError("holds NaN or infinite values. Train or download the embedding again.")
+        raise UserError(f"holds NaN or infinite values in '{key}'. Train or download the embedding again.")
     return vectors
 
 

@@ -1,7 +1,7 @@
 """Files of torch.save (.pt, .bin): read without torch's loader, written so that A1111's safe loader accepts them.
 
-A pickle is a program. This unpickler resolves only the few names that embeddings use, each to a stand-in defined here,
-so no code that a file names is ever called. torch.load(weights_only=True) is not used: it rejects the ParameterDict of
+A pickle is a program. This unpickler resolves only the few names in stand_ins.py, each to a stand-in defined there, so
+no code that a file names is ever called. torch.load(weights_only=True) is not used: it rejects the ParameterDict of
 torch 1.11 and older, and before torch 2.6 it could be made to run code (CVE-2025-32434). Python's C unpickler is not
 used either: a single opcode can make it allocate gigabytes.
 """
@@ -14,7 +14,6 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,73 +21,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .stand_ins import MOST_NUMBERS, STAND_INS, STATEFUL, Array, Storage, Strided
 
 LARGEST_PICKLE = 2**20  # bytes; that of an embedding has a few hundred
 MOST_VALUES = 10_000  # per file: nested references may expand to more than fits into memory
-MOST_TENSORS, MOST_NUMBERS = 1_000, 2**24  # per file: tensors may share one storage
-MOST_DIMENSIONS = 8
+MOST_TENSORS = 1_000  # per file
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A storage in the file, which tensors are views of."""
-
-    dtype: torch.dtype
-    key: str
-
-
-@dataclass(frozen=True)
-class Strided:
-    """A tensor whose values have not been read yet."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def tensor(self, data: bytes) -> Tensor:
-        """Reads the values from the storage's bytes. Raises ValueError if they are incomplete."""
-        if any(number < 0 for number in (self.offset, *self.shape, *self.stride)):
-            raise ValueError("a tensor has a negative size")
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        itemsize = torch.empty(0, dtype=self.storage.dtype).element_size()
-        if math.prod(self.shape) > MOST_NUMBERS or last >= len(data) // itemsize:
-            raise ValueError("a tensor is larger than its storage")
-        span = bytearray(data[self.offset * itemsize : (last + 1) * itemsize])
-        return torch.frombuffer(span, dtype=self.storage.dtype).as_strided(self.shape, self.stride).clone()
-
-
-class ParameterDict(dict[str, Any]):
-    """Stands in for torch.nn.ParameterDict, whose content is in its state."""
-
-
-def _strided(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Strided:
-    if len(shape) > MOST_DIMENSIONS:
-        raise ValueError("a tensor has more dimensions than an embedding")
-    return Strided(storage, offset, tuple(shape), tuple(stride))
-
-
-def _parameter(data: Strided, *_: Any) -> Strided:
-    return data
-
-
-STAND_INS: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _strided,
-    ("torch._utils", "_rebuild_tensor"): _strided,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch.nn.modules.container", "ParameterDict"): ParameterDict,
-    ("collections", "OrderedDict"): dict,
-    ("__builtin__", "set"): set,
-    ("builtins", "set"): set,
-    ("torch", "Size"): tuple,
-    ("torch", "FloatStorage"): torch.float32,
-    ("torch", "DoubleStorage"): torch.float64,
-    ("torch", "HalfStorage"): torch.float16,
-    ("torch", "BFloat16Storage"): torch.bfloat16,
-    ("torch", "LongStorage"): torch.int64,
-    ("torch", "IntStorage"): torch.int32,
-}
 
 
 class Unpickler(pickle._Unpickler):
@@ -120,10 +58,10 @@ class Unpickler(pickle._Unpickler):
         return Storage(dtype, str(key))
 
     def build(self) -> None:
-        """BUILD could set any attribute of any object; only the content of a ParameterDict is needed."""
+        """BUILD could set any attribute of any object; only what our stand-ins take from their state is needed."""
         state = self.stack.pop()  # type: ignore[attr-defined]
-        if isinstance(self.stack[-1], ParameterDict):  # type: ignore[attr-defined]
-            self.stack[-1].update(state["_parameters"])  # type: ignore[attr-defined]
+        if isinstance(self.stack[-1], STATEFUL):  # type: ignore[attr-defined]
+            self.stack[-1].set_state(state)  # type: ignore[attr-defined]
 
     dispatch[pickle.BUILD[0]] = build  # type: ignore[assignment]
 
@@ -138,7 +76,7 @@ def read_torch(data: bytes) -> Any:
     stream = io.BytesIO(data[:LARGEST_PICKLE])
     *_, content, keys = (Unpickler(stream).load() for _ in range(LEGACY_PICKLES))
     storages, position = {}, stream.tell()
-    itemsizes = {storage.key: torch.empty(0, dtype=storage.dtype).element_size() for storage in _storages(content)}
+    itemsizes = {storage.key: storage.dtype.itemsize for storage in _storages(content)}
     for key in map(str, keys):
         (count,) = struct.unpack_from("<q", data, position)
         end = position + 8 + count * itemsizes[key]
@@ -164,24 +102,24 @@ def _read_zip(data: bytes) -> Any:
 
 def _storages(content: Any) -> list[Storage]:
     found: list[Storage] = []
-    _walk(content, lambda strided: found.append(strided.storage))
+    _walk(content, lambda values: found.append(values.storage) if isinstance(values, Strided) else None)
     return found
 
 
 def _filled(content: Any, storage: Callable[[str], bytes]) -> Any:
     sizes: list[int] = []
 
-    def tensor(strided: Strided) -> Tensor:
-        sizes.append(math.prod(strided.shape))
+    def tensor(values: Strided | Array) -> Tensor | None:
+        sizes.append(math.prod(values.shape))
         if len(sizes) > MOST_TENSORS or sum(sizes) > MOST_NUMBERS:
             raise UserError("holds more tensors than an embedding. Is it a model?")
-        return strided.tensor(storage(strided.storage.key))
+        return values.tensor(storage)
 
     return _walk(content, tensor)
 
 
-def _walk(content: Any, action: Callable[[Strided], Any]) -> Any:
-    """A copy of nested dicts and lists with `action` applied to every tensor."""
+def _walk(content: Any, action: Callable[[Strided | Array], Any]) -> Any:
+    """A copy of nested dicts and lists with `action` applied to every tensor and array."""
     count = 0
 
     def copy(value: Any) -> Any:
@@ -189,7 +127,7 @@ def _walk(content: Any, action: Callable[[Strided], Any]) -> Any:
         count += 1
         if count > MOST_VALUES:
             raise UserError(f"holds more than {MOST_VALUES} values, so it is not an embedding.")
-        if isinstance(value, Strided):
+        if isinstance(value, (Strided, Array)):
             return action(value)
         if isinstance(value, dict):
             return {key: copy(inner) for key, inner in value.items()}

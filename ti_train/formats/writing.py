@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from .embedded_images import card_bytes
 from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL, WITHOUT_VECTORS
+from .modelspec import modelspec
 from .torch_files import torch_bytes
 
 Layout = Literal["safetensors", "a1111", "diffusers", "onetrainer", "png"]
@@ -62,11 +63,13 @@ def write_embedding(
     layout: str = "safetensors",
     dtype: torch.dtype = torch.float32,
     outputs: Mapping[str, Tensor] | None = None,
+    picture: Image | None = None,
 ) -> list[Path]:
     """Writes an embedding in a layout of ENDINGS, and returns the paths (see files_of).
 
-    outputs: OneTrainer's vectors for the encoders' output, which only its own layout can store. Raises UserError for an
-    embedding that the layout cannot store, and OSError.
+    outputs: OneTrainer's vectors for the encoders' output, which only its own layout can store. picture: that shows the
+    embedding in the layout png; None: a card is drawn. Raises UserError for an embedding that the layout cannot store,
+    and OSError.
     """
     vectors = {encoder: _cast(v, dtype) for encoder, v in embedding.vectors.items()}
     if len(vectors) > 1 and layout not in ("safetensors", "onetrainer") and set(vectors) != set(SDXL):
@@ -77,7 +80,8 @@ def write_embedding(
     header = {**embedding.provenance, "name": embedding.name}
     match layout:
         case "safetensors":
-            contents = [save(_named(vectors), header)]
+            tensors = _named(vectors)
+            contents = [save(tensors, header | modelspec(embedding, save(tensors)))]
         case "diffusers":
             ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
             contents = [save({f"<{embedding.name}>": rows}, header) for rows in ordered]
@@ -88,7 +92,7 @@ def write_embedding(
             contents = [torch_bytes(_a1111(embedding, vectors) | further)]
         case "png":
             widened = {encoder: v.float() for encoder, v in vectors.items()}  # JSON has no half precision
-            contents = [card_bytes(_a1111(embedding, widened), header, _card(embedding))]
+            contents = [card_bytes(_a1111(embedding, widened), header, picture or _card(embedding))]
         case _:
             raise UserError(f"Unknown layout '{layout}'. Choose one of {', '.join(ENDINGS)}.")
     paths = files_of(embedding, path, layout)

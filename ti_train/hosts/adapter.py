@@ -31,6 +31,7 @@ class Adapter(ABC):
     kept_per_prompt = 0
     sampling = Sampling()
     remarks: tuple[str, ...] = ()
+    bare_names = False
     known_marks: Collection[str] = ()
 
     def __init__(

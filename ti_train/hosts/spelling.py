@@ -1,4 +1,4 @@
-"""Readable spelling of CLIP's vocabulary entries."""
+"""Readable spelling of CLIP's vocabulary entries, and names made of letters."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def readable(piece: str) -> str:
         return bytes(BYTES[letter] for letter in text).decode()
     except (KeyError, UnicodeDecodeError):
         return text
+
+
+def letters(number: int) -> str:
+    """0, 1, 2 ... -> a, b, ... z, ba: hosts would read digits at the end of a private name as a weight."""
+    high, low = divmod(number, 26)
+    return (letters(high) if high else "") + chr(ord("a") + low)

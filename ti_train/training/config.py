@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from ..data.masks import Source
 from ..errors import UserError
-from ..files import check_name
+from ..names import bare_name, check_name
 from ..prompts import BUILT_IN
+from ..text import composed
 from .learning_rate import rate_segments
 from .options import option, options_of
 
@@ -41,7 +42,8 @@ class TrainConfig:
 
     # fmt: off
     name: str = option(
-        MISSING, EMBEDDING, "Name", "Name of the embedding and of its file, such as my-cat.",
+        MISSING, EMBEDDING, "Name",
+        "Name of the embedding and of its file, such as my-cat, or pets/my-cat in a subfolder.",
         example="my-word", aliases=("placeholder_token", "token_string"),
     )
     init: str = option(
@@ -50,9 +52,10 @@ class TrainConfig:
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
-        1, EMBEDDING, "Vectors",
-        "Vectors (tokens) of the embedding. One is as faithful as several, and easier to edit.",
-        least=1, most=75, aliases=("num_vectors_per_token",),
+        0, EMBEDDING, "Vectors",
+        "Vectors (tokens) of the embedding; 0 = as many as the initial text has tokens, up to 4, or as the initial "
+        "file has. A text with more tokens than vectors is condensed. Fewer vectors are easier to edit.",
+        least=0, most=75, aliases=("num_vectors_per_token",),
     )
     steps: int = option(
         120, TRAINING, "Steps",
@@ -184,8 +187,9 @@ class TrainConfig:
     )
     checkpoint_every: int = option(
         100, MEMORY, "Checkpoint every",
-        "Steps between two checkpoints, in case of a crash or power cut. An interrupted run is always saved.",
-        least=1, most=MANY, aliases=("checkpointing_steps", "save_steps", "save_every_n_steps"), may_change=True,
+        "Steps between two checkpoints, in case of a crash or power cut; see checkpoint_seconds too. An interrupted "
+        "run is always saved.",
+        least=1, most=MANY, aliases=("checkpointing_steps", "save_steps"), may_change=True,
     )
     preview_every: int = option(
         0, PREVIEWS, "Preview every",
@@ -223,6 +227,18 @@ class TrainConfig:
         None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; each further prompt adds 1.",
         least=0, most=SEEDS, unset="the training seed", may_change=True,
     )
+    checkpoint_seconds: int = option(
+        30, MEMORY, "Checkpoint seconds",
+        "Seconds between two checkpoints, if checkpoint_every steps take longer; 0 = by steps only. So a crash loses "
+        "half a minute at most.",
+        least=0, most=86400, may_change=True,
+    )
+    copy_every: int = option(
+        0, MEMORY, "Copy every",
+        "Steps between two numbered copies of the embedding, in a folder NAME-steps beside it: the way back if it was "
+        "trained for too long; 0 = off.",
+        least=0, most=MANY, aliases=("save_every_n_steps",), may_change=True,
+    )
     # fmt: on
 
     @classmethod
@@ -230,10 +246,11 @@ class TrainConfig:
         """The preset's values, overridden by `given`; None is the preset's value. Raises UserError."""
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
-        return cls(**{**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}})
+        values = {**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}}
+        return cls(**values | {"name": composed(values["name"])})  # as prompts write it
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        object.__setattr__(self, "name", check_name(self.name))
         for name, about in OPTIONS.items():
             about.check(getattr(self, name))
         if self.vectors_at(self.steps) < self.num_vectors:
@@ -252,6 +269,11 @@ class TrainConfig:
         rate_segments(self.learning_rate, self.steps)
 
     @property
+    def bare_name(self) -> str:
+        """The name without its folders."""
+        return bare_name(self.name)
+
+    @property
     def effective_batch(self) -> int:
         """Images per step."""
         return self.batch_size * self.accumulation
@@ -267,8 +289,13 @@ class TrainConfig:
     def previews_after(self, step: int) -> bool:
         return self.preview_every > 0 and (step % self.preview_every == 0 or step == self.steps)
 
-    def saves_after(self, step: int) -> bool:
-        return step % self.checkpoint_every == 0 and step < self.steps
+    def copies_after(self, step: int) -> bool:
+        return self.copy_every > 0 and step % self.copy_every == 0
+
+    def saves_after(self, step: int, seconds: float = 0.0) -> bool:
+        """seconds: since the last checkpoint."""
+        due = step % self.checkpoint_every == 0 or seconds > self.checkpoint_seconds > 0
+        return due and step < self.steps
 
     def pauses_after(self, step: int) -> bool:
         """Whether validation, previews or a checkpoint follow step `step`."""

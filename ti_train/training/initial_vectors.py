@@ -17,6 +17,8 @@ from ..seeds import seed_from
 from .checkpoint import State
 from .config import TrainConfig
 
+MOST_BY_DEFAULT = 4  # vectors: more are more faithful, and harder to edit (Gal et al. 2022, section 4.3)
+
 
 def initial_state(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
     """The state of a run before its first step, and remarks for the user. Raises UserError."""
@@ -26,27 +28,36 @@ def initial_state(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[St
 
 
 def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
-    """The initial vectors, encoder -> [num_vectors, width], and remarks for the user. Raises UserError."""
-    initial, remarks = {}, []
+    """The initial vectors, encoder -> [num_vectors, width], and remarks for the user. Raises UserError.
+
+    By default they are as many as the tokens of the initial text, up to MOST_BY_DEFAULT, or as the vectors of its file.
+    """
+    name, vocabularies = config.bare_name, {encoder: host.vocabulary(encoder) for encoder in host.widths}
+    remarks = [
+        f"'{name}' is a word of the model's vocabulary ({encoder}), which your embedding replaces in every "
+        f"prompt. Choose a name such as my-{name}."
+        for encoder, vocabulary in vocabularies.items()
+        if host.bare_names and len(vocabulary.tokenize(name)) == 1
+    ]
     if names_file(config.init):
-        embedding = load_embedding(Path(config.init))
-        initial = embedding.fitted_to(host.widths)
-        if embedding.num_vectors != config.num_vectors:
-            raise UserError(
-                f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
-                f"Set num_vectors to {embedding.num_vectors}."
-            )
-    for encoder in host.widths:
-        vocabulary = host.vocabulary(encoder)
-        if len(vocabulary.tokenize(config.name)) == 1:
-            remarks.append(
-                f"'{config.name}' is a word of the model's vocabulary ({encoder}). In tools that use an embedding by "
-                f"its bare name, yours replaces that word; choose a name such as my-{config.name}."
-            )
-        if encoder not in initial:
-            initial[encoder], remark = from_text(vocabulary, config.init, config.num_vectors)
-            remarks += [remark] if remark else []
+        return initial_from_file(host, config), remarks
+    tokens = max(len(vocabulary.tokenize(config.init)) for vocabulary in vocabularies.values())
+    count = config.num_vectors or max(1, min(tokens, MOST_BY_DEFAULT))
+    initial = {}
+    for encoder, vocabulary in vocabularies.items():
+        initial[encoder], remark = from_text(vocabulary, config.init, count)
+        remarks += [remark] if remark else []
     return initial, list(dict.fromkeys(remarks))
+
+
+def initial_from_file(host: Host, config: TrainConfig) -> dict[str, Tensor]:
+    embedding = load_embedding(Path(config.init))
+    if config.num_vectors not in (0, embedding.num_vectors):
+        raise UserError(
+            f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
+            f"Set num_vectors to {embedding.num_vectors}."
+        )
+    return embedding.fitted_to(host.widths)
 
 
 def initial_per_image(host: Host, dataset: Dataset, config: TrainConfig) -> dict[str, Tensor]:

@@ -9,10 +9,10 @@ generator saved with the run would have to be rewound after an interrupted step 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from ..data.dataset import Dataset
@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import RunFiles, State, as_embedding
+from .checkpoint import RunFiles, State, as_embedding, kept_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .prompt_sampling import check_longest_prompt, preview_prompt, remarks_on_prompts, with_placeholder
@@ -42,73 +42,101 @@ PREVIEW_DOES_NOT_FIT = "This preview is skipped and training continues. Use a lo
 
 
 def train(
-    host: Host, dataset: Dataset, config: TrainConfig, folder: Path, resume: bool = False
+    host: Host,
+    dataset: Dataset,
+    config: TrainConfig,
+    folder: Path,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, None]:
     """Trains one embedding; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
 
-    On close(), on any exception and every `checkpoint_every` steps both files are saved with the last completed step.
+    On close(), on any exception and when a checkpoint is due, the last completed step is saved; an earlier embedding of
+    this name stays. stop: asked after each step whether to end with Done now; then the run can still be resumed.
     Raises UserError for everything that the user can fix.
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
-    dataset, remarks = with_placeholder(dataset, templates, config.name)
+    dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
+    config = replace(config, num_vectors=done.num_vectors)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
     remarks += remarks_on_prompts(host, dataset, templates, config)
-    memory = step_memory(host, dataset, config)
-    with host.training(config.gradient_checkpointing, memory):  # after the host has made room
-        more += shortage(host, dataset, config)
-    validation_batch = ValidationBatch.draw(host, dataset, templates, config)
-    side, skipped = config.resolution or dataset.resolution, 0
+    with files.locked():
+        memory = step_memory(host, dataset, config)
+        with host.training(config.gradient_checkpointing, memory):  # after the host has made room
+            more += shortage(host, dataset, config)
+        validation_batch = ValidationBatch.draw(host, dataset, templates, config)
+        side, skipped = config.resolution or dataset.resolution, 0
 
-    def report(state: State, loss: float | None, rate: float, norm: float, cosine: float) -> Step:
-        step = Step(state.step, loss, None, rate, norm, cosine, state.seconds)
-        if not config.validates_after(state.step):
-            return step
-        validation_loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(state.step))})
-        if state.step == 0 and not math.isfinite(validation_loss):
-            raise UserError(NOT_FINITE.format(float32_first(host)))
-        return replace(step, validation_loss=validation_loss, embedding=as_embedding(state, config, host))
+        def measured(state: State, step: Step) -> tuple[State, Step]:
+            """Both with the validation loss of the state's vectors, if it is due."""
+            if not config.validates_after(step.step):
+                return state, step
+            loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(step.step))})
+            if step.step == 0 and not math.isfinite(loss):
+                raise UserError(NOT_FINITE.format(float32_first(host)))
+            course = state.course.after(step.step, loss, state.vectors)
+            kept = None if course.loss is None else (course.kept(step.step), course.loss)
+            embedding = as_embedding(state, config, files.identity)
+            return replace(state, course=course), replace(step, validation_loss=loss, embedding=embedding, kept=kept)
 
-    files.begin(done, as_embedding(done, config, host))
-    try:
-        yield from map(Warning, [*host.remarks, *remarks, *more])
-        if done.step == 0:
-            yield report(done, None, 0.0, *trained.measures(config.vectors_at(0)).tolist())
-            if config.preview_every:
-                yield from previews(host, config, side, trained, 0)
+        try:
+            yield from map(Warning, [*host.remarks, *remarks, *more])
+            if done.step == 0:
+                norm, cosine = trained.measures(config.vectors_at(0)).tolist()
+                done, untrained = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
+                yield untrained
+                if config.preview_every:
+                    yield from previews(host, config, side, trained, done, files.identity)
 
-        began = perf_counter()
-        queued = updates(host, dataset, templates, config, trained, done.step)
-        for update in one_step_late(queued, host.device, config):
-            step = update.after.step
-            loss, gradient_norm, norm, cosine = update.numbers.read()
-            if gradient_norm == 0:
-                raise UserError(NO_GRADIENT)
-            skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
-            after = replace(update.after, seconds=done.seconds + perf_counter() - began)
-            completed = report(after, loss, update.rate, norm, cosine)
-            done = after  # only now: a saved step has been validated
+            began, saved = perf_counter(), monotonic()
+            queued = updates(host, dataset, templates, config, trained, done.step)
+            for update in one_step_late(queued, host.device, config):
+                step = update.after.step
+                loss, gradient_norm, norm, cosine = update.numbers.read()
+                if gradient_norm == 0:
+                    raise UserError(NO_GRADIENT)
+                skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
+                seconds = done.seconds + perf_counter() - began
+                after = replace(update.after, seconds=seconds, course=done.course, run=done.run)
+                # a saved step has been validated: only now it is `done`
+                done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
 
-            yield completed
-            if skipped:
-                yield Warning(SKIPPED.format(step, skipped))
-            if skipped == MOST_SKIPPED:
-                raise UserError(NEVER_FINITE.format(float32_first(host)))
-            if config.previews_after(step):
-                yield from previews(host, config, side, trained, step)
-            if config.saves_after(step):
-                files.save(done, as_embedding(done, config, host))
-                yield Checkpoint(step, files.embedding)
-            began = perf_counter()
-    except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-        files.rescue(done, as_embedding(done, config, host))
-        raise
-    embedding = as_embedding(done, config, host)
-    files.rescue(done, embedding)
-    files.finish()
-    yield Done(embedding, files.embedding, done.seconds)
+                yield completed
+                if skipped:
+                    yield Warning(SKIPPED.format(step, skipped))
+                if skipped == MOST_SKIPPED:
+                    raise UserError(NEVER_FINITE.format(float32_first(host)))
+                if config.previews_after(step):
+                    yield from previews(host, config, side, trained, done, files.identity)
+                if config.copies_after(step):
+                    files.copy(done, as_embedding(done, config, files.identity))
+                if config.saves_after(step, monotonic() - saved):
+                    path = files.save(done, kept_embedding(done, config, files.identity))
+                    saved = monotonic()
+                    yield Checkpoint(step, path or files.state)
+                if stop():
+                    break
+                began = perf_counter()
+        except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
+            files.rescue(done, kept_embedding(done, config, files.identity))
+            raise
+        yield from ended(done, config, files)
+
+
+def ended(done: State, config: TrainConfig, files: RunFiles) -> Iterator[Warning | Done]:
+    """Puts the embedding of a run that was not interrupted in its place."""
+    embedding, course, complete = kept_embedding(done, config, files.identity), done.course, done.step == config.steps
+    path = files.rescue(done, embedding, finished=True) or files.embedding
+    if complete:
+        files.finish()
+    if warning := course.warning(done.step):
+        stays = f" The earlier '{files.embedding.name}' stays; this one is '{path.name}'."
+        yield Warning(warning + stays * (path == files.beside))
+    kept, why = course.kept(done.step), course.why(done.step)
+    yield Done(embedding, path, done.seconds, kept, why, course.improved, complete)
 
 
 def float32_first(host: Host) -> str:
@@ -123,7 +151,7 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
 
 
 def previews(
-    host: Host, config: TrainConfig, side: int, trained: TrainedVectors, step: int
+    host: Host, config: TrainConfig, side: int, trained: TrainedVectors, state: State, identity: dict[str, Any]
 ) -> Iterator[Preview | Warning]:
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
     negative = preview_prompt(config.preview_negative, config)
@@ -135,6 +163,7 @@ def previews(
         "sampler": config.preview_sampler or own.sampler,
         "scheduler": config.preview_scheduler or own.scheduler,
     }
+    step, embedding = state.step, as_embedding(state, config, identity)
     for i, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
         request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
@@ -145,4 +174,4 @@ def previews(
                 raise
             yield Warning(f"Step {step}: {out_of_memory_message(error, PREVIEW_DOES_NOT_FIT)}")
             return
-        yield Preview(step, text, image)
+        yield Preview(step, text, image, embedding)

@@ -24,17 +24,18 @@ def train_in_memory(
     folder: Path,
     resume: bool = False,
     release: Callable[[], object] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. Raises UserError if the smallest micro-batch does
-    not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises UserError if the smallest
+    micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
     last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
-            with closing(train(host, dataset, config, folder, resume)) as events:
+            with closing(train(host, dataset, config, folder, resume, stop)) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue
@@ -49,7 +50,7 @@ def train_in_memory(
                 raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
             message = out_of_memory_message(error, retrying(smaller))
         free_unused()  # out of the except clause, whose exception holds all that the step held
-        config, before, resume = smaller, last, resume or last >= 0
+        config, before, resume = smaller, last, resume or last > 0
         yield Warning(message)
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-WARM_UP = 2  # steps; they are slower because memory is allocated and kernels are selected
+WARM_UP = 2  # steps; they are much slower because memory is allocated and kernels are selected
 RECENT = 100  # steps in the average, usually including a preview
 
 
@@ -19,15 +19,14 @@ class Pace:
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)  # step and completion time
 
     def completed(self, step: int) -> None:
-        self._recent.append((step, self._clock()))
+        now = self._clock()
         self._seen += 1
-        if self._seen == WARM_UP + 2:  # now the steps after the warm-up can be measured
-            for _ in range(WARM_UP):
-                self._recent.popleft()
+        if self._seen > WARM_UP:  # the first of them ends the warm-up: the time after it is measured
+            self._recent.append((step, now))
 
     @property
     def rate(self) -> float | None:
-        """Steps per second; None before two steps are complete."""
+        """Steps per second; None before the first step after the warm-up is complete."""
         if len(self._recent) < 2:
             return None
         (first, began), (last, ended) = self._recent[0], self._recent[-1]

@@ -11,7 +11,18 @@ from ..data.dataset import Dataset, Encoded
 from ..errors import UserError
 from ..host import Embeddings, Host, Prompt, Slot, Vectors
 from ..prompt_check import TokenCounter, unknown_marks
-from ..prompts import NAME, PLACEHOLDER, Templates, beside, latest_slot, mentions, slots, vary_tags, with_name_last
+from ..prompts import (
+    NAME,
+    PLACEHOLDER,
+    Templates,
+    beside,
+    latest_slot,
+    mentions,
+    placeholders_of,
+    slots,
+    vary_tags,
+    with_name_last,
+)
 from ..text import listed
 from .config import TrainConfig
 
@@ -86,7 +97,7 @@ def _cut_captions(dataset: Dataset, templates: Templates, counter: TokenCounter)
 
 def preview_prompt(text: str, config: TrainConfig) -> Prompt:
     """The prompt of a preview, in which * and <name> are the embedding."""
-    return slots(text, {PLACEHOLDER: PLACEHOLDER, f"<{config.name}>": PLACEHOLDER}) or ("",)
+    return slots(text, dict.fromkeys(placeholders_of(config.name), PLACEHOLDER)) or ("",)
 
 
 def embeddings_for(pictures: Sequence[Encoded], vectors: Vectors, per_image: Vectors) -> Embeddings:

@@ -1,24 +1,23 @@
 """A training session: what the command line, the node and the WebUI's job have in common.
 
 They iterate over `Session.train()`, display each event, and may stop at any of them. The session writes the records,
-keeps the best embedding and estimates the time left.
+knows which step's embedding is kept (see keeping.py) and estimates the time left.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from ..data.captions import CaptionReader
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
+from ..data.listing import Listing
 from ..drawing.loss_plot import loss_plot
-from ..embedding import Embedding
 from ..events import Done, Event, Preview, Step
-from ..formats import save_embedding
+from ..formats import put_preview, write_embedding
 from ..host import Host
 from ..prompts import Templates
 from .checkpoint import RunFiles
@@ -28,8 +27,7 @@ from .pace import Pace
 from .step_log import StepLog, check_step_log
 
 log = logging.getLogger("ti_train")
-Keep = Literal["last", "best"]
-DEFAULT_KEEP: Keep = "last"  # of a completed run; an interrupted one keeps its best
+FOR_CAPTIONS = "To use them, choose the templates captions or style-captions, or a file with [filewords]."
 
 
 def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
@@ -39,18 +37,26 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     """
     paths = [path for folder in folders for path in find_pictures(folder)]
     captions = Templates.load(config.templates).use_captions
+    warn += [] if captions else _unused_captions(paths, config.templates)
     side = config.resolution or host.resolution
     pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
     return encode_pictures(host, pictures, config.flip, warn)
 
 
+def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
+    readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
+    count = sum(bool(readers[path.parent].caption(path)) for path in paths)
+    unused = f"{count} image(s) have a caption, which the templates '{templates}' do not use. {FOR_CAPTIONS}"
+    return [unused] if count else []
+
+
 @dataclass(frozen=True)
 class Records:
-    """The paths of a run's step log, loss plot and previews."""
+    """The paths of a run's step log, loss plot and previews; None for those that are not written."""
 
     log: Path
     plot: Path
-    previews: str  # prefix of their paths
+    previews: str | None  # prefix of their paths; None: they are not saved
 
     @classmethod
     def beside_embedding(cls, folder: Path, name: str) -> Records:
@@ -65,31 +71,27 @@ class Records:
         return Path(f"{self.previews}{step:05d}-{number}.png")
 
 
-@dataclass(frozen=True)
-class Best:
-    """The step with the lowest validation loss so far."""
-
-    step: int
-    validation_loss: float
-    embedding: Embedding
-
-
 class Session:
     """One run of train(). It holds neither model nor latents, so it may be kept after the run."""
 
-    def __init__(
-        self, config: TrainConfig, folder: Path, records: Records | None = None, keep: Keep = DEFAULT_KEEP
-    ) -> None:
-        """folder: of the embedding. keep: the embedding that a completed run leaves in its file. Raises UserError."""
+    def __init__(self, config: TrainConfig, folder: Path, records: Records | None = None) -> None:
+        """folder: of the embedding. Raises UserError."""
         if records:
             check_step_log(records.log)
-        self.config, self.records, self.keep = config, records, keep
-        self.file = RunFiles(folder, config.name, {}).embedding
-        self.steps: list[Step] = []  # without embeddings; with records, those of the interrupted run too
-        self.best: Best | None = None
+        self.config, self.records = config, records
+        self.files = RunFiles(folder, config.name, {})
+        self.steps: list[Step] = []  # without embeddings; a resumed run's begin with those of its step log
+        self.kept: tuple[int, float] | None = None  # the step whose embedding is kept, and its validation loss
         self.done: Done | None = None
+        self._latest: Preview | None = None  # of the first preview prompt
+        self._of_kept: Preview | None = None  # the latest when the kept step was reached
         self.pace = Pace(config.steps)
         self._log: StepLog | None = None
+
+    @property
+    def file(self) -> Path:
+        """The embedding's file."""
+        return self.done.path if self.done else self.files.embedding
 
     def train(
         self,
@@ -97,14 +99,22 @@ class Session:
         dataset: Dataset,
         resume: bool = False,
         release: Callable[[], object] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
+        folder = self.files.folder
         try:
-            with closing(train_in_memory(host, dataset, self.config, self.file.parent, resume, release)) as events:
+            with closing(train_in_memory(host, dataset, self.config, folder, resume, release, stop)) as events:
                 for event in events:
-                    yield self._recorded(event)
+                    self._record(event)
+                    yield event
         finally:
             self._close_records()
+
+    @property
+    def trained(self) -> bool:
+        """Whether a step is complete."""
+        return bool(self.steps) and self.steps[-1].step > 0
 
     @property
     def loss(self) -> float | None:
@@ -116,29 +126,31 @@ class Session:
         """The latest validation loss."""
         return next((step.validation_loss for step in reversed(self.steps) if step.validation_loss is not None), None)
 
-    def keep_best(self) -> int | None:
-        """Replaces the last step's embedding in the file by the best one; a resumed run continues from the last step.
+    def saved(self, how: str) -> str:
+        """What an interrupted run has left on disk, and how to continue it, in the words of the host."""
+        left = self.files.interrupted()
+        if not left or not self.trained:
+            there = "is unchanged" if self.file.exists() else "does not exist yet"
+            return f"'{self.file}' {there}. Continue {how}."
+        there = f"; the earlier '{self.file.name}' is unchanged" if self.file.exists() else ""
+        saved = f"in '{self.files.state}'{there}" if left.kept is None else f"in '{self.file}'"
+        return f"Step {left.kept or left.step} is saved {saved}. Continue from step {left.step} {how}."
 
-        Returns the step of the embedding in the file, or None before the first step. Raises OSError.
-        """
-        if self.best:
-            save_embedding(self.best.embedding, self.file)
-            return self.best.step
-        return self.steps[-1].step if self.steps else None
-
-    def _recorded(self, event: Event) -> Event:
+    def _record(self, event: Event) -> None:
+        if isinstance(event, Preview) and event.prompt == self.config.preview_prompts[0]:
+            self._latest = event
+            if self.kept is None or event.step == self.kept[0]:
+                self._of_kept = event
         match event:
             case Step():
                 self._add(event)
-            case Preview() if self.records:
+            case Preview() if self.records and self.records.previews:
                 number = self.config.preview_prompts.index(event.prompt)
-                event.image.save(self.records.preview(event.step, number))
+                file = self.records.preview(event.step, number)
+                write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
-                if self.keep == "best" and self.best:
-                    self.keep_best()
-                    event = replace(event, embedding=self.best.embedding)
-                self.done = event
-        return event
+                self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
+                self._put_preview(event)
 
     def _add(self, step: Step) -> None:
         self.pace.completed(step.step)
@@ -148,15 +160,17 @@ class Session:
                 self.steps += self._log.earlier
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
-        if (
-            step.step == 0
-            or step.embedding is None
-            or step.validation_loss is None
-            or not math.isfinite(step.validation_loss)
-        ):
-            return  # step 0 is untrained
-        if self.best is None or step.validation_loss < self.best.validation_loss:
-            self.best = Best(step.step, step.validation_loss, step.embedding)
+        if step.kept and step.kept != self.kept:
+            self.kept, self._of_kept = step.kept, self._latest
+
+    def _put_preview(self, done: Done) -> None:
+        """Gives the embedding the last preview of its vectors as its picture. Logs write errors."""
+        found = [p for p in (self._latest, self._of_kept) if p and 0 < p.step <= done.kept]
+        try:
+            if found:
+                put_preview(done.path, found[0].image)
+        except OSError as error:
+            log.warning("Could not write the picture of '%s' (%s).", done.path, error.strerror or error)
 
     def _close_records(self) -> None:
         """Logs write errors: a full disk must not hide why the run ended."""
@@ -164,6 +178,6 @@ class Session:
             return
         self._log.close()
         try:
-            loss_plot(self.steps, self.config.name).save(self.records.plot)
+            loss_plot(self.steps, self.config.name, self.kept).save(self.records.plot)
         except OSError as error:
             log.warning("Could not write '%s' (%s).", self.records.plot, error.strerror or error)

@@ -55,6 +55,17 @@ def values_of(widgets: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in read.items() if value is not None}
 
 
+def value_for(name: str, value: Any) -> Any:
+    """The field's value for an option's: what values_of() reads as that option."""
+    option = OPTIONS[name]
+    kind = _kind(option)
+    if value is None:
+        return _not_given(option, kind)
+    if option.kind == "lines":
+        return "\n".join(value)
+    return option.written(value) if kind in ("choice", "text") else value
+
+
 def _read(option: Option, value: Any) -> Any:
     value = value.strip() if isinstance(value, str) else value
     if value == _not_given(option, _kind(option)):

@@ -29,10 +29,14 @@ class CommandLine:
     api: bool
     api_auth: str
     embeddings_dir: str
+    gradio_allowed_path: list[str]
+    hide_ui_dir_config: bool
+    webui_is_non_local: bool
     textual_inversion_templates_dir: str
 
 opts: Options
 state: State
 cmd_opts: CommandLine
 sd_model: Any
+interrogator: Any
 total_tqdm: Any

@@ -43,4 +43,17 @@ class ProbeWeights:
         return {}
 
 
-NODE_CLASS_MAPPINGS = {"ProbeConditioning": ProbeConditioning, "ProbeWeights": ProbeWeights}
+class ProbeClip:
+    """Makes a model known to open_clip."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"config": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "add", "tests", True
+
+    def add(self, config):
+        import open_clip
+
+        open_clip.add_model_config(config)
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {"ProbeConditioning": ProbeConditioning, "ProbeWeights": ProbeWeights, "ProbeClip": ProbeClip}

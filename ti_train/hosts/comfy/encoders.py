@@ -10,6 +10,7 @@ import torch
 from ...errors import UserError
 from ...host import Vocabulary
 from ..spelling import readable
+from .inputs import check_inputs
 
 MEASURED = 256  # rows of a table from which its scale is measured; some rows are zero
 
@@ -40,6 +41,7 @@ def encoders(clip: Any) -> dict[str, Encoder]:
     tokenizer and its module each in an attribute `clip`; others give both the same attribute, which is None for an
     encoder that the user has not loaded.
     """
+    check_inputs(clip=clip)
     parts, modules = tokenizers(clip.tokenizer), clip.cond_stage_model
     found = {}
     for attribute, tokenizer in parts.items():

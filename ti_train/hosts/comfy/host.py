@@ -39,6 +39,7 @@ from ..weights import checkpointed
 from .encoders import vocabulary, widths
 from .fitting import remarks_on
 from .gradients import ForAutograd, differentiable
+from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
 from .weights import cast_bytes, load_whole, trainable_clip, trainable_model
 
@@ -48,6 +49,7 @@ class ComfyHost(Adapter):
 
     def __init__(self, model: Any, clip: Any, vae: Any, guidance: float = 0.0) -> None:
         """guidance: that of a model in which it is distilled; 0: the model's own. Raises UserError."""
+        check_inputs(model=model, clip=clip, vae=vae)
         self.remarks = remarks_on(model, clip)  # first: nothing is loaded for models that do not fit together
         self.model, self.clip, self.vae, self.guidance = trainable_model(model), trainable_clip(clip), vae, guidance
         sampling = self.model.get_model_object("model_sampling")

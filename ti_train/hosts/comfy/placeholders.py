@@ -20,6 +20,7 @@ from ...errors import UserError
 from ...host import Embeddings, Vectors
 from ...prompt_check import unknown_marks
 from ...text import unicode_forms
+from ..spelling import letters
 from .encoders import encoders, reads_syntax, tokenizers
 
 log = logging.getLogger("ti_train")
@@ -49,7 +50,7 @@ def with_embeddings(clip: Any, embeddings: Embeddings, every_encoder: bool = Fal
         # without vectors for an encoder, or with a tokenizer that only counts ids (Anima's T5), it stands for nothing
         encoder = encoder_of.get(attribute)
         given = [vectors.get(encoder or "", next(iter(vectors.values()))[:0]) for vectors in embeddings.values()]
-        known |= {PRIVATE + _letters(len(known) + i): vectors for i, vectors in enumerate(given)}
+        known |= {PRIVATE + letters(len(known) + i): vectors for i, vectors in enumerate(given)}
         reader.ti_train_vectors = known
         reader.ti_train_as_dict = not reads_syntax(tokenizer)
         reader.embedding_directory = reader.embedding_directory or []  # None would disable the host's embedding syntax
@@ -59,12 +60,6 @@ def with_embeddings(clip: Any, embeddings: Embeddings, every_encoder: bool = Fal
     clone.tokenizer.ti_train_encoders = encoder_of
     clone.tokenizer.ti_train_strict = every_encoder
     return clone
-
-
-def _letters(number: int) -> str:
-    """0, 1, 2 ... -> a, b, ... z, ba: the host would read digits as a weight."""
-    high, low = divmod(number, 26)
-    return (_letters(high) if high else "") + chr(ord("a") + low)
 
 
 def _copy_as(tokenizer: Any, reading: type) -> Any:

@@ -23,14 +23,14 @@ from ...host import Embeddings, Prediction, Prompt, SampleRequest, Size, Slot, V
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..noise_levels import network_input, timesteps_of
-from ..spelling import readable
+from ..spelling import letters, readable
 from ..weights import checkpointed
 from .families import named_encoders, token_table
+from .preview_settings import PreviewSettings
 
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that CLIP reads one word; not used in prompts
-SAMPLER = "Euler"  # available in every WebUI, and adds no noise
 JOB_FIELDS = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
 
 
@@ -49,6 +49,8 @@ class WebUIHost(Adapter):
     """A Host (see host.py) for a WebUI's loaded Stable Diffusion 1, 2 or XL; subclasses locate its parts."""
 
     Interrupted = Interrupted
+    bare_names = True
+    preview_settings = PreviewSettings()  # of the run
     encoders: dict[str, Any]  # name -> the WebUI's encoder, called with a list of prompts; in the order of outputs
     transformers: dict[str, nn.Module]  # name -> the transformer inside
     databases: list[Any]  # of embeddings, each with all of them
@@ -177,7 +179,7 @@ class WebUIHost(Adapter):
     @contextmanager
     def _registered(self, embeddings: Embeddings) -> Iterator[dict[str, str]]:
         """Registers embeddings in the WebUI's databases within the context; yields name -> private name."""
-        names = {name: PRIVATE + chr(ord("a") + number) for number, name in enumerate(embeddings)}
+        names = {name: PRIVATE + letters(number) for number, name in enumerate(embeddings)}
         registered = [self._embedding(name, vectors, names[name]) for name, vectors in embeddings.items()]
         for embedding in registered:
             self.register(embedding)
@@ -217,16 +219,17 @@ class WebUIHost(Adapter):
             return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
 
     def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:
+        settings = self.preview_settings
         task = processing.StableDiffusionProcessingTxt2Img(
             sd_model=self.model,
             prompt=text,
             negative_prompt=text_with_names(request.negative, names),
             seed=seed,
-            steps=request.steps,
-            cfg_scale=request.guidance,
-            width=request.width,
-            height=request.height,
-            sampler_name=SAMPLER,
+            steps=settings.steps or request.steps,
+            cfg_scale=settings.guidance or request.guidance,
+            width=settings.width or request.width,
+            height=settings.height or request.height,
+            sampler_name=settings.sampler,
             do_not_save_grid=True,
             do_not_save_samples=True,
             do_not_reload_embeddings=True,  # a reload would remove the registered embeddings

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from fastapi import Body
-from modules import call_queue, prompt_parser, script_callbacks, shared
+from modules import call_queue, deepbooru, deepbooru_model, prompt_parser, script_callbacks, shared
+from modules.processing_scripts.comments import strip_comments
 from safetensors.torch import load_file, save_file
 
 PACK = sys.modules["ti_train_extension_pack"]
@@ -167,6 +168,39 @@ def break_step() -> None:
         hook = connect().network.out.register_forward_pre_hook(fail)
 
 
+def break_clean_up() -> None:
+    """What ends a job of the WebUI will fail once."""
+    end = shared.state.end
+
+    def fail() -> None:
+        shared.state.end = end
+        raise RuntimeError("broken by the test")
+
+    shared.state.end = fail
+
+
+def many_words() -> dict[str, Any]:
+    """How far the conditions of the last of 30 embeddings are from those that it has alone."""
+    with call_queue.queue_lock, torch.inference_mode():
+        host = connect()
+        words = {f"word-{number}": word_of(host, number, 1) for number in range(30)}
+        last = f"word-{len(words) - 1}"
+        prompts = [("a photo of ", Slot(last))]
+        among, alone = host.encode(prompts, words), host.encode(prompts, {last: words[last]})
+        return {"difference": float((among[0].context - alone[0].context).abs().max())}
+
+
+def draw_deepbooru() -> None:
+    """A DeepBooru of random weights, whose captions are of these tags (ratings are left out)."""
+    host, drawn = deepbooru.model, deepbooru_model.DeepDanbooruModel().eval()
+    drawn.tags = ["drawn_toy", *(f"rating:{number}" for number in range(9175))]
+    host.model = drawn
+    if hasattr(host, "patcher"):  # Forge
+        from backend.patcher.base import ModelPatcher
+
+        host.patcher = ModelPatcher(drawn, load_device=host.load_device, offload_device=host.offload_device)
+
+
 def refused() -> dict[str, Any]:
     """What a user is told when the loaded model cannot be trained with, since it lacks a text encoder."""
     with call_queue.queue_lock:
@@ -184,9 +218,38 @@ def refused() -> dict[str, Any]:
     return {"message": ""}
 
 
+def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[list[str]]:
+    """The names and prompts in which the WebUI does not find an embedding of that name."""
+    with call_queue.queue_lock, torch.inference_mode():
+        host = connect()
+        engine, missed = next(iter(host.encoders.values())), []
+        for name in names:
+            embedding = host._embedding("x", name, word_of(host, 0, 1))
+            host.register(embedding)
+            for prompt in prompts:
+                if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
+                    missed.append([name, prompt])
+            host.unregister(name)
+        return missed
+
+
+def found_in(engine: Any, text: str, name: str) -> bool:
+    """By the WebUI's own parsers of AND, schedules and emphasis, and its tokenizer."""
+    _, flat, _ = prompt_parser.get_multicond_prompt_list([text])
+    for (_, part), *_ in prompt_parser.get_learned_conditioning_prompt_schedules(list(flat), 10):
+        chunks, _ = engine.tokenize_line(part)
+        if any(fix.embedding.name == name for chunk in chunks for fix in chunk.fixes):
+            return True
+    return False
+
+
 def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/gradient", gradient, methods=["POST"])
+    app.add_api_route("/ti-train-test/names", names, methods=["POST"])
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
+    app.add_api_route("/ti-train-test/break-clean-up", break_clean_up, methods=["POST"])
+    app.add_api_route("/ti-train-test/draw-deepbooru", draw_deepbooru, methods=["POST"])
+    app.add_api_route("/ti-train-test/many-words", many_words, methods=["GET"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
     app.add_api_route("/ti-train-test/too-many-vectors", too_many_vectors, methods=["POST"])

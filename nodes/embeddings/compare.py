@@ -1,0 +1,154 @@
+"""Compare Embeddings: several embeddings with the same prompts and seeds, in one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+import torch
+from comfy_api.latest import io, ui
+
+from ...ti_train.device import out_of_memory_as_user_error
+from ...ti_train.embedding import Embedding
+from ...ti_train.errors import UserError
+from ...ti_train.evaluation.comparison import compare, comparison_sheet
+from ...ti_train.evaluation.evaluate import Subject, initial_texts, prompt_lines
+from ...ti_train.evaluation.samples import Sampling
+from ...ti_train.hosts.comfy.host import ComfyHost
+from ..files import digest, embedding_files
+from ..sockets import CATEGORY, EmbeddingSocket, searched
+from ..tensors import to_batch
+from .load import NONE, embedding_named, embedding_path
+from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
+
+CHOSEN = ("embedding_name_1", "embedding_name_2", "embedding_name_3")
+
+
+class CompareEmbeddings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [NONE, *embedding_files()]
+        return io.Schema(
+            node_id="TITrain_CompareEmbeddings",
+            display_name="Compare Embeddings",
+            category=CATEGORY,
+            description="Samples the same prompts and seeds with several embeddings, or with several steps of one, and "
+            "shows all images in one labelled sheet.",
+            **searched("textual inversion", "compare embeddings", "embedding grid", "xy plot", "contact sheet"),
+            is_output_node=True,
+            inputs=[
+                *model_inputs(),
+                *(
+                    io.Combo.Input(name, options=files, default=NONE, tooltip="A file in the embeddings folder.")
+                    for name in CHOSEN
+                ),
+                io.String.Input(
+                    "more",
+                    default="",
+                    multiline=True,
+                    tooltip="Further files of the embeddings folder, one per line. * stands for any text: "
+                    "my-cat-steps/* takes all numbered copies of my-cat (see copy_every in Training Options).",
+                ),
+                io.Boolean.Input(
+                    "initial_text",
+                    default=True,
+                    tooltip="The first row shows the initial text of the embeddings in their place: the model without "
+                    "training.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    default="a photo of *\na photo of * on the beach",
+                    multiline=True,
+                    tooltip="The prompts, one per line. * is the embedding.",
+                ),
+                io.String.Input("negative", default="", tooltip="Negative prompt of all images."),
+                *sampling_inputs(number=3, what="Images of each embedding and prompt"),
+                io.Int.Input(
+                    "cell", default=256, min=64, max=1024, step=8, tooltip="Side of an image in the sheet, in pixels."
+                ),
+                EmbeddingSocket.Input(
+                    "embedding", optional=True, tooltip="An embedding from another node: the first after initial_text."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("sheet", display_name="sheet", tooltip="All images, labelled, in one."),
+                io.Image.Output(
+                    "images",
+                    display_name="images",
+                    tooltip="The images one by one: prompt by prompt, in it row by row.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, more: str | None = None, **inputs: Any) -> str:
+        try:
+            return digest(Path(embedding_path(name)) for name in chosen(inputs, more or ""))
+        except UserError:
+            return ""
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        more: str,
+        initial_text: bool,
+        prompts: str,
+        negative: str,
+        number: int,
+        steps: int,
+        guidance: float,
+        seed: int,
+        resolution: int,
+        cell: int,
+        embedding: Embedding | None = None,
+        **names: str,
+    ) -> io.NodeOutput:
+        embeddings = [embedding] if embedding else []
+        embeddings += [embedding_named(name) for name in chosen(names, more)]
+        if not embeddings:
+            raise UserError("No embedding is chosen. Choose one or more files, or connect a trained embedding.")
+        lines = prompt_lines(prompts.splitlines(), "prompts")
+        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+            host = ComfyHost(model, clip, vae)
+            subjects = initial_texts(embeddings, "") if initial_text else []
+            subjects += [Subject(each.name, each.fitted_to(host.widths)) for each in embeddings]
+            sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
+            bar, compared = comfy.utils.ProgressBar(len(lines) * len(subjects) * number), []
+            for one in compare(host, subjects, lines, sampling, negative):
+                compared.append(one)
+                bar.update_absolute(len(compared), bar.total, ("JPEG", one.image, cell))
+                management.throw_exception_if_processing_interrupted()
+        sheet = to_batch([comparison_sheet(compared, f"{steps} steps, cfg {guidance:g}", cell)])
+        return io.NodeOutput(sheet, to_batch([one.image for one in compared]), ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def chosen(names: dict[str, str], more: str) -> list[str]:
+    """The files of the lists, and those that the lines of a text name; each once. Raises UserError."""
+    picked = [names[name] for name in CHOSEN if names.get(name, NONE) != NONE]
+    return list(dict.fromkeys([*picked, *matching(more.splitlines(), embedding_files())]))
+
+
+def matching(lines: Iterable[str], files: list[str]) -> list[str]:
+    """The files that lines name, with or without extension. Raises UserError for a line that names none."""
+    names = {file: PurePath(file).with_suffix("").as_posix() for file in files}
+    found = []
+    for line in filter(None, map(str.strip, lines)):
+        named = [
+            file for file, name in names.items() if fnmatch(name, line) or fnmatch(PurePath(file).as_posix(), line)
+        ]
+        if not named:
+            near = get_close_matches(line, names.values(), 3, 0.5) or list(names.values())[:3]
+            raise UserError(
+                f"No file in the embeddings folders is named '{line}'. "
+                + (f"There are {', '.join(near)}." if near else "There is none at all.")
+            )
+        found += named
+    return found

@@ -1,0 +1,175 @@
+"""Evaluate Embedding: image similarity and editability, as the command `evaluate` measures them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+
+from ...ti_train.data.picture import bucket, crop
+from ...ti_train.device import out_of_memory_as_user_error
+from ...ti_train.embedding import Embedding
+from ...ti_train.errors import UserError
+from ...ti_train.evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
+from ...ti_train.evaluation.evaluate import PAPERS_PROMPTS, Sampled, Subject, evaluate, initial_texts
+from ...ti_train.evaluation.samples import Sampling
+from ...ti_train.evaluation.scores import Score, plot, table, write_scores
+from ...ti_train.formats import read_embedding
+from ...ti_train.hosts.comfy.host import ComfyHost
+from ..sockets import CATEGORY, searched
+from ..tensors import to_batch, to_images
+from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path
+from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
+
+CLIPS = "clip_vision"  # the host's folder
+
+
+class EvaluateEmbedding(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        file, socket, word = embedding_inputs()
+        return io.Schema(
+            node_id="TITrain_EvaluateEmbedding",
+            display_name="Evaluate Embedding",
+            category=CATEGORY,
+            description="Measures how similar the images of an embedding are to its training images, and how well it "
+            "follows prompts (Gal et al. 2022, section 5), beside the initial text.",
+            **searched("textual inversion", "evaluate embedding", "clip score", "image similarity", "editability"),
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                *model_inputs(),
+                io.Image.Input("images", tooltip="The training images: a batch or a list, as for Train Embedding."),
+                file,
+                io.Combo.Input(
+                    "clip_weights",
+                    options=[NONE, *folder_paths.get_filename_list(CLIPS)],
+                    default=NONE,
+                    tooltip="A file with all of CLIP, its text encoder too, as open_clip publishes it, in "
+                    "models/clip_vision. The paper's: open_clip_model.safetensors of vit_base_patch32_clip_224.openai. "
+                    "A file for CLIP Vision Loader has no text encoder.",
+                ),
+                io.String.Input(
+                    "clip_model", default=PAPERS_MODEL, tooltip="The model of these weights, by open_clip's name."
+                ),
+                io.Combo.Input(
+                    "kind",
+                    options=list(PAPERS_PROMPTS),
+                    default="object",
+                    tooltip="What was trained: the paper has other prompts for a style than for an object.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    tooltip="Prompts that the embedding is to follow, one per line; * is the embedding. Empty = the "
+                    "paper's.",
+                ),
+                *sampling_inputs(number=8, what="Images of each prompt (paper: 64)"),
+                socket,
+                word,
+            ],
+            outputs=[
+                io.String.Output("text", display_name="text", tooltip="The measures, as a table."),
+                io.Image.Output("plot", display_name="plot", tooltip="Both measures, beside those of the references."),
+                io.Float.Output(
+                    "image_similarity",
+                    display_name="image similarity",
+                    tooltip="Between the images of the embedding and its training images. Higher is more faithful.",
+                ),
+                io.Float.Output(
+                    "text_similarity",
+                    display_name="text similarity",
+                    tooltip="Between the images of the prompts and their texts. Higher is easier to edit.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding_name: list[str] | None = None, **_: Any) -> str:
+        (name,) = embedding_name or [NONE]
+        return str(LoadEmbedding.fingerprint_inputs(name))
+
+    @classmethod
+    def execute(cls, images: list[torch.Tensor], **lists: list[Any]) -> io.NodeOutput:
+        given = {key: values[0] for key, values in lists.items()}
+        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+            return cls.evaluate(to_images(images), **given)
+
+    @classmethod
+    def evaluate(
+        cls,
+        images: list[Image.Image],
+        model: Any,
+        clip: Any,
+        vae: Any,
+        embedding_name: str,
+        clip_weights: str,
+        clip_model: str,
+        kind: str,
+        prompts: str,
+        number: int,
+        steps: int,
+        guidance: float,
+        seed: int,
+        resolution: int,
+        embedding: Embedding | None = None,
+        word: str = "",
+    ) -> io.NodeOutput:
+        found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
+        asked = PAPERS_PROMPTS[kind]
+        asked = asked.with_lines(prompts.splitlines(), "prompts") if prompts.strip() else asked
+        measure = Clip.load(clip_model.strip(), clip_file(clip_weights))
+        host = ComfyHost(model, clip, vae)
+        sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
+        judge = ClipJudge(measure.to(host.device), [as_trained(image, sampling.side) for image in images])
+        subjects = [*initial_texts([found], ""), Subject(found.name, found.fitted_to(host.widths))]
+        settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(asked)}
+        scores, bar = [], comfy.utils.ProgressBar(1)
+        for event in evaluate(host, subjects, judge, asked, sampling, samples_folder(settings, subjects)):
+            match event:
+                case Sampled():
+                    bar.update_absolute(event.done, event.total)
+                case Score():
+                    scores.append(event)
+            management.throw_exception_if_processing_interrupted()
+        folder = Path(folder_paths.get_output_directory()) / "evaluation" / found.name
+        folder.mkdir(parents=True, exist_ok=True)
+        files = write_scores(scores, settings, folder)
+        text, last = table(scores), scores[-1]
+        shown = ui.PreviewText("\n".join([text, "", *(str(file) for file in files)]))
+        drawn = to_batch([plot(scores, judge.name)])
+        return io.NodeOutput(text, drawn, last.image_similarity, last.text_similarity, ui=shown)
+
+
+def clip_file(name: str) -> str:
+    """Raises UserError if none is chosen."""
+    path = folder_paths.get_full_path(CLIPS, name)
+    if path is None:
+        raise UserError(
+            "The evaluation needs a CLIP with both of its encoders: choose clip_weights. The paper's is "
+            "open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai on Hugging Face; put it into "
+            "models/clip_vision."
+        )
+    return path
+
+
+def as_trained(image: Image.Image, side: int) -> Image.Image:
+    """Cropped as for training at this resolution."""
+    return Image.fromarray(crop(image, bucket(image.size, side))[0])
+
+
+def samples_folder(settings: dict[str, Any], subjects: list[Subject]) -> Path:
+    """For these settings only, so that a cancelled evaluation goes on and another one is not in its way."""
+    key = json.dumps([settings, [subject.fingerprint for subject in subjects]], sort_keys=True)
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(folder_paths.get_temp_directory()) / "ti_train" / "evaluation" / name

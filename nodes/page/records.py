@@ -1,0 +1,114 @@
+"""Training runs on disk: a folder for each, with what the page shows of it after it has ended.
+
+run.json is the run's snapshot with its settings; NUMBER.jpg is a preview, NUMBER.safetensors the embedding that it
+shows. They are in ComfyUI's user directory, the last runs only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from PIL import Image
+
+from ...ti_train.embedding import Embedding
+from ...ti_train.events import Preview
+from ...ti_train.files import write_atomically
+from ...ti_train.formats import load_embedding, save_embedding
+
+KEPT = 20  # runs
+THUMBNAIL = 136  # pixels: twice the size in the strip, for dense screens
+
+
+@dataclass(frozen=True)
+class Record:
+    """The folder of a run. Its methods raise OSError."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def write(self, run: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / "run.json", json.dumps(run, default=str).encode())
+
+    def read(self) -> dict[str, Any]:
+        """The run as it was last written; {} if it was not, or if the file is damaged."""
+        try:
+            return dict(json.loads((self.folder / "run.json").read_bytes()))
+        except (OSError, ValueError):
+            return {}
+
+    def add(self, number: int, preview: Preview) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        preview.image.convert("RGB").save(self.folder / f"{number}.jpg", quality=90)
+        save_embedding(preview.embedding, self._embedding(number))
+
+    def keep_only(self, numbers: Container[int]) -> None:
+        """Deletes the other previews."""
+        for file in self.folder.glob("*.*"):
+            if file.stem.isdecimal() and int(file.stem) not in numbers:
+                file.unlink()
+
+    def preview(self, number: int, small: bool) -> bytes | None:
+        """A JPEG file; None if it is no longer kept."""
+        file = self.folder / f"{number}.jpg"
+        if not file.is_file():
+            return None
+        if not small:
+            return file.read_bytes()
+        with Image.open(file) as image:
+            image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            data = io.BytesIO()
+            image.save(data, "JPEG", quality=85)
+        return data.getvalue()
+
+    def embedding(self, number: int) -> Embedding | None:
+        """The embedding that a preview shows; None if it is no longer kept."""
+        file = self._embedding(number)
+        return load_embedding(file) if file.is_file() else None
+
+    def _embedding(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+
+def new_record() -> Record:
+    return Record(_all() / uuid.uuid4().hex)
+
+
+def find(run: str) -> Record | None:
+    """The record of a run by its id, as a page sent it."""
+    record = Record(_all() / run)
+    return record if re.fullmatch(r"[0-9a-f]{32}", run) and record.folder.is_dir() else None
+
+
+def records() -> list[Record]:
+    """Newest first."""
+    written = [(file.stat().st_mtime, file.parent) for file in _all().glob("*/run.json")]
+    return [Record(folder) for _, folder in sorted(written, reverse=True)]
+
+
+def interrupted_run(name: str) -> Record | None:
+    """The record of the newest run of an embedding, if that run was not completed."""
+    newest = next((record for record in records() if record.read().get("name") == name), None)
+    return newest if newest and newest.read()["status"] != "done" else None
+
+
+def delete_old() -> None:
+    for record in records()[KEPT:]:
+        shutil.rmtree(record.folder, ignore_errors=True)
+
+
+def _all() -> Path:
+    return Path(folder_paths.get_user_directory()) / "ti_train" / "runs"

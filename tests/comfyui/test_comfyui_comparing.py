@@ -1,0 +1,122 @@
+"""Compare Embeddings and Evaluate Embedding in a running ComfyUI."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import workflows as w
+from comfyui_server import Server
+from PIL import Image
+from tiny_clip import NAME, write_clip
+
+from ti_train.embedding import Embedding
+from ti_train.formats import save_embedding
+
+pytestmark = pytest.mark.slow
+MODEL = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
+
+
+@pytest.fixture(scope="module")
+def words(server) -> Server:
+    """Two steps of one embedding, of a known initial text; and another embedding."""
+    folder = server.base / "models" / "embeddings"
+    torch.manual_seed(0)
+    for name in ("steps-100", "steps-200", "apart"):
+        vectors = {"emb_params": torch.randn(1, 768) * 0.02}
+        save_embedding(Embedding(name, vectors, {"config": '{"init": "toy"}'}), folder / f"{name}.safetensors")
+    return server
+
+
+def comparing(**settings) -> w.Workflow:
+    given = {
+        "embedding_name_1": "apart.safetensors", "embedding_name_2": "none", "embedding_name_3": "none",
+        "more": "steps-*", "initial_text": True, "prompts": "a photo of *\na * at night", "negative": "", "number": 2,
+        "steps": 2, "guidance": 4.0, "seed": 3, "resolution": 64, "cell": 64,
+    }  # fmt: skip
+    return {
+        "model": w.training()["model"],
+        "compare": w.node("TITrain_CompareEmbeddings", **MODEL, **given | settings),
+        "sheet": w.node("SaveImage", images=["compare", 0], filename_prefix="sheet"),
+        "each": w.node("SaveImage", images=["compare", 1], filename_prefix="each"),
+    }
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_several_embeddings_are_compared_in_one_sheet(words):
+    """Each image is the one that KSampler makes with the same settings."""
+    outputs = words.run(comparing())
+    (sheet,), each = words.files(outputs, "sheet"), words.files(outputs, "each")
+    assert len(each) == 2 * 4 * 2, "prompts, rows (the initial text, apart and two steps), seeds"
+    assert Image.open(sheet).height == 46 + 8 * (64 + 10 + 18) + 2 * 30 + 10
+    workflow = {"model": w.training()["model"]} | w.sampling(
+        "a photo of embedding:apart", ["model", 1], "apart", seed=4, steps=2
+    )
+    (theirs,) = words.files(words.run(workflow), "save")
+    # first prompt, second row, second seed; ComfyUI rounds down where the adapter rounds to the nearest
+    assert np.abs(pixels(each[3]) - pixels(theirs)).max() <= 1
+    assert np.abs(pixels(each[3]) - pixels(each[5])).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"more": "stepss-100"}, "No file in the embeddings folders is named 'stepss-100'. There are steps-100"),
+        ({"prompts": "a photo"}, r"'a photo' in prompts lacks \*"),
+        ({"embedding_name_1": "none", "more": ""}, "No embedding is chosen"),
+    ],
+)
+def test_mistakes_are_told(words, settings, message):
+    with pytest.raises(AssertionError, match=message):
+        words.run(comparing(**settings))
+
+
+@pytest.fixture(scope="module")
+def clip_weights(words) -> str:
+    """A file of a small CLIP in the host's folder, and its model made known to open_clip in the host."""
+    folder = words.base / "models" / "clip_vision"
+    folder.mkdir(exist_ok=True)
+    weights = write_clip(folder)
+    words.run({"known": w.node("ProbeClip", config=str(folder / f"{NAME}.json"))})
+    return weights.name
+
+
+def evaluating(clip_weights: str, **settings) -> w.Workflow:
+    given = {
+        "embedding_name": "apart.safetensors", "clip_weights": clip_weights, "clip_model": NAME, "kind": "object",
+        "prompts": "a red *\na * at night", "number": 2, "steps": 2, "guidance": 4.0, "seed": 0, "resolution": 64,
+        "images": ["pictures", 0],
+    }  # fmt: skip
+    base = w.training()
+    return {
+        "model": base["model"],
+        "pictures": base["pictures"],
+        "evaluate": {"class_type": "TITrain_EvaluateEmbedding", "inputs": MODEL | given | settings},
+        "plot": w.node("SaveImage", images=["evaluate", 1], filename_prefix="plot"),
+    }
+
+
+def test_an_embedding_is_measured_as_the_command_measures_it(words, clip_weights):
+    outputs = words.run(evaluating(clip_weights))
+    (text,) = outputs["evaluate"]["text"]
+    assert [line.split("  ")[0] for line in text.splitlines()[1:4]] == [
+        "training pictures", 'initial text "toy"', "apart",
+    ]  # fmt: skip
+    with (words.base / "output" / "evaluation" / "apart" / "evaluation.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == ["training pictures", "initial word", "word"]
+    assert {"a red *", "a * at night"} < set(rows[0])
+    assert all(-1 <= float(row["image_similarity"]) <= 1 for row in rows)
+    assert f"{float(rows[2]['image_similarity']):.3f}" in text.splitlines()[3]
+    assert words.files(outputs, "plot")
+
+
+def test_without_weights_it_says_which(words):
+    with pytest.raises(AssertionError, match=r"choose clip_weights\. The paper's is open_clip_model"):
+        words.run(evaluating("none"))

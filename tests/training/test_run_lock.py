@@ -1,0 +1,70 @@
+"""One run at a time for a name, and no lock that a crash leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ti_train.errors import UserError
+from ti_train.training.run_lock import only_run
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from ti_train.training.run_lock import only_run
+with only_run(Path(sys.argv[1]), "cat"):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """Another process that holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / ".cat.lock"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_second_run_is_told_who_the_first_one_is(tmp_path, other_run):
+    said = rf"'cat' is being trained by another run \(process {other_run.pid} on .+, since 20\d\d-.*choose another name"
+    with pytest.raises(UserError, match=said), only_run(tmp_path / ".cat.lock", "cat"):
+        pass
+    with only_run(tmp_path / ".dog.lock", "dog"):
+        pass
+
+
+def test_so_is_a_second_run_in_the_same_process(tmp_path):
+    with only_run(tmp_path / ".cat.lock", "cat"):
+        with pytest.raises(UserError, match=f"process {os.getpid()}"), only_run(tmp_path / ".cat.lock", "cat"):
+            pass
+        assert (tmp_path / ".cat.lock").exists(), "the refused one leaves the lock of the first"
+    with only_run(tmp_path / ".cat.lock", "cat"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")
+def test_the_lock_of_a_run_that_was_killed_locks_nothing(tmp_path, other_run):
+    other_run.send_signal(signal.SIGKILL)
+    other_run.wait()
+    assert (tmp_path / ".cat.lock").read_bytes().startswith(b'{"pid"'), "its file is still there"
+    with only_run(tmp_path / ".cat.lock", "cat"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_its_name_with_anything_in_it_is_no_lock(tmp_path):
+    (tmp_path / ".cat.lock").write_bytes(b"\xff" * 3000)
+    with only_run(tmp_path / ".cat.lock", "cat"):
+        assert (tmp_path / ".cat.lock").read_bytes()[:1] == b"{"

@@ -1,0 +1,31 @@
+"""What a request refuses, and in which words; no WebUI is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_an_unknown_field_is_named_with_the_nearest(load_in_webui):
+    request = load_in_webui("webui_tab.request").TrainRequest
+    with pytest.raises(ValueError, match="unknown field 'learnig_rate', did you mean 'learning_rate'"):
+        request(name="cat", pictures="cats", learnig_rate="1e-3")
+
+
+def test_a_mistake_in_a_field_is_told_by_its_label(load_in_webui):
+    module, pydantic = load_in_webui("webui_tab.request"), pytest.importorskip("pydantic")
+    given = {"name": "cat", "pictures": "cats", "num_vectors": 99, "preview_width": 99}
+    with pytest.raises(pydantic.ValidationError) as mistake:
+        module.TrainRequest(**given)
+    told = module.in_words(mistake.value, given)
+    assert "Vectors is '99': " in told
+    assert "Preview width is '99': " in told
+    assert "\n" not in told
+
+
+def test_a_field_shows_what_its_option_is(load_in_webui):
+    fields = load_in_webui("webui_tab.fields")
+    assert fields.of_preset("Paper") | {
+        "steps": 5000,
+        "learning_rate": "0.005",
+        "square": "square",
+    } == fields.of_preset("Paper")

@@ -1,0 +1,63 @@
+"""An embedding's picture: NAME.preview.png beside its file, and a thumbnail in its header.
+
+ComfyUI's model library and the extra networks of the WebUIs show NAME.preview.png. NAME.png would do too, but the
+WebUIs look into it for an embedding.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from ..files import write_atomically
+from .modelspec import PREFIX, THUMBNAIL
+
+SIDE, THUMBNAIL_SIDE = 512, 256  # pixels; the specification recommends the latter
+OURS = ("ti-train", "preview")  # text chunk of the pictures that may be replaced
+PICTURES = ("png", "jpg", "jpeg", "webp", "gif")
+
+
+def put_preview(file: Path, image: Image.Image) -> None:
+    """Gives an embedding's safetensors file a picture, unless the user has put one beside it. Raises OSError."""
+    write_atomically(file, _with_thumbnail(file.read_bytes(), image))
+    picture = file.with_name(f"{file.stem}.preview.png")
+    beside = [file.with_name(f"{file.stem}{part}.{kind}") for part in ("", ".preview") for kind in PICTURES]
+    if any(path.exists() for path in beside if path != picture or not _ours(picture)):
+        return
+    marks, written = PngInfo(), io.BytesIO()
+    marks.add_text(*OURS)
+    _scaled(image, SIDE).save(written, "PNG", pnginfo=marks)
+    write_atomically(picture, written.getvalue())
+
+
+def _ours(picture: Path) -> bool:
+    try:
+        with Image.open(picture) as image:
+            return image.info.get(OURS[0]) == OURS[1]
+    except (OSError, UnidentifiedImageError):
+        return False
+
+
+def _scaled(image: Image.Image, side: int) -> Image.Image:
+    copy = image.convert("RGB")
+    copy.thumbnail((side, side))
+    return copy
+
+
+def _with_thumbnail(data: bytes, image: Image.Image) -> bytes:
+    """The file with the picture in its header; its tensors stay bit for bit. Unchanged without ModelSpec's keys."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if not any(key.startswith(PREFIX) for key in header.get("__metadata__", {})):
+        return data
+    jpeg = io.BytesIO()
+    _scaled(image, THUMBNAIL_SIDE).save(jpeg, "JPEG", quality=80)
+    header["__metadata__"][THUMBNAIL] = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+    packed = json.dumps(header, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)  # the format aligns the tensors
+    return len(packed).to_bytes(8, "little") + packed + data[8 + length :]

@@ -1,0 +1,136 @@
+"""The names of embeddings and of their files: what file systems can store, and what the hosts' prompts can express.
+
+An embedding moves between hosts, so one rule fits all. It was tried in ComfyUI's tokenizers and in the prompt parsers
+of AUTOMATIC1111, reForge and Forge (tests/comfyui/inside.py and tests/webui/probe run names through the real ones).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+from .errors import UserError
+
+IN_PROMPTS = "embedding:"  # before an embedding's name in ComfyUI's prompts
+PICTURES = (".png", ".webp")
+READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
+EXAMPLE = "my-cat"
+LONGEST = 120  # bytes; file systems take 255, of which copies and numbers need some
+RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+NOT_IN_FILES = re.compile(r'[<>:"|?*\x00-\x1f]')
+SEPARATORS = re.compile(r"\b(AND|BREAK)\b")
+SYNTAX = re.compile(r"[()\[\]{}<>:|#\\]")
+NUMBER = re.compile(r"[\d.,+-]+")
+
+
+def names_file(text: str) -> bool:
+    """Whether a text is the name of an embedding file rather than a word or phrase: by its extension, or embedding:."""
+    return text.lower().startswith(IN_PROMPTS) or text.lower().endswith(READABLE)
+
+
+def file_names(text: str) -> list[str]:
+    """The names that the file of such a text may have: embedding:NAME may leave out the extension, as in a prompt."""
+    name = text[len(IN_PROMPTS) :].strip() if text.lower().startswith(IN_PROMPTS) else text
+    return [name] if name.lower().endswith(READABLE) else [name + extension for extension in READABLE]
+
+
+def bare_name(name: str) -> str:
+    """A name without its folders: what the WebUIs' prompts and the keys in files use."""
+    return PurePosixPath(name).name
+
+
+def check_name(name: str) -> str:
+    """The name to use: without spaces around it or a typed file extension, and composed (NFC), as keyboards type it.
+
+    `pets/cat` is the file cat in the folder pets. Raises UserError with the nearest name that every host can use.
+    """
+    composed = unicodedata.normalize("NFC", name.strip())
+    given = composed[: composed.rindex(".")] if composed.lower().endswith(READABLE) else composed
+    if len(given.encode()) > LONGEST:
+        raise UserError(f"The name has {len(given.encode())} bytes; at most {LONGEST} are allowed. Use a shorter one.")
+    for part in given.split("/"):
+        if wrong := _wrong(part):
+            raise UserError(f"The name '{name}' cannot be used: {wrong}. Use a name such as {nearest_name(given)}.")
+    return given
+
+
+def _wrong(part: str) -> str:
+    """Why a name, or one of its folders, cannot be used; "" if it can. In the order in which a user would mend it."""
+    if not part.strip(". "):
+        return "it is empty, or has an empty folder, or one of dots only"
+    if "\\" in part:
+        return "folders are separated by '/'"
+    if part[0] == "." or part[-1] in ". ":
+        return "names and folders must not begin with a dot, nor end with a dot or a space"
+    if not part.isprintable() or any(c.isspace() for c in part):
+        return "it contains a space or an invisible character, at which ComfyUI's prompts end the name"
+    if found := NOT_IN_FILES.search(part):
+        return f"file names must not contain '{found[0]}'"
+    if found := SYNTAX.search(part):
+        return f"'{found[0]}' is part of the syntax of prompts"
+    if found := SEPARATORS.search(part):
+        return f"the WebUIs split prompts at {found[0]}"
+    if part[0] == ",":
+        return "ComfyUI's prompts drop a comma at its beginning"
+    if not _ends_word(part):
+        return (
+            "it must end with a letter or digit; anything else merges with a comma that follows it in a WebUI's prompt"
+        )
+    if _is_number(part):
+        return "ComfyUI reads it as a weight in (embedding:name)"
+    if RESERVED_ON_WINDOWS.fullmatch(part):
+        return f"'{part}' is reserved on Windows"
+    return ""
+
+
+def _ends_word(part: str) -> bool:
+    """Whether CLIP's tokenizer ends a word here (Radford et al. 2021): it joins all characters that are neither."""
+    return unicodedata.category(part[-1])[0] in "LN"
+
+
+def _is_number(part: str) -> bool:
+    """By Python's own rule, which ComfyUI's parser of weights uses."""
+    try:
+        float(part)
+    except ValueError:
+        return False
+    return True
+
+
+def nearest_name(name: str) -> str:
+    """The nearest name that check_name accepts."""
+    parts = [near for part in re.split(r"[/\\]", name) if (near := _nearest(part))]
+    return "/".join(parts) or EXAMPLE
+
+
+def _nearest(part: str) -> str:
+    plain = SEPARATORS.sub(lambda found: found[0].lower(), part)
+    plain = "".join(c if c.isprintable() and not c.isspace() else "-" for c in plain)
+    plain = re.sub(r"-{2,}", "-", NOT_IN_FILES.sub("-", SYNTAX.sub("-", plain)))
+    plain = re.sub(r"^[\W_]+(?=\w)|[!-/:-@\[-`{-~]+$", "", plain)
+    if not plain.strip(".-_,"):
+        return ""
+    if not _ends_word(plain):
+        plain += "1"
+    return f"my-{plain}" if _is_number(plain) or RESERVED_ON_WINDOWS.fullmatch(plain) else plain
+
+
+def check_placeholder(text: str) -> str:
+    """A placeholder for ComfyUI's prompts, stripped. Raises UserError for one that would match in their syntax."""
+    placeholder = text.strip()
+    if not placeholder:
+        raise UserError(
+            "The placeholder is empty. Enter the text that stands for the embedding, such as * or <my-cat>."
+        )
+    inner = placeholder[1:-1] if re.fullmatch(r"<[^<>]+>", placeholder) else placeholder
+    if NUMBER.fullmatch(placeholder) or _is_number(placeholder):
+        wrong = "numbers are weights in prompts, as in (cat:1.2)"
+    elif found := SYNTAX.search(inner):
+        wrong = f"'{found[0]}' is part of the syntax of prompts"
+    elif placeholder == "embedding":
+        wrong = "'embedding:' is ComfyUI's own syntax"
+    else:
+        return placeholder
+    name = nearest_name(inner)
+    raise UserError(f"The placeholder '{placeholder}' cannot be used: {wrong}. Use * or <{name}>, for example.")

@@ -1,0 +1,6 @@
+from PIL import Image
+
+class DeepDanbooru:
+    def tag(self, pil_image: Image.Image) -> str: ...
+
+model: DeepDanbooru

@@ -1,0 +1,83 @@
+"""Captions by the WebUI's own interrogators, written beside the images that have none."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from modules import call_queue, deepbooru, progress, shared
+from PIL import Image
+
+from ..ti_train.data.captions import CaptionReader, write_caption
+from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.image_files import DAMAGED, on_white, upright
+from ..ti_train.data.listing import Listing
+from ..ti_train.errors import UserError
+from . import folders
+
+log = logging.getLogger("ti_train")
+INTERROGATORS: dict[str, Callable[[Image.Image], str]] = {  # each loads, or downloads, its model when it is first used
+    "BLIP": lambda image: str(shared.interrogator.interrogate(image)),
+    "DeepBooru": lambda image: str(deepbooru.model.tag(image)),
+}
+FAILED = "<error>"  # what the WebUI's interrogators return instead of raising
+
+_notes: dict[str, str] = {}  # task -> what it did
+
+
+def start(folder: str, interrogator: str) -> str:
+    """Queues the captioning; returns its task id for the WebUI's progress bar. Raises UserError."""
+    place = folders.picture_folder(folder, write=True)
+    images = find_pictures(place)
+    reader = CaptionReader(Listing.of(place), [])
+    bare = [path for path in images if not reader.caption(path)]
+    if not bare:
+        raise UserError(f"All images of '{folder}' have captions. To replace one, empty it and save first.")
+    task = progress.create_task_id("ti-train-captions")
+    progress.add_task_to_queue(task)
+    threading.Thread(target=_work, args=(task, bare, INTERROGATORS[interrogator]), name=task, daemon=True).start()
+    return task
+
+
+def note_of(task: str) -> str:
+    """What an ended task did."""
+    return _notes.pop(task, "")
+
+
+def _work(task: str, paths: list[Path], interrogate: Callable[[Image.Image], str]) -> None:
+    with call_queue.queue_lock:
+        shared.state.begin(job=task)
+        progress.start_task(task)
+        try:
+            _notes[task] = _captioned(paths, interrogate)
+        except Exception as error:  # of the interrogators and of their downloads
+            log.exception("Captioning failed")
+            _notes[task] = f"Captioning failed: {type(error).__name__}: {error} (see the WebUI's console)"
+        finally:
+            shared.state.end()
+            shared.state.interrupted = False
+            progress.finish_task(task)
+
+
+def _captioned(paths: list[Path], interrogate: Callable[[Image.Image], str]) -> str:
+    """Captions images one by one until the WebUI's Interrupt; returns a note."""
+    written, problems = 0, []
+    for number, path in enumerate(paths):
+        if shared.state.interrupted:
+            break
+        shared.state.job_count, shared.state.job_no = len(paths), number  # the interrogators begin jobs of their own
+        shared.state.textinfo = f"Captioning {path.name}"
+        try:
+            with Image.open(path) as file:
+                image = on_white(upright(file))
+        except (UserError, *DAMAGED) as error:
+            problems.append(f"{path.name} cannot be read: {error}")
+            continue
+        text = interrogate(image)
+        if FAILED in text or not text:
+            problems.append(f"{path.name} got no caption (see the WebUI's console).")
+        else:
+            written += bool(write_caption(path, text))
+    return "\n".join([f"{written} caption(s) written. Check them before training.", *problems])

@@ -1,0 +1,82 @@
+"""The tab's fields for previews, by their names in the request."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import gradio as gr
+from modules import sd_samplers
+
+from ..ti_train.host import SampleRequest
+from ..ti_train.hosts.webui.preview_settings import SAMPLER
+from ..ti_train.prompts import PLACEHOLDER
+from ..ti_train.training.config import OPTIONS
+from .fields import Fields, field_of
+from .scripts import script
+
+EVERY = 25  # steps between the previews that typed prompts switch on
+
+
+def preview_fields(name: Any) -> Fields:
+    with gr.Row():
+        with gr.Column(scale=2, min_width=200):
+            prompts = field_of("preview_prompts")
+            take = gr.Button("From txt2img", size="sm", elem_id="ti_train_from_txt2img")
+        with gr.Column(min_width=120):
+            every = field_of("preview_every")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=200):
+            negative = field_of("preview_negative")
+        with gr.Column(min_width=120):
+            seed = field_of("preview_seed")
+    fields = {"preview_prompts": prompts, "preview_negative": negative, "preview_seed": seed} | sampling_fields()
+    prompts.blur(switched_on, [prompts, every], [every])
+    taken = [every, *fields.values()]
+    take.click(from_txt2img, [name, *taken], taken, **script("ti_train_of_txt2img"))
+    return {"preview_every": every} | fields
+
+
+def sampling_fields() -> Fields:
+    names = [sampler.name for sampler in sd_samplers.samplers]
+    side = "0 = the training resolution."
+
+    def number(name: str, label: str, info: str, whole: bool = True) -> Any:
+        return gr.Number(
+            0, label=label, info=info, elem_id=f"ti_train_{name}", precision=0 if whole else None, min_width=90
+        )
+
+    with gr.Row():
+        sampler = gr.Dropdown(
+            names, value=SAMPLER, label="Preview sampler", elem_id="ti_train_preview_sampler", min_width=120
+        )
+        return {
+            "preview_sampler": sampler,
+            "preview_steps": number("preview_steps", "Preview steps", f"0 = {SampleRequest.steps}."),
+            "preview_cfg": number("preview_cfg", "Preview CFG", f"0 = {SampleRequest.guidance:g}.", False),
+            "preview_width": number("preview_width", "Preview width", side),
+            "preview_height": number("preview_height", "Preview height", side),
+        }
+
+
+def switched_on(prompts: str, every: float) -> float:
+    """The steps between previews: prompts that a user types are meant to be used."""
+    typed = prompts.strip() not in ("", "\n".join(OPTIONS["preview_prompts"].default))
+    return EVERY if typed and not every else every
+
+
+def from_txt2img(
+    name: str, every: float, prompt: str, negative: str, seed: float, sampler: str, *numbers: float
+) -> tuple[Any, ...]:
+    """The page passes the values of the txt2img tab; the embedding's name becomes *.
+
+    numbers: steps, CFG scale, width, height.
+    """
+    prompt, negative = (with_placeholder(text, name) for text in (prompt, negative))
+    return switched_on(prompt, every), prompt, negative, int(seed), sampler, *numbers
+
+
+def with_placeholder(text: str, name: str) -> str:
+    """A prompt on one line, with * for the embedding's name."""
+    line = " ".join(text.split())
+    return re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", PLACEHOLDER, line) if name.strip() else line
