@@ -45,16 +45,27 @@ class LiveRun:
     """
 
     def __init__(
-        self, config: TrainConfig, node: str, workflow: str | None, saved: bool, resume: bool, data: dict[str, int]
+        self,
+        config: TrainConfig,
+        node: str,
+        workflow: str | None,
+        saved: bool,
+        resume: bool,
+        data: dict[str, int],
+        syntax: bool = True,
     ) -> None:
-        """resume: it continues the record of the interrupted run, and so has its id and its previews."""
+        """resume: it continues the record of the interrupted run, and so has its id and its previews.
+
+        syntax: whether ComfyUI reads `embedding:name` for this model; else the prompt is for Load Embedding.
+        """
         self.record: Record = (interrupted_run(config.name) if resume else None) or new_record()
         earlier = self.record.read()
         self.id, self.stop = self.record.id, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
         marks = dict.fromkeys(placeholders_of(config.name), config.name)
-        written = (f"embedding:{config.name}" if isinstance(piece, Slot) else piece for piece in slots(first, marks))
+        word = f"embedding:{config.name}" if syntax else PLACEHOLDER
+        written = (word if isinstance(piece, Slot) else piece for piece in slots(first, marks))
         executing = get_executing_context()
         self.facts = {
             "id": self.id,
@@ -66,6 +77,7 @@ class LiveRun:
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
+            "syntax": syntax,
             "data": data,
             "prompt": "".join(written),
         }

@@ -104,6 +104,13 @@ def test_a_safetensors_file_of_another_kind_is_no_state(files):
         files.load()
 
 
+def test_a_run_of_before_an_option_existed_is_resumed(files):
+    RunFiles(files.folder, "cat", IDENTITY).save(STATE, WORD)
+    assert RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "auto"}).load().step == 7
+    with pytest.raises(UserError, match="timesteps was 'auto', now 'uniform'"):
+        RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "uniform"}).load()
+
+
 # --- A disk that is full --------------------------------------------------------
 
 

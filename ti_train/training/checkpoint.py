@@ -32,7 +32,7 @@ from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
 from ..formats import save_embedding
-from .config import TrainConfig
+from .config import OPTIONS, TrainConfig
 from .keeping import Course
 from .run_lock import only_run
 
@@ -204,6 +204,8 @@ class RunFiles:
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
+        newer = {name for name in now if name in OPTIONS and name not in saved}  # options that the run's version lacked
+        saved = saved | {name: OPTIONS[name].default for name in newer}
         different = [
             DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}

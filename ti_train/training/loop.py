@@ -60,7 +60,7 @@ def train(
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     config = replace(config, num_vectors=done.num_vectors)
-    trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
+    trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
     remarks += remarks_on_prompts(host, dataset, templates, config)
     with files.locked():
@@ -83,7 +83,7 @@ def train(
             return replace(state, course=course), replace(step, validation_loss=loss, embedding=embedding, kept=kept)
 
         try:
-            yield from map(Warning, remarks + more)
+            yield from map(Warning, [*host.remarks, *remarks, *more])
             if done.step == 0:
                 norm, cosine = trained.measures(config.vectors_at(0)).tolist()
                 done, untrained = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
@@ -156,10 +156,17 @@ def previews(
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
     negative = preview_prompt(config.preview_negative, config)
     first = config.seed if config.preview_seed is None else config.preview_seed
+    own = host.sampling
+    settings: dict[str, Any] = {
+        "steps": config.preview_steps or own.steps,
+        "guidance": config.preview_cfg or own.cfg,
+        "sampler": config.preview_sampler or own.sampler,
+        "scheduler": config.preview_scheduler or own.scheduler,
+    }
     step, embedding = state.step, as_embedding(state, config, identity)
     for i, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
-        request = SampleRequest(prompts, (first + i,), width=side, height=side, negative=negative)
+        request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
         try:
             image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
         except Exception as error:
