@@ -202,10 +202,10 @@ class LiveRun:
         self.send("warning", {"message": message})
 
     def already_trained(self, step: int) -> None:
-        """Lists a run that need not be trained again. step: of its embedding."""
+        """Lists a run that need not be trained again; its record is that of its training. step: of its embedding."""
         runs.append(self)
-        self.numbers["step"] = step
-        self.end("used")
+        self.status, self.numbers["step"] = "used", step
+        self.send("run", self.snapshot())
 
     def end(self, status: str, message: str = "") -> None:
         self.status, self.message = status, message

@@ -614,6 +614,7 @@ def test_a_model_that_answers_nothing_finite_is_told_at_once(host, dataset, sett
     with pytest.raises(UserError, match=f"even for the untrained embedding. {remedy}"):
         learnt(host, dataset, settings(), tmp_path)
     handle.remove()
+    assert list(tmp_path.iterdir()) == [], "the name is still free"
 
 
 def test_nine_such_steps_and_a_good_one_start_the_count_anew(host, dataset, settings, tmp_path):

@@ -209,7 +209,7 @@ class RunFiles:
         different = [
             DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}
-            if saved.get(key) != now.get(key)
+            if saved.get(key) != now.get(key) and key != "name"  # which states of version 0.1 have
         ]
         if different:
             raise UserError(

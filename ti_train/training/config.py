@@ -310,8 +310,8 @@ class TrainConfig:
         return self.learning_rate * warm * decay
 
     def resume_identity(self) -> dict[str, Any]:
-        """The values that determine the trained vectors: a resumed run must have the same."""
-        kept = {name: getattr(self, name) for name, about in OPTIONS.items() if not about.may_change}
+        """The values that determine the trained vectors: a resumed run must have the same. Its files may be renamed."""
+        kept = {key: getattr(self, key) for key, about in OPTIONS.items() if not about.may_change and key != "name"}
         return kept | {"effective_batch": self.effective_batch}
 
 

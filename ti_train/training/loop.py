@@ -120,8 +120,9 @@ def train(
                 if stop():
                     break
                 began = perf_counter()
-        except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-            files.rescue(done, kept_embedding(done, config, files.identity))
+        except BaseException as error:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
+            if done.step or not isinstance(error, UserError):  # what cannot be trained is not to be resumed
+                files.rescue(done, kept_embedding(done, config, files.identity))
             raise
         yield from ended(done, config, files)
 
