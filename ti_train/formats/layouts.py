@@ -214,7 +214,9 @@ def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> 
     vectors: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     dtypes = {}
-    empty = {key for key, tensor in keys.items() if _encoder(key) and tensor.shape[:1] == (0,)}  # see WITHOUT_VECTORS
+    empty = {
+        key for key, tensor in keys.items() if _encoder(key, tensor) and tensor.shape[:1] == (0,)
+    }  # see WITHOUT_VECTORS
     keys = {key: tensor for key, tensor in keys.items() if key not in empty} or keys
     for key, tensor in ((key, keys[key]) for key in _ordered(keys)):
         encoder = _encoder(key.removesuffix(OUT), keys[key]) or SINGLE
