@@ -20,10 +20,9 @@ from ..ti_train.host import Host
 from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
-from .files import embeddings_folder
+from .files import TO_CONTINUE, embeddings_folder
 from .page.live import LiveRun, followed
 
-TO_CONTINUE = "with the same settings and if_exists = continue"
 log = logging.getLogger("ti_train")
 MOST_PREVIEWS = 512 * 2**20  # bytes of the output with the previews: 170 of 512 x 512 pixels
 

@@ -40,7 +40,7 @@ def test_the_panels_are_alive_after_undo(page, nodes_2):
     opened.show_run(step=7)
     opened.wait_for(lambda: "step 7 of 10000" in opened.tab.locator(PANEL).inner_text())
     opened.set("TITrain_LoadTrainingImages", folder="")
-    opened.wait_for(lambda: "Drop images here" in opened.tab.locator(PICKER).inner_text())
+    opened.wait_for(lambda: "Drop 3 to 5 images here" in opened.tab.locator(PICKER).inner_text())
     assert not opened.problems()
 
 
