@@ -152,7 +152,7 @@ def status_of(job: jobs.Job, history: bool) -> Status:
         seconds_left=session.pace.seconds_left,
         messages=list(job.messages),
         error=job.error,
-        file=str(job.file),
+        file=str(session.file),
         history=measures,
     )
 
