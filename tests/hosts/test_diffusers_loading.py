@@ -27,7 +27,7 @@ from ti_train.host import SampleRequest
 from ti_train.hosts.diffusers import checkpoint_file as diffusers_checkpoint
 from ti_train.hosts.diffusers.checkpoint_file import CONFIGS
 from ti_train.hosts.diffusers.host import DiffusersHost
-from ti_train.hosts.diffusers.loading import check_folder, clip_tokenizer, skeleton
+from ti_train.hosts.diffusers.loading import check_folder, clip_tokenizer, load_pipeline, skeleton
 from ti_train.training.loop import train
 
 KINDS = {
@@ -186,6 +186,7 @@ LAYOUTS = {
     "below model.": ("sd15", renamed("^", "model.")),
     "below state_dict.": ("sdxl", renamed("^", "state_dict.")),
     "below both": ("sd21", renamed("^", "state_dict.model.")),
+    "below a name of its own": ("sdxl", renamed("^", "pipeline.net.")),
     "vae.": ("sd15", renamed(r"^first_stage_model\.", "vae.")),
 }
 
@@ -235,6 +236,29 @@ def test_a_model_that_lacks_weights_is_not_filled_up_with_random_ones(change, wh
     save_file(kept, tmp_path / "cut.safetensors")
     with pytest.raises(UserError, match=why):
         DiffusersHost.load(tmp_path / "cut.safetensors", "cpu", "float32")
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda name, _: {}, "lacks 1 tensor"),
+        (lambda name, tensor: {name + "_": tensor}, "lacks 1 tensor"),
+        (lambda name, _: {name: torch.tensor(0.0)}, "has 1 tensor.* of another shape"),
+        (lambda name, tensor: {name: torch.cat([tensor, tensor[:1]])}, "has 1 tensor.* of another shape"),
+    ],
+    ids=["missing", "renamed", "a number", "longer"],
+)
+def test_whichever_weight_is_not_as_it_should_be_its_part_is_told(change, why, folders, tmp_path):
+    tensors = {key: tensor.contiguous() for key, tensor in tensors_of(folders["sdxl"], "sdxl").items()}
+    parts = {"conditioner.embedders.0": "text_encoder", "conditioner.embedders.1": "text_encoder_2"}
+    parts |= {"first_stage_model": "vae", "model": "unet"}
+    for name in list(tensors)[::13]:
+        (part,) = (part for prefix, part in parts.items() if name.startswith(prefix + "."))
+        others = {key: tensor for key, tensor in tensors.items() if key != name}
+        save_file(others | change(name, tensors[name]), tmp_path / "odd.safetensors")
+        with pytest.raises(UserError, match=rf"odd\.safetensors' .*: its {part} {why}"):
+            load_pipeline(tmp_path / "odd.safetensors")
 
 
 @pytest.mark.usefixtures("_small")

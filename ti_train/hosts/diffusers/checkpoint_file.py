@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import UserError
 from ...files import safetensors_damage
-from .original_layout import PARTS, UNET, canonical
+from .original_layout import PARTS, UNET, canonical_names
 
 CONFIGS = Path(__file__).parent / "configs"  # diffusers' configuration files, a folder for each kind
 WANTED = (
@@ -56,7 +56,8 @@ OTHERS = (  # pattern of a tensor name -> kind of file; the first match counts
     (r"^control_model\.|controlnet|input_hint_block", "a ControlNet"),
     (r"joint_blocks\.", "Stable Diffusion 3"),
     (r"(double|single)_blocks\.|single_transformer_blocks\.", "Flux"),
-    (r"^(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid|down)", "a VAE"),
+    (re.escape(UNET), "a model of another family"),
+    (r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|down)", "a VAE"),
     (r"(^|\.)(text_model|resblocks|token_embedding|SelfAttention)\.", "a text encoder"),
     (r"^(down_blocks|input_blocks)\.", "a U-Net alone"),
 )
@@ -80,7 +81,7 @@ class Checkpoint:
         check_format(path)
         try:
             with safe_open(path, framework="pt") as file:
-                names = {canonical(name): name for name in file.keys()}  # noqa: SIM118
+                names = canonical_names(file.keys())
                 parts = {to: file.get_slice(name) for to, name in names.items()}
                 shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
                 dtypes = {name: part.get_dtype() for name, part in parts.items()}
@@ -106,8 +107,8 @@ class Checkpoint:
 
     def _variant(self) -> str | None:
         """An unsupported variant of a known family, or None."""
-        channels = self.shapes.get(UNET + "input_blocks.0.0.weight", (0, 4))[1]
-        if channels != 4:
+        channels = self._inputs(UNET + "input_blocks.0.0.weight")
+        if channels not in (None, 4):
             return OTHER_CHANNELS.get(channels, f"a model with {channels} input channels")
         if {"edm_mean", "edm_vpred.sigma_max"} & self.shapes.keys():
             return "a model with the noise levels of EDM (such as Playground 2.5 or CosXL)"
@@ -127,7 +128,12 @@ class Checkpoint:
     def _context_width(self) -> int | None:
         """Width of the U-Net's text conditioning; None without a U-Net in the original layout."""
         keys = (rf"{UNET}input_blocks.{i}.1.transformer_blocks.0.attn2.to_k.weight" for i in range(1, 9))
-        return next((self.shapes[key][1] for key in keys if key in self.shapes), None)
+        return next((width for key in keys if (width := self._inputs(key))), None)
+
+    def _inputs(self, name: str) -> int | None:
+        """The number of inputs of a weight [out, in, ...]; None without it."""
+        _, inputs, *_ = (*self.shapes.get(name, ()), None, None)
+        return inputs
 
     def weights(self, prefix: str) -> int:
         """Number of elements in the tensors whose names start with `prefix`."""
@@ -181,4 +187,5 @@ def check_format(path: Path) -> None:
             "Save the model as .safetensors (in ComfyUI: Load Checkpoint, Save Checkpoint)."
         )
     else:
-        raise UserError(f"'{path}' is not a safetensors file, or it is damaged. This needs {WANTED}.")
+        damage = safetensors_damage(path) or "is not a safetensors file, or it is damaged"
+        raise UserError(f"'{path}' {damage}. This needs {WANTED}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -118,14 +118,15 @@ def load_file(path: Path, prediction: str | None) -> Any:
     prediction = prediction or checkpoint.prediction
     config = checkpoint.config(prediction)
     index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
-    places = find_weights(checkpoint, config, index)
+    modules = {part: skeleton(config / part, *index[part]) for part in FAMILIES[checkpoint.kind].parts}
+    places = find_weights(checkpoint, modules)
     parts: dict[str, Any] = {name: clip_tokenizer(config / name) for name in index if name.startswith("tokenizer")}
     dtype = checkpoint.dtype or torch.float32
     try:
         for part, sources in places.items():
             stored = checkpoint.tensors({source.name for source in sources.values()})
             weights = {key: source.read(stored[source.name]) for key, source in sources.items()}
-            parts[part] = loaded(skeleton(config / part, *index[part]), weights, dtype)
+            parts[part] = loaded(modules[part], weights, dtype)
         with quiet_libraries():
             import diffusers
 
@@ -140,11 +141,11 @@ def load_file(path: Path, prediction: str | None) -> Any:
     return pipeline
 
 
-def find_weights(checkpoint: Checkpoint, config: Path, index: dict[str, Any]) -> dict[str, dict[str, Source]]:
+def find_weights(checkpoint: Checkpoint, modules: Mapping[str, Any]) -> dict[str, dict[str, Source]]:
     """Part -> key of a weight -> its place. Raises UserError with names if weights are missing, odd or too many."""
     family, found = FAMILIES[checkpoint.kind], {}
     for part, prefix in family.prefixes.items():
-        wanted = {key: tuple(p.shape) for key, p in skeleton(config / part, *index[part]).named_parameters()}
+        wanted = {key: tuple(parameter.shape) for key, parameter in modules[part].named_parameters()}
         found[part] = sources(part, wanted, checkpoint.shapes)
         names = {source.name for source in found[part].values()}
         missing = [name for name in names if name not in checkpoint.shapes]

@@ -15,10 +15,7 @@ from torch import Tensor
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 PARTS = {"unet": UNET, "vae": VAE, "text_encoder": "text_encoder.", "text_encoder_2": "text_encoder_2."}
-WRAPPERS = re.compile(
-    r"^(state_dict|model|module)\.(?=(model\.|module\.)?(model\.diffusion_model|first_stage_model|vae|cond_stage_model"
-    r"|conditioner)\.)"
-)
+WRAPPED = re.compile(r"((?:\w+\.)+?)" + re.escape(UNET))  # a wrapper of all weights
 TEXT = re.compile(r"^(cond_stage_model|conditioner\.embedders\.(\d))\.(transformer|model)\.(text_model\.)?")
 RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
@@ -43,10 +40,14 @@ OPEN_CLIP_ENDS = {
 }
 
 
-def canonical(name: str) -> str:
-    """A tensor's name in the makers' layout, with the text encoders below text_encoder. and text_encoder_2."""
-    while WRAPPERS.match(name):
-        name = WRAPPERS.sub("", name)
+def canonical_names(stored: Iterable[str]) -> dict[str, str]:
+    """Name in the makers' layout, but with text encoders below text_encoder(_2). -> name in the file."""
+    stored = list(stored)
+    wrapper = next((match[1] for name in stored if (match := WRAPPED.match(name))), "")
+    return {_canonical(name.removeprefix(wrapper)): name for name in stored}
+
+
+def _canonical(name: str) -> str:
     name = VAE + name[4:] if name.startswith("vae.") else name
     return TEXT.sub(lambda match: PARTS["text_encoder_2" if match[2] == "1" else "text_encoder"], name)
 
@@ -60,8 +61,9 @@ class Source:
     transposed: bool = False
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
-        first, *rest = stored
-        return (stored[::-1] if self.transposed else stored) if self.third is None else (first // 3, *rest)
+        if self.third is not None and stored and stored[0] % 3 == 0:
+            return (stored[0] // 3, *stored[1:])
+        return stored[::-1] if self.transposed else stored
 
     def read(self, stored: Tensor) -> Tensor:
         if self.third is not None:
@@ -124,7 +126,7 @@ def _vae_names(keys: list[str]) -> Callable[[str], str]:
 
 
 def _text_source(key: str, prefix: str, there: Mapping[str, tuple[int, ...]]) -> Source:
-    """In transformers' layout if the file has that name, else in open_clip's."""
+    """In transformers' layout if the file has that name, else in open_clip's if the file has it otherwise."""
     layers = re.match(r"encoder\.layers\.(\d+)\.(.*)\.(weight|bias)", key)
     openly = any(name.startswith(f"{prefix}transformer.resblocks.") for name in there)
     if prefix + key in there or not openly:
