@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import PurePosixPath
 from time import monotonic, time
 from typing import Any
 
@@ -62,10 +63,7 @@ class LiveRun:
         earlier = self.record.read()
         self.id, self.stop = self.record.id, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
-        first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
-        marks = dict.fromkeys(placeholders_of(config.name), config.name)
-        word = f"embedding:{config.name}" if syntax else PLACEHOLDER
-        written = (word if isinstance(piece, Slot) else piece for piece in slots(first, marks))
+        self.config, self.syntax = config, syntax
         executing = get_executing_context()
         self.facts = {
             "id": self.id,
@@ -79,7 +77,7 @@ class LiveRun:
             "saved": saved,
             "syntax": syntax,
             "data": data,
-            "prompt": "".join(written),
+            "prompt": self.prompt_with(config.name),
         }
         self.status, self.message, self.outcome = "running", "", ""
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
@@ -90,6 +88,14 @@ class LiveRun:
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.sent = monotonic()
         self.look_up_at = 0.0
+
+    def prompt_with(self, name: str) -> str:
+        """The first preview prompt with the embedding of this name, for the clipboard."""
+        prompts = self.config.preview_prompts
+        marks = dict.fromkeys(placeholders_of(self.config.name), name)
+        written = f"embedding:{name}" if self.syntax else PLACEHOLDER
+        pieces = slots(prompts[0] if prompts else f"a photo of {PLACEHOLDER}", marks)
+        return "".join(written if isinstance(piece, Slot) else piece for piece in pieces)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state of the run, as JSON."""
@@ -158,6 +164,8 @@ class LiveRun:
         self.outcome = done.why if done.improved is not False else self.warnings[-1]
         self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
         self.numbers |= {"best": session.kept} if session.kept else {}
+        # NAME-worse, if an earlier embedding was better
+        self.facts["prompt"] = self.prompt_with(PurePosixPath(self.config.name).with_name(done.path.stem).as_posix())
 
     def progress_text(self, step: Step) -> None:
         """Sends the node's progress text, for clients that do not handle this pack's events.

@@ -8,6 +8,7 @@ generator saved with the run would have to be rewound after an interrupted step 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -20,8 +21,9 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
+from ..names import names_file
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import RunFiles, State, as_embedding, kept_embedding
+from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .prompt_sampling import check_longest_prompt, preview_prompt, remarks_on_prompts, with_placeholder
@@ -129,7 +131,8 @@ def train(
 
 def ended(done: State, config: TrainConfig, files: RunFiles) -> Iterator[Warning | Done]:
     """Puts the embedding of a run that was not interrupted in its place."""
-    embedding, course, complete = kept_embedding(done, config, files.identity), done.course, done.step == config.steps
+    embedding = finished(kept_embedding(done, config, files.identity), files.identity)
+    course, complete = done.course, done.step == config.steps
     path = files.rescue(done, embedding, finished=True) or files.embedding
     if complete:
         files.finish()
@@ -147,7 +150,9 @@ def float32_first(host: Host) -> str:
 
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must have in common with its start."""
-    ours = {"templates": templates.lines, "prediction": host.prediction}
+    ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction}
+    if names_file(config.init) and Path(config.init).is_file():  # a resumed run does not need it any more
+        ours |= {INITIAL_FILE: hashlib.sha256(Path(config.init).read_bytes()).hexdigest()[:16]}
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 
