@@ -164,8 +164,11 @@ def as_transformers(part: str, prefix: str):
 
     def change(tensors, folder):
         (file,) = (folder / part).glob("*.safetensors")
-        replaced = ("cond_stage_model.", "conditioner.embedders.1.")
-        others = {key: tensor for key, tensor in tensors.items() if not key.startswith(replaced)}
+        others = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if not re.match(r"cond_stage|conditioner\.embedders\.1\.", key)
+        }
         return others | {prefix + key: tensor for key, tensor in load_file(file).items()}
 
     return change
