@@ -57,10 +57,10 @@ def trained_before(folder: Path, name: str, identity_of: Callable[[str], dict[st
     """This very run under the name or its numbers, interrupted or finished."""
     for candidate in numbered(name, 1 + sum(1 for _ in folder.glob(f"{glob.escape(name)}*"))):
         files = RunFiles(folder, candidate, identity_of(candidate))
+        if files.has_finished():  # first: a run that was stopped and kept could be resumed too
+            return Place(folder, candidate, finished=True)
         if files.can_resume():
             return Place(folder, candidate, resume=True)
-        if files.has_finished():
-            return Place(folder, candidate, finished=True)
     return None
 
 

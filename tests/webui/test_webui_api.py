@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import threading
@@ -331,6 +332,46 @@ def test_a_file_of_ours_that_is_dropped_into_the_folder_works(server):
     assert server.picture("a photo of a dropped") != unknown
 
 
+def test_a_word_in_a_subfolder_is_used_by_its_own_name(server):
+    unknown = server.picture("a photo of a subtoy")
+    learn(server, name="pets/subtoy")
+    assert (server.base / "embeddings" / "pets" / "subtoy.safetensors").is_file()
+    assert (server.base / "ti-train" / "runs" / "pets" / "subtoy" / "loss.csv").is_file()
+    assert "subtoy" in server.get("/ti-train-test/state")["words"]
+    assert server.picture("a photo of a subtoy") != unknown
+    job = begin(server, name="pets/subtoy", steps=500, overwrite=True)
+    until(server, job, "running", step=2)
+    server.post(f"{API}/interrupt", {"id": job})
+    until(server, job, "interrupted")
+    again = server.post(f"{API}/resume", {"name": "pets/subtoy"})["id"]
+    until(server, again, "running", step=4)
+    server.post(f"{API}/interrupt", {"id": again})
+    until(server, again, "interrupted")
+    with pytest.raises(RefusedError, match="Prompts of the WebUI use an embedding by its name without folders"):
+        begin(server, name="subtoy")
+
+
+def test_numbered_copies_are_words_of_their_own(server):
+    unknown = server.picture("a photo of a copied-000002")
+    learn(server, name="copied", steps=4, copy_every=2)
+    copies = sorted(path.name for path in (server.base / "embeddings" / "copied-steps").iterdir())
+    assert copies == ["copied-000002.safetensors", "copied-000004.safetensors"]
+    of_step = {row["file"]: row["step"] for row in server.get(f"{API}/list")}
+    assert [of_step[f"copied-steps/{copy}"] for copy in copies] == [2, 4]
+    assert server.picture("a photo of a copied-000002") != unknown
+    learn(server, name="gone-back", init="copied-steps/copied-000002.safetensors", learning_rate="0")
+    copy = load_embedding(server.base / "embeddings" / "copied-steps" / "copied-000002.safetensors")
+    assert np.array_equal(vectors(server, "gone-back"), copy.vectors["emb_params"].numpy())
+
+
+def test_a_preview_is_the_picture_of_the_words_card(server):
+    """In the WebUI's own extra networks."""
+    learn(server, name="carded", preview_every=3)
+    with Image.open(io.BytesIO(server.picture_of_card("carded"))) as shown:
+        assert shown.size == (64, 64)
+    assert "carded" in server.get("/ti-train-test/state")["words"]
+
+
 # --- Words in other layouts, and of others ---------------------------------------
 
 
@@ -402,8 +443,8 @@ def test_two_files_of_one_name_are_told_apart(server, cat):
     [
         ("convert", {"word": "../config"}, "There is no embedding '../config'"),
         ("convert", {"word": "/etc/passwd"}, "There is no embedding '/etc/passwd'"),
-        ("convert", {"word": "cat-word", "name": "../up"}, "begins or ends with a dot|contains a character"),
-        ("convert", {"word": "cat-word", "name": "a/b"}, "contains a character"),
+        ("convert", {"word": "cat-word", "name": "../up"}, "one of dots only. Use a name such as up"),
+        ("convert", {"word": "cat-word", "name": "a//b"}, "an empty folder.*Use a name such as a/b"),
         ("convert", {"word": "cat-word", "name": "cat-word"}, "The file 'cat-word.safetensors' exists"),
         ("convert", {"word": "cat-word", "format": "ckpt"}, "safetensors.*a1111"),
         ("convert", {"word": "cat-word", "stength": 2}, "did you mean 'strength'"),

@@ -25,7 +25,8 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     assert {path.name for path in folder.iterdir()} == {"blue.png", "red.png"}
 
     opened(page, "More")
-    for field, value in {"steps": "6", "batch_size": "1", "resolution": "64", "preview_every": "3"}.items():
+    options = {"steps": "6", "batch_size": "1", "resolution": "64", "preview_every": "3", "copy_every": "2"}
+    for field, value in options.items():
         fill(page, field, value)
     page.locator("#ti_train_start").click()
     says(page, "is training")
@@ -38,6 +39,8 @@ def test_upload_train_and_use_the_word(page, server, drawings):
     expect(bar).to_have_count(0, timeout=30_000)
     shot(page, server, "learnt")
     assert server.picture("a photo of a tabtoy") != unknown
+    copies = sorted(path.name for path in (server.base / "embeddings" / "tabtoy-steps").iterdir())
+    assert copies == [f"tabtoy-{step:06d}.safetensors" for step in (2, 4, 6)]
 
 
 def test_a_mask_is_uploaded_to_its_picture_and_seen(page, server, drawings):
@@ -100,7 +103,8 @@ def test_a_preset_shows_its_numbers(page):
     chosen(page, "preset", "Balanced")
     expect(steps).to_have_value("120")
     opened(page, "More")
-    fill(page, "batch_size", "1")  # short steps for the trainings below
+    fill(page, "batch_size", "1")  # short trainings below
+    fill(page, "copy_every", "0")
 
 
 def test_captions_are_edited_and_written(page, server):
@@ -193,7 +197,7 @@ def test_mistakes_are_told_and_the_shown_training_stays(page):
 def test_a_training_continues_from_a_listed_embedding(page):
     page.locator("#ti_train_continue_from input").click()
     page.locator("#ti_train_continue_from [role=option], #ti_train_continue_from li").filter(
-        has_text="tabtoy"
+        has_text="tabtoy.safetensors"
     ).first.click()
     expect(page.locator("#ti_train_init textarea, #ti_train_init input").first).to_have_value("tabtoy.safetensors")
 
@@ -224,9 +228,9 @@ def test_embeddings(page, server):
     text = page.locator("#ti_train_details textarea")
     expect(text).to_have_value(re.compile("nearest words: toy"), timeout=RUNS_WITHIN)
     shot(page, server, "words")
-    page.locator("#ti_train_embedding_table tr", has_text="first-page.safetensors").click()
-    expect(page.locator("#ti_train_embedding input")).to_have_value("first-page.safetensors")
-    expect(text).to_have_value(re.compile("^first-page: 1 vector"), timeout=RUNS_WITHIN)
+    page.locator("#ti_train_embedding_table tr", has_text="stopped.safetensors").click()
+    expect(page.locator("#ti_train_embedding input")).to_have_value("stopped.safetensors")
+    expect(text).to_have_value(re.compile("^stopped: 1 vector"), timeout=RUNS_WITHIN)
 
 
 def test_convert_and_merge(page, server):

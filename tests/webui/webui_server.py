@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -149,6 +152,16 @@ class Server:
         body = {"prompt": prompt, "seed": 1, "steps": 2, "width": 64, "height": 64, "sampler_name": "Euler"}
         answer = self.post("/sdapi/v1/txt2img", body | settings)
         return Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB").tobytes()
+
+    def picture_of_card(self, word: str) -> bytes:
+        """The file of the picture that the extra networks show for an embedding, once they are refreshed."""
+        self.post("/ti-train-test/refresh-cards")
+        asked = {"page": "textual inversion", "tabname": "txt2img", "name": word}
+        card = self.get("/sd_extra_networks/get-single-card?" + urllib.parse.urlencode(asked))["html"]
+        shown = re.search('<img src="([^"]*)"', card)
+        assert shown, card
+        with urllib.request.urlopen(self.url + "/" + html.unescape(shown[1]).removeprefix("./")) as answer:
+            return bytes(answer.read())
 
     def peak_memory(self) -> int:
         """Bytes of memory that the process had at most."""

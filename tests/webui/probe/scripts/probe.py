@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from fastapi import Body
-from modules import call_queue, deepbooru, deepbooru_model, prompt_parser, script_callbacks, shared
+from modules import call_queue, deepbooru, deepbooru_model, prompt_parser, script_callbacks, shared, ui_extra_networks
 from modules.processing_scripts.comments import strip_comments
 from safetensors.torch import load_file, save_file
 
@@ -201,6 +201,11 @@ def draw_deepbooru() -> None:
         host.patcher = ModelPatcher(drawn, load_device=host.load_device, offload_device=host.offload_device)
 
 
+def refresh_cards() -> None:
+    """Reads the embeddings anew for their cards, as the extra networks' button does."""
+    next(page for page in ui_extra_networks.extra_pages if page.name == "textual inversion").refresh()
+
+
 def refused() -> dict[str, Any]:
     """What a user is told when the loaded model cannot be trained with, since it lacks a text encoder."""
     with call_queue.queue_lock:
@@ -249,6 +254,7 @@ def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/break", break_step, methods=["POST"])
     app.add_api_route("/ti-train-test/break-clean-up", break_clean_up, methods=["POST"])
     app.add_api_route("/ti-train-test/draw-deepbooru", draw_deepbooru, methods=["POST"])
+    app.add_api_route("/ti-train-test/refresh-cards", refresh_cards, methods=["POST"])
     app.add_api_route("/ti-train-test/many-words", many_words, methods=["GET"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])

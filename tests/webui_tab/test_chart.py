@@ -1,0 +1,23 @@
+"""What the tab says about a job; no WebUI is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+
+def ended_job(load, file: Path):
+    """A job whose training is complete, with its embedding in `file`."""
+    jobs, request = load("webui_tab.jobs"), load("webui_tab.request")
+    config = load("ti_train.training.config").TrainConfig("cat", "toy")
+    session = load("ti_train.training.session").Session(config, file.parent)
+    embedding = load("ti_train.embedding").Embedding("cat", {"emb_params": torch.zeros(1, 4)}, {})
+    session.done = load("ti_train.events").Done(embedding, file, 1.0, 120, "Step 120 of 120 is kept.", False)
+    asked = request.TrainRequest(name="cat", pictures="cats")
+    return jobs.Job("task(1)", asked, config, file, session, None, jobs.DONE)
+
+
+def test_a_training_that_was_put_beside_a_better_embedding_is_used_by_its_own_name(load_in_webui, tmp_path):
+    job = ended_job(load_in_webui, tmp_path / "cat-worse.safetensors")
+    assert "in any prompt as <code>cat-worse</code>" in load_in_webui("webui_tab.chart").summary(job)
