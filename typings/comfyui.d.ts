@@ -78,7 +78,10 @@ interface App {
       prompt(asked: { title: string; message: string; defaultValue: string }): Promise<string | null>;
       confirm(asked: { title: string; message: string; type: "delete"; itemList: string[] }): Promise<boolean | null>;
     };
-    workflow: { activeWorkflow: { path: string } | null };
+    workflow: {
+      activeWorkflow: { path: string } | null;
+      $onAction(called: (action: { name: string; after: (act: () => void) => void }) => void): void; // a Pinia store
+    };
     setting: { get(id: string): unknown };
     toast: { add(message: { severity: string; summary: string; detail: string; life: number }): void };
     getSidebarTabs(): SidebarTab[];

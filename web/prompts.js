@@ -24,7 +24,10 @@ function tellServer() {
   return api.fetchApi("/ti_train/page", options);
 }
 
-/** Notes the workflow of each prompt from now on; they outlive a reload. @param {() => void} noted called after each */
+/**
+ * Notes the workflow of each prompt from now on; they outlive a reload.
+ * @param {() => void} noted called after each, and after a workflow was opened, which afterConfigureGraph comes before
+ */
 export function notePrompts(noted) {
   const queuePrompt = api.queuePrompt;
   api.queuePrompt = async function (...given) {
@@ -38,6 +41,9 @@ export function notePrompts(noted) {
     }
     return answer;
   };
+  app.extensionManager.workflow.$onAction(({ name, after }) => {
+    if (name === "openWorkflow") after(noted);
+  });
   addEventListener("pagehide", () => {
     const paths = [...queued].map(([id, { path }]) => [id, { path }]);
     sessionStorage.setItem(STORED, JSON.stringify(paths));

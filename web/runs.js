@@ -40,11 +40,11 @@ export function translatePanels() {
   for (const panel of panels.keys()) panel.translate();
 }
 
-/** Updates all panels, or those of a run that has changed. @param {Run} [changed] */
+/** Shows each panel its run, if it has one; or only those of a run that has changed. @param {Run} [changed] */
 export function showRuns(changed) {
   for (const [panel, pick] of panels) {
     const run = pick();
-    if (run && (!changed || run === changed)) panel.show(run);
+    if (!changed || run === changed) panel.show(run ?? null);
   }
 }
 
