@@ -1,4 +1,5 @@
-"""Writes what is derived from the table of options: docs/options.md, the lists in the nodes' help, locales/en.
+"""Writes what is derived from the tables of options and families: docs/options.md, the lists in the nodes' help,
+locales/en, the README's table.
 
 Run `python -m docs.generate` in the repository's root after a change of ti_train/training/config.py.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from nodes import option_names as nodes
 from ti_train.commands.option_arguments import flag_of
+from ti_train.hosts.families import FAMILIES
 from ti_train.training.config import MANY, OPTIONS, PRESET_SUMMARIES, PRESETS_HELP
 from ti_train.training.options import Option
 from ti_train.training.widgets import widget_of
@@ -40,6 +42,7 @@ def generated() -> dict[Path, str]:
     pages = {ROOT / "web" / "docs" / f"{node}.md": inputs for node, inputs in INPUTS.items()}
     return {
         ROOT / "docs" / "options.md": options_page(),
+        ROOT / "README.md": with_written((ROOT / "README.md").read_text(encoding="utf-8"), families()),
         english: with_tooltips(english.read_text(encoding="utf-8")),
         **{page: with_inputs(page.read_text(encoding="utf-8"), inputs) for page, inputs in pages.items()},
     }
@@ -90,10 +93,24 @@ def not_offered() -> Iterator[tuple[str, ...]]:
 
 def with_inputs(page: str, inputs: Mapping[str, str]) -> str:
     """A help page with the list of a node's options between its two marks: the page's sidebar would cut off a table."""
-    before, _, rest = page.partition(BEGIN)
     meanings = ((name, tooltip(name, option).replace("<", "&lt;")) for name, option in inputs.items())
-    items = "\n".join(f"- **{name}**: {meaning}" for name, meaning in meanings)
-    return f"{before}{BEGIN}\n\n{items}\n\n{END}{rest.partition(END)[2]}"
+    return with_written(page, "\n".join(f"- **{name}**: {meaning}" for name, meaning in meanings))
+
+
+def with_written(page: str, written: str) -> str:
+    """A page with what is written between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{written}\n\n{END}{rest.partition(END)[2]}"
+
+
+def families() -> str:
+    """What can be trained in ComfyUI; tests/comfyui/test_comfyui_families.py holds each row to it."""
+    rows = []
+    for family in FAMILIES:
+        used = "`embedding:name`" if family.syntax else "Load Embedding"
+        state = (f"refused: {family.refused}", "") if family.refused else (f"trained here: {family.tried}", used)
+        rows.append((family.title, *state, "" if family.refused else ", ".join(f"`{e}`" for e in family.encoders)))
+    return table(("model family", "", "in a prompt", "text encoders"), rows)
 
 
 def with_tooltips(translation: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE, USE)  # the first is the default of saved workflows
+TO_CONTINUE = f"with the same settings and if_exists = {CONTINUE}"
 TEMPLATES = "textual_inversion_templates"  # A1111's name, which extra_model_paths.yaml may also use
+log = logging.getLogger("ti_train")
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,30 @@ def place(name: str, if_exists: str, save: bool, identity_of: Callable[[str], di
     folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
     if if_exists == USE:
         there = trained_before(folder, name, identity_of)
-        return there or Place(folder, free_name(folder, name))
+        return there or numbered_place(folder, name)
     if if_exists == NEW_NUMBER:
-        return Place(folder, free_name(folder, name))
+        return numbered_place(folder, name)
     files = RunFiles(folder, name, {})
     exists = files.embedding.exists() or files.state.exists()
     return Place(folder, name, resume=exists and if_exists == CONTINUE)
+
+
+def numbered_place(folder: Path, name: str) -> Place:
+    """Under the name or its next free number; a run of the name that has not ended is not forgotten."""
+    free = free_name(folder, name)
+    if free != name and RunFiles(folder, name, {}).state.exists():
+        log.info("A run of '%s' has not ended. It can be continued %s. Now '%s' is trained.", name, TO_CONTINUE, free)
+    return Place(folder, free)
 
 
 def trained_before(folder: Path, name: str, identity_of: Callable[[str], dict[str, Any]]) -> Place | None:
     """This very run under the name or its numbers, interrupted or finished."""
     for candidate in numbered(name, 1 + sum(1 for _ in folder.glob(f"{glob.escape(name)}*"))):
         files = RunFiles(folder, candidate, identity_of(candidate))
+        if files.has_finished():  # first: a run that was stopped and kept could be resumed too
+            return Place(folder, candidate, finished=True)
         if files.can_resume():
             return Place(folder, candidate, resume=True)
-        if files.has_finished():
-            return Place(folder, candidate, finished=True)
     return None
 
 

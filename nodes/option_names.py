@@ -40,6 +40,12 @@ TRAINING_OPTIONS = {
     "evaluate_every": "evaluate_every",
     "checkpoint_seconds": "checkpoint_seconds",
     "copy_every": "copy_every",
+    "timesteps": "timesteps",
+    "guidance": "guidance",
+    "preview_steps": "preview_steps",
+    "preview_cfg": "preview_cfg",
+    "preview_sampler": "preview_sampler",
+    "preview_scheduler": "preview_scheduler",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs

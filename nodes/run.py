@@ -17,12 +17,12 @@ from ..ti_train.embedding import Embedding
 from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
+from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
-from .files import embeddings_folder
+from .files import TO_CONTINUE, embeddings_folder
 from .page.live import LiveRun, followed
 
-TO_CONTINUE = "with the same settings and if_exists = continue"
 log = logging.getLogger("ti_train")
 MOST_PREVIEWS = 512 * 2**20  # bytes of the output with the previews: 170 of 512 x 512 pixels
 
@@ -41,7 +41,7 @@ def run_training(
 
     hidden: the node's unique_id and extra_pnginfo. facts: what it trains with, for the page. remarks: for the user.
     """
-    live = live_run(config, folder, hidden, resume, facts)
+    live = live_run(config, folder, hidden, resume, facts, NO_SYNTAX not in host.remarks)
     session = Session(config, folder, Records(folder / f"{config.name}.csv", live.record.folder / "loss.png", None))
     previews: ThinnedByKey[Image.Image] | None = None
     with followed(live):
@@ -85,9 +85,11 @@ def use_finished(
     return embedding, session, []
 
 
-def live_run(config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int]) -> LiveRun:
+def live_run(
+    config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int], syntax: bool = True
+) -> LiveRun:
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    return LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), resume, facts)
+    return LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), resume, facts, syntax)
 
 
 def release() -> None:

@@ -148,7 +148,7 @@ class TrainEmbedding(io.ComfyNode):
         **inputs: Any,
     ) -> Any:
         config = config_from(preset, inputs, options or {}, data.has_captions)
-        host, templates = ComfyHost(model, clip, vae), Templates.load(config.templates)
+        host, templates = ComfyHost(model, clip, vae, config.guidance), Templates.load(config.templates)
         sizes = [picture.size for picture in data.images]
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
         dataset = encode_pictures(host, data.pictures(side, config.square), config.flip)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_host import ENCODER
 
 from ti_train.embedding import SINGLE, Embedding, from_text, mean_cosine, mean_norm, merge
 from ti_train.errors import UserError
@@ -14,7 +15,7 @@ from ti_train.errors import UserError
 
 @pytest.fixture
 def vocabulary(host):
-    return host.vocabulary("tiny")
+    return host.vocabulary(ENCODER)
 
 
 def test_one_word_for_one_vector_is_its_row(host, vocabulary):
@@ -197,3 +198,25 @@ LONG = Embedding("long", {SINGLE: torch.ones(3, 2)})
 def test_words_that_do_not_go_together_are_refused(words, how, weights, why):
     with pytest.raises(UserError, match=why):
         merge(words, how, weights, "x")
+
+
+WIDTHS = {"clip_l": 768, "clip_g": 1280, "t5xxl": 4096}
+
+
+def test_a_file_with_some_of_a_models_encoders_is_used_for_these():
+    vectors = {"clip_l": torch.ones(1, 768), "qwen3_4b": torch.ones(1, 2560)}
+    used, remark = Embedding("my-cat", vectors).part_for(WIDTHS)
+    assert set(used) == {"clip_l"}
+    assert "used for clip_l only" in remark
+    assert "no vectors for the model's clip_g + t5xxl" in remark
+    assert "those for qwen3_4b" in remark
+
+
+def test_a_file_with_all_of_them_is_used_without_a_word():
+    vectors = {encoder: torch.ones(1, width) for encoder, width in WIDTHS.items()}
+    assert Embedding("my-cat", vectors).part_for(WIDTHS) == (vectors, None)
+
+
+def test_a_file_with_none_of_them_is_refused():
+    with pytest.raises(UserError, match="width 2560"):
+        Embedding("my-cat", {"qwen3_4b": torch.ones(1, 2560)}).part_for(WIDTHS)

@@ -1,4 +1,4 @@
-"""What image files are called, and what is wrong with the length of a safetensors file."""
+"""What image files are called, and what is wrong with a safetensors file, or stands in its place."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ def test_pictures_are_named_by_their_prompt(prompt, name):
         (lambda data: data[:-5], "is incomplete: 5 of 80 bytes are missing"),
         (lambda data: data[:20], r"is incomplete or damaged \(20 bytes\)"),
         (lambda _: b"", "is empty"),
-        (lambda _: b"<!DOCTYPE html>", ""),  # not this format at all
+        (lambda _: b"\n<!doctype html>\n<title>Log in</title>", "is a web page, such as one that asks for a login"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+        (lambda _: b"Access denied\n", r"is a text, not the file itself: 'Access denied'\. Download"),
+        (lambda _: b"PNG\r\n\x1a\n" + b"text" * 9, ""),  # not this format at all
     ],
-    ids=["whole", "longer", "shorter", "cut header", "empty", "a web page"],
+    ids=["whole", "longer", "shorter", "cut header", "empty", "web page", "pointer", "message", "binary"],
 )
-def test_a_file_that_is_too_long_or_too_short_is_told(tmp_path, change, said):
+def test_what_is_wrong_with_a_file_is_told(tmp_path, change, said):
     (tmp_path / "x.safetensors").write_bytes(change(save({"v": torch.zeros(4)})))
     found = safetensors_damage(tmp_path / "x.safetensors")
     assert re.match(said, found) if said else found == ""

@@ -22,7 +22,7 @@ HOST_PACKAGES = {
 BESIDE_IT = {"benchmarks", "demo", "nodes", "tests", "webui_tab"}
 OWN = {  # what the adapters of a folder stand on; what lies beside the folders stands on no host
     "hosts": set(),
-    "comfy": {"comfy"},
+    "comfy": {"comfy", "comfy_kitchen"},
     "diffusers": {"diffusers", "transformers"},
     "webui": {"backend", "ldm_patched", "modules", "modules_forge"},
 }

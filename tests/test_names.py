@@ -27,6 +27,8 @@ def test_names_that_every_host_can_use(name):
     [
         ("word.safetensors", "word"),
         ("word.PT", "word"),
+        ("word.pt.safetensors", "word"),
+        ("embedding:pets/cat", "pets/cat"),
         ("pets/cat.bin", "pets/cat"),
         (" cat ", "cat"),
         (unicodedata.normalize("NFD", "café"), "café"),

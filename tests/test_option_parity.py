@@ -25,7 +25,7 @@ TYPES = {"int": "INT", "float": "FLOAT", "switch": "BOOLEAN", "choice": "COMBO",
 
 def test_a_face_leaves_out_what_its_host_decides_and_nothing_else():
     assert set(nodes.NOT_OFFERED) == {"mask", "device", "dtype"}
-    assert set(tab.NOT_OFFERED) == {"device", "dtype"}
+    assert set(tab.NOT_OFFERED) == {"device", "dtype", "guidance", "preview_sampler", "preview_scheduler"}
     for reason in (*nodes.NOT_OFFERED.values(), *tab.NOT_OFFERED.values()):
         assert reason.endswith(".")
 

@@ -20,10 +20,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
-from ti_train.host import Embeddings, Host, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary
+from ti_train.host import Embeddings, Host, Latents, Prediction, Prompt, SampleRequest, Sampling, Size, Slot, Vocabulary
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
-ENCODER = "tiny"
+ENCODER = "clip_tiny"
 CONTEXT, WIDTH, CHANNELS, LEVELS = 20, 16, 4, 48
 START, END = 0, 1
 TEMPLATE_WORDS = {word for line in OBJECT_TEMPLATES + STYLE_TEMPLATES for word in re.findall(r"[a-z]+", line[:-6])}
@@ -52,6 +52,8 @@ class TinyHost:
     """See ti_train/host.py. float64 is for finite differences."""
 
     kept_per_prompt = 0
+    sampling = Sampling()
+    remarks = ()
     bare_names = True
     known_marks = ()
     full_precision = True

@@ -45,6 +45,20 @@ class Embedding:
             )
         return {encoder: vectors[encoder] for encoder in widths}
 
+    def part_for(self, widths: Mapping[str, int]) -> tuple[dict[str, Tensor], str | None]:
+        """As fitted_to, and if the file names only some of the model's encoders, those; with a remark then.
+
+        Raises UserError if there is nothing that fits.
+        """
+        common = {e: v for e, v in self.vectors.items() if widths.get(e) == v.shape[-1] and e != SINGLE}
+        if not common or len(common) == len(widths) == len(self.vectors):
+            return self.fitted_to(widths), None
+        missing = [encoder for encoder in widths if encoder not in common]
+        unused = [encoder for encoder in self.vectors if encoder not in common]
+        remark = f"The embedding '{self.name}' is used for {' + '.join(common)} only."
+        remark += f" It has no vectors for the model's {' + '.join(missing)}." if missing else ""
+        return common, remark + (f" The model does not use those for {' + '.join(unused)}." if unused else "")
+
     def scaled(self, strength: float = 1.0, norm: float = 0.0) -> Embedding:
         """Every vector rescaled to L2 norm `norm` (0: unchanged), then multiplied by `strength`."""
         vectors = self.vectors

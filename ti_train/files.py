@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from pathlib import Path
@@ -23,12 +24,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def safetensors_damage(path: Path) -> str:
-    """What is wrong with a safetensors file's length, continuing its name; "" if nothing is.
+    """What is wrong with a safetensors file's length, or is there in its place, continuing its name; "" if nothing is.
 
     The format: eight bytes with the header's length, a JSON header with the tensors' places, the tensors.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
+        if text := _downloaded_text(file.read(200)):
+            return text
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         beginning = file.read(1)
         if size <= 8 or beginning != b"{":
@@ -42,6 +46,22 @@ def safetensors_damage(path: Path) -> str:
     if surplus < 0:
         return f"is incomplete: {-surplus:,} of {size - surplus:,} bytes are missing. Download or copy it again"
     return f"has {surplus:,} bytes after its end, which no tool accepts. Download or copy it again" if surplus else ""
+
+
+def _downloaded_text(start: bytes) -> str:
+    """What a download left in place of a binary file, continuing its name; "" unless its first bytes are text."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start).lstrip("\ufeff\r\n\t ")
+    except UnicodeDecodeError:
+        return ""
+    line, *more = text.splitlines() or [""]
+    if not line or not all(part.expandtabs().isprintable() for part in (line, *more)):
+        return ""
+    if line.startswith("version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself. Run `git lfs pull`, or download the file from its page"
+    if text.lower().startswith(("<!doctype", "<html", "<?xml")):
+        return "is a web page, such as one that asks for a login, not the file itself. Download the file again"
+    return f"is a text, not the file itself: '{line[:80]}'. Download the file again"
 
 
 def file_name(prompt: str) -> str:

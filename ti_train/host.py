@@ -57,6 +57,16 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a preview is sampled. sampler, scheduler: ComfyUI's names, with the defaults of its KSampler."""
+
+    steps: int = 25
+    cfg: float = 5.0
+    sampler: str = "euler"
+    scheduler: str = "normal"
+
+
+@dataclass(frozen=True)
 class SampleRequest:
     """Images to sample with the host's own sampler: prompt i with seed i, all of one size."""
 
@@ -67,6 +77,8 @@ class SampleRequest:
     steps: int = 25
     guidance: float = 5.0
     negative: Prompt = ("",)
+    sampler: str = "euler"  # used by ComfyUI alone, as the next
+    scheduler: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -76,22 +88,29 @@ class Vocabulary:
     table: Tensor
     tokenize: Callable[[str], list[int]]  # without start, end and padding
     spell: Callable[[int], str]
+    scale: float = 1.0  # of the rows as the encoder reads them: Gemma multiplies them by the root of the width
     limit: int | None = None  # tokens of a prompt that the host encodes; None if it encodes longer ones in chunks
 
     @cached_property
     def norms(self) -> Tensor:
         """L2 norm of each row, [V] fp32."""
-        norms: Tensor = self.table.detach().norm(dim=-1, dtype=torch.float32)
+        norms: Tensor = self.scale * self.table.detach().norm(dim=-1, dtype=torch.float32)
         return norms
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of a coordinate of the rows, from some thousands of them."""
+        rows = self.table.detach()[:: max(1, len(self.table) // 4096)]
+        return self.scale * float(rows.float().std())
 
     def rows(self, text: str) -> Tensor:
         """The rows of a text's tokens, [tokens, width] fp32."""
-        return self.table.detach()[self.tokenize(text)].float()
+        return self.scale * self.table.detach()[self.tokenize(text)].float()
 
     def nearest(self, vector: Tensor, count: int = 5) -> list[tuple[str, float]]:
         """The vocabulary's entries nearest to a vector [width]: (text, cosine similarity), best first."""
         table = self.table.detach().to(torch.float32)
-        similarity = table @ vector.to(table) / (self.norms * vector.norm()).clamp_min(1e-12)
+        similarity = self.scale * (table @ vector.to(table)) / (self.norms * vector.norm()).clamp_min(1e-12)
         best = similarity.topk(count)
         return [(self.spell(int(i)), float(s)) for s, i in zip(best.values, best.indices, strict=True)]
 
@@ -104,6 +123,8 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
+    sampling: Sampling  # of previews, unless the user chooses
+    remarks: tuple[str, ...]  # what the user should know before a run
     known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
     kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
     # where the host copies weights for it; activations are not counted

@@ -41,12 +41,15 @@ def bare_name(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """The name to use: without spaces around it or a typed file extension, and composed (NFC), as keyboards type it.
+    """The name to use: without spaces around it, a typed embedding: or file extension; composed (NFC), as keyboards do.
 
     `pets/cat` is the file cat in the folder pets. Raises UserError with the nearest name that every host can use.
     """
-    composed = unicodedata.normalize("NFC", name.strip())
-    given = composed[: composed.rindex(".")] if composed.lower().endswith(READABLE) else composed
+    given = unicodedata.normalize("NFC", name.strip())
+    if given.lower().startswith(IN_PROMPTS):
+        given = given[len(IN_PROMPTS) :].strip()
+    while given.lower().endswith(READABLE):
+        given = given[: given.rindex(".")]
     if len(given.encode()) > LONGEST:
         raise UserError(f"The name has {len(given.encode())} bytes; at most {LONGEST} are allowed. Use a shorter one.")
     for part in given.split("/"):

@@ -13,6 +13,7 @@
  * @property {Record<string, unknown>} [settings] the options that differ from their defaults
  * @property {number} steps
  * @property {boolean} saved
+ * @property {boolean} [syntax] whether ComfyUI reads embedding:name for the model
  * @property {string} prompt
  * @property {Record<"images" | "captions" | "masks" | "side", number>} [data] what it trains with
  * @property {"running" | "done" | "stopped" | "used" | "cancelled" | "failed" | "lost"} status

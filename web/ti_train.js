@@ -37,7 +37,7 @@ async function ended(run) {
   await reloadEmbeddings();
   if (app.extensionManager.setting.get(TOAST) === false) return;
   if (run.improved === false) toast("warn", text("trained.worse", run), run.message, 30000);
-  else toast("success", text("trained", run), text("trained.how", run));
+  else toast("success", text("trained", run), run.syntax === false ? text("trained.load", run) : text("trained.how", run));
 }
 
 /** @param {Run} run */

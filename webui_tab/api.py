@@ -87,7 +87,7 @@ def status(id: str = Query(description="Id of the job."), history: bool = False)
 
 
 def interrupt(job: JobId) -> Status:
-    """Stops a job after the current step and keeps its best embedding. Resume continues from the last step."""
+    """Stops a job after the current step, or at once if it is queued. Resume continues from the last step."""
     found = job_of(job.id)
     jobs.interrupt(found)
     return status_of(found, False)

@@ -41,7 +41,7 @@ def summary(job: jobs.Job) -> str:
         lines.append(escape(session.done.why))
     if job.state == jobs.DONE:
         lines.append(f"Use it in any prompt as <code>{escape(session.file.stem)}</code>.")
-    if job.state == jobs.INTERRUPTED:
+    if job.state == jobs.INTERRUPTED and session.steps:  # one that waited in the queue has saved nothing
         lines.append("The run is saved. Click Resume to continue.")
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:

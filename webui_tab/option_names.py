@@ -9,4 +9,7 @@ NOTES = {
 NOT_OFFERED = {
     "device": "The WebUI chooses it (--use-cpu, --device-id).",
     "dtype": "The checkpoint is already loaded; the WebUI chooses its precision (--no-half, --precision full).",
+    "guidance": "The WebUIs' families have no guidance in the model.",
+    "preview_sampler": "Previews are sampled with the WebUI's own default.",
+    "preview_scheduler": "Previews are sampled with the WebUI's own default.",
 }

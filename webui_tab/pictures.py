@@ -20,6 +20,7 @@ from ..ti_train.data.listing import Listing
 from ..ti_train.data.masks import Source
 from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
+from ..ti_train.names import check_name
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -97,7 +98,7 @@ def _of_another(folder: str, name: str) -> bool:
 
 def _new_folder(name: str) -> str:
     """Raises UserError for an invalid name."""
-    folders.embedding_file(name)  # the same rules as for embeddings
+    name = check_name(name)
     numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(free for free in numbered if not (folders.training() / folders.PICTURES / free).exists())
 

@@ -10,6 +10,7 @@ from modules import sd_samplers
 
 from ..ti_train.host import SampleRequest
 from ..ti_train.hosts.webui.preview_settings import SAMPLER
+from ..ti_train.names import bare_name
 from ..ti_train.prompts import PLACEHOLDER
 from ..ti_train.training.config import OPTIONS
 from .fields import Fields, field_of
@@ -77,6 +78,7 @@ def from_txt2img(
 
 
 def with_placeholder(text: str, name: str) -> str:
-    """A prompt on one line, with * for the embedding's name."""
-    line = " ".join(text.split())
-    return re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", PLACEHOLDER, line) if name.strip() else line
+    """A prompt on one line, with * for the embedding's name, which the WebUI's prompts use without its folder."""
+    line, name = " ".join(text.split()), name.strip()
+    either = "|".join(map(re.escape, (name, bare_name(name))))
+    return re.sub(rf"(?<![\w-])(?:{either})(?![\w-])", PLACEHOLDER, line) if name else line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
@@ -111,15 +111,17 @@ class CompareEmbeddings(io.ComfyNode):
         embedding: Embedding | None = None,
         **names: str,
     ) -> io.NodeOutput:
-        embeddings = [embedding] if embedding else []
-        embeddings += [embedding_named(name) for name in chosen(names, more)]
+        files = chosen(names, more)
+        embeddings = [*filter(None, [embedding]), *map(embedding_named, files)]
         if not embeddings:
             raise UserError("No embedding is chosen. Choose one or more files, or connect a trained embedding.")
         lines = prompt_lines(prompts.splitlines(), "prompts")
         with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
             host = ComfyHost(model, clip, vae)
             subjects = initial_texts(embeddings, "") if initial_text else []
-            subjects += [Subject(each.name, each.fitted_to(host.widths)) for each in embeddings]
+            labels = labelled([each.name for each in embeddings], ["connected"] * (embedding is not None) + files)
+            pairs = zip(labels, embeddings, strict=True)
+            subjects += [Subject(label, each.fitted_to(host.widths)) for label, each in pairs]
             sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
             bar, compared = comfy.utils.ProgressBar(len(lines) * len(subjects) * number), []
             for one in compare(host, subjects, lines, sampling, negative):
@@ -128,6 +130,12 @@ class CompareEmbeddings(io.ComfyNode):
                 management.throw_exception_if_processing_interrupted()
         sheet = to_batch([comparison_sheet(compared, f"{steps} steps, cfg {guidance:g}", cell)])
         return io.NodeOutput(sheet, to_batch([one.image for one in compared]), ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def labelled(names: Sequence[str], origins: Sequence[str]) -> list[str]:
+    """The names of embeddings, with their origins where several have one name: each has a row of its own."""
+    pairs = zip(names, origins, strict=True)
+    return [name if names.count(name) == 1 else f"{name} ({origin})" for name, origin in pairs]
 
 
 def chosen(names: dict[str, str], more: str) -> list[str]:

@@ -10,7 +10,7 @@ from ...ti_train.describe import describe
 from ...ti_train.drawing.card import card
 from ...ti_train.embedding import Embedding
 from ...ti_train.formats import read_embedding
-from ...ti_train.hosts.comfy.placeholders import vocabulary, widths
+from ...ti_train.hosts.comfy.encoders import vocabulary, widths
 from ..sockets import CATEGORY, searched
 from ..tensors import to_batch
 from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path
@@ -49,6 +49,7 @@ class EmbeddingInfo(io.ComfyNode):
         if embedding is None:
             reading = read_embedding(embedding_path(embedding_name), word=word.strip())
             embedding, layout = reading.embedding, f"\nfile: {reading.layout}"
-        vectors = embedding.fitted_to(widths(clip))
+        vectors, remark = embedding.part_for(widths(clip))
         text = describe(embedding, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors}) + layout
+        text += f"\n{remark}" if remark else ""
         return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

@@ -12,7 +12,8 @@ from comfy_api.latest import io
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
-from ...ti_train.hosts.comfy.placeholders import widths, with_embeddings
+from ...ti_train.hosts.comfy.encoders import widths
+from ...ti_train.hosts.comfy.placeholders import with_embeddings
 from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
 from ..sockets import CATEGORY, EmbeddingSocket, searched
@@ -96,7 +97,9 @@ class LoadEmbedding(io.ComfyNode):
     ) -> io.NodeOutput:
         placeholder = check_placeholder(placeholder)
         found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
-        vectors = found.scaled(strength).fitted_to(widths(clip))
+        vectors, remark = found.scaled(strength).part_for(widths(clip))
+        if remark:
+            log.warning(remark)
         if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
             log.warning(
                 "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",

@@ -11,7 +11,7 @@ from typing import Any
 import folder_paths
 
 from ...ti_train.errors import UserError
-from ...ti_train.names import bare_name, check_name
+from ...ti_train.names import PICTURES, READABLE, bare_name, check_name
 from ..files import embedding_files
 from .live import runs
 
@@ -68,7 +68,11 @@ def _path(file: str) -> Path | None:
 
 
 def _with_companions(path: Path) -> Iterator[Path]:
+    """The file, and what belongs to it, if there is no other embedding of its name to which it belongs too."""
     yield path
+    twins = (path.with_suffix(kind) for kind in READABLE if kind not in PICTURES)
+    if any(twin != path and twin.is_file() for twin in twins):
+        return
     for ending in BELONGS:
         beside = path.with_name(path.stem + ending)
         if beside != path and beside.is_file():

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import PurePosixPath
 from time import monotonic, time
 from typing import Any
 
@@ -45,16 +46,24 @@ class LiveRun:
     """
 
     def __init__(
-        self, config: TrainConfig, node: str, workflow: str | None, saved: bool, resume: bool, data: dict[str, int]
+        self,
+        config: TrainConfig,
+        node: str,
+        workflow: str | None,
+        saved: bool,
+        resume: bool,
+        data: dict[str, int],
+        syntax: bool = True,
     ) -> None:
-        """resume: it continues the record of the interrupted run, and so has its id and its previews."""
+        """resume: it continues the record of the interrupted run, and so has its id and its previews.
+
+        syntax: whether ComfyUI reads `embedding:name` for this model; else the prompt is for Load Embedding.
+        """
         self.record: Record = (interrupted_run(config.name) if resume else None) or new_record()
         earlier = self.record.read()
         self.id, self.stop = self.record.id, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
-        first = config.preview_prompts[0] if config.preview_prompts else f"a photo of {PLACEHOLDER}"
-        marks = dict.fromkeys(placeholders_of(config.name), config.name)
-        written = (f"embedding:{config.name}" if isinstance(piece, Slot) else piece for piece in slots(first, marks))
+        self.config, self.syntax = config, syntax
         executing = get_executing_context()
         self.facts = {
             "id": self.id,
@@ -66,8 +75,9 @@ class LiveRun:
             "name": config.name,
             "steps": config.steps,
             "saved": saved,
+            "syntax": syntax,
             "data": data,
-            "prompt": "".join(written),
+            "prompt": self.prompt_with(config.name),
         }
         self.status, self.message, self.outcome = "running", "", ""
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
@@ -78,6 +88,14 @@ class LiveRun:
         self.numbers: dict[str, Any] = {"step": 0}
         self.began = self.sent = monotonic()
         self.look_up_at = 0.0
+
+    def prompt_with(self, name: str) -> str:
+        """The first preview prompt with the embedding of this name, for the clipboard."""
+        prompts = self.config.preview_prompts
+        marks = dict.fromkeys(placeholders_of(self.config.name), name)
+        written = f"embedding:{name}" if self.syntax else PLACEHOLDER
+        pieces = slots(prompts[0] if prompts else f"a photo of {PLACEHOLDER}", marks)
+        return "".join(written if isinstance(piece, Slot) else piece for piece in pieces)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state of the run, as JSON."""
@@ -146,6 +164,8 @@ class LiveRun:
         self.outcome = done.why if done.improved is not False else self.warnings[-1]
         self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
         self.numbers |= {"best": session.kept} if session.kept else {}
+        # NAME-worse, if an earlier embedding was better
+        self.facts["prompt"] = self.prompt_with(PurePosixPath(self.config.name).with_name(done.path.stem).as_posix())
 
     def progress_text(self, step: Step) -> None:
         """Sends the node's progress text, for clients that do not handle this pack's events.
@@ -190,10 +210,10 @@ class LiveRun:
         self.send("warning", {"message": message})
 
     def already_trained(self, step: int) -> None:
-        """Lists a run that need not be trained again. step: of its embedding."""
+        """Lists a run that need not be trained again; its record is that of its training. step: of its embedding."""
         runs.append(self)
-        self.numbers["step"] = step
-        self.end("used")
+        self.status, self.numbers["step"] = "used", step
+        self.send("run", self.snapshot())
 
     def end(self, status: str, message: str = "") -> None:
         self.status, self.message = status, message

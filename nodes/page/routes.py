@@ -17,6 +17,7 @@ from ...ti_train.data.image_files import SUFFIXES
 from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
 from ...ti_train.formats import save_embedding
+from ...ti_train.names import bare_name
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import inside_input
@@ -119,7 +120,9 @@ async def keep_step(request: web.Request) -> web.Response:
             raise web.HTTPNotFound(text="The embedding of this preview is no longer kept.")
         step = int(embedding.provenance["step"])
         name = free_name(folder, f"{record.read()['name']}-step{step}")
-        save_embedding(replace(embedding, name=name), folder / f"{name}.safetensors")
+        file = folder / f"{name}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_embedding(replace(embedding, name=bare_name(name)), file)
         return {"name": name, "step": step}
 
     return web.json_response(await on_disk(keep))

@@ -66,14 +66,14 @@ def make_host(model: Any, clip: Any, vae: Any) -> Any:
     return ComfyHost(model, clip, vae)
 
 
-def batch(host: Any) -> dict[str, Any]:
+def batch(host: Any, shape: tuple[int, ...] = (4, 8, 8)) -> dict[str, Any]:
     """Two pictures' worth of fixed latents, noise, prompts and sizes, and a word's vectors."""
     from pack.ti_train.host import Size, Slot
 
     generator = torch.Generator().manual_seed(3)
     return {
-        "x0": torch.randn(2, 4, 8, 8, generator=generator),
-        "noise": torch.randn(2, 4, 8, 8, generator=generator),
+        "x0": torch.randn(2, *shape, generator=generator),
+        "noise": torch.randn(2, *shape, generator=generator),
         "sigma": host.sigmas[[150, 700]],
         "prompts": [("a photo of a ", Slot("*")), ("a rendering of the ", Slot("*"), ", in the rain")],
         "sizes": [Size((96, 64), (16, 0), (64, 64)), Size((64, 64), (0, 0), (64, 64))],

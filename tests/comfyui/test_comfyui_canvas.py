@@ -40,7 +40,7 @@ def test_the_panels_are_alive_after_undo(page, nodes_2):
     opened.show_run(step=7)
     opened.wait_for(lambda: "step 7 of 10000" in opened.tab.locator(PANEL).inner_text())
     opened.set("TITrain_LoadTrainingImages", folder="")
-    opened.wait_for(lambda: "Drop images here" in opened.tab.locator(PICKER).inner_text())
+    opened.wait_for(lambda: "Drop 3 to 5 images here" in opened.tab.locator(PICKER).inner_text())
     assert not opened.problems()
 
 
@@ -151,7 +151,7 @@ def test_the_chart_has_a_legend_and_reads_what_it_draws(page):
     opened.show_run(step=9900, loss=loss, evaluations=measured, best=measured[-1])
     panel = opened.tab.locator(PANEL)
     assert panel.locator(".ti-train-legend").inner_text().split("\n") == [
-        "validation loss", "training loss, smoothed", "lowest",
+        "validation loss", "training loss, smoothed", "kept",
     ]  # fmt: skip
     box = panel.locator("svg").bounding_box()
     opened.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

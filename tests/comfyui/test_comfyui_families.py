@@ -1,95 +1,71 @@
-"""Stable Diffusion 2 (v-prediction) and XL in a running ComfyUI: learning, the file, all ways of calling a word."""
+"""Every family with which an embedding can be trained in ComfyUI: a tiny model of it with random weights, see
+tiny_families.py. Each takes a quarter of a minute, most of it to start."""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
-import torch
-import workflows as w
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from tiny_families import FAMILIES
+
+from ti_train.hosts.families import BY_CLASS
 
 pytestmark = pytest.mark.slow
-FILES = {"sd2-v": {"emb_params": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}
+HERE = Path(__file__).resolve().parent
+REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
+GUIDED = ("flux", "chroma")  # in which guidance is an input of the network
+TRAINED = [family for family in FAMILIES if family not in REFUSED]
 
 
-def picture(server, family: str, text: str, clip: list, more: w.Workflow) -> np.ndarray:
-    workflow = {"model": w.node("CheckpointLoaderSimple", ckpt_name=f"{family}.safetensors")} | more
-    workflow |= w.sampling(text, clip, f"{family}-picture")
-    return np.asarray(Image.open(server.files(server.run(workflow), "save")[0]))
+@pytest.fixture
+def look(comfyui, comfyui_python, tmp_path):
+    def look(*families: str) -> dict:
+        command = [comfyui_python, str(HERE / "family_checks.py"), str(tmp_path), *families]
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=comfyui, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return look
 
 
-@pytest.mark.parametrize("family", FILES)
-def test_a_word_is_learnt_and_called(server, family):
-    """By Train's CLIP, by the host's own syntax and by Load Embedding: one picture; the model is as it was."""
-    stock = {"model": w.node("CheckpointLoaderSimple", ckpt_name=f"{family}.safetensors")}
-    weights = {"probe": w.node("ProbeWeights", model=["model", 0], clip=["model", 1], file=f"{family}-before.txt")}
-    server.run(stock | weights)
-    before = picture(server, family, "a photo of a toy", ["model", 1], {})
-    training = w.training(f"{family}.safetensors", name=f"{family}-toy", num_vectors=2, steps=2, preview_every=2)
-    learnt = picture(server, family, "a photo of a *, red", ["train", 1], training)
-    file = server.base / "models" / "embeddings" / f"{family}-toy.safetensors"
-    assert {key: tensor.shape for key, tensor in load_file(file).items()} == {
-        key: (2, width) for key, width in FILES[family].items()
-    }
-    word = w.node("TITrain_LoadEmbedding", clip=["model", 1], embedding_name=file.name, placeholder="<t>", strength=1.0)
-    loaded = picture(server, family, "a photo of a <t>, red", ["word", 0], {"word": word})
-    by_name = picture(server, family, f"a photo of a embedding:{family}-toy, red", ["model", 1], {})
-    assert np.array_equal(learnt, loaded)
-    assert np.array_equal(learnt, by_name)
-
-    weights["probe"]["inputs"]["file"] = f"{family}-after.txt"
-    server.run(stock | weights)
-    output = server.base / "output"
-    assert (output / f"{family}-before.txt").read_text() == (output / f"{family}-after.txt").read_text()
-    assert np.array_equal(before, picture(server, family, "a photo of a toy ", ["model", 1], {}))
+@pytest.mark.parametrize("family", TRAINED)
+def test_an_embedding_is_trained_and_used(look, family):
+    found = look(family)
+    row = BY_CLASS[FAMILIES[family]().model]
+    assert set(found["encoders"]) <= set(row.encoders)
+    assert min(found["norms"].values()) > 0
+    assert max(found["finite_differences"].values()) < 0.01, "the gradient is not that of the loss"
+    assert found["batch"] < 1e-5, "a batch is not the mean of its images"
+    assert found["recomputed"] > 0
+    assert found["checkpointed"] < 1e-5, "gradient checkpointing changes the gradient"
+    assert found["start"], "the initial vectors are not what the encoder reads for the initial text"
+    assert found["file"], "the file does not hold what was trained"
+    assert found["loaded"], "Load Embedding gives another conditioning than training had"
+    assert found["typed"] == row.syntax, "embedding:name"
+    assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
+    assert (found["guided"] > 0) == (family in GUIDED)
+    assert found["differs"], "the embedding does not change the conditioning"
+    assert len(found["previews"]) == 2
+    assert min(colours for _, _, colours in found["previews"]) > 50, "a preview is empty"
+    assert found["untouched"], "a weight is not the object that it was"
 
 
-@pytest.fixture(scope="module")
-def wide(server):
-    torch.manual_seed(1)
-    tensors = {key: torch.randn(2, width) * 0.02 for key, width in FILES["sdxl"].items()}
-    save_file(tensors, server.base / "models" / "embeddings" / "wide-xl.safetensors")
-    save_file({"emb_params": torch.randn(1, 768)}, server.base / "models" / "embeddings" / "narrow.safetensors")
-    return server
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_cannot_be_trained_is_refused_in_words(look, family):
+    assert REFUSED[family] in look(family)["refused"]
 
 
-def load(file: str) -> dict:
-    return w.node("TITrain_LoadEmbedding", clip=["model", 1], embedding_name=file, placeholder="<t>", strength=1.0)
+def test_a_tokenizer_that_reads_no_embedding_is_found_out(look):
+    """LongCat's: Load Embedding says so too, instead of having the model read the placeholder."""
+    assert "does not reach the text encoder" in look("longcat")["loading"]
 
 
-def test_in_the_encode_node_of_xl(wide):
-    """Two texts, one for each encoder, and the sizes: the conditioning is the one of `embedding:name`, bit for bit."""
-    sizes = {"width": 512, "height": 768, "crop_w": 8, "crop_h": 0, "target_width": 512, "target_height": 512}
-
-    def encode(clip: list, word: str) -> dict:
-        texts = {"text_g": f"a photo of {word}", "text_l": f"({word}:1.3), in the rain"}
-        return w.node("CLIPTextEncodeSDXL", clip=clip, **sizes, **texts)
-
-    wide.run(
-        {
-            "model": w.node("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors"),
-            "word": load("wide-xl.safetensors"),
-            "ours": encode(["word", 0], "<t>"),
-            "theirs": encode(["model", 1], "embedding:wide-xl"),
-            "ours-probe": w.node("ProbeConditioning", conditioning=["ours", 0], file="xl-ours.pt"),
-            "theirs-probe": w.node("ProbeConditioning", conditioning=["theirs", 0], file="xl-theirs.pt"),
-        }
-    )
-    ours, theirs = (torch.load(wide.base / "output" / f"xl-{name}.pt") for name in ("ours", "theirs"))
-    assert len(ours) == len(theirs) == 2, "the conditioning and the pooled output"
-    assert all(map(torch.equal, ours, theirs))
-
-
-@pytest.mark.parametrize(
-    ("family", "file", "message"),
-    [
-        ("sdxl", "narrow.safetensors", r"width 768, but the model's text encoder needs 768 \(clip_l\) \+ 1280"),
-        ("sd2-v", "wide-xl.safetensors", r"768 \(clip_l\).*, but the model's text encoder needs 1024"),
-    ],
-)
-def test_another_familys_word_is_refused(wide, family, file, message):
-    workflow = {"model": w.node("CheckpointLoaderSimple", ckpt_name=f"{family}.safetensors"), "word": load(file)}
-    with pytest.raises(AssertionError, match=message):
-        wide.run(workflow | {"text": w.node("CLIPTextEncode", clip=["word", 0], text="<t>"),
-                             "probe": w.node("ProbeConditioning", conditioning=["text", 0], file="x.pt")})  # fmt: skip
+def test_another_familys_clip_is_refused_before_anything_is_spent(look):
+    message = look("flux", "sdxl-vpred")["refused"]
+    assert "clip_l + clip_g" in message
+    assert "Flux.1 dev" in message
+    assert "clip_l + t5xxl" in message

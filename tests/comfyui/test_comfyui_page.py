@@ -45,6 +45,17 @@ def test_an_example_runs_from_the_page(page, server, example, saved):
     assert Path(server.base / "models" / "embeddings" / f"{example.split()[0].lower()}.safetensors").is_file()
 
 
+@pytest.mark.parametrize("example", ["Stable Diffusion XL", "Flux", "Z-Image"])
+def test_an_example_of_a_family_opens_without_an_unknown_node(page, example):
+    opened = page()
+    opened.load(example)
+    types = "(window.app.rootGraph ?? window.app.graph)._nodes.map(node => node.type)"
+    there = opened.tab.evaluate(types)
+    assert {"TITrain_TrainEmbedding", "KSampler"} <= set(there)
+    known = opened.tab.evaluate("Object.keys(window.LiteGraph.registered_node_types)")
+    assert set(there) <= set(known)
+
+
 @pytest.fixture
 def photographs(tmp_path) -> list[Path]:
     """Two pictures, a copy of one, and a caption."""

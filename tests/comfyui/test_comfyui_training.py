@@ -110,6 +110,8 @@ def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(serv
     assert word(server, "broken").is_file()
     assert "if_exists = continue" in server.said()
 
+    server.run(w.training(name="broken", steps=1))
+    assert "A run of 'broken' has not ended." in server.said(), "it is not forgotten behind broken-2"
     with pytest.raises(AssertionError, match=r"num_vectors was 1, now 2"):
         server.run(w.training(name="broken", steps=8, if_exists="continue", num_vectors=2))
     server.run(w.training(name="broken", steps=8, if_exists="continue"))

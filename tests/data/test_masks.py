@@ -211,7 +211,7 @@ def test_a_background_that_changes_moves_neither_the_losses_nor_the_word(run, tm
             picture = before(background, mask)
             dataset = encode_pictures(host, [picture])
             batch = ValidationBatch.draw(host, dataset, Templates.load("object"), config)
-            toy = {"*": {"tiny": host.vocabulary("tiny").rows("toy")}}
+            toy = {"*": {"clip_tiny": host.vocabulary("clip_tiny").rows("toy")}}
             validation_losses.append(batch.loss(host, toy))
             words.append(learnt(host, [picture], config, tmp_path / f"{background}-{mask is None}"))
     assert torch.equal(words[0], words[1])

@@ -171,3 +171,13 @@ def test_every_layout_and_precision_has_its_type():
     """The WebUI's API takes its choices from the types."""
     assert get_args(Layout) == tuple(ENDINGS)
     assert get_args(Precision) == tuple(PRECISIONS)
+
+
+def test_animas_file_has_no_vectors_for_t5_in_a_form_that_comfyui_reads(tmp_path):
+    """ComfyUI takes the first tensor of a file without the key `t5xxl`, and then fails."""
+    word = Embedding("my-cat", {"qwen3_06b": torch.randn(2, 1024)})
+    (path,) = write_embedding(word, tmp_path / "my-cat.safetensors")
+    assert {key: tuple(t.shape) for key, t in load_file(path).items()} == {"qwen3_06b": (2, 1024), "t5xxl": (0, 4096)}
+    read = read_embedding(path).embedding.vectors
+    assert set(read) == {"qwen3_06b"}
+    assert torch.equal(read["qwen3_06b"], word.vectors["qwen3_06b"])

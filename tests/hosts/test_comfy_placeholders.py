@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ti_train.hosts.comfy.placeholders import remarks_on, replace_placeholders
+from ti_train.hosts.comfy.placeholders import PRIVATE, remarks_on, replace_placeholders, spaced
 
 
 @pytest.mark.parametrize(
     ("placeholder", "text", "expected"),
     [
-        ("*", "a photo of a *, at night", "a photo of a  embedding:it , at night"),
-        ("<cat>", "(<cat>:1.2)", "( embedding:it :1.2)"),
+        ("*", "a photo of a *, at night", "a photo of a embedding:it , at night"),
+        ("<cat>", "(<cat>:1.2)", "(embedding:it :1.2)"),
         ("my-cat", "my-cats, my-cat-like, oh-my-cat", "my-cats, my-cat-like, oh-my-cat"),
-        ("my-cat", "My my-cat.", "My  embedding:it ."),
-        ("cat", "embedding:cat and cat", "embedding:cat and  embedding:it "),
+        ("my-cat", "My my-cat.", "My embedding:it ."),
+        ("cat", "embedding:cat and cat", "embedding:cat and embedding:it "),
         ("a.c", "abc", "abc"),
     ],
 )
@@ -24,13 +24,36 @@ def test_only_whole_words_are_replaced(placeholder, text, expected):
 
 def test_the_longest_placeholder_wins():
     names = {"*": "star", "<a*>": "both"}
-    assert replace_placeholders("<a*> *", names) == " embedding:both   embedding:star "
+    assert replace_placeholders("<a*> *", names) == "embedding:both  embedding:star "
+
+
+IT = f"embedding:{PRIVATE}a"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{IT} in the rain", f"{IT} in the rain"),
+        (f"user\n{IT} in the rain", f"user\n{IT} in the rain"),
+        (f"a photo of a {IT} ", f"a photo of a {IT} "),
+        (f"red,{IT} ", f"red, {IT} "),
+        (f"({IT} :1.2)", f"({IT} :1.2)"),
+        (f"a frog :({IT} ", f"a frog :( {IT} "),
+        (f"\\({IT} \\)", f"\\( {IT} \\)"),
+    ],
+)
+def test_a_space_only_where_the_host_needs_one(text, expected):
+    assert spaced(text, emphasis=True) == expected
+
+
+def test_brackets_are_text_where_the_host_reads_no_emphasis():
+    assert spaced(f"({IT} :1.2)", emphasis=False) == f"( {IT} :1.2)"
 
 
 @pytest.mark.parametrize("text", ["a <cafe\u0301>", "a <caf\u00e9>"])
 @pytest.mark.parametrize("placeholder", ["<cafe\u0301>", "<caf\u00e9>"])
 def test_a_placeholder_is_the_same_in_every_unicode_form(placeholder, text):
-    assert replace_placeholders(text, {placeholder: "it"}) == "a  embedding:it "
+    assert replace_placeholders(text, {placeholder: "it"}) == "a embedding:it "
     assert remarks_on(text, {placeholder: "it"}) == []
 
 

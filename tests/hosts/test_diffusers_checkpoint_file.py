@@ -63,6 +63,7 @@ OTHERS = {
     "a ControlNet ": ["controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
     "Stable Diffusion 3": ["model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight"],
     "Flux": ["double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"],
+    "a model of another family": [UNET + "blocks.0.attn.qkv.weight", "first_stage_model.encoder.conv_in.weight"],
     "a VAE": ["first_stage_model.encoder.conv_in.weight", "first_stage_model.decoder.conv_in.weight"],
     "a VAE ": ["encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.mid_block.resnets.0.conv1.weight"],
     "a VAE  ": ["encoder.down.0.block.0.conv1.weight", "decoder.mid.block_1.conv1.weight"],
@@ -181,18 +182,40 @@ def test_a_file_by_another_name_is_told(tmp_path):
         Checkpoint.read(tmp_path / "model.ckpt")
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"GGUF" + bytes(99), bytes(8) + b"[1]"])
+@pytest.mark.parametrize("content", [b"GGUF" + bytes(99), bytes(8) + b"[1]"])
 def test_what_is_no_safetensors_file_is_told(content, tmp_path):
     (tmp_path / "m.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"is not a safetensors file, or it is damaged\. This needs a complete"):
         Checkpoint.read(tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><title>Log in</title>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+        (b"Invalid username or password.", "is a text, not the file itself: 'Invalid username or password.'"),
+    ],
+)
+def test_what_a_download_left_in_place_of_a_model_is_told(content, why, tmp_path):
+    (tmp_path / "m.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=rf"m\.safetensors' {why}.*\. This needs a complete"):
+        Checkpoint.read(tmp_path / "m.safetensors")
+
+
+def test_a_file_with_more_than_its_end_is_told(tmp_path):
+    path = checkpoint(tmp_path, torso("sd15")).path
+    path.write_bytes(path.read_bytes() + bytes(7))
+    with pytest.raises(UserError, match="has 7 bytes after its end, which no tool accepts"):
+        Checkpoint.read(path)
+
+
 def test_a_half_downloaded_file_is_told_with_its_size(tmp_path):
     path = checkpoint(tmp_path, torso("sd15")).path
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    with pytest.raises(UserError, match=rf"incomplete or damaged \({len(whole) - 5:,} bytes: "):
+    with pytest.raises(UserError, match=rf"is incomplete: 5 of {len(whole):,} bytes are missing"):
         Checkpoint.read(path)
 
 

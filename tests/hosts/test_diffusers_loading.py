@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 
@@ -26,7 +27,7 @@ from ti_train.host import SampleRequest
 from ti_train.hosts.diffusers import checkpoint_file as diffusers_checkpoint
 from ti_train.hosts.diffusers.checkpoint_file import CONFIGS
 from ti_train.hosts.diffusers.host import DiffusersHost
-from ti_train.hosts.diffusers.loading import check_folder, clip_tokenizer, skeleton
+from ti_train.hosts.diffusers.loading import check_folder, clip_tokenizer, load_pipeline, skeleton
 from ti_train.training.loop import train
 
 KINDS = {
@@ -154,6 +155,57 @@ def test_what_is_asked_for_overrules_what_the_model_says_of_its_prediction(kind,
         assert DiffusersHost.load(source, "cpu", "float32", asked).prediction == prediction
 
 
+def renamed(pattern: str, to: str):
+    return lambda tensors, _: {re.sub(pattern, to, key): tensor for key, tensor in tensors.items()}
+
+
+def as_transformers(part: str, prefix: str):
+    """The weights of a text encoder by the names of the transformers library."""
+
+    def change(tensors, folder):
+        (file,) = (folder / part).glob("*.safetensors")
+        others = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if not re.match(r"cond_stage|conditioner\.embedders\.1\.", key)
+        }
+        return others | {prefix + key: tensor for key, tensor in load_file(file).items()}
+
+    return change
+
+
+def with_linear_projection(tensors, _):
+    projection = "conditioner.embedders.1.model.text_projection"
+    others = {key: tensor for key, tensor in tensors.items() if key != projection}
+    return others | {projection + ".weight": tensors[projection].T}
+
+
+LAYOUTS = {
+    "without text_model.": ("sd15", renamed(r"\.text_model\.", ".")),
+    "without text_model., XL": ("sdxl", renamed(r"\.text_model\.", ".")),
+    "SD Turbo": ("sd21", renamed(r"^cond_stage_model\.", "conditioner.embedders.0.")),
+    "transformers' keys": ("sd21", as_transformers("text_encoder", "cond_stage_model.transformer.")),
+    "transformers' keys of the second": ("sdxl", as_transformers("text_encoder_2", "conditioner.embedders.1.model.")),
+    "a linear projection": ("sdxl", with_linear_projection),
+    "below model.": ("sd15", renamed("^", "model.")),
+    "below state_dict.": ("sdxl", renamed("^", "state_dict.")),
+    "below both": ("sd21", renamed("^", "state_dict.model.")),
+    "below a name of its own": ("sdxl", renamed("^", "pipeline.net.")),
+    "vae.": ("sd15", renamed(r"^first_stage_model\.", "vae.")),
+}
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layouts_of_other_tools_are_the_same_model(layout, folders, tmp_path):
+    kind, change = LAYOUTS[layout]
+    tensors = change(tensors_of(folders[kind], KINDS[kind]["family"]), folders[kind])
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "other.safetensors")
+    file, folder = (DiffusersHost.load(p, "cpu", "float32") for p in (tmp_path / "other.safetensors", folders[kind]))
+    for ours, theirs in zip(parts_of(file), parts_of(folder), strict=True):
+        assert equal(ours.state_dict(), theirs.state_dict())
+
+
 @pytest.mark.usefixtures("_small")
 def test_marks_of_zero_terminal_snr_reach_the_noise_levels(folders, tmp_path):
     marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
@@ -171,11 +223,16 @@ def test_marks_of_zero_terminal_snr_reach_the_noise_levels(folders, tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda key: None if ".middle_block." in key else key, "variant of Stable Diffusion XL: its unet has"),
-        (lambda key: None if ".resblocks.1." in key else key, "XL: its text_encoder_2 has .* weights instead of"),
-        (lambda key: None if ".decoder.mid." in key else key, "XL: its vae has"),
+        (lambda key: None if ".middle_block." in key else key, r"its unet lacks \d+ .*\.middle_block\."),
+        (lambda key: None if ".resblocks.1." in key else key, r"its text_encoder_2 lacks \d+ .*\.resblocks\.1\."),
+        (lambda key: None if ".decoder.mid." in key else key, r"its vae lacks \d+ .*\.decoder\.mid\."),
+        (lambda key: None if key.endswith("1.model.text_projection") else key, r"lacks 1 .*text_encoder_2.text_proj"),
+        (
+            lambda key: key.replace("time_embed.0", "time_embed.9"),
+            r"lacks 2 .*embed\.0.* and has 2 .*embed\.9.* too",
+        ),
     ],
-    ids=["U-Net", "text encoder", "VAE"],
+    ids=["U-Net", "text encoder", "VAE", "projection", "renamed"],
 )
 def test_a_model_that_lacks_weights_is_not_filled_up_with_random_ones(change, why, folders, tmp_path):
     tensors = tensors_of(folders["sdxl"], "sdxl")
@@ -186,10 +243,33 @@ def test_a_model_that_lacks_weights_is_not_filled_up_with_random_ones(change, wh
 
 
 @pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda name, _: {}, "lacks 1 tensor"),
+        (lambda name, tensor: {name + "_": tensor}, "lacks 1 tensor"),
+        (lambda name, _: {name: torch.tensor(0.0)}, "has 1 tensor.* of another shape"),
+        (lambda name, tensor: {name: torch.cat([tensor, tensor[:1]])}, "has 1 tensor.* of another shape"),
+    ],
+    ids=["missing", "renamed", "a number", "longer"],
+)
+def test_whichever_weight_is_not_as_it_should_be_its_part_is_told(change, why, folders, tmp_path):
+    tensors = {key: tensor.contiguous() for key, tensor in tensors_of(folders["sdxl"], "sdxl").items()}
+    parts = {"conditioner.embedders.0": "text_encoder", "conditioner.embedders.1": "text_encoder_2"}
+    parts |= {"first_stage_model": "vae", "model": "unet"}
+    for name in list(tensors)[::13]:
+        (part,) = (part for prefix, part in parts.items() if name.startswith(prefix + "."))
+        others = {key: tensor for key, tensor in tensors.items() if key != name}
+        save_file(others | change(name, tensors[name]), tmp_path / "odd.safetensors")
+        with pytest.raises(UserError, match=rf"odd\.safetensors' .*: its {part} {why}"):
+            load_pipeline(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.usefixtures("_small")
 def test_a_u_net_with_more_weights_is_another_model(folders, tmp_path):
     tensors = tensors_of(folders["sd15"], "sd1") | {"model.diffusion_model.motion.weight": torch.zeros(7)}
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "more.safetensors")
-    with pytest.raises(UserError, match="variant of Stable Diffusion 1: its unet has"):
+    with pytest.raises(UserError, match=r"Stable Diffusion 1, .* its unet has 1 tensor.*motion.weight\) too many"):
         DiffusersHost.load(tmp_path / "more.safetensors", "cpu", "float32")
 
 
@@ -198,7 +278,7 @@ def test_weights_of_another_shape_are_told(folders, tmp_path):
     tensors = tensors_of(folders["sd15"], "sd1")
     tensors["model.diffusion_model.out.2.weight"] = torch.zeros(4, 32, 9, 1)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "odd.safetensors")
-    with pytest.raises(UserError, match=r"odd.safetensors' cannot be loaded: .*conv_out.weight"):
+    with pytest.raises(UserError, match=r"odd.safetensors' .*has 1 tensor.*out\.2\.weight\) of another shape"):
         DiffusersHost.load(tmp_path / "odd.safetensors", "cpu", "float32")
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from ti_train.hosts.families import resolution_of
+from ti_train.formats.layouts import ENCODERS
+from ti_train.hosts.families import FAMILIES, resolution_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -21,3 +27,17 @@ from ti_train.hosts.families import resolution_of
 )
 def test_the_side_that_a_family_was_trained_at(family, context_width, prediction, side):
     assert resolution_of(context_width, prediction) == side
+
+
+def test_each_row_of_the_table_of_families_is_held_to_it():
+    """By a tiny model, or because it is refused; Stable Diffusion 1 and 2 are trained in the running server."""
+    sys.path.append(str(ROOT / "tests" / "comfyui"))
+    from tiny_families import FAMILIES as TINY
+
+    drawn = {make().model for make in TINY.values()}
+    for family in FAMILIES[2:]:
+        assert family.refused or drawn & set(family.classes), family.title
+
+
+def test_the_keys_of_a_file_are_read_back():
+    assert {encoder for family in FAMILIES for encoder in family.encoders} <= set(ENCODERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -64,3 +66,49 @@ def test_a_transformer_is_computed_again_a_block_at_a_time():
     with checkpointed(network):
         computed_again = [type(module) for module in network.modules() if "forward" in vars(module)]
     assert computed_again == [Block] * 4
+
+
+class KeepsAndChanges(nn.Module):
+    """As Flux's: a tensor that backward needs is changed in place, within the block and by the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.gate = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, img: torch.Tensor, txt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.net(img) + txt
+        answer = hidden * self.gate(hidden).sigmoid()
+        hidden += 1
+        img += answer * hidden
+        return img, txt + answer.mean(0)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.double_blocks = nn.ModuleList([KeepsAndChanges(), KeepsAndChanges()])
+
+    def forward(self, img: torch.Tensor, txt: torch.Tensor) -> torch.Tensor:
+        for block in self.double_blocks:
+            img, txt = block(img, txt)
+        return img
+
+
+def test_a_block_that_changes_what_it_needs_has_the_same_gradient():
+    torch.manual_seed(0)
+    network, img, txt = Twice().requires_grad_(False), torch.randn(4, 8), torch.randn(1, 8)
+    gradients = []
+    for context in (nullcontext(), checkpointed(network)):
+        given = txt.clone().requires_grad_()
+        with context, torch.autograd.graph.allow_mutation_on_saved_tensors():
+            network(img.clone(), given).pow(2).sum().backward()
+        gradients.append(given.grad)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-6)
+
+
+def test_lists_of_single_layers_are_no_blocks():
+    network = Twice()
+    for block in network.double_blocks:
+        block.to_out = nn.ModuleList([nn.Linear(8, 8), nn.Dropout()])
+    with checkpointed(network):
+        assert [type(m) for m in network.modules() if "forward" in vars(m)] == [KeepsAndChanges] * 2

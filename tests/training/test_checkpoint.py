@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import torch
 
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
+from ti_train.events import Checkpoint
 from ti_train.files import write_atomically
-from ti_train.formats import load_embedding
+from ti_train.formats import load_embedding, save_embedding
+from ti_train.prompts import Templates
 from ti_train.training.checkpoint import RunFiles, State, digest_of
+from ti_train.training.loop import identity, train
 
 VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
 STATE = State(
@@ -104,6 +108,13 @@ def test_a_safetensors_file_of_another_kind_is_no_state(files):
         files.load()
 
 
+def test_a_run_of_before_an_option_existed_is_resumed(files):
+    RunFiles(files.folder, "cat", IDENTITY).save(STATE, WORD)
+    assert RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "auto"}).load().step == 7
+    with pytest.raises(UserError, match="timesteps was 'auto', now 'uniform'"):
+        RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "uniform"}).load()
+
+
 # --- A disk that is full --------------------------------------------------------
 
 
@@ -140,9 +151,33 @@ def test_a_finished_run_is_known_by_the_header_of_its_embedding(files):
     assert not files.has_finished()
     files.save(STATE, replace(WORD, provenance={"run_id": STATE.run}))
     assert not files.has_finished(), "an embedding of another origin"
-    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run, "run": digest_of(IDENTITY)}))
+    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run, "finished": digest_of(IDENTITY)}))
     assert files.has_finished()
     assert files.can_resume()
     other = RunFiles(files.folder, "cat", IDENTITY | {"pictures": "others"})
     assert not other.has_finished()
     assert not other.can_resume()
+
+
+def test_only_a_run_that_has_ended_as_wanted_is_finished(host, dataset, settings, tmp_path):
+    """Not one that was interrupted, even if its state is deleted; one that was stopped and kept is."""
+    config = settings(steps=4, checkpoint_every=1)
+    files = RunFiles(tmp_path, config.name, identity(host, dataset, config, Templates.load(config.templates)))
+    with closing(train(host, dataset, config, tmp_path)) as events:
+        next(event for event in events if isinstance(event, Checkpoint))
+    files.state.unlink()
+    assert files.embedding.exists()
+    assert not files.has_finished()
+    list(train(host, dataset, config, tmp_path / "stopped", stop=lambda: True))
+    assert RunFiles(tmp_path / "stopped", config.name, files.identity).has_finished()
+
+
+def test_another_content_of_the_initial_file_is_another_run_but_can_be_resumed(host, dataset, settings, tmp_path):
+    save_embedding(Embedding("start", {"clip_tiny": torch.ones(1, 8)}), tmp_path / "start.safetensors")
+    config = settings(steps=2, init=str(tmp_path / "start.safetensors"))
+    before = identity(host, dataset, config, Templates.load(config.templates))
+    save_embedding(Embedding("start", {"clip_tiny": torch.zeros(1, 8) + 2}), tmp_path / "start.safetensors")
+    after = identity(host, dataset, config, Templates.load(config.templates))
+    assert before != after
+    RunFiles(tmp_path, "cat", before).save(STATE, WORD)
+    assert RunFiles(tmp_path, "cat", after).can_resume()

@@ -211,6 +211,7 @@ def test_only_settings_that_shape_the_vectors_tell_runs_apart():
     assert config(preview_negative="dark", preview_seed=7).resume_identity() == config().resume_identity()
     assert elsewhere.resume_identity() == config().resume_identity()
     assert config(batch_size=2, accumulation=2).resume_identity() == config(batch_size=4).resume_identity()
+    assert config(name="renamed").resume_identity() == config().resume_identity()
     assert config(seed=1).resume_identity() != config().resume_identity()
 
 

@@ -59,7 +59,10 @@ def test_the_reason_has_the_step_and_the_losses():
     assert risen.why(42) == (
         "Step 10 of 42 is kept: the validation loss was 0.3000 there and has risen to 0.4700 since (untrained: 0.5000)."
     )
-    assert course(0.5, 0.3).why(12) == "Step 12 is kept, the last one (validation loss 0.3000, untrained: 0.5000)."
+    assert (
+        course(0.5, 0.3).why(12)
+        == "Step 12 is kept, the last one (validation loss 0.3000 at step 10, untrained: 0.5000)."
+    )
     assert course().why(3) == "Step 3 is kept, the last one."
 
 

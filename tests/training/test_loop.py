@@ -20,12 +20,13 @@ from tiny_host import ENCODER, WIDTH, TinyHost, at_forward, dataset_of, not_a_nu
 from ti_train.errors import UserError
 from ti_train.events import Checkpoint, Done, Preview, Step, Warning
 from ti_train.formats import config_of, load_embedding
-from ti_train.host import Slot
+from ti_train.host import Sampling, Slot, Vocabulary
 from ti_train.prompts import Templates
 from ti_train.seeds import seed_from
 from ti_train.training.loop import train
 from ti_train.training.micro_batches import draw_latents
 from ti_train.training.objective import add_noise, denoising_loss, draw_timesteps, target
+from ti_train.training.steps import CLIP_SPREAD, unit_of
 
 
 def on_disk(folder: Path) -> torch.Tensor:
@@ -108,6 +109,34 @@ def test_a_preview_is_the_hosts_picture_of_the_word_as_it_is(host, dataset, sett
     assert len({p.image.tobytes() for p in previews}) == 4
 
 
+def test_previews_are_sampled_as_suits_the_model_unless_the_user_chooses(
+    host, dataset, settings, tmp_path, monkeypatch
+):
+    asked, sample = [], host.sample
+    monkeypatch.setattr(
+        host, "sample", lambda request, embeddings: asked.append(request) or sample(request, embeddings)
+    )
+    monkeypatch.setattr(host, "sampling", Sampling(4, 1.0, "lcm", "simple"))
+    for more in ({}, {"preview_steps": 3, "preview_cfg": 2.0, "preview_sampler": "euler", "preview_scheduler": "beta"}):
+        of(Preview, train(host, dataset, settings(steps=1, preview_every=1, **more), tmp_path))
+    chosen = [(r.steps, r.guidance, r.sampler, r.scheduler) for r in asked]
+    assert chosen == 2 * [(4, 1.0, "lcm", "simple")] + 2 * [(3, 2.0, "euler", "beta")]
+
+
+def test_what_a_host_remarks_is_a_warning(host, dataset, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "remarks", ("This family was never tried.",))
+    (warning, *_) = of(Warning, train(host, dataset, settings(steps=1), tmp_path))
+    assert warning.message == "This family was never tried."
+
+
+def test_an_encoder_of_a_wide_table_moves_in_units_of_it(host):
+    """At the same rate a coordinate of T5's moves by the share of its spread by which one of CLIP's does."""
+    table = 10 * torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    wide = Vocabulary(table, list, str)
+    assert unit_of("t5xxl", wide) == pytest.approx(10 / CLIP_SPREAD, rel=0.03)
+    assert unit_of("clip_l", wide) == 1
+
+
 @pytest.mark.parametrize("other", [{"preview_negative": "a dog"}, {"preview_seed": 7}])
 def test_a_preview_has_a_negative_prompt_and_a_seed_of_its_own(host, dataset, settings, tmp_path, other):
     first, second = (
@@ -168,7 +197,7 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_loss_of_its_pictures(
     generator = torch.Generator().manual_seed(seed_from("step", 0, 1))
     x0 = torch.stack(draw_latents(dataset.take(0, 4, 0), generator))
     noise = torch.randn(x0.shape, generator=generator)
-    sigma = host.sigmas[draw_timesteps(4, len(host.sigmas), generator)]
+    sigma = host.sigmas[draw_timesteps(4, host.sigmas, generator)]
     prompts = [Templates.load("object").draw("", generator) for _ in x0]
     vectors = host.vocabulary(ENCODER).rows("toy").requires_grad_()
     answer = host.predict(add_noise(x0, noise, sigma, "eps"), sigma, host.encode(prompts, {"*": {ENCODER: vectors}}))
@@ -585,6 +614,7 @@ def test_a_model_that_answers_nothing_finite_is_told_at_once(host, dataset, sett
     with pytest.raises(UserError, match=f"even for the untrained embedding. {remedy}"):
         learnt(host, dataset, settings(), tmp_path)
     handle.remove()
+    assert list(tmp_path.iterdir()) == [], "the name is still free"
 
 
 def test_nine_such_steps_and_a_good_one_start_the_count_anew(host, dataset, settings, tmp_path):

@@ -113,3 +113,17 @@ def test_a_shallow_copy_of_the_state_is_a_snapshot():
     take_step(optimizer, 2)
     assert set(copied) == {SCALE} | {f"{leaf}.{key}" for leaf in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}
     assert all(torch.equal(copied[key], before[key]) for key in copied)
+
+
+def test_groups_move_in_units_of_their_own_and_are_clipped_apart():
+    """Five times as wide a table: the same steps, five times as long; a large gradient of one group clips no other."""
+    alone, grouped = AdamW(leaves(), SCALED, 1.0), AdamW(leaves(), SCALED, 1.0, groups=[("l", 1.0), ("t5", 5.0)])
+    before = [leaf.detach().clone() for leaf in leaves()]
+    for optimizer, factor in ((alone, 1.0), (grouped, 1000.0)):
+        first, second = gradients(1)
+        optimizer.leaves[0].grad = optimizer.scale * first
+        optimizer.leaves[1].grad = optimizer.scale * second * factor
+        optimizer.step(torch.tensor(1.0), 0.01)
+    moved = [[leaf - start for leaf, start in zip(o.leaves, before, strict=True)] for o in (alone, grouped)]
+    assert torch.allclose(moved[1][0], moved[0][0], rtol=1e-4)
+    assert torch.allclose(moved[1][1], 5 * moved[0][1], rtol=1e-4)

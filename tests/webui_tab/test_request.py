@@ -29,3 +29,9 @@ def test_a_field_shows_what_its_option_is(load_in_webui):
         "learning_rate": "0.005",
         "square": "square",
     } == fields.of_preset("Paper")
+
+
+def test_from_txt2img_finds_the_embedding_with_and_without_its_folder(load_in_webui):
+    found = load_in_webui("webui_tab.preview_fields").with_placeholder
+    assert found("my-cat and pets/my-cat\non my-cats", "pets/my-cat ") == "* and * on my-cats"
+    assert found("a cat", "") == "a cat"

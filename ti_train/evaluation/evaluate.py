@@ -59,7 +59,9 @@ def prompt_lines(lines: Iterable[str], source: str) -> tuple[str, ...]:
     prompts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     for line in prompts:
         if PLACEHOLDER not in line:
-            raise UserError(f"'{line}' in {source} lacks {PLACEHOLDER}. Write {PLACEHOLDER} where the word belongs.")
+            raise UserError(
+                f"'{line}' in {source} lacks {PLACEHOLDER}. Write {PLACEHOLDER} where the embedding belongs."
+            )
     if not prompts:
         raise UserError(f"{source} has no prompts. Write one per line, such as: an oil painting of {PLACEHOLDER}")
     return prompts

@@ -21,10 +21,23 @@ from ..errors import UserError
 ENCODERS = (
     *("clip_l", "clip_g", "clip_h", "t5xxl", "umt5xxl", "t5base", "umt5base", "mt5xl", "pile_t5xl", "byt5_small"),
     *("t5gemma", "llama", "gemma2_2b", "gemma3_4b", "gemma3_12b", "gemma4", "qwen25_3b", "qwen25_7b", "qwen3_06b"),
-    *("qwen3_2b", "qwen3_4b", "qwen3_8b", "qwen35_2b", "qwen3vl_8b", "qwen3vl_32b", "mistral3_24b", "ministral3_3b"),
+    *(
+        "qwen3_2b",
+        "qwen3_4b",
+        "qwen3_8b",
+        "qwen35_2b",
+        "qwen3vl_4b",
+        "qwen3vl_8b",
+        "qwen3vl_32b",
+        "mistral3_24b",
+        "ministral3_3b",
+    ),
     *("jina_clip_2", "chinese_roberta", "lyrics", "gpt_oss", "hidream_o1", "sam3_clip"),
 )
 ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # OneTrainer's name -> ours, where they differ
+# Anima: ComfyUI looks into an embedding's file for T5 too, though only to count its tokens. Other vectors make it fail
+# there; none are no tokens, as in training.
+WITHOUT_VECTORS = {"qwen3_06b": {"t5xxl": 4096}}
 EMP, OUT = "emp_params", "_out"  # OneTrainer's key (sic), and the suffix of its vectors for an encoder's output
 SDXL = {"clip_l": 768, "clip_g": 1280}
 BY_WIDTH = {width: encoder for encoder, width in SDXL.items()}
@@ -201,6 +214,10 @@ def _reading(name: str, keys: Keys, layout: str, provenance: dict[str, str]) -> 
     vectors: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     dtypes = {}
+    empty = {
+        key for key, tensor in keys.items() if _encoder(key, tensor) and tensor.shape[:1] == (0,)
+    }  # see WITHOUT_VECTORS
+    keys = {key: tensor for key, tensor in keys.items() if key not in empty} or keys
     for key, tensor in ((key, keys[key]) for key in _ordered(keys)):
         encoder = _encoder(key.removesuffix(OUT), keys[key]) or SINGLE
         part = outputs if key.endswith(OUT) and _encoder(key.removesuffix(OUT), keys[key]) else vectors

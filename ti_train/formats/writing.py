@@ -17,7 +17,7 @@ from ..embedding import ONE_CLIP, SINGLE, Embedding
 from ..errors import UserError
 from ..files import write_atomically
 from .embedded_images import card_bytes
-from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL
+from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL, WITHOUT_VECTORS
 from .modelspec import modelspec
 from .torch_files import torch_bytes
 
@@ -80,7 +80,7 @@ def write_embedding(
     header = {**embedding.provenance, "name": embedding.name}
     match layout:
         case "safetensors":
-            tensors = {SINGLE: _only(vectors)} if len(vectors) == 1 else vectors
+            tensors = _named(vectors)
             contents = [save(tensors, header | modelspec(embedding, save(tensors)))]
         case "diffusers":
             ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
@@ -116,6 +116,15 @@ def rounding_error(embedding: Embedding, dtype: torch.dtype) -> tuple[float, flo
     largest = max(float((v - cast).abs().max()) for v, cast in pairs)
     relative = max(float(((v - cast).norm(dim=1) / v.norm(dim=1).clamp_min(1e-12)).max()) for v, cast in pairs)
     return largest, relative
+
+
+def _named(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The keys of a safetensors file."""
+    if len(vectors) > 1:
+        return vectors
+    ((encoder, rows),) = vectors.items()
+    without = {other: torch.empty(0, width) for other, width in WITHOUT_VECTORS.get(encoder, {}).items()}
+    return {encoder: rows, **without} if without else {SINGLE: rows}
 
 
 def _only(vectors: dict[str, Tensor]) -> Tensor:

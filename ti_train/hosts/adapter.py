@@ -20,7 +20,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
-from ..host import Cond, Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary
+from ..host import Cond, Embeddings, Latents, Prediction, Prompt, SampleRequest, Sampling, Size, Vocabulary
 from .weights import alias, frozen, restore_inference_tensors
 
 
@@ -29,6 +29,8 @@ class Adapter(ABC):
 
     stepping = False  # within a training step, in which no weights may be moved
     kept_per_prompt = 0
+    sampling = Sampling()
+    remarks: tuple[str, ...] = ()
     bare_names = False
     known_marks: Collection[str] = ()
 

@@ -32,7 +32,7 @@ from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
 from ..formats import save_embedding
-from .config import TrainConfig
+from .config import OPTIONS, TrainConfig
 from .keeping import Course
 from .run_lock import only_run
 
@@ -42,7 +42,9 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
     "templates": "the templates have changed",
 }
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE, BEST = "vectors.", "start.", "optimizer.", "own.", "best."
-RUN, IDENTITY = "run_id", "run"  # keys in headers: which run wrote a file, and what a run of that kind has in common
+RUN, FINISHED = "run_id", "finished"  # keys in headers: which run wrote a file; of a finished one, what it trained with
+INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
+IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
 
 
 @dataclass(frozen=True)
@@ -204,10 +206,12 @@ class RunFiles:
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
+        newer = {name for name in now if name in OPTIONS and name not in saved}  # options that the run's version lacked
+        saved = saved | {name: OPTIONS[name].default for name in newer}
         different = [
             DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}
-            if saved.get(key) != now.get(key)
+            if saved.get(key) != now.get(key) and key not in IGNORED
         ]
         if different:
             raise UserError(
@@ -216,8 +220,11 @@ class RunFiles:
             )
 
     def has_finished(self) -> bool:
-        """Whether the embedding that is there comes from a run with the same settings, model and images."""
-        return _header(self.embedding).get(IDENTITY) == digest_of(self.identity)
+        """Whether the embedding that is there is of a run with the same settings, model, images and initial file.
+
+        The run was completed, or stopped by a user who wanted to keep what it had.
+        """
+        return _header(self.embedding).get(FINISHED) == digest_of(self.identity)
 
     def can_resume(self) -> bool:
         """Whether a run with the same settings, model and images was interrupted."""
@@ -230,6 +237,11 @@ class RunFiles:
     def finish(self) -> None:
         """Removes the state file of a completed run."""
         self.state.unlink(missing_ok=True)
+
+
+def finished(embedding: Embedding, identity: Mapping[str, Any]) -> Embedding:
+    """The embedding of a run that has ended as its user wanted; `RunFiles.has_finished` knows it by its header."""
+    return replace(embedding, provenance=embedding.provenance | {FINISHED: digest_of(identity)})
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
@@ -265,7 +277,6 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
         "step": str(state.step),
         "init": config.init,
         "base_model": str(identity["model"]),
-        IDENTITY: digest_of(identity),
         "config": json.dumps(asdict(config)),
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}

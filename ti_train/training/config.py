@@ -90,6 +90,17 @@ class TrainConfig:
         1.0, TRAINING, "Gradient clipping", "Maximum gradient norm (clipping); 0 = off.",
         least=0, most=1000, step=0.1, aliases=("max_grad_norm",),
     )
+    timesteps: Literal["auto", "uniform", "logit-normal", "high-noise"] = option(
+        "auto", TRAINING, "Timesteps",
+        "Distribution of the noise levels. auto: logit-normal for flow models (Flux, SD 3 ...), else uniform. "
+        "high-noise: mostly strong noise, which decides composition and style.",
+    )
+    guidance: float = option(
+        0.0, TRAINING, "Distilled guidance",
+        "Guidance of a model in which it is distilled, such as Flux.1 dev, in ComfyUI: train with the one that you "
+        "sample with; 0 = the model's own (Flux.1 dev: 3.5).",
+        least=0, most=100, step=0.1,
+    )
     progressive_every: int = option(
         0, ABLATIONS, "Progressive vectors",
         "Add one more vector to the training every this many steps; 0 = train all from the start (paper: 2000).",
@@ -194,6 +205,24 @@ class TrainConfig:
         "", PREVIEWS, "Negative prompt", "Negative prompt of the previews.",
         may_change=True,
     )
+    preview_steps: int = option(
+        0, PREVIEWS, "Preview steps", "Sampling steps of a preview; 0 = what suits the model family.",
+        least=0, most=1000, may_change=True,
+    )
+    preview_cfg: float = option(
+        0.0, PREVIEWS, "Preview cfg",
+        "CFG scale of the previews; 0 = what suits the model family (5; 1 where guidance is distilled into the model).",
+        least=0, most=100, step=0.1, may_change=True,
+    )
+    preview_sampler: str = option(
+        "", PREVIEWS, "Preview sampler", "Sampler of the previews, in ComfyUI; empty = what suits the model family.",
+        may_change=True,
+    )
+    preview_scheduler: str = option(
+        "", PREVIEWS, "Preview scheduler",
+        "Scheduler of the previews, in ComfyUI; empty = what suits the model family.",
+        may_change=True,
+    )
     preview_seed: int | None = option(
         None, PREVIEWS, "Preview seed", "Seed of the first preview prompt; each further prompt adds 1.",
         least=0, most=SEEDS, unset="the training seed", may_change=True,
@@ -281,8 +310,8 @@ class TrainConfig:
         return self.learning_rate * warm * decay
 
     def resume_identity(self) -> dict[str, Any]:
-        """The values that determine the trained vectors: a resumed run must have the same."""
-        kept = {name: getattr(self, name) for name, about in OPTIONS.items() if not about.may_change}
+        """The values that determine the trained vectors: a resumed run must have the same. Its files may be renamed."""
+        kept = {key: getattr(self, key) for key, about in OPTIONS.items() if not about.may_change and key != "name"}
         return kept | {"effective_batch": self.effective_batch}
 
 

@@ -82,11 +82,13 @@ class Course:
                 f"Step {self.best.step} of {last} is kept: the validation loss was {self.best.loss:.4f} there and has "
                 f"risen to {self.latest.loss:.4f} since (untrained: {self.untrained:.4f})."
             )
-        measured = "" if self.loss is None or self.untrained is None else self._change()
-        return f"Step {last} is kept, the last one{measured}."
+        return f"Step {last} is kept, the last one{self._change(last)}."
 
-    def _change(self) -> str:
-        return f" (validation loss {self.loss:.4f}, untrained: {self.untrained:.4f})"
+    def _change(self, last: int) -> str:
+        if self.latest is None or self.untrained is None:
+            return ""
+        where = "" if self.latest.step == last else f" at step {self.latest.step}"
+        return f" (validation loss {self.latest.loss:.4f}{where}, untrained: {self.untrained:.4f})"
 
     def warning(self, last: int) -> str:
         """What the user should know of a run that ended worse than it was, or ""."""

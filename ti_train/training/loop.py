@@ -8,6 +8,7 @@ generator saved with the run would have to be rewound after an interrupted step 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -20,8 +21,9 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
+from ..names import names_file
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import RunFiles, State, as_embedding, kept_embedding
+from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .prompt_sampling import check_longest_prompt, preview_prompt, remarks_on_prompts, with_placeholder
@@ -60,7 +62,7 @@ def train(
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     config = replace(config, num_vectors=done.num_vectors)
-    trained = TrainedVectors(done, config, host.device, dataset.pictures[0].mean.numel())
+    trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
     remarks += remarks_on_prompts(host, dataset, templates, config)
     with files.locked():
@@ -83,7 +85,7 @@ def train(
             return replace(state, course=course), replace(step, validation_loss=loss, embedding=embedding, kept=kept)
 
         try:
-            yield from map(Warning, remarks + more)
+            yield from map(Warning, [*host.remarks, *remarks, *more])
             if done.step == 0:
                 norm, cosine = trained.measures(config.vectors_at(0)).tolist()
                 done, untrained = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
@@ -120,15 +122,17 @@ def train(
                 if stop():
                     break
                 began = perf_counter()
-        except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-            files.rescue(done, kept_embedding(done, config, files.identity))
+        except BaseException as error:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
+            if done.step or not isinstance(error, UserError):  # what cannot be trained is not to be resumed
+                files.rescue(done, kept_embedding(done, config, files.identity))
             raise
         yield from ended(done, config, files)
 
 
 def ended(done: State, config: TrainConfig, files: RunFiles) -> Iterator[Warning | Done]:
     """Puts the embedding of a run that was not interrupted in its place."""
-    embedding, course, complete = kept_embedding(done, config, files.identity), done.course, done.step == config.steps
+    embedding = finished(kept_embedding(done, config, files.identity), files.identity)
+    course, complete = done.course, done.step == config.steps
     path = files.rescue(done, embedding, finished=True) or files.embedding
     if complete:
         files.finish()
@@ -146,7 +150,9 @@ def float32_first(host: Host) -> str:
 
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must have in common with its start."""
-    ours = {"templates": templates.lines, "prediction": host.prediction}
+    ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction}
+    if names_file(config.init) and Path(config.init).is_file():  # a resumed run does not need it any more
+        ours |= {INITIAL_FILE: hashlib.sha256(Path(config.init).read_bytes()).hexdigest()[:16]}
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 
@@ -156,10 +162,17 @@ def previews(
     """Samples the preview prompts, each with the same seed at every step; independent of the run's random numbers."""
     negative = preview_prompt(config.preview_negative, config)
     first = config.seed if config.preview_seed is None else config.preview_seed
+    own = host.sampling
+    settings: dict[str, Any] = {
+        "steps": config.preview_steps or own.steps,
+        "guidance": config.preview_cfg or own.cfg,
+        "sampler": config.preview_sampler or own.sampler,
+        "scheduler": config.preview_scheduler or own.scheduler,
+    }
     step, embedding = state.step, as_embedding(state, config, identity)
     for i, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
-        request = SampleRequest(prompts, (first + i,), width=side, height=side, negative=negative)
+        request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
         try:
             image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
         except Exception as error:

@@ -22,10 +22,20 @@ class AdamW:
     """
 
     def __init__(
-        self, leaves: Sequence[Tensor], scale: float, clip: float = math.inf, state: Mapping[str, Tensor] | None = None
+        self,
+        leaves: Sequence[Tensor],
+        scale: float,
+        clip: float = math.inf,
+        state: Mapping[str, Tensor] | None = None,
+        groups: Sequence[tuple[str, float]] | None = None,
     ) -> None:
-        """clip: maximum norm of the gradient over all leaves. state: of an earlier optimizer, to resume from."""
+        """clip: maximum norm of the gradient of a group. state: of an earlier optimizer, to resume from.
+
+        groups: of each leaf, its group's name, and its unit: vectors are updated as if they were measured in it, which
+        multiplies rate and gradient. None: one group.
+        """
         self.leaves, self.clip = leaves, clip
+        self.groups = groups or [("", 1.0)] * len(leaves)
         device = leaves[0].device
         # never modified in place, so that a shallow copy is a snapshot
         self.state = {SCALE: torch.tensor(scale)} | dict(state or {})
@@ -38,11 +48,18 @@ class AdamW:
     @torch.no_grad()
     def step(self, loss: Tensor, rate: float) -> Tensor:
         """Updates the leaves that have gradients, and clears these. Returns the norm before clipping, a scalar."""
-        gradients = {i: leaf.grad / self.scale for i, leaf in enumerate(self.leaves) if leaf.grad is not None}
-        norm: Tensor = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+        gradients = {
+            i: leaf.grad * self.groups[i][1] / self.scale for i, leaf in enumerate(self.leaves) if leaf.grad is not None
+        }
+        of_group: dict[str, list[Tensor]] = {}
+        for i, gradient in gradients.items():
+            of_group.setdefault(self.groups[i][0], []).append(gradient.norm())
+        norms = {group: torch.stack(parts).norm() for group, parts in of_group.items()}
+        norm: Tensor = torch.stack(list(norms.values())).norm()
         finite = loss.isfinite() & norm.isfinite()
         for i, gradient in gradients.items():
-            self._update(i, gradient * (self.clip / (norm + 1e-6)).clamp_max(1), rate, finite)
+            group, unit = self.groups[i]
+            self._update(i, gradient * (self.clip / (norms[group] + 1e-6)).clamp_max(1), rate * unit, finite)
             self.leaves[i].grad = None
         self.state[SCALE] = torch.where(finite, self.scale, (self.scale / 2).clamp_min(1))
         return norm

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..device import ReadBack
-from ..embedding import first_of, mean_cosine, mean_norm, squared_distance
+from ..embedding import SINGLE, first_of, mean_cosine, mean_norm, squared_distance
 from ..errors import UserError
-from ..host import Host, Vectors
+from ..host import Host, Vectors, Vocabulary
 from ..prompts import Templates
 from ..seeds import seed_from
 from .checkpoint import State
@@ -29,6 +29,8 @@ from .optimizer import AdamW
 from .prompt_sampling import draw_prompt, embeddings_for
 from .step_memory import step_memory
 
+CLIPS = ("clip_", SINGLE)  # encoders whose spread the rates are made for
+CLIP_SPREAD = 0.014  # standard deviation of a coordinate in the table of CLIP ViT-L/14
 NO_GRADIENT = (
     "No gradient reached the embedding, so it cannot be trained. Likely causes: the model ignores its prompt (an "
     "untrained or damaged U-Net); an attention without a backward pass is enabled (SageAttention: start without "
@@ -39,13 +41,21 @@ NO_GRADIENT = (
 class TrainedVectors:
     """The vectors that a run trains, on the host's device, and their optimizer."""
 
-    def __init__(self, state: State, config: TrainConfig, device: torch.device, latent_size: int) -> None:
+    def __init__(self, state: State, config: TrainConfig, host: Host, latent_size: int) -> None:
         """latent_size: elements of an image's latents."""
+        device = host.device
         self.initial = {encoder: v.to(device, torch.float32) for encoder, v in state.initial.items()}
+        self.units = {encoder: unit_of(encoder, host.vocabulary(encoder)) for encoder in state.vectors}
         self.vectors, self.per_image = trainable(state.vectors, device), trainable(state.per_image, device)
         # Makes the gradient that enters the network of order one: the 1/elements of the mean would underflow in fp16.
         scale, clip = 2.0 ** round(math.log2(latent_size)), config.gradient_clip or math.inf
-        self.optimizer = AdamW([*self.vectors.values(), *self.per_image.values()], scale, clip, state.optimizer)
+        leaves = [*self.vectors.items(), *self.per_image.items()]
+        groups = [(encoder, self.units[encoder]) for encoder, _ in leaves]
+        self.optimizer = AdamW([leaf for _, leaf in leaves], scale, clip, state.optimizer, groups)
+
+    def in_units(self, vectors: Vectors) -> Vectors:
+        """Vectors on the scale of CLIP's, whichever encoder they are for."""
+        return {encoder: v / self.units[encoder] for encoder, v in vectors.items()}
 
     def first(self, count: int) -> Vectors:
         """The first `count` vectors of the embedding."""
@@ -62,6 +72,15 @@ class TrainedVectors:
         return State(
             step, 0.0, snapshot(self.vectors), self.initial, dict(self.optimizer.state), snapshot(self.per_image)
         )
+
+
+def unit_of(encoder: str, vocabulary: Vocabulary) -> float:
+    """What an encoder's learning rate is multiplied by: how much wider its table is spread than CLIP's.
+
+    AdamW moves every coordinate by about the rate, whatever the gradient. CLIP's tables spread by CLIP_SPREAD, for
+    which the rates are made; T5's by several units, so at CLIP's rate its vectors would stay where they are.
+    """
+    return 1.0 if encoder.startswith(CLIPS) else max(vocabulary.spread, 1e-6) / CLIP_SPREAD
 
 
 def trainable(vectors: Vectors, device: torch.device) -> dict[str, Tensor]:
@@ -94,7 +113,7 @@ def updates(
         pictures = dataset.take((step - 1) * size, size, config.seed)
         x0 = draw_latents(pictures, generator)
         noise = draw_noise(x0, generator)
-        sigma = sigmas[draw_timesteps(size, len(sigmas), generator)]
+        sigma = sigmas[draw_timesteps(size, sigmas, generator, config.timesteps, host.prediction)]
         prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
@@ -108,7 +127,7 @@ def updates(
                 (part_of_loss * optimizer.scale).backward()
                 losses.append(part_of_loss.detach())
             if config.coarse_weight:
-                distance = squared_distance(trained.vectors, trained.initial)
+                distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
                 (config.coarse_weight * distance * optimizer.scale).backward()
         loss = torch.stack(losses).sum()
         norm = optimizer.step(loss, rate)

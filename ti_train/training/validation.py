@@ -36,7 +36,7 @@ class ValidationBatch:
         pictures = dataset.take(0, SIZE, config.seed)
         x0 = [picture.mean for picture in pictures]
         noise = draw_noise(x0, generator)
-        sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, len(host.sigmas), generator)]
+        sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, host.sigmas, generator)]
         prompts = [templates.draw(picture.caption, generator) for picture in pictures]
         return cls(split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device))
 

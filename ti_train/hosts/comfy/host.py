@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import comfy.model_base
 import comfy.model_management as management
 import comfy.model_sampling
 import comfy.sample
@@ -20,31 +21,49 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Slot, Vocabulary, fingerprint
+from ...host import (
+    Embeddings,
+    Latents,
+    Prediction,
+    Prompt,
+    SampleRequest,
+    Sampling,
+    Size,
+    Slot,
+    Vocabulary,
+    fingerprint,
+)
 from ..adapter import Adapter
-from ..families import resolution_of
+from ..families import BY_CLASS, resolution_of
 from ..weights import checkpointed
+from .encoders import vocabulary, widths
+from .fitting import remarks_on
+from .gradients import ForAutograd, differentiable
 from .inputs import check_inputs
-from .placeholders import MARK, vocabulary, widths, with_embeddings
-from .weights import cast_bytes, load_whole, marked_as_training, trainable_clip, trainable_model
-
-SAMPLER, SCHEDULER = "euler", "normal"  # the defaults of ComfyUI's KSampler
+from .placeholders import MARK, with_embeddings
+from .weights import cast_bytes, load_whole, trainable_clip, trainable_model
 
 
 class ComfyHost(Adapter):
     """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's tensors need gradients."""
 
-    def __init__(self, model: Any, clip: Any, vae: Any) -> None:
+    def __init__(self, model: Any, clip: Any, vae: Any, guidance: float = 0.0) -> None:
+        """guidance: that of a model in which it is distilled; 0: the model's own. Raises UserError."""
         check_inputs(model=model, clip=clip, vae=vae)
-        self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
+        self.remarks = remarks_on(model, clip)  # first: nothing is loaded for models that do not fit together
+        self.model, self.clip, self.vae, self.guidance = trainable_model(model), trainable_clip(clip), vae, guidance
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
-        resolution = resolution_of(self.model.model.model_config.unet_config.get("context_dim"), prediction)
+        config = self.model.model.model_config
+        resolution = resolution_of(config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
+        family = BY_CLASS.get(type(config).__name__)
+        self.sampling = family.sampling if family else Sampling()
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
         encoders = self.clip.cond_stage_model
-        self.kept_per_prompt = cast_bytes(encoders) if self._pooled and self.clip.patcher.load_device == device else 0
+        alone = self._one_by_one and self.clip.patcher.load_device == device
+        self.kept_per_prompt = cast_bytes(encoders) if alone else 0
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
@@ -59,9 +78,7 @@ class ComfyHost(Adapter):
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         network = self.model.model.diffusion_model
-        # the text encoder adds residuals in place, to tensors that backward needs
-        mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
-        with marked_as_training(), checkpointed(network) if gradient_checkpointing else nullcontext(), mutable:
+        with checkpointed(network, ForAutograd) if gradient_checkpointing else nullcontext(), differentiable():
             yield
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
@@ -69,8 +86,10 @@ class ComfyHost(Adapter):
 
     def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
-        encoded = self.vae.encode(pixels.float() / 255)
-        return Latents(self.model.model.process_latent_in(encoded.float()), None)
+        # one at a time: to the autoencoder of a video model, several images are one film
+        encoded = torch.cat([self.vae.encode(image[None].float() / 255) for image in pixels])
+        latents = self.model.model.process_latent_in(encoded.float())
+        return Latents(latents.squeeze(2) if self._video else latents, None)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """The conditioning of each prompt, as CLIP Text Encode computes it."""
@@ -79,35 +98,50 @@ class ComfyHost(Adapter):
         return self._conds(clip, prompts, sizes)
 
     @property
-    def _pooled(self) -> bool:
-        """Whether the model uses the pooled output: prompts are then encoded one by one."""
-        return bool(getattr(self.model.model, "adm_channels", True))
+    def _video(self) -> bool:
+        """Whether the model's latents have a dimension for frames. The core's have none: an image is one frame."""
+        return bool(getattr(self.model.model.latent_format, "latent_dimensions", 2) == 3)
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether each prompt is encoded alone. Only of Stable Diffusion 1 and 2 are prompts equally long, and read
+        without pooled output or mask."""
+        return type(self.model.model) is not comfy.model_base.BaseModel or bool(self.model.model.adm_channels)
 
     def _clip_with(self, embeddings: Embeddings) -> Any:
-        clip = with_embeddings(self.clip, {mark(name): vectors for name, vectors in embeddings.items()})
+        marks = {mark(name): vectors for name, vectors in embeddings.items()}
+        clip = with_embeddings(self.clip, marks, every_encoder=True)
         clip.patcher = self.clip.patcher  # a clone's patcher would be loaded again
         return clip
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
         tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
-        if len(prompts) > 1 and len(tokens[0]) == 1 and not self._pooled:
+        if len(prompts) > 1 and not self._one_by_one:
             return encode_together(clip, tokens)
         encoded = [clip.encode_from_tokens(line, return_pooled=True, return_dict=True) for line in tokens]
-        conds = [{"cross_attn": e.pop("cond"), **e} for e in encoded]
+        more = {"guidance": self.guidance} if self.guidance else {}  # as the node FluxGuidance gives it
+        conds = [{"cross_attn": e.pop("cond"), **e, **more} for e in encoded]
         return [cond | size_conds(size) for cond, size in zip(conds, sizes, strict=True)] if sizes else conds
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: list[dict[str, Any]]) -> Tensor:
-        network = self.model.model
-        singles = [self._model_conds(c, noisy[i : i + 1]) for i, c in enumerate(cond)]
-        batch = comfy.samplers.cond_cat(singles)
+        shaped = noisy.unsqueeze(2) if self._video else noisy
+        singles = [self._model_conds(c, shaped[i : i + 1]) for i, c in enumerate(cond)]
+        parts = [self._denoised(shaped[run], sigma[run], singles[run]) for run in runs(singles)]
+        x0 = torch.cat(parts).float()
+        return from_x0(x0.squeeze(2) if self._video else x0, noisy, sigma, self.prediction)
+
+    def _denoised(self, noisy: Tensor, sigma: Tensor, conds: Sequence[dict[str, Any]]) -> Tensor:
+        """The model's x0 for images whose conditions the host batches."""
         options = self.model.model_options["transformer_options"] | {"sigmas": sigma, "cond_or_uncond": [0]}
-        x0 = network.apply_model(noisy, sigma, **batch, transformer_options=options)
-        return from_x0(x0.float(), noisy, sigma, self.prediction)
+        batch = comfy.samplers.cond_cat(conds)
+        x0: Tensor = self.model.model.apply_model(noisy, sigma, **batch, transformer_options=options)
+        return x0
 
     def _model_conds(self, cond: dict[str, Any], noisy: Tensor) -> dict[str, Any]:
         (prepared,) = comfy.samplers.encode_model_conds(
-            self.model.model.extra_conds, [cond | {"model_conds": {}}], noisy, self.device, "positive"
-        )
+            self.model.model.extra_conds, [cond | {"model_conds": {}}], noisy, self.device, "positive",
+            latent_image=torch.zeros_like(noisy),  # inpainting models: nothing is given, all is to be painted
+        )  # fmt: skip
         conds = prepared["model_conds"]
         return {key: value.process_cond(batch_size=1, area=None) for key, value in conds.items()}
 
@@ -124,10 +158,12 @@ class ComfyHost(Adapter):
         latent = comfy.sample.fix_empty_latent_channels(self.model, empty)
         noise = comfy.sample.prepare_noise(latent, seed)
         sampled = comfy.sample.sample(
-            self.model, noise, request.steps, request.guidance, SAMPLER, SCHEDULER, positive, negative, latent,
-            disable_pbar=True, seed=seed,
+            self.model, noise, request.steps, request.guidance, request.sampler, request.scheduler, positive, negative,
+            latent, disable_pbar=True, seed=seed,
         )  # fmt: skip
-        pixels = self.vae.decode(sampled)[0].float().clamp(0, 1).mul(255).round().byte()
+        decoded = self.vae.decode(sampled)
+        frames = decoded.reshape(-1, *decoded.shape[-3:])  # an autoencoder of a video model: one frame
+        pixels = frames[0].float().clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(pixels.cpu().numpy())
 
     def _conditioning(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
@@ -158,6 +194,12 @@ def encode_together(clip: Any, tokens: list[dict[str, Any]]) -> list[dict[str, A
     cond = clip.encode_from_tokens({encoder: [chunk for line in tokens for chunk in line[encoder]]})
     length = cond.shape[1] // sum(chunks)
     return [{"cross_attn": part} for part in cond.split([length * count for count in chunks], dim=1)]
+
+
+def runs(conds: Sequence[dict[str, Any]]) -> list[slice]:
+    """Neighbours that the host itself would batch: prompts of different length may not fit together."""
+    starts = [i for i in range(len(conds)) if i == 0 or not comfy.samplers.cond_equal_size(conds[i - 1], conds[i])]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(conds)], strict=True)]
 
 
 def prediction_of(sampling: Any) -> Prediction:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management as management
@@ -75,17 +73,3 @@ def cast_bytes(encoders: nn.Module) -> int:
     """What autograd keeps of a call of text encoders in half precision: ComfyUI casts their matrices to fp32 in it."""
     matrices = [module.weight for module in encoders.modules() if isinstance(module, nn.Linear)]
     return sum(4 * weight.numel() for weight in matrices if weight.dtype != torch.float32)
-
-
-@contextmanager
-def marked_as_training() -> Iterator[None]:
-    """Sets ComfyUI's training flag (0.33 and later), with which some models avoid fused kernels."""
-    before = getattr(management, "in_training", None)
-    if before is None:
-        yield
-        return
-    management.in_training = True
-    try:
-        yield
-    finally:
-        management.in_training = before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +19,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...errors import UserError
+from ...files import safetensors_damage
+from .original_layout import PARTS, UNET, canonical_names
 
 CONFIGS = Path(__file__).parent / "configs"  # diffusers' configuration files, a folder for each kind
 WANTED = (
     "a complete Stable Diffusion 1, 2 or XL model: one .safetensors file with U-Net, text encoder and VAE, "
     "or a folder in diffusers' layout"
 )
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
 PREDICTION_WEIGHT = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 PREDICTION_ALIASES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
@@ -32,26 +34,21 @@ PREDICTION_ALIASES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsi
 
 @dataclass(frozen=True)
 class Family:
-    """A model family, and where its parts are in a checkpoint in the original layout."""
+    """A model family, and where its parts are in a checkpoint, by canonical names."""
 
     name: str
-    prefixes: dict[str, str]  # part of the pipeline -> prefix of its tensors' names
+    parts: tuple[str, ...] = ("unet", "vae", "text_encoder")
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """Part of the pipeline -> prefix of its tensors' names."""
+        return {part: PARTS[part] for part in self.parts}
 
 
 FAMILIES = {
-    "sd15": Family(
-        "Stable Diffusion 1", {"unet": UNET, "vae": VAE, "text_encoder": "cond_stage_model.transformer.text_model."}
-    ),
-    "sd21": Family("Stable Diffusion 2", {"unet": UNET, "vae": VAE, "text_encoder": "cond_stage_model.model."}),
-    "sdxl": Family(
-        "Stable Diffusion XL",
-        {
-            "unet": UNET,
-            "vae": VAE,
-            "text_encoder": "conditioner.embedders.0.transformer.text_model.",
-            "text_encoder_2": "conditioner.embedders.1.model.",
-        },
-    ),
+    "sd15": Family("Stable Diffusion 1"),
+    "sd21": Family("Stable Diffusion 2"),
+    "sdxl": Family("Stable Diffusion XL", ("unet", "vae", "text_encoder", "text_encoder_2")),
 }
 OTHERS = (  # pattern of a tensor name -> kind of file; the first match counts
     (r"(^|[._])(lora|hada|lokr|oft)_|\.lora\.", "a LoRA"),
@@ -59,7 +56,8 @@ OTHERS = (  # pattern of a tensor name -> kind of file; the first match counts
     (r"^control_model\.|controlnet|input_hint_block", "a ControlNet"),
     (r"joint_blocks\.", "Stable Diffusion 3"),
     (r"(double|single)_blocks\.|single_transformer_blocks\.", "Flux"),
-    (r"^(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid|down)", "a VAE"),
+    (re.escape(UNET), "a model of another family"),
+    (r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|down)", "a VAE"),
     (r"(^|\.)(text_model|resblocks|token_embedding|SelfAttention)\.", "a text encoder"),
     (r"^(down_blocks|input_blocks)\.", "a U-Net alone"),
 )
@@ -69,9 +67,10 @@ OTHER_CHANNELS = {8: "a model that edits images by instruction", 9: "an inpainti
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The header of a safetensors file: shapes and dtypes by tensor name, and the metadata."""
+    """The header of a safetensors file: shapes, dtypes and names by canonical name, and the metadata."""
 
     path: Path
+    names: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     metadata: dict[str, str]
@@ -82,13 +81,19 @@ class Checkpoint:
         check_format(path)
         try:
             with safe_open(path, framework="pt") as file:
-                parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                names = canonical_names(file.keys())
+                parts = {to: file.get_slice(name) for to, name in names.items()}
                 shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
-                return cls(path, shapes, {n: part.get_dtype() for n, part in parts.items()}, file.metadata() or {})
+                dtypes = {name: part.get_dtype() for name, part in parts.items()}
+                return cls(path, names, shapes, dtypes, file.metadata() or {})
         except SafetensorError as error:
-            raise UserError(
-                f"'{path}' is incomplete or damaged ({path.stat().st_size:,} bytes: {error}). Download it again."
-            ) from None
+            damage = safetensors_damage(path) or f"is incomplete or damaged ({error}). Download it again"
+            raise UserError(f"'{path}' {damage}.") from None
+
+    def tensors(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Reads tensors by their canonical names."""
+        with safe_open(self.path, framework="pt") as file:
+            return {name: file.get_tensor(self.names[name]) for name in names}
 
     @cached_property
     def kind(self) -> str:
@@ -102,8 +107,8 @@ class Checkpoint:
 
     def _variant(self) -> str | None:
         """An unsupported variant of a known family, or None."""
-        channels = self.shapes.get(UNET + "input_blocks.0.0.weight", (0, 4))[1]
-        if channels != 4:
+        channels = self._inputs(UNET + "input_blocks.0.0.weight")
+        if channels not in (None, 4):
             return OTHER_CHANNELS.get(channels, f"a model with {channels} input channels")
         if {"edm_mean", "edm_vpred.sigma_max"} & self.shapes.keys():
             return "a model with the noise levels of EDM (such as Playground 2.5 or CosXL)"
@@ -123,7 +128,12 @@ class Checkpoint:
     def _context_width(self) -> int | None:
         """Width of the U-Net's text conditioning; None without a U-Net in the original layout."""
         keys = (rf"{UNET}input_blocks.{i}.1.transformer_blocks.0.attn2.to_k.weight" for i in range(1, 9))
-        return next((self.shapes[key][1] for key in keys if key in self.shapes), None)
+        return next((width for key in keys if (width := self._inputs(key))), None)
+
+    def _inputs(self, name: str) -> int | None:
+        """The number of inputs of a weight [out, in, ...]; None without it."""
+        _, inputs, *_ = (*self.shapes.get(name, ()), None, None)
+        return inputs
 
     def weights(self, prefix: str) -> int:
         """Number of elements in the tensors whose names start with `prefix`."""
@@ -137,7 +147,7 @@ class Checkpoint:
             return declared or "v_prediction"
         if self.kind == "sd21" and PREDICTION_WEIGHT in self.shapes:
             with safe_open(self.path, framework="pt") as file:
-                spread = file.get_tensor(PREDICTION_WEIGHT).float().std(unbiased=False)
+                spread = file.get_tensor(self.names[PREDICTION_WEIGHT]).float().std(unbiased=False)
             return "v_prediction" if spread > 0.09 else "epsilon"
         return "epsilon"
 
@@ -177,4 +187,5 @@ def check_format(path: Path) -> None:
             "Save the model as .safetensors (in ComfyUI: Load Checkpoint, Save Checkpoint)."
         )
     else:
-        raise UserError(f"'{path}' is not a safetensors file, or it is damaged. This needs {WANTED}.")
+        damage = safetensors_damage(path) or "is not a safetensors file, or it is damaged"
+        raise UserError(f"'{path}' {damage}. This needs {WANTED}.")

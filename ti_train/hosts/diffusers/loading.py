@@ -1,14 +1,14 @@
 """Loading a Stable Diffusion pipeline from a folder in diffusers' layout, or from a checkpoint file.
 
-Files are loaded by diffusers' single-file loader. The configuration that it would download is in configs/; CLIP's
-vocabulary is taken from the open_clip package.
+The weights of a file are looked up one by one (original_layout.py), in modules of the configurations in configs/;
+CLIP's vocabulary is taken from the open_clip package.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from ...device import is_out_of_memory
 from ...errors import UserError
 from ..spelling import BYTES, END_OF_WORD
 from .checkpoint_file import FAMILIES, WANTED, Checkpoint
+from .original_layout import Source, loaded, sources
 
 PREDICTIONS = ("epsilon", "v_prediction")
 ONE_ENCODER = ("unet", "text_encoder", "tokenizer", "vae", "scheduler")
@@ -32,6 +33,7 @@ PARTS = {
     "StableDiffusionXLPipeline": (*ONE_ENCODER, "text_encoder_2", "tokenizer_2"),
 }
 FAILURES = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # that the libraries raise for damaged files
+MOST_NAMED = 3
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -57,13 +59,18 @@ def load_folder(folder: Path) -> Any:
         with quiet_libraries():
             import diffusers  # takes seconds, so only after the checks
 
-            without = {"safety_checker": None, "requires_safety_checker": False}
-            options = without if kind == "StableDiffusionPipeline" else {"add_watermarker": False}
             return getattr(diffusers, kind).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, variant=variant, **options
+                folder, local_files_only=True, use_safetensors=True, variant=variant, **options_of(kind)
             )
     except FAILURES as error:
         raise unreadable(f"The model folder '{folder}'", error) from error
+
+
+def options_of(kind: str) -> dict[str, Any]:
+    """Of a pipeline class: without what only checks or marks images."""
+    if kind == "StableDiffusionPipeline":
+        return {"safety_checker": None, "requires_safety_checker": False}
+    return {"add_watermarker": False}
 
 
 def check_folder(folder: Path) -> str:
@@ -106,19 +113,26 @@ def variant_of(folder: Path) -> str | None:
 
 
 def load_file(path: Path, prediction: str | None) -> Any:
-    """A pipeline from a checkpoint file in the original layout, without downloads. Raises UserError."""
+    """A pipeline from a checkpoint file, without downloads. Raises UserError."""
     checkpoint = Checkpoint.read(path)
     prediction = prediction or checkpoint.prediction
     config = checkpoint.config(prediction)
     index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
-    check_weights(checkpoint, config, index)
+    modules = {part: skeleton(config / part, *index[part]) for part in FAMILIES[checkpoint.kind].parts}
+    places = find_weights(checkpoint, modules)
     parts: dict[str, Any] = {name: clip_tokenizer(config / name) for name in index if name.startswith("tokenizer")}
+    dtype = checkpoint.dtype or torch.float32
     try:
+        for part, sources in places.items():
+            stored = checkpoint.tensors({source.name for source in sources.values()})
+            weights = {key: source.read(stored[source.name]) for key, source in sources.items()}
+            parts[part] = loaded(modules[part], weights, dtype)
         with quiet_libraries():
             import diffusers
 
-            pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
-                str(path), config=str(config), local_files_only=True, torch_dtype=checkpoint.dtype, **parts
+            options = options_of(index["_class_name"])
+            pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
+                config, local_files_only=True, **parts, **options
             )
     except FAILURES as error:
         raise unreadable(f"The checkpoint '{path}'", error) from error
@@ -127,17 +141,39 @@ def load_file(path: Path, prediction: str | None) -> Any:
     return pipeline
 
 
-def check_weights(checkpoint: Checkpoint, config: Path, index: dict[str, Any]) -> None:
-    """Raises UserError if diffusers would leave weights random, or ignore weights of the U-Net."""
-    family = FAMILIES[checkpoint.kind]
+def find_weights(checkpoint: Checkpoint, modules: Mapping[str, Any]) -> dict[str, dict[str, Source]]:
+    """Part -> key of a weight -> its place. Raises UserError with names if weights are missing, odd or too many."""
+    family, found = FAMILIES[checkpoint.kind], {}
     for part, prefix in family.prefixes.items():
-        wanted = sum(parameter.numel() for parameter in skeleton(config / part, *index[part]).parameters())
-        there = checkpoint.weights(prefix)
-        if there < wanted or (part == "unet" and there > wanted):
+        wanted = {key: tuple(parameter.shape) for key, parameter in modules[part].named_parameters()}
+        found[part] = sources(part, wanted, checkpoint.shapes)
+        names = {source.name for source in found[part].values()}
+        missing = [name for name in names if name not in checkpoint.shapes]
+        more = [name for name in checkpoint.shapes if part == "unet" and name.startswith(prefix) and name not in names]
+        odd = [
+            source.name
+            for key, source in found[part].items()
+            if source.name not in missing and not fits(source.shape(checkpoint.shapes[source.name]), wanted[key])
+        ]
+        wrong = [f"lacks {examples(missing)}"] if missing else []
+        wrong += [f"has {examples(more)} too many"] if more else []
+        wrong += [f"has {examples(odd)} of another shape"] if odd else []
+        if wrong:
             raise UserError(
-                f"'{checkpoint.path}' looks like a variant of {family.name}: its {part} has {there:,} weights "
-                f"instead of {wanted:,}. Supported are Stable Diffusion 1, 2 and XL in their original shapes."
+                f"'{checkpoint.path}' looks like a variant of {family.name}, or was renamed or cut: its {part} "
+                f"{' and '.join(wrong)}. Supported are Stable Diffusion 1, 2 and XL in their original shapes."
             )
+    return found
+
+
+def fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a tensor has the shape; a linear layer may be stored as a convolution of one pixel."""
+    return shape in (wanted, (*wanted, 1, 1))
+
+
+def examples(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:MOST_NAMED]) + (" ..." if len(names) > MOST_NAMED else "")
+    return f"{len(names)} tensor(s) ({shown})"
 
 
 def skeleton(folder: Path, library: str, name: str) -> Any:

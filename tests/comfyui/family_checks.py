@@ -1,0 +1,214 @@
+"""What is looked at of a tiny model of a family, inside of ComfyUI's process. See tiny_families.py.
+
+usage: family_checks.py FOLDER FAMILY [FAMILY_OF_CLIP]     prints one line of JSON: what was found
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from inside import batch, difference, enter_comfyui, gradient_of, loss_of, make_host, pack, same, state_of
+from PIL import Image
+from tiny_families import FAMILIES, draw
+
+LEVELS = (0.3, 0.8)  # places in the table of noise levels
+NAME = "word"
+
+
+def main(folder: str, family: str, other: str = "") -> None:
+    enter_comfyui("--cpu")
+    pack()
+    from pack.ti_train.errors import UserError
+
+    with torch.inference_mode():
+        model, clip, vae = draw(family, [folder])
+        clip = draw(other, [folder])[1] if other else clip
+    # a node runs in inference mode, and Train Embedding leaves it
+    with torch.inference_mode(), torch.inference_mode(False):
+        try:
+            found = checks(model, clip, vae, Path(folder), FAMILIES[family]().side)
+        except UserError as error:
+            found = {"refused": str(error), "loading": loading(clip)}
+    print("\n" + json.dumps(found))
+
+
+def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str, Any]:
+    host = make_host(model, clip, vae)
+    before = state_of(model, clip)
+    data = fixed_batch(host, side)
+    gradient = gradient_of(host, data)
+    trained = train(host, folder, side)
+    found = {
+        "prediction": host.prediction,
+        "encoders": host.widths,
+        "norms": {encoder: float(g.norm()) for encoder, g in gradient.items()},
+        "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in gradient.items()},
+        "batch": difference(gradient, mean_of_singles(host, data)),
+        "recomputed": recomputed(model),
+        "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
+        "start": start_is_text(host, clip),
+        "guided": guided(host, data),
+        **trained,
+        **conditionings(host, clip, folder),
+    }
+    return found | {"untouched": same(before, state_of(model, clip))}
+
+
+def loading(clip: Any) -> str:
+    """The message of Load Embedding's CLIP, "" without one."""
+    from pack.ti_train.errors import UserError
+    from pack.ti_train.hosts.comfy.encoders import widths
+    from pack.ti_train.hosts.comfy.placeholders import with_embeddings
+
+    vectors = {encoder: torch.zeros(1, width) for encoder, width in widths(clip).items()}
+    try:
+        with_embeddings(clip, {"*": vectors}).tokenize("a photo of a *")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def fixed_batch(host: Any, side: int) -> dict[str, Any]:
+    """As for other checks, with vectors of the spread of each encoder's table."""
+    shape = host.latents(torch.zeros(1, side, side, 3, dtype=torch.uint8)).mean.shape[1:]
+    data = batch(host, shape)
+    levels = [int(level * len(host.sigmas)) for level in LEVELS]
+    spread = {encoder: host.vocabulary(encoder).rows("a photo of a toy").std() for encoder in host.widths}
+    vectors = {encoder: spread[encoder] * v / v.std() for encoder, v in data["vectors"].items()}
+    return data | {"sigma": host.sigmas[levels], "vectors": vectors}
+
+
+def slope(host: Any, data: dict[str, Any], encoder: str, gradient: torch.Tensor) -> float:
+    """How far central finite differences are from the gradient, relative to its length: the worst of its own direction
+    and two random ones."""
+    given = data["vectors"][encoder]
+    generator = torch.Generator().manual_seed(1)
+    directions = [gradient, *(torch.randn(given.shape, generator=generator) for _ in range(2))]
+    worst = 0.0
+    for direction in directions:
+        unit = direction / direction.norm()
+        expected = float((gradient * unit).sum())
+        steps = [
+            float(given.norm()) * size for size in (3e-2, 1e-2, 3e-3)
+        ]  # rounding at the small, curvature at the large
+        errors = [abs(difference_quotient(host, data, encoder, unit, step) - expected) for step in steps]
+        worst = max(worst, min(errors) / float(gradient.norm()))
+    return worst
+
+
+def difference_quotient(host: Any, data: dict[str, Any], encoder: str, unit: torch.Tensor, step: float) -> float:
+    with torch.no_grad():
+        up, down = (
+            loss_of(host, data, data["vectors"] | {encoder: data["vectors"][encoder] + s * unit}).double()
+            for s in (step, -step)
+        )
+    return float((up - down) / (2 * step))
+
+
+def mean_of_singles(host: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The gradient of a batch as the mean of its images' own."""
+    singles = [
+        gradient_of(host, {key: value if key == "vectors" else value[i : i + 1] for key, value in data.items()})
+        for i in range(2)
+    ]
+    return {encoder: (singles[0][encoder] + singles[1][encoder]) / 2 for encoder in singles[0]}
+
+
+def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
+    """A run of two steps with two previews: what it reports, and whether its file holds what it has trained."""
+    from pack.nodes.run import run_training
+    from pack.ti_train.data.dataset import encode_pictures
+    from pack.ti_train.data.picture import Picture
+    from pack.ti_train.formats import load_embedding
+    from pack.ti_train.training.config import TrainConfig
+
+    noise = torch.randint(0, 255, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = [Picture.cropped(str(i), Image.fromarray(p.numpy()), (side, side)) for i, p in enumerate(noise)]
+    dataset = encode_pictures(host, pictures)
+    config = TrainConfig(NAME, "toy", steps=2, batch_size=2, evaluate_every=1, preview_every=2, resolution=side)
+    node = SimpleNamespace(unique_id="1", extra_pnginfo=None)
+    embedding, session, previews = run_training(host, dataset, config, folder, False, node, {}, [])
+    read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
+    start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}
+    spread = {encoder: host.vocabulary(encoder).spread for encoder in host.widths}
+    moved = {encoder: (v - start[encoder]).abs().mean() / spread[encoder] for encoder, v in embedding.vectors.items()}
+    return {
+        "losses": [step.validation_loss for step in session.steps],
+        "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
+        "moved": {encoder: float(share) for encoder, share in moved.items()},
+        "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
+    }
+
+
+def guided(host: Any, data: dict[str, Any]) -> float:
+    """By how much a guidance of 1, given to the model, changes the loss."""
+    with torch.no_grad():
+        plain = float(loss_of(host, data, data["vectors"]))
+        host.guidance = 1.0
+        changed = float(loss_of(host, data, data["vectors"]))
+    host.guidance = 0.0
+    return abs(changed - plain) / plain
+
+
+def recomputed(model: Any) -> int:
+    """How many blocks backward computes again with gradient checkpointing."""
+    from pack.ti_train.hosts.weights import checkpointed
+
+    network = model.model.diffusion_model
+    with checkpointed(network):
+        return sum("forward" in vars(module) for module in network.modules())
+
+
+def start_is_text(host: Any, clip: Any) -> bool:
+    """Whether the initial vectors of a text are what each encoder reads for its tokens."""
+    from pack.ti_train.hosts.comfy.encoders import encoders
+
+    same_rows = []
+    for name, encoder in encoders(clip).items():
+        vocabulary = host.vocabulary(name)
+        read = encoder.table(torch.tensor(vocabulary.tokenize("toy")), out_dtype=torch.float32)
+        same_rows.append(torch.allclose(vocabulary.rows("toy"), read, rtol=1e-5))
+    return all(same_rows)
+
+
+def conditionings(host: Any, clip: Any, folder: Path) -> dict[str, Any]:
+    """Whether the file, called by the host's own syntax and by Load Embedding, gives the conditioning of training."""
+    from pack.ti_train.formats import load_embedding
+    from pack.ti_train.host import Slot
+    from pack.ti_train.hosts.comfy.encoders import widths
+    from pack.ti_train.hosts.comfy.placeholders import with_embeddings
+
+    vectors = load_embedding(folder / f"{NAME}.safetensors").fitted_to(widths(clip))
+    (trained,) = host.encode([("a photo of a ", Slot("*"), ", red")], {"*": vectors})
+    loaded = encode(with_embeddings(clip, {"*": vectors}), "a photo of a *, red")
+    own = encode(clip, f"a photo of a embedding:{NAME}, red")
+    plain = encode(clip, "a photo of a toy, red")
+    return {
+        "loaded": equal(trained, loaded),
+        "typed": equal(trained, own),
+        "differs": not equal(trained, plain),
+    }
+
+
+def encode(clip: Any, text: str) -> dict[str, Any]:
+    """As CLIP Text Encode does."""
+    with torch.inference_mode():
+        encoded = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True, return_dict=True)
+    return {"cross_attn": encoded.pop("cond"), **encoded}
+
+
+def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    def tensors(conditioning: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {key: value for key, value in conditioning.items() if isinstance(value, torch.Tensor)}
+
+    a, b = tensors(one), tensors(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,346 @@
+"""A tiny model of each family that ComfyUI loads, drawn from a seed with ComfyUI's own classes; nothing is stored.
+
+The tokenizers are ComfyUI's. Where its files have none (Gemma, mT5, Llama 3), a tiny one stands in. Vision towers of
+language models are left out: prompts have no images.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+WIDTH = 64
+CLIP = {"hidden_size": WIDTH, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3}
+CLIP_L = {"clip_l_model_config": CLIP}
+CLIPS = CLIP_L | {"clip_g_model_config": CLIP}
+T5 = {"d_model": WIDTH, "d_ff": 128, "d_kv": 32, "num_heads": 2, "num_layers": 2}
+LLM = {
+    "hidden_size": WIDTH, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}  # fmt: skip
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2], "transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1],
+    "transformer_depth_middle": 1, "use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False,
+    "num_classes": "sequential", "num_heads": -1, "num_head_channels": 32,
+}  # fmt: skip
+SDXL = UNET | {"context_dim": 2 * WIDTH, "adm_in_channels": WIDTH + 6 * 256}
+FLUX = {
+    "in_channels": 16, "out_channels": 16, "vec_in_dim": WIDTH, "context_in_dim": WIDTH, "hidden_size": 64,
+    "mlp_ratio": 2.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000,
+    "patch_size": 2, "qkv_bias": True, "txt_ids_dims": [],
+}  # fmt: skip
+CHROMA = {name: value for name, value in FLUX.items()} | {
+    "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 64, "hidden_dim": 64, "n_layers": 1,
+}  # fmt: skip
+FLUX2 = FLUX | {
+    "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "context_in_dim": 3 * WIDTH, "patch_size": 1,
+    "axes_dim": [8, 8, 8, 8], "theta": 2000, "global_modulation": True, "mlp_silu_act": True, "qkv_bias": False,
+    "ops_bias": False, "default_ref_method": "index", "ref_index_scale": 10.0, "txt_ids_dims": [3],
+    "guidance_embed": False,
+}  # fmt: skip
+LUMINA = {
+    "patch_size": 2, "in_channels": 16, "dim": 96, "cap_feat_dim": WIDTH, "n_layers": 2, "n_refiner_layers": 1,
+    "qk_norm": True, "n_heads": 2, "axes_dims": [16, 16, 16], "axes_lens": [300, 64, 64],
+    "ffn_dim_multiplier": 1.0, "multiple_of": 32,
+}  # fmt: skip
+PREDICT2 = {
+    "max_img_h": 64, "max_img_w": 64, "max_frames": 8, "in_channels": 16, "out_channels": 16, "patch_spatial": 2,
+    "patch_temporal": 1, "concat_padding_mask": True, "model_channels": 96, "num_blocks": 2, "num_heads": 2,
+    "crossattn_emb_channels": 1024, "pos_emb_cls": "rope3d", "pos_emb_learnable": True, "use_adaln_lora": True,
+    "adaln_lora_dim": 16, "extra_per_block_abs_pos_emb": False, "rope_enable_fps_modulation": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family consists of in ComfyUI, with the sizes of the tiny model."""
+
+    model: str  # the class in comfy.supported_models
+    unet: dict[str, Any]
+    text: Callable[[], tuple[Any, Any]]  # the classes of the tokenizer and of the encoders
+    encoders: dict[str, Any]  # model_options of the encoders
+    vae: int | str = 16  # latent channels of TAESD, or "wan", "cascade"
+    weights: dict[str, Any] = field(default_factory=dict)  # keys of the file by which the host tells the family
+    tokenizer_data: Callable[[], dict[str, Any]] = dict
+    side: int = 64  # pixels of the images to train
+
+
+def sdxl(model: str = "SDXL", unet: dict[str, Any] | None = None, **more: Any) -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.sdxl_clip as c
+
+        return c.SDXLTokenizer, c.SDXLRefinerClipModel if model == "SDXLRefiner" else c.SDXLClipModel
+
+    return Family(model, unet or SDXL, text, CLIPS, 4, **more)
+
+
+def sd3(t5: bool) -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.sd3_clip as c
+
+        return c.SD3Tokenizer, c.sd3_clip(clip_l=True, clip_g=True, t5=t5)
+
+    unet = {
+        "in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": 2048,
+        "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128},
+        },
+        "pos_embed_max_size": 64, "pos_embed_scaling_factor": None, "qk_norm": "rms", "num_patches": 64 * 64,
+    }  # fmt: skip
+    true = {"num_hidden_layers": 3, "intermediate_size": 128}  # the widths are those that ComfyUI's class assumes
+    encoders = {"clip_l_model_config": true, "clip_g_model_config": true, "t5xxl_model_config": T5 | {"d_model": 4096}}
+    return Family("SD3", unet, text, encoders)
+
+
+def flux(model: str, guidance: bool, unet: dict[str, Any] = FLUX) -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.flux as c
+
+        return c.FluxTokenizer, c.flux_clip()
+
+    return Family(model, unet | {"guidance_embed": guidance}, text, CLIP_L | {"t5xxl_model_config": T5})
+
+
+def with_t5(model: str, unet: dict[str, Any], vae: int, side: int = 64) -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.pixart_t5 as c
+
+        return c.PixArtTokenizer, c.pixart_te()
+
+    return Family(model, unet, text, {"t5xxl_model_config": T5}, vae, side=side)
+
+
+def auraflow() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.aura_t5 as c
+
+        return c.AuraT5Tokenizer, c.AuraT5Model
+
+    unet = {"dim": 64, "n_layers": 3, "n_double_layers": 1, "n_heads": 2, "global_conddim": 64, "cond_seq_dim": WIDTH}
+    return Family("AuraFlow", unet | {"max_seq": 64}, text, {"pile_t5xl_model_config": T5}, 4)
+
+
+def cascade() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.sdxl_clip as c
+
+        return c.StableCascadeTokenizer, c.StableCascadeClipModel
+
+    unet = {
+        "stable_cascade_stage": "c", "c_cond": 64, "c_hidden": [64, 64], "nhead": [2, 2],
+        "blocks": [[1, 1], [1, 1]], "c_clip_text": WIDTH, "c_clip_text_pooled": WIDTH,
+    }  # fmt: skip
+    return Family("Stable_Cascade_C", unet, text, CLIPS, "cascade", side=128)
+
+
+def llm(
+    model: str, unet: dict[str, Any], module: str, names: tuple[str, str], encoder: str, vae: int | str = 16,
+    tokenizer_data: Callable[[], dict[str, Any]] = dict, **sizes: Any,
+) -> Family:  # fmt: skip
+    """A family with one language model. names: of the tokenizer's class, and of the function that makes the model's."""
+
+    def text() -> tuple[Any, Any]:
+        import importlib
+
+        found = importlib.import_module(f"comfy.text_encoders.{module}")
+        return getattr(found, names[0]), getattr(found, names[1])()
+
+    encoders = {f"{encoder}_model_config": LLM | sizes}
+    return Family(model, unet, text, encoders, vae, tokenizer_data=tokenizer_data)
+
+
+def hidream() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.hidream as c
+        import comfy.text_encoders.hunyuan_video as video
+
+        video.LlamaTokenizerFast = Letters
+        return c.HiDreamTokenizer, c.hidream_clip()
+
+    unet = {
+        "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 1, "num_single_layers": 1,
+        "attention_head_dim": 32, "num_attention_heads": 2, "caption_channels": [WIDTH, WIDTH],
+        "text_emb_dim": 2 * WIDTH, "num_routed_experts": 2, "num_activated_experts": 1,
+        "axes_dims_rope": [16, 8, 8], "max_resolution": [64, 64], "llama_layers": [1, 2],
+    }  # fmt: skip
+    encoders = CLIPS | {"t5xxl_model_config": T5, "llama_model_config": LLM}
+    return Family("HiDream", unet, text, encoders)
+
+
+def hunyuan_dit() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.hydit as c
+
+        return c.HyditTokenizer, c.HyditModel
+
+    unet = {
+        "image_model": "hydit", "hidden_size": 64, "depth": 4, "num_heads": 2, "text_states_dim": WIDTH,
+        "text_states_dim_t5": WIDTH,
+    }  # fmt: skip
+    bert = {"hidden_size": WIDTH, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 2}
+    encoders = {"hydit_clip_model_config": bert, "mt5xl_model_config": T5}
+    return Family(
+        "HunyuanDiT", unet, text, encoders, 4, tokenizer_data=lambda: {"mt5xl.spiece_model": sentencepieces()}
+    )
+
+
+PIXART = {
+    "hidden_size": 64, "depth": 2, "num_heads": 2, "caption_channels": WIDTH, "model_max_length": 300,
+    "micro_condition": False, "pe_interpolation": 2,
+}  # fmt: skip
+OMNIGEN = {
+    "hidden_size": 96, "num_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 4, "num_kv_heads": 2,
+    "multiple_of": 32, "axes_dim_rope": (8, 8, 8), "text_feat_dim": WIDTH, "timestep_scale": 1000.0,
+}  # fmt: skip
+QWEN_IMAGE = {
+    "in_channels": 64, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
+    "joint_attention_dim": WIDTH, "axes_dims_rope": (8, 12, 12),
+}  # fmt: skip
+KREA2 = {
+    "features": 128, "heads": 2, "kvheads": 1, "layers": 2, "multiplier": 2, "txtlayers": 12, "txtdim": WIDTH,
+    "txtheads": 2, "txtkvheads": 2,
+}  # fmt: skip
+V_PREDICTION = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+KLEIN = ("flux", ("KleinTokenizer", "klein_te"))
+
+FAMILIES: dict[str, Callable[[], Family]] = {
+    "sdxl-vpred": lambda: sdxl(weights=V_PREDICTION),
+    "sdxl-inpainting": lambda: sdxl(unet=SDXL | {"in_channels": 9}),
+    "sdxl-refiner": lambda: sdxl("SDXLRefiner", SDXL | {"context_dim": WIDTH, "adm_in_channels": WIDTH + 5 * 256}),
+    "playground": lambda: sdxl(weights={"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)}),
+    "sd3": lambda: sd3(True),
+    "sd3-without-t5": lambda: sd3(False),
+    "flux": lambda: flux("Flux", True),
+    "flux-schnell": lambda: flux("FluxSchnell", False),
+    "stable-cascade": cascade,
+    "chroma": lambda: with_t5("Chroma", CHROMA, 16),
+    "pixart-sigma": lambda: with_t5("PixArtSigma", PIXART, 4, side=272),  # its positions divide by zero below
+    "auraflow": auraflow,
+    "z-image": lambda: llm("ZImage", LUMINA | {"dim": 256, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [16, 24, 24],
+                                               "z_image_modulation": True, "time_scale": 1000.0,
+                                               "pad_tokens_multiple": 32}, "z_image", ("ZImageTokenizer", "te"),
+                           "qwen3_4b"),
+    "flux2-klein": lambda: llm("Flux2", FLUX2, *KLEIN, "qwen3_4b", 128, num_hidden_layers=28),
+    "lumina2": lambda: llm("Lumina2", LUMINA | {"n_kv_heads": 1}, "lumina2", ("LuminaTokenizer", "te"), "gemma2_2b",
+                           tokenizer_data=lambda: {"spiece_model": sentencepieces(bos=2, eos=1, unk=3)},
+                           vocab_size=1024),
+    "omnigen2": lambda: llm("Omnigen2", OMNIGEN, "omnigen2", ("Omnigen2Tokenizer", "te"), "qwen25_3b"),
+    "hidream": hidream,
+    "qwen-image": lambda: llm("QwenImage", QWEN_IMAGE, "qwen_image", ("QwenImageTokenizer", "te"), "qwen25_7b", "wan"),
+    "krea2": lambda: llm("Krea2", KREA2, "krea2", ("Krea2Tokenizer", "te"), "qwen3vl_4b", "wan", num_hidden_layers=36),
+    "anima": lambda: llm("Anima", PREDICT2, "anima", ("AnimaTokenizer", "te"), "qwen3_06b", "wan", hidden_size=1024),
+    "hunyuan-dit": hunyuan_dit,
+    "longcat": lambda: llm("LongCatImage", FLUX | {"vec_in_dim": None, "guidance_embed": False, "txt_ids_dims": []},
+                           "longcat_image", ("LongCatImageTokenizer", "te"), "qwen25_7b"),
+}  # fmt: skip
+
+
+def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
+    """A tiny MODEL, CLIP and VAE of a family, fp32 on the CPU. folders: of embeddings."""
+    import comfy.model_patcher
+    import comfy.sd
+    import comfy.supported_models
+    import comfy.supported_models_base as base
+
+    without_vision_towers()
+    family = FAMILIES[name]()
+    tokenizer, encoders = family.text()
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        config = getattr(comfy.supported_models, family.model)(family.unet)
+        config.set_inference_dtype(torch.float32, None)
+        network = config.get_model(dict(family.weights), "")
+        cpu = torch.device("cpu")
+        model = comfy.model_patcher.CoreModelPatcher(network, load_device=cpu, offload_device=cpu)
+        options = {**family.encoders, "dtype": torch.float32}
+        clip = comfy.sd.CLIP(
+            base.ClipTarget(tokenizer, encoders), folders, tokenizer_data=family.tokenizer_data(), model_options=options
+        )
+        channels = {"tae_latent_channels": family.vae} if isinstance(family.vae, int) else None
+        vae = comfy.sd.VAE(sd=vae_weights(family.vae), dtype=torch.float32, metadata=channels)
+        for module in (network, clip.cond_stage_model, vae.first_stage_model):
+            fill(module)
+    return model, clip, vae
+
+
+@torch.no_grad()
+def fill(module: torch.nn.Module) -> None:
+    """Matrices of a gain of one, tables of a spread like CLIP's (T5's: like T5's), norms that do little."""
+    for name, tensor in module.named_parameters():
+        short = name.rsplit(".", 2)
+        if not tensor.is_floating_point() or tensor.ndim == 0:
+            continue
+        if "shared.weight" in name:
+            tensor.normal_(0, 10)
+        elif "embed" in name and tensor.ndim == 2 and tensor.shape[0] > 500:
+            tensor.normal_(0, 0.02)
+        elif tensor.ndim >= 2:
+            tensor.normal_(0, tensor[0].numel() ** -0.5)
+        elif short[-1] in ("weight", "scale", "gamma"):
+            tensor.normal_(1, 0.1)
+        else:
+            tensor.normal_(0, 0.1)
+
+
+def vae_weights(kind: int | str) -> dict[str, Any]:
+    """Of TAESD with that many channels; of a narrow Wan 2.1 VAE; of Stable Cascade's encoder and previewer."""
+    if kind == "wan":
+        from comfy.ldm.wan.vae import WanVAE
+
+        sizes = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [], "dropout": 0.0}
+        return WanVAE(dim=16, z_dim=16, temperal_downsample=[False, True, True], **sizes).state_dict()
+    if kind == "cascade":
+        from comfy.ldm.cascade.stage_c_coder import StageC_coder
+
+        return StageC_coder().state_dict()
+    from comfy.taesd.taesd import TAESD
+
+    return TAESD(latent_channels=kind).state_dict()
+
+
+def without_vision_towers() -> None:
+    import comfy.text_encoders.qwen3vl as qwen3vl
+    import comfy.text_encoders.qwen_vl as qwen_vl
+
+    class NoVision(torch.nn.Module):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__()
+
+    qwen_vl.Qwen2VLVisionTransformer = NoVision
+    qwen3vl.Qwen3VLVisionModel = NoVision
+
+
+class Letters:
+    """A tokenizer of bytes with a start token, in place of Llama 3's, which is no file of ComfyUI."""
+
+    START = 128000
+
+    @classmethod
+    def from_pretrained(cls, *_: Any, **__: Any) -> Letters:
+        return cls()
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [self.START, *text.encode()]}
+
+    def get_vocab(self) -> dict[str, int]:
+        return {f"<{byte}>": byte for byte in range(256)}
+
+
+def sentencepieces(bos: int = -1, eos: int = 1, unk: int = 2) -> torch.Tensor:
+    """A small sentencepiece model, as the tensor of bytes that ComfyUI's files hold."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    text = [
+        f"a photo of a {word} in the rain, a rendering of the {word}" for word in ("toy", "cat", "red", "small dog")
+    ]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text * 20), model_writer=written, vocab_size=300, hard_vocab_limit=False,
+        model_type="bpe", pad_id=0, bos_id=bos, eos_id=eos, unk_id=unk, byte_fallback=True, minloglevel=2,
+    )  # fmt: skip
+    return torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
