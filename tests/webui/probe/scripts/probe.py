@@ -229,7 +229,7 @@ def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[
         host = connect()
         engine, missed = next(iter(host.encoders.values())), []
         for name in names:
-            embedding = host._embedding("x", name, word_of(host, 0, 1))
+            embedding = host._embedding("x", word_of(host, 0, 1), name)
             host.register(embedding)
             for prompt in prompts:
                 if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
