@@ -53,6 +53,7 @@ def test_the_ui_reloads_after_a_training_was_watched_in_a_page_that_is_closed(br
 def test_the_ui_reloads_while_a_training_is_watched(browser, server, watched):
     """The WebUI may interrupt what runs; nothing of it is lost."""
     page = new_page(browser, server)
+    says(page, "watched (is training|was interrupted)")
     if "was interrupted" in summary(page).inner_text():
         page.locator("#ti_train_resume").click()
     says(page, "watched is training.*Step [1-9]")

@@ -204,7 +204,9 @@ def test_a_training_continues_from_a_listed_embedding(page):
 
 def test_interrupt_ends_the_shown_training_and_no_other(browser, page, server):
     """Of two pages, each of which has started one."""
-    fill(page, "steps", "400")
+    opened(page, "More")
+    for field, value in {"steps": "400", "batch_size": "1", "resolution": "64"}.items():
+        fill(page, field, value)
     fill(page, "name", "first-page")
     page.locator("#ti_train_start").click()
     says(page, "first-page is training")

@@ -229,7 +229,7 @@ def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[
         host = connect()
         engine, missed = next(iter(host.encoders.values())), []
         for name in names:
-            embedding = host._embedding("x", name, word_of(host, 0, 1))
+            embedding = host._embedding("x", word_of(host, 0, 1), name)
             host.register(embedding)
             for prompt in prompts:
                 if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
@@ -241,7 +241,8 @@ def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[
 def found_in(engine: Any, text: str, name: str) -> bool:
     """By the WebUI's own parsers of AND, schedules and emphasis, and its tokenizer."""
     _, flat, _ = prompt_parser.get_multicond_prompt_list([text])
-    for (_, part), *_ in prompt_parser.get_learned_conditioning_prompt_schedules(list(flat), 10):
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(list(flat), 10)
+    for part in (part for schedule in schedules for _, part in schedule):
         chunks, _ = engine.tokenize_line(part)
         if any(fix.embedding.name == name for chunk in chunks for fix in chunk.fixes):
             return True
