@@ -51,3 +51,17 @@ def test_backward_computes_in_the_precision_of_the_forward_pass():
 def test_without_it_the_layers_do_not_fit_together():
     with pytest.raises(RuntimeError):
         gradient(checkpointed)
+
+
+class Attention(nn.Linear):
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return super().forward(x) + context
+
+
+def test_a_block_may_have_inputs_of_any_name():
+    """ComfyUI's transformer blocks are called with context=."""
+    network = nn.Sequential(nn.Sequential(Attention(4, 4)))
+    given = torch.ones(1, 4, requires_grad=True)
+    with checkpointed(network):
+        network[0][0](torch.ones(1, 4), context=given).sum().backward()
+    assert torch.equal(given.grad, torch.ones(1, 4))

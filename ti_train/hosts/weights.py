@@ -115,7 +115,7 @@ def checkpointed(
 
 
 def _recomputed(
-    forward: Callable[..., Any], context: Callable[[], AbstractContextManager[object]], *args: Any, **kwargs: Any
+    forward: Callable[..., Any], context: Callable[[], AbstractContextManager[object]], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Calls a block so that backward computes it again, from copies of its inputs, to which blocks may add in place.
 
