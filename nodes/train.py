@@ -178,9 +178,8 @@ def required_options() -> list[io.Input]:
     """The most common options, and the preset for the others."""
     required = [name for name in TRAIN_EMBEDDING if name not in OPTIONAL_IN_TRAIN_EMBEDDING]
     inputs = [option_input(name, TRAIN_EMBEDDING[name], **HERE.get(name, {})) for name in required]
-    preset = io.Combo.Input(
-        "preset", options=list(PRESETS), default="Balanced", tooltip=PRESETS_HELP, extra_dict={"values": shown_values()}
-    )
+    preset = io.Combo.Input("preset", options=list(PRESETS), default="Balanced", tooltip=PRESETS_HELP)
+    preset.extra_dict = {"values": shown_values()}  # not an argument of ComfyUI 0.3.64's
     inputs.insert(required.index("steps"), preset)
     return inputs
 

@@ -132,7 +132,9 @@ def test_a_subfolder_is_part_of_the_name(words):
 
 def test_save_embedding_into_a_subfolder(words):
     workflow = w.training(name="flat", steps=1, save=False)
-    workflow["save"] = w.node("TITrain_SaveEmbedding", embedding=["train", 0], name="pets/saved-below", if_exists="new number")
+    workflow["save"] = w.node(
+        "TITrain_SaveEmbedding", embedding=["train", 0], name="pets/saved-below", if_exists="new number"
+    )
     assert words.run(workflow)["save"]["text"] == ["embedding:pets/saved-below"]
     assert (words.base / "models" / "embeddings" / "pets" / "saved-below.safetensors").is_file()
 

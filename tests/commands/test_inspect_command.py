@@ -32,7 +32,7 @@ def test_inspecting_as_json_with_a_model(pipeline_folder, words, capsys):
 
 
 def test_inspecting_garbage(tmp_path, the_sentence):
-    (tmp_path / "cat.safetensors").write_bytes(b"garbage")
+    (tmp_path / "cat.safetensors").write_bytes(b"gar\x01bage\x02")
     assert main(["inspect", str(tmp_path / "cat.safetensors")]) == 1
     assert "is not a readable embedding, or it is damaged" in the_sentence()
 

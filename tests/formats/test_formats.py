@@ -111,7 +111,7 @@ def test_a_file_that_is_no_word_is_refused_by_name(tmp_path, tensors, why):
         load_embedding(tmp_path / "cat.safetensors")
 
 
-@pytest.mark.parametrize("content", [b"no such thing", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0notjson!"])
+@pytest.mark.parametrize("content", [b"\x07such\x01thing\x02", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0notjson!"])
 def test_garbage_is_refused(tmp_path, content):
     (tmp_path / "cat.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"'cat.safetensors' is not a readable embedding, or it is damaged"):
