@@ -58,7 +58,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a preview is sampled. sampler, scheduler: ComfyUI's names, with the defaults of its KSampler."""
+    """How a preview is sampled. sampler, scheduler: the host's names; here ComfyUI's, the defaults of its KSampler."""
 
     steps: int = 25
     cfg: float = 5.0
@@ -74,11 +74,11 @@ class SampleRequest:
     seeds: tuple[int, ...]
     width: int  # pixels
     height: int
-    steps: int = 25
-    guidance: float = 5.0
+    steps: int = Sampling.steps
+    guidance: float = Sampling.cfg
     negative: Prompt = ("",)
-    sampler: str = "euler"  # used by ComfyUI alone, as the next
-    scheduler: str = "normal"
+    sampler: str = Sampling.sampler  # used by ComfyUI and the WebUIs
+    scheduler: str = Sampling.scheduler  # used by ComfyUI
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def start(request: TrainRequest) -> Job:
     for folder in request.folders():
         find_pictures(folder)
     Templates.load(config.templates)
-    request.preview_settings()
+    request.check_sampler()
     records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
     session, previews = Session(config, folders.embeddings(), records), Previews(config.preview_prompts)
     job = Job(progress.create_task_id("ti-train"), request, config, file, session, previews)
@@ -180,7 +180,7 @@ def _train(job: Job, ending: ExitStack) -> None:
     """ending: gets what gives the model back to the host."""
     shared.state.job_count, shared.state.textinfo = job.config.steps, "Loading the model"
     host = connect()
-    host.preview_settings = job.request.preview_settings()
+    host.preview_size = job.request.preview_width, job.request.preview_height
     ending.callback(_reload_embeddings, host, job.file)
     ending.callback(host.release_weights)
     shared.state.textinfo = "Encoding the images"

@@ -10,6 +10,6 @@ NOT_OFFERED = {
     "device": "The WebUI chooses it (--use-cpu, --device-id).",
     "dtype": "The checkpoint is already loaded; the WebUI chooses its precision (--no-half, --precision full).",
     "guidance": "The WebUIs' families have no guidance in the model.",
-    "preview_sampler": "Previews are sampled with the WebUI's own default.",
-    "preview_scheduler": "Previews are sampled with the WebUI's own default.",
+    "preview_sampler": "They have a field of this name with the WebUI's own samplers.",
+    "preview_scheduler": "The WebUI chooses it.",
 }

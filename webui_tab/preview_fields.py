@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 from modules import sd_samplers
 
-from ..ti_train.host import SampleRequest
-from ..ti_train.hosts.webui.preview_settings import SAMPLER
+from ..ti_train.data.captions import one_line
+from ..ti_train.hosts.webui.sampling import SAMPLING
 from ..ti_train.names import bare_name
 from ..ti_train.prompts import PLACEHOLDER
 from ..ti_train.training.config import OPTIONS
@@ -49,12 +49,12 @@ def sampling_fields() -> Fields:
 
     with gr.Row():
         sampler = gr.Dropdown(
-            names, value=SAMPLER, label="Preview sampler", elem_id="ti_train_preview_sampler", min_width=120
+            names, value=SAMPLING.sampler, label="Preview sampler", elem_id="ti_train_preview_sampler", min_width=120
         )
         return {
             "preview_sampler": sampler,
-            "preview_steps": number("preview_steps", "Preview steps", f"0 = {SampleRequest.steps}."),
-            "preview_cfg": number("preview_cfg", "Preview CFG", f"0 = {SampleRequest.guidance:g}.", False),
+            "preview_steps": number("preview_steps", "Preview steps", f"0 = {SAMPLING.steps}."),
+            "preview_cfg": number("preview_cfg", "Preview CFG", f"0 = {SAMPLING.cfg:g}.", False),
             "preview_width": number("preview_width", "Preview width", side),
             "preview_height": number("preview_height", "Preview height", side),
         }
@@ -79,6 +79,6 @@ def from_txt2img(
 
 def with_placeholder(text: str, name: str) -> str:
     """A prompt on one line, with * for the embedding's name, which the WebUI's prompts use without its folder."""
-    line, name = " ".join(text.split()), name.strip()
+    line, name = one_line(text), name.strip()
     either = "|".join(map(re.escape, (name, bare_name(name))))
     return re.sub(rf"(?<![\w-])(?:{either})(?![\w-])", PLACEHOLDER, line) if name else line

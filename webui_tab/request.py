@@ -15,8 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, root_valid
 
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
-from ..ti_train.host import SampleRequest
-from ..ti_train.hosts.webui.preview_settings import SAMPLER, PreviewSettings
+from ..ti_train.hosts.webui.sampling import SAMPLING
 from ..ti_train.names import PICTURES, file_names, names_file
 from ..ti_train.prompts import BUILT_IN, Templates
 from ..ti_train.training.checkpoint import Interrupted, RunFiles
@@ -67,13 +66,13 @@ class RunRequest(Request):
     preset: str = Field(default="Balanced", description=PRESETS_HELP)
     overwrite: bool = Field(default=False, description="Replace an embedding of this name.")
     resume: bool = Field(default=False, description="Continue the interrupted training of this name.")
-    preview_sampler: str = Field(default=SAMPLER, description="Sampler of the previews, by its name in the WebUI.")
+    preview_sampler: str = Field(
+        default=SAMPLING.sampler, description="Sampler of the previews, by its name in the WebUI."
+    )
     preview_steps: int = Field(
-        default=0, description=f"Sampling steps of the previews. 0 = {SampleRequest.steps}.", ge=0, le=150
+        default=0, description=f"Sampling steps of the previews. 0 = {SAMPLING.steps}.", ge=0, le=150
     )
-    preview_cfg: float = Field(
-        default=0, description=f"CFG scale of the previews. 0 = {SampleRequest.guidance:g}.", ge=0, le=30
-    )
+    preview_cfg: float = Field(default=0, description=f"CFG scale of the previews. 0 = {SAMPLING.cfg:g}.", ge=0, le=30)
     preview_width: int = Field(default=0, description=SIZE_HELP.format("Width"), ge=0, le=2048, multiple_of=8)
     preview_height: int = Field(default=0, description=SIZE_HELP.format("Height"), ge=0, le=2048, multiple_of=8)
 
@@ -85,16 +84,15 @@ class RunRequest(Request):
             "learning_rate": number_or_schedule(given["learning_rate"]),
             "templates": self._templates(given["templates"]),
             "preview_prompts": tuple(prompt for prompt in given["preview_prompts"] if prompt.strip()),
+            "preview_sampler": self.preview_sampler,
         }
         return TrainConfig.from_preset(self.preset, **given | read)
 
-    def preview_settings(self) -> PreviewSettings:
-        """How the WebUI samples the previews. Raises UserError for an unknown sampler."""
+    def check_sampler(self) -> None:
+        """Raises UserError for a sampler that the WebUI does not have."""
         known = [sampler.name for sampler in sd_samplers.samplers]
         if self.preview_sampler not in known:
             raise UserError(f"There is no sampler '{self.preview_sampler}'. Available: {', '.join(known)}.")
-        size = self.preview_width, self.preview_height
-        return PreviewSettings(self.preview_sampler, self.preview_steps, self.preview_cfg, *size)
 
     def folders(self) -> dict[Path, int]:
         """The image folders and their repeats per epoch. Raises UserError."""
@@ -176,9 +174,9 @@ def field_of(option: Option) -> tuple[Any, Any]:
 
 
 OFFERED = tuple(name for name in OPTIONS if name not in NOT_OFFERED)
+NARROWER = ("preview_steps", "preview_cfg")  # options with the bounds of the WebUIs' own fields, in RunRequest
 if TYPE_CHECKING:
     TrainRequest = RunRequest  # type checkers cannot see a model that is made at run time
 else:
-    TrainRequest = create_model(
-        "TrainRequest", __base__=RunRequest, **{name: field_of(OPTIONS[name]) for name in OFFERED}
-    )
+    options = {name: field_of(OPTIONS[name]) for name in OFFERED if name not in NARROWER}
+    TrainRequest = create_model("TrainRequest", __base__=RunRequest, **options)

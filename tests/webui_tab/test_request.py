@@ -35,3 +35,20 @@ def test_from_txt2img_finds_the_embedding_with_and_without_its_folder(load_in_we
     found = load_in_webui("webui_tab.preview_fields").with_placeholder
     assert found("my-cat and pets/my-cat\non my-cats", "pets/my-cat ") == "* and * on my-cats"
     assert found("a cat", "") == "a cat"
+
+
+def test_previews_have_the_bounds_of_the_webuis_own_fields(load_in_webui):
+    module, pydantic = load_in_webui("webui_tab.request"), pytest.importorskip("pydantic")
+    given = {"name": "cat", "pictures": "cats", "preview_steps": 999, "preview_cfg": 31}
+    with pytest.raises(pydantic.ValidationError) as mistake:
+        module.TrainRequest(**given)
+    told = module.in_words(mistake.value, given)
+    assert "150" in told
+    assert "30" in told
+
+
+def test_previews_are_sampled_as_the_request_says(load_in_webui):
+    """By the options that every host reads; the sampler is one of the WebUI's."""
+    request = load_in_webui("webui_tab.request").TrainRequest
+    config = request(name="cat", pictures="cats", preview_sampler="DPM++ 2M", preview_steps=9, preview_cfg=3).config()
+    assert (config.preview_sampler, config.preview_steps, config.preview_cfg) == ("DPM++ 2M", 9, 3)

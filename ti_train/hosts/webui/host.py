@@ -26,7 +26,7 @@ from ..noise_levels import network_input, timesteps_of
 from ..spelling import letters, readable
 from ..weights import checkpointed
 from .families import named_encoders, token_table
-from .preview_settings import PreviewSettings
+from .sampling import SAMPLING
 
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
@@ -50,7 +50,8 @@ class WebUIHost(Adapter):
 
     Interrupted = Interrupted
     bare_names = True
-    preview_settings = PreviewSettings()  # of the run
+    sampling = SAMPLING
+    preview_size = (0, 0)  # width and height in pixels; 0: the training resolution
     encoders: dict[str, Any]  # name -> the WebUI's encoder, called with a list of prompts; in the order of outputs
     transformers: dict[str, nn.Module]  # name -> the transformer inside
     databases: list[Any]  # of embeddings, each with all of them
@@ -219,17 +220,17 @@ class WebUIHost(Adapter):
             return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
 
     def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:
-        settings = self.preview_settings
+        width, height = self.preview_size
         task = processing.StableDiffusionProcessingTxt2Img(
             sd_model=self.model,
             prompt=text,
             negative_prompt=text_with_names(request.negative, names),
             seed=seed,
-            steps=settings.steps or request.steps,
-            cfg_scale=settings.guidance or request.guidance,
-            width=settings.width or request.width,
-            height=settings.height or request.height,
-            sampler_name=settings.sampler,
+            steps=request.steps,
+            cfg_scale=request.guidance,
+            width=width or request.width,
+            height=height or request.height,
+            sampler_name=request.sampler,
             do_not_save_grid=True,
             do_not_save_samples=True,
             do_not_reload_embeddings=True,  # a reload would remove the registered embeddings
