@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
-from ..ti_train.names import PICTURES, READABLE, bare_name
+from ..ti_train.names import PICTURES, READABLE, bare_name, numbered
 from ..ti_train.training.checkpoint import RunFiles
 
 NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
@@ -32,11 +33,11 @@ class Place:
     finished: bool = False
 
 
-def place(name: str, if_exists: str, save: bool, identity_of: Callable[[str], dict[str, Any]]) -> Place:
-    """The place of a run. name: checked. identity_of: what makes it this very run under a name (see RunFiles)."""
+def place(name: str, if_exists: str, save: bool, identity: dict[str, Any]) -> Place:
+    """The place of a run. name: checked. identity: what makes it this very run, whatever its name (see RunFiles)."""
     folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
     if if_exists == USE:
-        there = trained_before(folder, name, identity_of)
+        there = trained_before(folder, name, identity)
         return there or numbered_place(folder, name)
     if if_exists == NEW_NUMBER:
         return numbered_place(folder, name)
@@ -53,20 +54,15 @@ def numbered_place(folder: Path, name: str) -> Place:
     return Place(folder, free)
 
 
-def trained_before(folder: Path, name: str, identity_of: Callable[[str], dict[str, Any]]) -> Place | None:
+def trained_before(folder: Path, name: str, identity: dict[str, Any]) -> Place | None:
     """This very run under the name or its numbers, interrupted or finished."""
-    for candidate in numbered(name, 1 + sum(1 for _ in folder.glob(f"{glob.escape(name)}*"))):
-        files = RunFiles(folder, candidate, identity_of(candidate))
+    for candidate in islice(numbered(name), 1 + sum(1 for _ in folder.glob(f"{glob.escape(name)}*"))):
+        files = RunFiles(folder, candidate, identity)
         if files.has_finished():  # first: a run that was stopped and kept could be resumed too
             return Place(folder, candidate, finished=True)
         if files.can_resume():
             return Place(folder, candidate, resume=True)
     return None
-
-
-def numbered(name: str, count: int) -> list[str]:
-    """name, name-2, name-3 ..."""
-    return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
 
 
 def embeddings_folder() -> Path:
@@ -105,7 +101,7 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     taken |= {file.stem.lower() for file in beside if file.suffix != ".csv"}  # a step log alone takes none
     return next(
         candidate
-        for candidate in numbered(name, len(taken) + 2)
+        for candidate in numbered(name)
         if not any((bare_name(candidate) + part).lower() in taken for part in parts)
     )
 

@@ -152,9 +152,7 @@ class TrainEmbedding(io.ComfyNode):
         sizes = [picture.size for picture in data.images]
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
         dataset = encode_pictures(host, data.pictures(side, config.square), config.flip)
-        here = place(
-            config.name, if_exists, save, lambda name: identity(host, dataset, replace(config, name=name), templates)
-        )
+        here = place(config.name, if_exists, save, identity(host, dataset, config, templates))
         asked, config = config.name, replace(config, name=here.name)
         facts = data.facts(templates, side)
         if here.finished:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from PIL import Image
 
+from ..ti_train.data.captions import one_line
 from ..ti_train.data.picture import Picture, bucket
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import NAME, Templates
@@ -72,7 +73,7 @@ class TrainingData:
         for number, (image, text, mask) in enumerate(zip(self.images, self.captions, self.masks, strict=True), 1):
             name, shape = f"image {number}", (side, side) if square else bucket(image.size, side)
             try:
-                yield Picture.cropped(name, image, shape, " ".join(text.split()), mask)
+                yield Picture.cropped(name, image, shape, one_line(text), mask)
             except UserError as error:
                 raise UserError(f"{name.capitalize()}: {error}") from None
 

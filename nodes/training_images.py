@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ti_train.data.captions import CaptionReader
-from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.dataset import listing_with_images
 from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
@@ -143,14 +143,12 @@ def folder_named(name: str) -> Path:
 def listings_of(folder: str, with_subfolders: bool) -> list[Listing]:
     """What to train on. Raises UserError for a folder outside of the input directory, and if there are no images."""
     path = folder_named(folder)
-    found = [listing for listing in map(Listing.of, subfolders(path) if with_subfolders else []) if listing.images]
-    if not found or Listing.of(path).images:
-        try:
-            find_pictures(path)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), folder)) from None  # the server's path helps nobody
-        found.insert(0, Listing.of(path))
-    return found
+    folders = [path, *(subfolders(path) if with_subfolders else [])]
+    try:
+        found = [listing for listing in map(Listing.of, folders) if listing.images]
+        return found or [listing_with_images(path)]
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), folder)) from None  # the server's path helps nobody
 
 
 def read_picture(

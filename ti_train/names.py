@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import count
 from pathlib import PurePosixPath
 
 from .errors import UserError
+from .text import composed
 
 IN_PROMPTS = "embedding:"  # before an embedding's name in ComfyUI's prompts
 PICTURES = (".png", ".webp")
@@ -40,12 +43,18 @@ def bare_name(name: str) -> str:
     return PurePosixPath(name).name
 
 
+def numbered(name: str) -> Iterator[str]:
+    """name, name-2, name-3 ..., without end."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
 def check_name(name: str) -> str:
     """The name to use: without spaces around it, a typed embedding: or file extension; composed (NFC), as keyboards do.
 
     `pets/cat` is the file cat in the folder pets. Raises UserError with the nearest name that every host can use.
     """
-    given = unicodedata.normalize("NFC", name.strip())
+    given = composed(name.strip())
     if given.lower().startswith(IN_PROMPTS):
         given = given[len(IN_PROMPTS) :].strip()
     while given.lower().endswith(READABLE):

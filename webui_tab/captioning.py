@@ -11,9 +11,8 @@ from modules import call_queue, deepbooru, progress, shared
 from PIL import Image
 
 from ..ti_train.data.captions import CaptionReader, write_caption
-from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.dataset import listing_with_images
 from ..ti_train.data.image_files import DAMAGED, on_white, upright
-from ..ti_train.data.listing import Listing
 from ..ti_train.errors import UserError
 from . import folders
 
@@ -30,9 +29,9 @@ _notes: dict[str, str] = {}  # task -> what it did
 def start(folder: str, interrogator: str) -> str:
     """Queues the captioning; returns its task id for the WebUI's progress bar. Raises UserError."""
     place = folders.picture_folder(folder, write=True)
-    images = find_pictures(place)
-    reader = CaptionReader(Listing.of(place), [])
-    bare = [path for path in images if not reader.caption(path)]
+    listing = listing_with_images(place)
+    reader = CaptionReader(listing, [])
+    bare = [path for path in listing.images if not reader.caption(path)]
     if not bare:
         raise UserError(f"All images of '{folder}' have captions. To replace one, empty it and save first.")
     task = progress.create_task_id("ti-train-captions")

@@ -7,20 +7,19 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..ti_train.data.captions import CaptionReader, write_caption
-from ..ti_train.data.dataset import find_pictures
+from ..ti_train.data.dataset import find_pictures, listing_with_images
 from ..ti_train.data.image_files import DAMAGED, read_mask, read_thumbnail
 from ..ti_train.data.listing import Listing
 from ..ti_train.data.masks import Source
 from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
-from ..ti_train.names import check_name
+from ..ti_train.names import check_name, numbered
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -40,8 +39,7 @@ class Shown:
 def shown(folder: str, source: Source) -> Shown:
     """The images of a folder; what a mask excludes is faded. Raises UserError."""
     place, found = folders.picture_folder(folder), Shown()
-    find_pictures(place)
-    listing = Listing.of(place)
+    listing = listing_with_images(place)
     reader = CaptionReader(listing, found.problems)
     found.problems += listing.remarks(captions=True, masks=source != "none")
     for path in listing.images:
@@ -98,15 +96,14 @@ def _of_another(folder: str, name: str) -> bool:
 
 def _new_folder(name: str) -> str:
     """Raises UserError for an invalid name."""
-    name = check_name(name)
-    numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(free for free in numbered if not (folders.training() / folders.PICTURES / free).exists())
+    names = numbered(check_name(name))
+    return next(free for free in names if not (folders.training() / folders.PICTURES / free).exists())
 
 
 def _free(target: Path, source: Path) -> Path:
     """A path that overwrites no other image."""
-    numbered = (target if n == 1 else target.with_stem(f"{target.stem}-{n}") for n in count(1))
-    return next(path for path in numbered if not path.exists() or filecmp.cmp(path, source, shallow=False))
+    paths = map(target.with_stem, numbered(target.stem))
+    return next(path for path in paths if not path.exists() or filecmp.cmp(path, source, shallow=False))
 
 
 def remove(folder: str, picture: str) -> str:

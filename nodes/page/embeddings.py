@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
 from ...ti_train.errors import UserError
-from ...ti_train.names import PICTURES, READABLE, bare_name, check_name
+from ...ti_train.names import PICTURES, READABLE, bare_name, check_name, numbered
 from ..files import embedding_files
 from .live import runs
 
@@ -45,8 +44,9 @@ def remove(file: str) -> Path:
     to = Path(folder_paths.get_user_directory()) / "ti_train" / "removed"
     to.mkdir(parents=True, exist_ok=True)
     files = list(_with_companions(path))
-    names = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
-    name = next(n for n in names if not any((to / (n + old.name[len(path.stem) :])).exists() for old in files))
+    name = next(
+        n for n in numbered(path.stem) if not any((to / (n + old.name[len(path.stem) :])).exists() for old in files)
+    )
     for old in files:
         shutil.move(old, to / (name + old.name[len(path.stem) :]))
     return to / (name + path.suffix)

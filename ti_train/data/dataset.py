@@ -82,6 +82,11 @@ class Dataset:
 
 def find_pictures(folder: Path) -> list[Path]:
     """The training images of a folder, sorted by name. Raises UserError if there are none."""
+    return list(listing_with_images(folder).images)
+
+
+def listing_with_images(folder: Path) -> Listing:
+    """The listing of a folder. Raises UserError if there are no training images."""
     if not folder.is_dir():
         raise UserError(f"The folder '{folder}' does not exist. Give the folder with your 3 to 5 training images.")
     listing = Listing.of(folder)
@@ -91,7 +96,7 @@ def find_pictures(folder: Path) -> list[Path]:
             f"The folder '{folder}' has no images ({' '.join(SUFFIXES)}). "
             + (why or _images_below(folder) or "Put 3 to 5 of them there.")
         )
-    return list(listing.images)
+    return listing
 
 
 def _images_below(folder: Path) -> str:

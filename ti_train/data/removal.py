@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from itertools import chain, count
 from pathlib import Path
 
+from ..names import numbered
 from ..text import composed
 from .listing import REMOVED, Listing
 
@@ -24,8 +24,7 @@ def move_to_removed(picture: Path) -> Path:
         ending = composed(file.name)[len(composed(stem)) :]  # their letter case may differ
         return folder / REMOVED / file.relative_to(folder).with_name(file.name if name == stem else name + ending)
 
-    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-    name = next(name for name in names if not any(place(file, name).exists() for file in files))
+    name = next(name for name in numbered(stem) if not any(place(file, name).exists() for file in files))
     for file in reversed(files):
         place(file, name).parent.mkdir(parents=True, exist_ok=True)
         carry = shutil.copy2 if file in shared else shutil.move

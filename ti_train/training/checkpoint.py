@@ -13,7 +13,6 @@ one never is.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
 from ..formats import save_embedding
+from ..names import numbered
 from .config import OPTIONS, TrainConfig
 from .keeping import Course
 from .run_lock import only_run
@@ -143,9 +143,8 @@ class RunFiles:
 
     def copy(self, state: State, embedding: Embedding) -> Path:
         """Writes a numbered copy, in a folder of this run's copies beside the embedding. Raises OSError."""
-        first = self.embedding.with_name(f"{self.embedding.stem}-steps")
-        further = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
-        folder = next(folder for folder in itertools.chain([first], further) if _are_of(folder, state.run))
+        folders = map(self.embedding.with_name, numbered(f"{self.embedding.stem}-steps"))
+        folder = next(folder for folder in folders if _are_of(folder, state.run))
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{self.embedding.stem}-{state.step:06d}.safetensors"
         save_embedding(embedding, file)

@@ -26,7 +26,7 @@ from ..prompts import PLACEHOLDER, Templates
 from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
-from .prompt_sampling import check_longest_prompt, preview_prompt, remarks_on_prompts, with_placeholder
+from .prompt_sampling import check_prompts, preview_prompt, with_placeholder
 from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
 from .validation import ValidationBatch
@@ -63,8 +63,7 @@ def train(
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     config = replace(config, num_vectors=done.num_vectors)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
-    check_longest_prompt(host, dataset, templates, config, trained.vectors, trained.per_image)
-    remarks += remarks_on_prompts(host, dataset, templates, config)
+    remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked():
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room

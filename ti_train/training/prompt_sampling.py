@@ -53,23 +53,17 @@ def longest_prompt(
 
 
 @torch.no_grad()
-def check_longest_prompt(
+def check_prompts(
     host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, vectors: Vectors, per_image: Vectors
-) -> None:
-    """Raises UserError before training if a prompt does not fit the encoder's context."""
-    tokens = token_counter(host, dataset, config).count
-    longest = longest_prompt(dataset, templates, config, tokens)
+) -> list[str]:
+    """What of the captions and the preview prompts is not used.
+
+    Raises UserError before training if the embedding of a prompt does not fit the encoder's context.
+    """
+    lengths = {per_image_token(picture): 1 for picture in dataset.pictures} | {PLACEHOLDER: config.num_vectors}
+    counter = TokenCounter(host, lengths)
+    longest = longest_prompt(dataset, templates, config, counter.count)
     host.encode([longest], embeddings_for(dataset.pictures[:1], vectors, per_image))
-
-
-def token_counter(host: Host, dataset: Dataset, config: TrainConfig) -> TokenCounter:
-    per_image = {per_image_token(picture): 1 for picture in dataset.pictures}
-    return TokenCounter(host, per_image | {PLACEHOLDER: config.num_vectors})
-
-
-def remarks_on_prompts(host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> list[str]:
-    """What of the captions and the preview prompts is not used."""
-    counter = token_counter(host, dataset, config)
     remarks = _cut_captions(dataset, templates, counter)
     for text in config.preview_prompts if config.preview_every else ():
         prompt, which = preview_prompt(text, config), f"preview prompt '{text}'"
@@ -86,6 +80,8 @@ def remarks_on_prompts(host: Host, dataset: Dataset, templates: Templates, confi
 
 def _cut_captions(dataset: Dataset, templates: Templates, counter: TokenCounter) -> list[str]:
     """One remark on all prompts that are too long with their image's caption."""
+    if counter.limit is None:
+        return []
     longest = {p.name: max(templates.prompts(p.caption), key=counter.count) for p in dataset.pictures}
     too_long = [name for name, prompt in longest.items() if counter.cut_off(prompt)]
     if not too_long:

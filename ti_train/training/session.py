@@ -52,7 +52,7 @@ def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Records:
-    """The paths of a run's step log, loss plot and previews; None for those that are not written."""
+    """The paths of a run's step log, loss plot and previews."""
 
     log: Path
     plot: Path
