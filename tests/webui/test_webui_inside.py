@@ -9,7 +9,7 @@ from prompt_names import NAMES, REFUSED, WEBUI_PROMPTS
 from safetensors.torch import load_file, save_file
 from webui_server import FAMILIES
 
-FOUND_HERE = {"my cat", "my\u00a0cat", "my\u3000cat", ",cat", "a{b}", "1.5", "15", "inf"}
+FOUND_HERE = {"my cat", "my\u00a0cat", "my\u3000cat", ",cat", "1.5", "15", "inf"}
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES, indirect=True)]
 
 
