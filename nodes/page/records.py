@@ -74,6 +74,11 @@ class Record:
             image.save(data, "JPEG", quality=85)
         return data.getvalue()
 
+    def image(self, number: int) -> Image.Image | None:
+        """A preview; None if it is no longer kept."""
+        data = self.preview(number, small=False)
+        return Image.open(io.BytesIO(data)) if data else None
+
     def embedding(self, number: int) -> Embedding | None:
         """The embedding that a preview shows; None if it is no longer kept."""
         file = self._embedding(number)

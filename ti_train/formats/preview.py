@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -20,18 +21,33 @@ from .modelspec import PREFIX, THUMBNAIL
 SIDE, THUMBNAIL_SIDE = 512, 256  # pixels; the specification recommends the latter
 OURS = ("ti-train", "preview")  # text chunk of the pictures that may be replaced
 PICTURES = ("png", "jpg", "jpeg", "webp", "gif")
+log = logging.getLogger("ti_train")
 
 
-def put_preview(file: Path, image: Image.Image) -> None:
-    """Gives an embedding's safetensors file a picture, unless the user has put one beside it. Raises OSError."""
-    write_atomically(file, _with_thumbnail(file.read_bytes(), image))
+def put_preview(file: Path, image: Image.Image | None) -> None:
+    """Gives an embedding's safetensors file a picture, unless the user has put one beside it. Logs write errors.
+
+    None: there is none of these vectors, and that of earlier ones is removed.
+    """
+    try:
+        _put(file, image)
+    except OSError as error:  # the embedding matters more than its picture
+        log.warning("Could not write the picture of '%s' (%s).", file, error.strerror or error)
+
+
+def _put(file: Path, image: Image.Image | None) -> None:
     picture = file.with_name(f"{file.stem}.preview.png")
+    if image is None:
+        if _ours(picture):
+            picture.unlink()
+        return
+    write_atomically(file, _with_thumbnail(file.read_bytes(), image))
     beside = [file.with_name(f"{file.stem}{part}.{kind}") for part in ("", ".preview") for kind in PICTURES]
     if any(path.exists() for path in beside if path != picture or not _ours(picture)):
         return
     marks, written = PngInfo(), io.BytesIO()
     marks.add_text(*OURS)
-    _scaled(image, SIDE).save(written, "PNG", pnginfo=marks)
+    scaled(image).save(written, "PNG", pnginfo=marks)
     write_atomically(picture, written.getvalue())
 
 
@@ -43,7 +59,8 @@ def _ours(picture: Path) -> bool:
         return False
 
 
-def _scaled(image: Image.Image, side: int) -> Image.Image:
+def scaled(image: Image.Image, side: int = SIDE) -> Image.Image:
+    """A copy of at most this size."""
     copy = image.convert("RGB")
     copy.thumbnail((side, side))
     return copy
@@ -56,7 +73,7 @@ def _with_thumbnail(data: bytes, image: Image.Image) -> bytes:
     if not any(key.startswith(PREFIX) for key in header.get("__metadata__", {})):
         return data
     jpeg = io.BytesIO()
-    _scaled(image, THUMBNAIL_SIDE).save(jpeg, "JPEG", quality=80)
+    scaled(image, THUMBNAIL_SIDE).save(jpeg, "JPEG", quality=80)
     header["__metadata__"][THUMBNAIL] = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
     packed = json.dumps(header, separators=(",", ":")).encode()
     packed += b" " * (-len(packed) % 8)  # the format aligns the tensors

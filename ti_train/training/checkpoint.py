@@ -30,10 +30,11 @@ from .. import __version__
 from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
-from ..formats import save_embedding
+from ..formats import put_preview, save_embedding
 from ..names import numbered
 from .config import OPTIONS, TrainConfig
 from .keeping import Course
+from .pictures import Pictures, picture_of
 from .run_lock import only_run
 
 DIFFERENT = {  # of the identity, where the values say nothing to people
@@ -41,7 +42,8 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
     "model": "another model is loaded",
     "templates": "the templates have changed",
 }
-VECTORS, INITIAL, OPTIMIZER, PER_IMAGE, BEST = "vectors.", "start.", "optimizer.", "own.", "best."
+VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
+BEST, PICTURE = "best.", "picture."
 RUN, FINISHED = "run_id", "finished"  # keys in headers: which run wrote a file; of a finished one, what it trained with
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
@@ -58,6 +60,7 @@ class State:
     optimizer: dict[str, Tensor]
     per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
     course: Course = field(default_factory=Course)
+    pictures: Pictures = field(default_factory=dict)
     run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
 
     @property
@@ -109,19 +112,17 @@ class RunFiles:
             yield
 
     def save(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
-        """Saves a run: its state, and its embedding if that may take its place, whose file is returned.
+        """Saves a run after a step: its state, and its embedding if that may take its place, whose file is returned.
 
         finished: the run is complete, or the user has asked to keep what it has. Then an earlier embedding of this name
         is replaced, unless by one that is worse than its untrained vectors: that one is put beside it. Raises OSError.
         """
-        if state.step or not self.state.exists():  # an earlier run of this name may have come further than step 0
-            self._save_state(state)
+        self._save_state(state)
         replaces, worse = self._is_free_for(state), state.course.improved is False
-        if not finished and (state.step == 0 or worse or not replaces):
+        if not finished and (worse or not replaces):
             return None
         file = self.beside if worse and not replaces else self.embedding
-        save_embedding(embedding, file)
-        return file
+        return _put(embedding, file, state, state.course.kept(state.step))
 
     def rescue(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
         """Saves; if that fails, saves to the system's temporary folder and raises UserError with its path."""
@@ -146,9 +147,7 @@ class RunFiles:
         folders = map(self.embedding.with_name, numbered(f"{self.embedding.stem}-steps"))
         folder = next(folder for folder in folders if _are_of(folder, state.run))
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{self.embedding.stem}-{state.step:06d}.safetensors"
-        save_embedding(embedding, file)
-        return file
+        return _put(embedding, folder / f"{self.embedding.stem}-{state.step:06d}.safetensors", state, state.step)
 
     def interrupted(self) -> Interrupted | None:
         """What an interrupted run has left; None if there is none."""
@@ -168,6 +167,7 @@ class RunFiles:
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
         tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
         tensors |= {BEST + key: value.clone() for key, value in state.course.vectors.items()}  # may be the same
+        tensors |= {PICTURE + key: value for key, value in state.pictures.items()}
         header = {
             "step": str(state.step),
             "seconds": str(state.seconds),
@@ -200,8 +200,8 @@ class RunFiles:
                 "a new run."
             ) from None
         self._check(identity)
-        vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        return State(step, seconds, vectors, initial, optimizer, own, course, run)
+        parts = (_part(tensors, prefix) for prefix in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
+        return State(step, seconds, *parts, course, _part(tensors, PICTURE), run)
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
@@ -248,13 +248,20 @@ def digest_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _put(embedding: Embedding, file: Path, state: State, step: int) -> Path:
+    """Writes the embedding of a step under the file's name, with the picture of that step; returns the file."""
+    save_embedding(replace(embedding, name=file.stem), file)
+    put_preview(file, picture_of(state.pictures, step))
+    return file
+
+
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _are_of(folder: Path, run: str) -> bool:
     """Whether all files in a folder were written by this run; it need not exist."""
-    return all(_header(file).get(RUN) == run for file in folder.glob("*"))
+    return all(_header(file).get(RUN) == run for file in folder.glob("*.safetensors"))
 
 
 def _header(file: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ from ..prompts import PLACEHOLDER, Templates
 from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
 from .config import TrainConfig
 from .initial_vectors import initial_state
+from .pictures import with_preview
 from .prompt_sampling import check_prompts, preview_prompt, with_placeholder
 from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
@@ -101,7 +102,7 @@ def train(
                     raise UserError(NO_GRADIENT)
                 skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
                 seconds = done.seconds + perf_counter() - began
-                after = replace(update.after, seconds=seconds, course=done.course, run=done.run)
+                after = replace(update.after, seconds=seconds, course=done.course, pictures=done.pictures, run=done.run)
                 # a saved step has been validated: only now it is `done`
                 done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
 
@@ -111,7 +112,9 @@ def train(
                 if skipped == MOST_SKIPPED:
                     raise UserError(NEVER_FINITE.format(float32_first(host)))
                 if config.previews_after(step):
-                    yield from previews(host, config, side, trained, done, files.identity)
+                    for event in previews(host, config, side, trained, done, files.identity):
+                        done = showing(done, event, config)
+                        yield event
                 if config.copies_after(step):
                     files.copy(done, as_embedding(done, config, files.identity))
                 if config.saves_after(step, monotonic() - saved):
@@ -121,8 +124,8 @@ def train(
                 if stop():
                     break
                 began = perf_counter()
-        except BaseException as error:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-            if done.step or not isinstance(error, UserError):  # what cannot be trained is not to be resumed
+        except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
+            if done.step:  # an untrained state would look like progress, and a new run is the same
                 files.rescue(done, kept_embedding(done, config, files.identity))
             raise
         yield from ended(done, config, files)
@@ -153,6 +156,14 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     if names_file(config.init) and Path(config.init).is_file():  # a resumed run does not need it any more
         ours |= {INITIAL_FILE: hashlib.sha256(Path(config.init).read_bytes()).hexdigest()[:16]}
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
+
+
+def showing(done: State, event: Event, config: TrainConfig) -> State:
+    """The state with a preview of the first prompt, for the embedding's picture."""
+    if not isinstance(event, Preview) or event.prompt != config.preview_prompts[0]:
+        return done
+    best = done.course.best.step if done.course.best else None
+    return replace(done, pictures=with_preview(done.pictures, event.step, event.image, best))
 
 
 def previews(
