@@ -18,6 +18,7 @@ from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
+from ..ti_train.names import old_name
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
 from .files import TO_CONTINUE, embeddings_folder
@@ -88,6 +89,7 @@ def use_finished(
 def live_run(
     config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int], syntax: bool = True
 ) -> LiveRun:
+    syntax = syntax and not old_name(config.name)
     workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
     return LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), resume, facts, syntax)
 

@@ -27,6 +27,15 @@ SYNTAX = re.compile(r"[()\[\]{}<>:|#\\]")
 NUMBER = re.compile(r"[\d.,+-]+")
 
 
+class OldName(str):
+    """The name of a run that is already there. Older versions accepted every file name, so it is not refused."""
+
+    @property
+    def is_file_name(self) -> bool:
+        plain = self.strip(" ") == self and not self.startswith(".") and not self.endswith(".")
+        return bool(self) and plain and not re.search(r"[/\\]", self) and not NOT_IN_FILES.search(self)
+
+
 def names_file(text: str) -> bool:
     """Whether a text is the name of an embedding file rather than a word or phrase: by its extension, or embedding:."""
     return text.lower().startswith(IN_PROMPTS) or text.lower().endswith(READABLE)
@@ -54,6 +63,8 @@ def check_name(name: str) -> str:
 
     `pets/cat` is the file cat in the folder pets. Raises UserError with the nearest name that every host can use.
     """
+    if isinstance(name, OldName):
+        return name
     given = composed(name.strip())
     if given.lower().startswith(IN_PROMPTS):
         given = given[len(IN_PROMPTS) :].strip()
@@ -65,6 +76,16 @@ def check_name(name: str) -> str:
         if wrong := _wrong(part):
             raise UserError(f"The name '{name}' cannot be used: {wrong}. Use a name such as {nearest_name(given)}.")
     return given
+
+
+def old_name(name: str) -> list[str]:
+    """A remark on a name that only older versions accepted, with the one to rename it to; else none."""
+    wrong = _wrong(name) if isinstance(name, OldName) else ""
+    if not wrong:
+        return []
+    return [
+        f"The name '{name}' is of an older version: {wrong}. After the training, rename it to {nearest_name(name)}."
+    ]
 
 
 def _wrong(part: str) -> str:

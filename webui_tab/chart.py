@@ -8,7 +8,7 @@ from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
-from ..ti_train.training.session import FOR_CAPTIONS
+from ..ti_train.training.session import FOR_CAPTIONS, templates_named
 from . import jobs
 from .pictures import Shown
 from .request import uses_captions
@@ -91,8 +91,8 @@ def pictures_note(found: Shown, templates: str) -> str:
     parts += [f"{captions} with a caption"] if captions else []
     lines = [escape(", ".join(parts) + ".")]
     if captions and not uses_captions(templates):
-        unused = f"The templates '{templates}' do not use the captions. {FOR_CAPTIONS}"
-        lines.append(f"<span class='error'>{escape(unused)}</span>")
+        unused = f"{templates_named(templates)} do not use the captions. {FOR_CAPTIONS}"
+        lines.append(f"<span class='error'>{escape(unused[:1].upper() + unused[1:])}</span>")
     lines += [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
 

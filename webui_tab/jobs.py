@@ -18,7 +18,7 @@ from ..ti_train.device import is_out_of_memory, out_of_memory_message
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
-from ..ti_train.training.config import OPTIONS, TrainConfig
+from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session, load_dataset
 from . import folders, unfinished
 from .hosts import connect
@@ -28,7 +28,6 @@ from .request import TrainRequest
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are kept
-NO_PREVIEWS = "The preview prompts are not used: previews are off. Set Preview every (preview_every) to some steps."
 DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
@@ -67,8 +66,6 @@ def start(request: TrainRequest) -> Job:
     records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
     session, previews = Session(config, folders.embeddings(), records), Previews(config.preview_prompts)
     job = Job(progress.create_task_id("ti-train"), request, config, file, session, previews)
-    if config.preview_prompts != OPTIONS["preview_prompts"].default and not config.preview_every:
-        job.messages.append(NO_PREVIEWS)
     with _lock:
         if any(other.file == file and not other.ended.is_set() for other in _jobs.values()):
             raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")

@@ -18,7 +18,7 @@ from ..ti_train.errors import UserError
 from ..ti_train.hosts.webui.sampling import SAMPLING
 from ..ti_train.names import PICTURES, file_names, names_file
 from ..ti_train.prompts import BUILT_IN, Templates
-from ..ti_train.training.checkpoint import Interrupted, RunFiles
+from ..ti_train.training.checkpoint import Interrupted, RunFiles, name_in
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
@@ -80,6 +80,7 @@ class RunRequest(Request):
         """The training settings. Raises UserError."""
         given = {name: getattr(self, name) for name in OFFERED}
         read = {
+            "name": name_in(folders.embeddings(), self.name) if self.resume else self.name,
             "init": self._initial(given["init"]),
             "learning_rate": number_or_schedule(given["learning_rate"]),
             "templates": self._templates(given["templates"]),

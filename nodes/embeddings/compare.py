@@ -17,10 +17,11 @@ from ...ti_train.device import out_of_memory_as_user_error
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.comparison import compare, comparison_sheet
-from ...ti_train.evaluation.evaluate import Subject, initial_texts, prompt_lines
+from ...ti_train.evaluation.evaluate import NO_REFERENCE, Subject, initial_texts, prompt_lines, prompt_remarks
 from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.hosts.comfy.host import ComfyHost
 from ..files import digest, embedding_files
+from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 from ..tensors import to_batch
 from .load import NONE, embedding_named, embedding_path
@@ -119,6 +120,13 @@ class CompareEmbeddings(io.ComfyNode):
         with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
             host = ComfyHost(model, clip, vae)
             subjects = initial_texts(embeddings, "") if initial_text else []
+            remarks = [NO_REFERENCE] * (initial_text and not subjects)
+            remarks += prompt_remarks(host, embeddings, lines, "prompt")
+            remarks += prompt_remarks(host, embeddings, filter(None, [negative]), "negative prompt")
+            remarks += ["negative has no effect: it is used only if guidance is not 1."] * (
+                guidance == 1 and negative != ""
+            )
+            show(remarks)
             labels = labelled([each.name for each in embeddings], ["connected"] * (embedding is not None) + files)
             pairs = zip(labels, embeddings, strict=True)
             subjects += [Subject(label, each.fitted_to(host.widths)) for label, each in pairs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from ...ti_train.hosts.comfy.encoders import widths
 from ...ti_train.hosts.comfy.placeholders import with_embeddings
 from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
+from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 
-log = logging.getLogger("ti_train")
 NONE = "none"
 
 
@@ -96,17 +95,25 @@ class LoadEmbedding(io.ComfyNode):
         word: str = "",
     ) -> io.NodeOutput:
         placeholder = check_placeholder(placeholder)
-        found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
+        found, remarks = chosen(embedding_name, embedding, word)
         vectors, remark = found.scaled(strength).part_for(widths(clip))
-        if remark:
-            log.warning(remark)
+        remarks += [remark] if remark else []
         if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
-            log.warning(
-                "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
-                placeholder,
-                found.name,
+            remarks.append(
+                f"{placeholder} stood for another embedding in this CLIP, which '{found.name}' replaces. Give each its "
+                "own placeholder."
             )
+        show(remarks)
         return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
+
+
+def chosen(name: str, embedding: Embedding | None, word: str = "") -> tuple[Embedding, list[str]]:
+    """The embedding that is connected, else the one in a file; and what is not used of the inputs. Raises UserError."""
+    if embedding is None:
+        return read_embedding(embedding_path(name), word=word.strip()).embedding, []
+    used = f"the connected embedding '{embedding.name}' is used"
+    remarks = [] if name == NONE else [f"The file '{name}' has no effect: {used}."]
+    return embedding, remarks + ([f"word '{word.strip()}' has no effect: {used}."] if word.strip() else [])
 
 
 def embedding_named(name: str) -> Embedding:

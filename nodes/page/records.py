@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import uuid
@@ -108,6 +109,17 @@ def interrupted_run(name: str) -> Record | None:
     """The record of the newest run of an embedding, if that run was not completed."""
     newest = next((record for record in records() if record.read().get("name") == name), None)
     return newest if newest and newest.read()["status"] != "done" else None
+
+
+def rename(old: str, new: str) -> None:
+    """Gives the runs of an embedding its new name; they keep their dates, and so their order."""
+    for record in records():
+        run, file = record.read(), record.folder / "run.json"
+        if run.get("name") == old:
+            date = file.stat()
+            prompt = run["prompt"].replace(f"embedding:{old}", f"embedding:{new}")
+            record.write(run | {"name": new, "prompt": prompt, "settings": run["settings"] | {"name": new}})
+            os.utime(file, ns=(date.st_atime_ns, date.st_mtime_ns))
 
 
 def delete_old() -> None:

@@ -148,7 +148,7 @@ async def rename_embedding(request: web.Request) -> web.Response:
 
 async def remove_embedding(request: web.Request) -> web.Response:
     asked = await request.json()
-    return web.json_response({"to": str(await on_disk(lambda: embeddings.remove(asked["file"])))})
+    return web.json_response({"to": await on_disk(lambda: embeddings.remove(asked["file"]))})
 
 
 async def stop_and_keep(request: web.Request) -> web.Response:

@@ -117,6 +117,22 @@ def test_an_embedding_is_measured_as_the_command_measures_it(words, clip_weights
     assert words.files(outputs, "plot")
 
 
+def test_what_is_not_used_is_said_in_the_text(words, clip_weights):
+    workflow = evaluating(clip_weights, prompts="a red *\n" + "a long " * 40 + "*", word="cat")
+    both = {"embedding_name_1": "apart.safetensors", "embedding_name_2": "apart.safetensors"}
+    workflow["load"] = w.node("TITrain_MergeEmbeddings", how="sum", weight_1=1.0, weight_2=1.0, **both)
+    workflow["evaluate"]["inputs"] |= {"embedding": ["load", 0]}
+    (text,) = words.run(workflow)["evaluate"]["text"]
+    for remark in (
+        "The file 'apart.safetensors' has no effect: the connected embedding 'apart-apart' is used.",
+        "word 'cat' has no effect: the connected embedding 'apart-apart' is used.",
+        "and the text encoder reads 75: '",
+        "no initial text",
+    ):
+        assert remark in text
+        assert remark in words.said()
+
+
 def test_without_weights_it_says_which(words):
     with pytest.raises(AssertionError, match=r"choose clip_weights\. The paper's is open_clip_model"):
         words.run(evaluating("none"))

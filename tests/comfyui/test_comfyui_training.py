@@ -286,6 +286,40 @@ def test_what_is_given_and_not_used_is_said(server):
     assert "masks of 1 images are not used: use_masks is off" in said
 
 
+def test_so_is_what_other_inputs_replace_or_switch_off(server):
+    workflow = w.training(
+        folder="one-wire", name="overridden", steps=1, preview_prompts="a * at night", learning_rate=0.1,
+        resolution=128, captions=["caption", 0], masks=["mask", 0],
+    )  # fmt: skip
+    workflow["options"] = w.options(learning_rates="0.2:1", resolution=64)
+    workflow["caption"] = w.node("PrimitiveString", value="another caption")
+    workflow["mask"] = w.node("SolidMask", value=1.0, width=64, height=64)
+    server.run(workflow)
+    said = run_of(server, "overridden")["warnings"]
+    for start in (
+        "The captions that 1 images bring are not used: others are connected to captions.",
+        "The masks that 1 images bring are not used: others are connected to masks.",
+        "learning_rate 0.1 of Train Embedding has no effect: Training Options give 0.2:1.",
+        "resolution 128 of Train Embedding has no effect: Training Options give 64.",
+        "preview_prompts has no effect: preview_every is 0",
+    ):
+        assert any(remark.startswith(start) for remark in said), start
+
+
+def test_a_run_with_a_name_of_an_older_version_is_continued(server):
+    workflow = w.training(name="old-one", steps=4000)
+    cancelled(server, workflow, word(server, "old-one").with_suffix(".resume"), 2)
+    for file in word(server, "old-one").parent.glob("old-one.*"):
+        file.rename(file.with_name(file.name.replace("old-one", "old one")))
+    state = word(server, "old one").with_suffix(".resume")
+    for if_exists in ("continue", "use it if it is there"):
+        workflow["train"]["inputs"] |= {"name": "old one", "if_exists": if_exists}
+        cancelled(server, workflow, state, last_step(state) + 1)
+        run = run_of(server, "old one")
+        assert any("rename it to old-one." in remark for remark in run["warnings"])
+        assert run["prompt"] == "a photo of *", "for Load Embedding: embedding:old one would not be found"
+
+
 def test_a_small_models_resolution_is_unknown_and_can_be_set_in_the_node(server):
     server.run(w.training(name="guessed", steps=1))
     small = "so the resolution that it was trained at is not known. The images are trained at 64 x 64."

@@ -250,7 +250,7 @@ def test_previews_are_sampled_as_asked(server):
 
 def test_prompts_of_previews_that_are_off_are_told(server):
     assert any(
-        "The preview prompts are not used" in message
+        "preview_prompts has no effect: preview_every is 0" in message
         for message in learn(server, name="unseen", preview_prompts=["a * in the rain"])["messages"]
     )
 

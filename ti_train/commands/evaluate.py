@@ -21,12 +21,11 @@ from ..evaluation.evaluate import (
     Subject,
     evaluate,
     initial_texts,
+    prompt_remarks,
     training_pictures,
 )
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
-from ..prompt_check import TokenCounter, unknown_marks
-from ..prompts import PLACEHOLDER, slots
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
@@ -98,12 +97,7 @@ def measure(
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
-    longest = max(embedding.num_vectors for embedding in embeddings.values())
-    counter = TokenCounter(host, {PLACEHOLDER: longest})
-    for text in prompts:
-        prompt, which = slots(text, {PLACEHOLDER: PLACEHOLDER}), f"prompt '{text}'"
-        warnings += counter.remarks(prompt, f"The {which}")
-        warnings += unknown_marks(prompt, [PLACEHOLDER], f"the {which}")
+    warnings += prompt_remarks(host, embeddings.values(), prompts, "prompt")
     for message in warnings:
         print(f"Warning: {message}", file=sys.stderr)
     samples = a.out / "samples"

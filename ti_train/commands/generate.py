@@ -49,7 +49,9 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
     prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
-    for remark in remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding)):
+    remarks = remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding))
+    remarks += ["--negative has no effect: it needs a --guidance above 1."] * bool(a.negative and a.guidance <= 1)
+    for remark in remarks:
         print(f"Warning: {remark}", file=sys.stderr)
     for seed in sampling.seeds:
         request = SampleRequest(

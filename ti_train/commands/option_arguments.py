@@ -10,6 +10,11 @@ from ..training.options import Option
 
 # Shorter than the option's name, which is accepted too.
 FLAGS = {"learning_rate": "lr", "progressive_every": "progressive", "preview_prompts": "preview-prompt"}
+NO_EFFECT = {  # here; other hosts have more models and samplers
+    "guidance": "the models of the command line have no distilled guidance",
+    "preview_sampler": "previews are sampled with the model's own scheduler",
+    "preview_scheduler": "previews are sampled with the model's own scheduler",
+}
 METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
 
 
@@ -25,6 +30,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def options_given(a: argparse.Namespace) -> dict[str, Any]:
     """Option name -> value, or None if not given."""
     return {name: getattr(a, name) for name in OPTIONS}
+
+
+def without_effect(a: argparse.Namespace) -> list[str]:
+    """Remarks on options that are given and that this host does not have."""
+    return [f"{flag_of(OPTIONS[name])} has no effect: {why}." for name, why in NO_EFFECT.items() if getattr(a, name)]
 
 
 def flag_of(option: Option) -> str:

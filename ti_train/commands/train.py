@@ -14,13 +14,13 @@ from ..errors import UserError
 from ..events import Done, Step, Warning
 from ..formats import file_names, names_file
 from ..host import Host
-from ..training.checkpoint import RunFiles
+from ..training.checkpoint import RunFiles, name_in
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
 from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
-from .option_arguments import add_options, options_given
+from .option_arguments import add_options, options_given, without_effect
 from .progress import TrainingBar
 
 TO_CONTINUE = "with the same command and --resume"
@@ -55,7 +55,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(a: argparse.Namespace) -> None:
     from ..hosts.diffusers.host import DiffusersHost
 
+    if a.resume and a.overwrite:
+        raise UserError("Use --resume to continue the run or --overwrite to train it anew, not both.")
     config = config_given(a)
+    for remark in without_effect(a):
+        print(f"Warning: {remark}", file=sys.stderr)
     check_name_is_free(a, config.name)
     check_step_log(Records.beside_embedding(a.out, config.name).log)
     folders = with_repeats(a.images)
@@ -86,6 +90,7 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     by_switch = {(True, False): "captions", (True, True): "style-captions", (False, True): "style"}
     prompts = tuple(dict.fromkeys(given["preview_prompts"] or ())) or None
     read = {
+        "name": name_in(a.out, given["name"]) if a.resume else given["name"],
         "init": initial(given["init"], a.out),
         "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import logging
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..files import write_atomically
 from .modelspec import PREFIX, THUMBNAIL
+from .renaming import with_metadata
 
 SIDE, THUMBNAIL_SIDE = 512, 256  # pixels; the specification recommends the latter
 OURS = ("ti-train", "preview")  # text chunk of the pictures that may be replaced
@@ -68,13 +68,11 @@ def scaled(image: Image.Image, side: int = SIDE) -> Image.Image:
 
 def _with_thumbnail(data: bytes, image: Image.Image) -> bytes:
     """The file with the picture in its header; its tensors stay bit for bit. Unchanged without ModelSpec's keys."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    if not any(key.startswith(PREFIX) for key in header.get("__metadata__", {})):
-        return data
     jpeg = io.BytesIO()
     scaled(image, THUMBNAIL_SIDE).save(jpeg, "JPEG", quality=80)
-    header["__metadata__"][THUMBNAIL] = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
-    packed = json.dumps(header, separators=(",", ":")).encode()
-    packed += b" " * (-len(packed) % 8)  # the format aligns the tensors
-    return len(packed).to_bytes(8, "little") + packed + data[8 + length :]
+    thumbnail = {THUMBNAIL: "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()}
+
+    def add(metadata: dict[str, str]) -> dict[str, str]:
+        return metadata | thumbnail if any(key.startswith(PREFIX) for key in metadata) else metadata
+
+    return with_metadata(data, add)

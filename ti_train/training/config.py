@@ -9,7 +9,6 @@ from ..data.masks import Source
 from ..errors import UserError
 from ..names import bare_name, check_name
 from ..prompts import BUILT_IN
-from ..text import composed
 from .learning_rate import rate_segments
 from .options import option, options_of
 
@@ -247,7 +246,7 @@ class TrainConfig:
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
         values = {**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}}
-        return cls(**values | {"name": composed(values["name"])})  # as prompts write it
+        return cls(**values)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))

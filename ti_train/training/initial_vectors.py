@@ -14,8 +14,8 @@ from ..errors import UserError
 from ..formats import load_embedding, names_file
 from ..host import Host
 from ..seeds import seed_from
-from .checkpoint import State
 from .config import TrainConfig
+from .state import State
 
 MOST_BY_DEFAULT = 4  # vectors: more are more faithful, and harder to edit (Gal et al. 2022, section 4.3)
 

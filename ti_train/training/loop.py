@@ -21,15 +21,18 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..names import names_file
+from ..names import names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
+from .checkpoint import INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .pictures import with_preview
 from .prompt_sampling import check_prompts, preview_prompt, with_placeholder
+from .provenance import as_embedding, finished, kept_embedding
+from .state import State
 from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
+from .unused import unused_options
 from .validation import ValidationBatch
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
@@ -61,9 +64,11 @@ def train(
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
+    remarks += old_name(config.name)
     done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
     config = replace(config, num_vectors=done.num_vectors)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
+    remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked():
         memory = step_memory(host, dataset, config)

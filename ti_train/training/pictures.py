@@ -1,7 +1,7 @@
 """The previews that may become the picture of an embedding: that of its own step, or the nearest earlier one.
 
-A run leaves the last step's vectors or those of the best step (see keeping.py). So the latest preview and the one of the
-best step are enough. They are saved with the run's state, for a resumed run.
+A run leaves the last step's vectors or those of the best step (see keeping.py). So the latest preview and the one of
+the best step are enough. They are saved with the run's state, for a resumed run.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
 from .step_log import StepLog, check_step_log
+from .widgets import FROM_PRESET
 
 log = logging.getLogger("ti_train")
 FOR_CAPTIONS = "To use them, choose the templates captions or style-captions, or a file with [filewords]."
@@ -46,8 +47,13 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
 def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
     readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
     count = sum(bool(readers[path.parent].caption(path)) for path in paths)
-    unused = f"{count} image(s) have a caption, which the templates '{templates}' do not use. {FOR_CAPTIONS}"
+    unused = f"{count} image(s) have a caption, which {templates_named(templates)} do not use. {FOR_CAPTIONS}"
     return [unused] if count else []
+
+
+def templates_named(templates: str) -> str:
+    """The templates of the option's value, in a sentence."""
+    return "the preset's templates" if templates == FROM_PRESET else f"the templates '{Path(templates).name}'"
 
 
 @dataclass(frozen=True)

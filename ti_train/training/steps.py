@@ -20,13 +20,13 @@ from ..errors import UserError
 from ..host import Host, Vectors, Vocabulary
 from ..prompts import Templates
 from ..seeds import seed_from
-from .checkpoint import State
 from .config import TrainConfig
 from .determinism import deterministic
 from .micro_batches import draw_latents, draw_noise, split_batch
 from .objective import draw_timesteps
 from .optimizer import AdamW
 from .prompt_sampling import draw_prompt, embeddings_for
+from .state import State
 from .step_memory import step_memory
 
 CLIPS = ("clip_", SINGLE)  # encoders whose spread the rates are made for

@@ -1,0 +1,30 @@
+"""The state of a run between two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from secrets import token_hex
+
+from torch import Tensor
+
+from .keeping import Course
+from .pictures import Pictures
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after its last completed step. Tensors are fp32."""
+
+    step: int
+    seconds: float  # spent in steps
+    vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
+    initial: dict[str, Tensor]  # the same before step 1; the file they came from may have been replaced
+    optimizer: dict[str, Tensor]
+    per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
+    course: Course = field(default_factory=Course)
+    pictures: Pictures = field(default_factory=dict)
+    run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
+
+    @property
+    def num_vectors(self) -> int:
+        return len(next(iter(self.vectors.values())))
