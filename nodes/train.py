@@ -50,7 +50,7 @@ class TrainEmbedding(io.ComfyNode):
             **searched("textual inversion", "embedding training", "train textual inversion", "train token", "ti train"),
             is_input_list=True,
             is_output_node=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to train the embedding for, with the LoRAs that you sample with."

@@ -180,7 +180,7 @@ def as_trained(image: Image.Image, side: int) -> Image.Image:
 
 
 def samples_folder(settings: dict[str, Any], subjects: list[Subject]) -> Path:
-    """For these settings only, so that a cancelled evaluation goes on and another one is not in its way."""
+    """For these settings only, so that a cancelled evaluation is continued and another one is not in its way."""
     key = json.dumps([settings, [subject.fingerprint for subject in subjects]], sort_keys=True)
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(folder_paths.get_temp_directory()) / "ti_train" / "evaluation" / name

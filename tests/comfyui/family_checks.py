@@ -131,7 +131,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     pictures = [Picture.cropped(str(i), Image.fromarray(p.numpy()), (side, side)) for i, p in enumerate(noise)]
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(NAME, "toy", steps=2, batch_size=2, evaluate_every=1, preview_every=2, resolution=side)
-    node = SimpleNamespace(unique_id="1", extra_pnginfo=None)
+    node = SimpleNamespace(unique_id="1")
     embedding, session, previews = run_training(host, dataset, config, folder, False, node, {}, [])
     read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
     start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}

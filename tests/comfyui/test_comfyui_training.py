@@ -445,12 +445,16 @@ def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
         server.run(w.training(checkpoint=f"no-{part}safetensors", name="partless"))
 
 
-def test_the_model_library_shows_the_last_preview(server):
-    server.run(w.training(name="pictured", steps=2, preview_every=2))
-    address = f"{server.url}/experiment/models/preview/embeddings/0/pictured.safetensors"
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
-    beside = Image.open(server.base / "models" / "embeddings" / "pictured.preview.png")
-    assert shown.size == beside.size
-    with safe_open(server.base / "models" / "embeddings" / "pictured.safetensors", framework="pt") as file:
-        assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+def test_the_model_library_shows_the_header_and_the_last_preview(server):
+    """Of the embedding and of its numbered copies, by the routes of the host's own library."""
+    server.run(w.training(name="pictured", steps=4, preview_every=2) | {"options": w.options(copy_every=2)})
+    for name in ("pictured", "pictured-steps/pictured-000002", "pictured-steps/pictured-000004"):
+        address = f"{server.url}/experiment/models/preview/embeddings/0/{name}.safetensors"
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
+        beside = Image.open(server.base / "models" / "embeddings" / f"{name}.preview.png")
+        assert np.abs(np.asarray(shown).astype(int) - np.asarray(beside)).mean() < 8, "scaled, as WebP"
+        header = server.get(f"/view_metadata/embeddings?filename={name}.safetensors")
+        assert header["modelspec.title"] == header["modelspec.trigger_phrase"] == Path(name).name
+        assert header["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
+        assert header["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
