@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 from tiny_host import dataset_of
 
@@ -55,6 +57,11 @@ def test_what_has_no_effect_is_reported_with_the_reason(host, pictures, settings
 )
 def test_what_has_an_effect_or_is_a_default_is_not(host, pictures, settings, tmp_path, given):
     assert not [said for said in remarks(host, pictures, settings(**given), tmp_path) if "no effect" in said]
+
+
+def test_templates_for_captions_without_captions_are_reported(host, dataset, settings, tmp_path):
+    with closing(train(host, dataset, settings(templates="captions"), tmp_path)) as events:
+        assert next(events) == Warning("The templates 'captions' use captions, but no image has one.")
 
 
 def test_the_rules_are_about_options():

@@ -180,8 +180,8 @@ class RunFiles:
                 "a new run."
             ) from None
         self._check(identity)
-        parts = (_part(tensors, prefix) for prefix in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        return State(step, seconds, *parts, course, _part(tensors, PICTURE), run)
+        vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
+        return State(step, seconds, vectors, initial, optimizer, own, course, _part(tensors, PICTURE), run)
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))

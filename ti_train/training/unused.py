@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..host import Host
@@ -61,6 +62,8 @@ def unused_options(host: Host, dataset: Dataset, templates: Templates, config: T
         given = [name for name in rule.options if _is_given(name, config, host)]
         if given and rule.applies(facts):
             remarks.append(f"{listed(given)} {'has' if len(given) == 1 else 'have'} no effect: {rule.why}.")
+    if templates.use_captions and not captions:
+        remarks.append(f"The templates '{Path(config.templates).name}' use captions, but no image has one.")
     return remarks
 
 
