@@ -15,6 +15,7 @@ from ...ti_train.training.belongings import belongings, move
 from ...ti_train.training.checkpoint import RunFiles
 from ..files import embedding_files
 from . import records
+from .live import runs
 
 
 def listed() -> list[dict[str, Any]]:
@@ -31,8 +32,17 @@ def rename(file: str, name: str) -> str:
     new, to = old.parent / new_name, path.parent / new_name
     with _not_in_training(path, to):
         move(path, to, str(new.with_suffix("")))
-    records.rename(str(old.with_suffix("")), str(new.with_suffix("")))
+    _rename_runs(str(old.with_suffix("")), str(new.with_suffix("")))
     return str(new)
+
+
+def _rename_runs(old: str, new: str) -> None:
+    """In the records and on the pages."""
+    records.rename(old, new)
+    for run in runs:
+        if run.facts["name"] == old:
+            run.facts = records.renamed(run.facts, new)
+            run.send("run", run.snapshot())
 
 
 def remove(file: str) -> str:

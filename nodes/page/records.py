@@ -117,9 +117,14 @@ def rename(old: str, new: str) -> None:
         run, file = record.read(), record.folder / "run.json"
         if run.get("name") == old:
             date = file.stat()
-            prompt = run["prompt"].replace(f"embedding:{old}", f"embedding:{new}")
-            record.write(run | {"name": new, "prompt": prompt, "settings": run["settings"] | {"name": new}})
+            record.write(renamed(run, new))
             os.utime(file, ns=(date.st_atime_ns, date.st_mtime_ns))
+
+
+def renamed(run: dict[str, Any], new: str) -> dict[str, Any]:
+    """A run's snapshot after its embedding was renamed."""
+    prompt = run["prompt"].replace(f"embedding:{run['name']}", f"embedding:{new}")
+    return run | {"name": new, "prompt": prompt, "settings": run["settings"] | {"name": new}}
 
 
 def delete_old() -> None:
