@@ -19,7 +19,7 @@ from ti_train.training.belongings import belongings, move
 from ti_train.training.session import Records, Session
 
 OF_USERS = ("cat.png", "cat.jpeg", "cat.preview.webp", "cat.json", "cat.txt", "cat.civitai.info")
-OF_OTHERS = ("cat-2.safetensors", "cats.csv", "cat-worse.csv", "cat-loss.txt", "dog.resume", "cat-steps.safetensors")
+OF_OTHERS = ("cat-2.safetensors", "cats.csv", "cat-worse.csv", "cat-loss.txt", "bird.resume", "cat-steps.safetensors")
 
 
 def header(file: Path) -> dict[str, str]:
