@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ OVERLAPS = """() => {
     const boxes = window.app.graph.nodes.map((node) => [node.title, ...node.getBounding()]);
     const over = ([, x, y, width, height], [, left, top, across, down]) =>
         x < left + across && left < x + width && y < top + down && top < y + height;
-    return boxes.flatMap((one, i) => boxes.slice(i + 1).filter((other) => over(one, other)).map((other) => [one, other]));
+    const pairs = boxes.flatMap((one, i) => boxes.slice(i + 1).map((other) => [one, other]));
+    return pairs.filter(([one, other]) => over(one, other)).map(([one, other]) => [one[0], other[0]]);
 }"""
 
 
@@ -56,9 +58,16 @@ class Hand:
 
 
 @pytest.fixture
-def hand(browser, server) -> Iterator[Hand]:
+def hand(browser, server, request) -> Iterator[Hand]:
+    """TI_TRAIN_RECORDINGS: a folder in which each test leaves its recording, a trace of Playwright."""
     opened = Page(browser, server, **{"Comfy.VueNodes.Enabled": False})
+    recordings = os.environ.get("TI_TRAIN_RECORDINGS")
+    if recordings:
+        opened.context.tracing.start(screenshots=True, snapshots=True)
     yield Hand(opened)
+    if recordings:
+        version = server.get("/system_stats")["system"]["comfyui_version"]
+        opened.context.tracing.stop(path=Path(recordings) / f"{request.node.name} in ComfyUI {version}.zip")
     opened.close()
 
 
