@@ -190,3 +190,18 @@ def test_all_of_five_pictures_are_seen_with_their_captions(page, server):
     opened.tab.wait_for_timeout(1500)
     grid = opened.tab.locator(".ti-train-pictures")
     assert grid.evaluate("(grid) => grid.scrollHeight <= grid.clientHeight")
+
+
+@both_renderers
+def test_the_last_of_several_warnings_is_seen_whole(page, nodes_2):
+    opened = opened_with_pictures(page, nodes_2)
+    long = "The caption of IMG_0.png is not used: the preset's templates have no place for captions. Choose others. "
+    opened.show_run(step=7, status="done", warnings=[f"{number}. {long * 2}" for number in range(3)])
+    panel = opened.tab.locator(PANEL)
+    last = panel.locator(".ti-train-warnings li").nth(2)
+    opened.wait_for(lambda: panel.evaluate("(panel) => panel.scrollHeight <= panel.clientHeight"))
+    assert panel.locator(".ti-train-warnings").evaluate("(list) => list.scrollHeight <= list.clientHeight")
+    inner, outer = last.bounding_box(), panel.bounding_box()
+    assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1
+    button = panel.get_by_role("button", name="Copy prompt").bounding_box()
+    assert inner["y"] + inner["height"] <= button["y"] + 1

@@ -130,7 +130,7 @@ def test_one_name_fills_the_folder_and_the_prefix_of_the_images(hand, server, ph
     page.set("KSampler", steps=1)
     tab.locator(".ti-train-picker input[type=file]").first.set_input_files(photographs)
     tab.locator(".ti-train-pictures [role=listitem]").nth(2).wait_for()
-    hand.click(tab.get_by_test_id("queue-button"))
+    page.run()
     page.wait_until_idle()
     assert list((server.base / "output").glob("second-toy_*.png"))
     assert len(list((server.base / "input" / "second-toy").glob("*.png"))) == 3
