@@ -42,7 +42,7 @@ class Page:
         self.open()
 
     def open(self) -> None:
-        self.tab.goto(self.server.url)
+        self.tab.goto(self.server.url, timeout=120_000)
         self.tab.wait_for_function(READY, timeout=120_000)
         self.tab.wait_for_timeout(1500)  # the page opens its last workflow by itself
 

@@ -24,6 +24,8 @@ VIEW = "[...window.app.canvas.ds.offset, window.app.canvas.ds.scale]"
 
 def opened_with_pictures(page: Any, nodes_2: bool = False, **settings: Any) -> Page:
     opened: Page = page(**{"Comfy.VueNodes.Enabled": nodes_2}, **settings)
+    if nodes_2 and opened.tab.evaluate("window.__COMFYUI_FRONTEND_VERSION__").startswith("1.27."):
+        pytest.skip("Nodes 2.0 of front end 1.27 draws no elements of packs, and the host's own nodes over each other")
     opened.load("Quick start")
     opened.set("TITrain_LoadTrainingImages", folder="toys")
     opened.tab.locator(CARDS).nth(1).wait_for()
@@ -181,8 +183,8 @@ def test_the_strip_says_how_many_previews_are_not_seen(page):
 def test_all_of_five_pictures_are_seen_with_their_captions(page, server):
     folder = server.base / "input" / "five"
     folder.mkdir(exist_ok=True)
-    for number in range(5):
-        Image.new("RGB", (600, 500), (40 * number, 90, 120)).save(folder / f"{number}.png")
+    for number, size in enumerate([(600, 480), (600, 540), (300, 200), (600, 660), (600, 720)]):
+        Image.new("RGB", size, (40 * number, 90, 120)).save(folder / f"{number}.png")
     opened = page()
     opened.load("Quick start")
     opened.set("TITrain_LoadTrainingImages", folder="five")

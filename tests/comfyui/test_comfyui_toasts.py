@@ -39,11 +39,11 @@ def test_where_the_host_reads_no_name_the_page_says_load_embedding(trained):
     toasts.get_by_text(how).wait_for()
     assert "Use the clip output, or Load Embedding" in tab.locator(f"{PANEL} .ti-train-warnings").inner_text()
 
-    tab.locator(PANEL).get_by_role("button", name="Copy prompt").click()
+    tab.locator(PANEL).get_by_role("button", name="Copy prompt").press("Enter")
     toasts.get_by_text("a photo of * - for a CLIP Text Encode behind Load Embedding with my-aura").wait_for()
     assert tab.evaluate("navigator.clipboard.readText()") == "a photo of *"
 
-    tab.locator(f"{PANEL} .ti-train-strip").get_by_role("button", name="step 2").click()
+    tab.locator(f"{PANEL} .ti-train-strip").get_by_role("button", name="step 2").press("Enter")
     tab.get_by_role("button", name="Keep this step").click()
     toasts.get_by_text("Use it with Load Embedding: ComfyUI reads no embedding:my-aura-step2").wait_for()
     assert not trained.problems()
