@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from inside import batch, difference, enter_comfyui, gradient_of, loss_of, make_host, pack, same, state_of
 from PIL import Image
-from tiny_families import FAMILIES, draw
+from tiny_families import FAMILIES, draw, lacks
 
 LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
@@ -25,6 +25,9 @@ def main(folder: str, family: str, other: str = "") -> None:
     pack()
     from pack.ti_train.errors import UserError
 
+    if lacking := [name for name in (family, other) if name and lacks(name)]:
+        print("\n" + json.dumps({"lacking": lacking}))
+        return
     with torch.inference_mode():
         model, clip, vae = draw(family, [folder])
         clip = draw(other, [folder])[1] if other else clip
