@@ -135,7 +135,7 @@ def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     if not values["pictures"]:
         raise UserError("No images are chosen. Choose a folder, or upload 3 to 5 images.")
     given = values_of({name: value for name, value in values.items() if name in OPTIONS})
-    beside = {name: value for name, value in values.items() if name not in OPTIONS}
+    beside = {name: value for name, value in values.items() if name not in OPTIONS and value is not None}
     beside["more_pictures"] = [line.strip() for line in beside["more_pictures"].splitlines() if line.strip()]
     try:
         return TrainRequest(**given, **beside, resume=resuming)

@@ -120,6 +120,13 @@ def interrupt(job: Job) -> None:
             shared.state.interrupt()  # also ends a preview that is being generated
 
 
+def interrupt_running() -> None:
+    """Before "Reload UI". The WebUI interrupts too, but any handler of its page that ends takes that back."""
+    for job in active():
+        if job.state == RUNNING:
+            interrupt(job)
+
+
 def stop_and_keep(job: Job) -> None:
     """Ends a job after its current step, and puts its embedding in place. Raises UserError if it has not begun."""
     with _lock:

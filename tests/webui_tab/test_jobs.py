@@ -106,6 +106,16 @@ def test_what_waits_in_the_queue_is_called_off_and_has_nothing_to_keep(jobs, loa
         assert (job.state, job.ended.is_set()) == (jobs.INTERRUPTED, True)
 
 
+def test_reload_ui_interrupts_a_training_though_the_webui_takes_its_own_interruption_back(jobs, begun):
+    def reload(step: int, job: Any) -> None:
+        if step == 3:
+            jobs.interrupt_running()
+            jobs.shared.state.interrupted = False
+
+    job = begun(reload)
+    assert (job.state, job.session.steps[-1].step) == (jobs.INTERRUPTED, 3)
+
+
 def test_an_interrupted_training_says_once_how_it_goes_on(jobs, begun, load_in_webui):
     job = begun(at_step_3(jobs.interrupt))
     assert job.state == jobs.INTERRUPTED
