@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ def test_the_images_of_another_embedding_are_not_mixed_in(page, server, drawings
     expect(done).to_contain_text("to 'other-toy'. 'tabtoy' holds the images of another embedding")
     assert [path.name for path in (server.base / "ti-train" / "pictures" / "other-toy").iterdir()] == ["blue.png"]
     fill(page, "name", "tabtoy")
+    chosen(page, "folder", "tabtoy")
+    beside(page, "2 image(s)")
+
+
+def test_on_ones_own_computer_a_whole_path_is_read_and_written(page, server, drawings, tmp_path):
+    shutil.copy(drawings[0], tmp_path / "blue.png")
+    chosen(page, "folder", str(tmp_path))
+    beside(page, "1 image(s)")
+    upload(page, drawings[1:])
+    beside(page, "2 image(s)")
+    assert {path.name for path in tmp_path.iterdir()} == {"blue.png", "red.png"}
     chosen(page, "folder", "tabtoy")
     beside(page, "2 image(s)")
 
