@@ -48,7 +48,8 @@ class Job:
     state: str = QUEUED
     messages: list[str] = field(default_factory=list)
     error: str = ""
-    stopped: bool = False
+    stopped: bool = False  # to be resumed later
+    keep: bool = False  # it ends as if it were complete
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -114,6 +115,21 @@ def interrupt(job: Job) -> None:
             job.ended.set()
         elif job.state == RUNNING:
             shared.state.interrupt()  # also ends a preview that is being generated
+
+
+def interrupt_running() -> None:
+    """Before "Reload UI". The WebUI interrupts too, but any handler of its page that ends takes that back."""
+    for job in active():
+        if job.state == RUNNING:
+            interrupt(job)
+
+
+def stop_and_keep(job: Job) -> None:
+    """Ends a job after its current step, and puts its embedding in place. Raises UserError if it has not begun."""
+    with _lock:
+        if job.state == QUEUED:
+            raise UserError(f"The training of '{job.request.name}' has not begun: there is nothing to keep yet.")
+        job.keep = True
 
 
 def resume(request: TrainRequest) -> Job:
@@ -183,14 +199,16 @@ def _train(job: Job, ending: ExitStack) -> None:
     shared.state.textinfo = "Encoding the images"
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
-        with closing(job.session.train(host, dataset, job.request.resume, devices.torch_gc)) as events:
+        run = job.session.train(host, dataset, job.request.resume, devices.torch_gc, lambda: job.keep)
+        with closing(run) as events:
             for number, event in enumerate(events):
                 if number == 0:
                     unfinished.keep(job.id, job.request)
                 _show(job, event)
                 if job.session.done is None and (job.stopped or _interrupted()):
                     raise StopTraining
-        unfinished.forget(job.request.name)
+        if job.session.done and job.session.done.complete:
+            unfinished.forget(job.request.name)
     except (StopTraining, host.Interrupted):
         raise StopTraining from None
     finally:

@@ -124,6 +124,30 @@ def test_an_interrupted_run_says_which_step_is_kept_and_a_second_interruption_re
     assert "the earlier 'replacedtoy.safetensors' is unchanged" in status(server, job)["messages"][-1]
 
 
+def test_stop_and_keep_ends_a_run_as_if_it_were_complete_and_it_can_still_be_resumed(server):
+    learn(server, name="bystander", steps=2)
+    earlier, unknown = vectors(server, "bystander"), server.picture("a photo of a stoptoy")
+    job, waiting = begin(server, name="stoptoy", steps=500), begin(server, name="waitingtoy")
+    with pytest.raises(RefusedError, match="'waitingtoy' has not begun: there is nothing to keep yet"):
+        server.post(f"{API}/stop-and-keep", {"id": waiting})
+    server.post(f"{API}/interrupt", {"id": waiting})
+    until(server, job, "running", step=3)
+    server.post(f"{API}/stop-and-keep", {"id": job})
+    stopped = until(server, job, "done")
+    assert 3 <= stopped["step"] < 500
+    kept = load_embedding(server.base / "embeddings" / "stoptoy.safetensors")
+    assert kept.provenance["finished"]
+    assert kept.provenance["kept"].startswith("Step ")
+    assert server.picture("a photo of a stoptoy") != unknown, "it works in the next prompt"
+    assert np.array_equal(vectors(server, "bystander"), earlier)
+
+    again = server.post(f"{API}/resume", {"id": job})["id"]
+    until(server, again, "running", step=stopped["step"] + 1)
+    server.post(f"{API}/interrupt", {"id": again})
+    until(server, again, "interrupted")
+    assert "is saved" in status(server, again)["messages"][-1]
+
+
 def test_it_resumes_after_a_restart_by_id_and_by_name(server):
     learn(server, name="steady", steps=12)
     job = begin(server, name="restarted", steps=12)
@@ -506,7 +530,7 @@ def test_the_hosts_api_auth_holds(server, user):
 
 def test_the_api_is_described_in_the_hosts_own_docs(server):
     described = server.get("/openapi.json")
-    names = {"train", "status", "interrupt", "resume", "list", "info", "refresh", "convert", "merge"}
+    names = {"train", "status", "interrupt", "stop-and-keep", "resume", "list", "info", "refresh", "convert", "merge"}
     assert {f"{API}/{name}" for name in names} <= set(described["paths"])
     for schema in ("TrainRequest", "ConvertRequest", "MergeRequest", "Written"):
         properties = described["components"]["schemas"][schema]["properties"]
