@@ -55,43 +55,46 @@ def looked_at(family: str, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 @torch.inference_mode()
 def lowered(family: str, kind: str, model: Any, clip: Any, load: str = "cpu") -> tuple[Any, Any]:
     """The same model and CLIP with weights of few bits."""
-    sizes = FAMILIES[family]()
-    if kind in ("fp8", "fp16"):  # the file's weights all have this dtype, and ComfyUI casts them
-        dtype = FP8 if kind == "fp8" else torch.float16
+    import comfy.ops
+
+    sizes, dtype = FAMILIES[family](), {"fp8": FP8, "fp16": torch.float16}.get(kind)
+    network, text = (in_few_bits(part, kind, dtype) for part in (model.model.diffusion_model, clip.cond_stage_model))
+    if dtype:  # of all weights, and ComfyUI casts them
         pair = models(sizes, [], dtype, torch.float32, load=load)
-        changed = {True: lambda w: {"weight": w.to(dtype)}, False: lambda w: {"weight": w.to(dtype)}}
     elif kind == "packed":
         pair = models(sizes, [], operations=packing(), load=load)
-        changed = {True: lambda w: {"weight": Packed.of(w)}, False: lambda w: {"weight": w}}
     else:
-        import comfy.ops
-
-        name, layout = LAYOUTS[kind]
-        pair = models(sizes, [], operations=comfy.ops.mixed_precision_ops({}, torch.float32), load=load)
-        changed = {True: lambda w: quantised(w, name, layout), False: lambda w: {"weight": w}}
-    for part, plain in zip(
-        (pair[0].model.diffusion_model, pair[1].cond_stage_model),
-        (model.model.diffusion_model, clip.cond_stage_model),
-        strict=True,
-    ):
-        matrices = {n for n, module in plain.named_modules() if type(module).__name__ == "Linear"}
-        weights = {}
-        for name, tensor in plain.state_dict().items():
-            of, _, last = name.rpartition(".")
-            made = changed[of in matrices](tensor) if last == "weight" or kind == "fp16" else {last: tensor}
-            weights |= {f"{of}.{key}" if of else key: value for key, value in made.items()}
-        _, unexpected = part.load_state_dict(weights, strict=False, assign=True)
-        assert not unexpected, unexpected
+        pair = models(sizes, [], operations=comfy.ops.mixed_precision_ops({}, torch.float32), load=load, text=text)
+    pair[0].model.diffusion_model.load_state_dict(network, assign=True)
+    if kind not in LAYOUTS:
+        pair[1].cond_stage_model.load_state_dict(text, assign=True)
     return pair
 
 
-def quantised(weight: torch.Tensor, name: str, layout: str) -> dict[str, torch.Tensor]:
-    """A weight as ComfyUI's files hold it."""
+def in_few_bits(part: torch.nn.Module, kind: str, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """The keys and tensors of a file. dtype: of all of its weights."""
+    matrices = {f"{name}.weight" for name, module in part.named_modules() if type(module).__name__ == "Linear"}
+    weights: dict[str, torch.Tensor] = {}
+    for name, tensor in part.state_dict().items():
+        if dtype:
+            weights[name] = tensor.to(dtype) if tensor.ndim > 1 or kind == "fp16" else tensor
+        elif name not in matrices:
+            weights[name] = tensor
+        elif kind == "packed":
+            weights[name] = Packed.of(tensor)
+        else:
+            weights |= quantised(name, tensor, *LAYOUTS[kind])
+    return weights
+
+
+def quantised(name: str, weight: torch.Tensor, algorithm: str, layout: str) -> dict[str, torch.Tensor]:
+    """The keys of a weight in ComfyUI's files."""
     from comfy.quant_ops import QuantizedTensor
 
-    scale = {} if name in ("nvfp4", "mxfp8", "int8_tensorwise") else {"scale": "recalculate"}
-    stored = QuantizedTensor.from_float(weight, layout, **scale).state_dict("weight")
-    return {**stored, "comfy_quant": torch.tensor(list(json.dumps({"format": name}).encode()), dtype=torch.uint8)}
+    scale = {"scale": "recalculate"} if algorithm.startswith("float8") else {}
+    stored: dict[str, torch.Tensor] = QuantizedTensor.from_float(weight, layout, **scale).state_dict(name)
+    about = torch.tensor(list(json.dumps({"format": algorithm}).encode()), dtype=torch.uint8)
+    return stored | {name.removesuffix("weight") + "comfy_quant": about}
 
 
 class Packed(torch.Tensor):
@@ -105,6 +108,15 @@ class Packed(torch.Tensor):
         packed = (weight / scale).round().to(torch.int8).as_subclass(cls)
         packed.scale = scale
         return packed
+
+    def detach(self) -> Packed:
+        """Itself, which knows its scale; nn.Parameter would make another."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Packed:
+        moved = super().to(*args, **kwargs)
+        moved.scale = self.scale
+        return moved
 
     def dequantised(self, like: torch.Tensor) -> torch.Tensor:
         return self.as_subclass(torch.Tensor).to(like.device, like.dtype) * self.scale

@@ -12,7 +12,7 @@ from low_bit import bits, lowered, same_bits
 from tiny_families import FAMILIES, draw
 
 MIB = 2**20
-RESERVED = 1229 * MIB  # what ComfyUI keeps free for itself: 0.8 GiB and 400 MiB
+ROOM = 64 * MIB  # for a step
 MODES = {  # name -> its VRAM state, and whether the card has room for half of the weights only
     "whole": ("NORMAL_VRAM", False),
     "in parts": ("NORMAL_VRAM", True),
@@ -32,6 +32,7 @@ def looked_at(family: str, kinds: list[str], keep: bool = True) -> dict[str, dic
     import comfy_kitchen
 
     comfy_kitchen.registry.disable("cuda")  # kernels that need a driver
+    management.EXTRA_RESERVED_VRAM, management.minimum_inference_memory = 0, lambda: ROOM  # more than these models have
     from pack.ti_train.hosts.comfy import host as adapter
 
     if not keep:
@@ -50,7 +51,7 @@ def looked_at(family: str, kinds: list[str], keep: bool = True) -> dict[str, dic
                 management.unload_all_models()
                 size = few[0].model_size() + few[1].patcher.model_size()
                 management.vram_state = management.VRAMState[state]
-                Card.total = RESERVED + size // 2 if crowded else 8 * 2**30
+                Card.total = ROOM + size // 2 if crowded else 8 * 2**30
                 found[f"{kind}, {mode}"] = one(make_host(*few, vae), few, data, wanted)
             found[kind] = {"untouched": same_bits(before, bits(*few))}
     return found
@@ -59,12 +60,12 @@ def looked_at(family: str, kinds: list[str], keep: bool = True) -> dict[str, dic
 def one(host: Any, few: tuple[Any, Any], data: dict[str, Any], wanted: dict[str, torch.Tensor]) -> dict[str, Any]:
     here = {key: value.to(host.device) if torch.is_tensor(value) else value for key, value in data.items()}
     here["vectors"] = {encoder: v.to(host.device) for encoder, v in data["vectors"].items()}
-    gradient = {encoder: g.cpu() for encoder, g in gradient_of(host, here).items()}
-    again = gradient_of(host, here, gradient_checkpointing=True)
+    gradient = {encoder: g.cpu() for encoder, g in gradient_of(host, here, memory=ROOM).items()}
+    again = gradient_of(host, here, gradient_checkpointing=True, memory=ROOM)
     patchers = few[0], few[1].patcher
     return {
         "on the card": sum(p.loaded_size() for p in patchers) / sum(p.model_size() for p in patchers),
         "cosine": min(float(torch.cosine_similarity(g.flatten(), wanted[e].flatten(), 0)) for e, g in gradient.items()),
-        "length": max(abs(float(g.norm() / wanted[e].norm()) - 1) for e, g in gradient.items()),
+        "gradient": {encoder: g.flatten().tolist() for encoder, g in gradient.items()},
         "checkpointed": max(float((again[e].cpu() - g).norm() / g.norm()) for e, g in gradient.items()),
     }

@@ -25,7 +25,7 @@ def test_the_gradient_reaches_the_vectors_through_weights_of_few_bits(comfyui, c
     done = subprocess.run(command, cwd=comfyui, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     for kind, found in json.loads(done.stdout.splitlines()[-1]).items():
-        assert found["cosine"] > (0.8 if kind in FOUR_BITS else 0.98), kind
+        assert found["cosine"] > (0.8 if kind in FOUR_BITS else 0.97), kind  # of what rounding the weights leaves
         assert found["checkpointed"] < 1e-5, kind
         assert found["untouched"], kind
 
@@ -37,6 +37,7 @@ def test_weights_that_are_fetched_by_layers_train_as_others_do(comfyui, comfyui_
         assert found[kind]["untouched"]
         for mode, (state, crowded) in offloaded.MODES.items():
             case = found[f"{kind}, {mode}"]
-            assert case["cosine"] > 0.98, (kind, mode)
+            assert case["cosine"] > 0.97, (kind, mode)
+            assert case["gradient"] == found[f"{kind}, whole"]["gradient"], (kind, mode)
             assert case["checkpointed"] < 1e-5, (kind, mode)
-            assert (case["on the card"] < 0.99) == (crowded or state == "NO_VRAM"), (kind, mode)
+            assert (case["on the card"] < 0.9) == (crowded or state == "NO_VRAM"), (kind, mode)

@@ -283,10 +283,11 @@ def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
 
 def models(
     family: Family, folders: list[str], stored: torch.dtype = torch.float32, cast: torch.dtype | None = None,
-    operations: Any = None, load: str = "cpu",
+    operations: Any = None, load: str = "cpu", text: dict[str, Any] | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """A MODEL and a CLIP without values, on the CPU. stored: the weights' dtype; cast: that in which the model
-    computes, if it is another; operations: the classes of the layers; load: the device to compute on."""
+    computes, if it is another; operations: the classes of the layers; load: the device to compute on; text:
+    the weights of the text encoders, if they have any."""
     import comfy.model_patcher
     import comfy.sd
     import comfy.supported_models
@@ -299,11 +300,18 @@ def models(
     cpu, device = torch.device("cpu"), torch.device(load)
     network = config.get_model(dict(family.weights), "")
     model = comfy.model_patcher.CoreModelPatcher(network, load_device=device, offload_device=cpu)
-    options = {**family.encoders, "dtype": stored, "load_device": device, "offload_device": cpu, "initial_device": cpu}
+    options = {
+        **family.encoders,
+        "dtype": stored,
+        "load_device": device,
+        "offload_device": cpu,
+        "initial_device": cpu,
+    }
     options |= {"custom_operations": operations} if operations else {}
     tokenizer, encoders = family.text()
     data = family.tokenizer_data()
-    clip = comfy.sd.CLIP(base.ClipTarget(tokenizer, encoders), folders, tokenizer_data=data, model_options=options)
+    target = base.ClipTarget(tokenizer, encoders)
+    clip = comfy.sd.CLIP(target, folders, tokenizer_data=data, state_dict=text or [], model_options=options)
     return model, clip
 
 

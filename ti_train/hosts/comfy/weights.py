@@ -53,5 +53,5 @@ def load(model: Any, clip: Any, memory: int = 0) -> None:
     """
     on_gpu = [patcher for patcher in (model, clip) if not management.is_device_cpu(patcher.load_device)]
     weights, there = sum(patcher.model_size() for patcher in on_gpu), management.get_total_memory(model.load_device)
-    whole = weights + memory <= there
+    whole = weights + memory + management.extra_reserved_memory() <= there
     management.load_models_gpu([model, clip], memory_required=memory, force_full_load=whole)
