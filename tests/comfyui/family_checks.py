@@ -144,7 +144,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
         "losses": [step.validation_loss for step in session.steps],
         "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
         "moved": {encoder: float(share) for encoder, share in moved.items()},
-        "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
+        "previews": [[*image.size, len(image.getcolors(image.width * image.height) or [])] for image in previews],
     }
 
 

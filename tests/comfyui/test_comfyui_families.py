@@ -16,7 +16,7 @@ from ti_train.hosts.families import BY_CLASS
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
-GUIDED = ("flux", "chroma")  # in which guidance is an input of the network
+GUIDED = ("flux", "flux-fill", "chroma")  # in which guidance is an input of the network
 TRAINED = [family for family in FAMILIES if family not in REFUSED]
 
 

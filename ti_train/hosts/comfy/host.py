@@ -16,6 +16,7 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
@@ -44,6 +45,10 @@ from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
 from .weights import load, trainable_clip, trainable_model
 
+OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half precision (comfy/model_base.py)
+# times as much for a step, with and without gradient checkpointing. Measured with benchmarks/memory.py: Flux.1, Z-Image
+CHECKPOINTED, PLAIN = 3.0, 30.0
+
 
 class ComfyHost(Adapter):
     """A Host (see host.py). Use it inside `torch.inference_mode(False)`: the loop's tensors need gradients."""
@@ -62,6 +67,14 @@ class ComfyHost(Adapter):
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
+
+    @property
+    def bytes_per_latent(self) -> tuple[int, int] | None:
+        """Of a U-Net as measured; of others from ComfyUI's own estimate for sampling, which is for each model."""
+        if isinstance(self.model.model.diffusion_model, UNetModel):
+            return super().bytes_per_latent
+        sampling = OF_SAMPLING * self.model.model.memory_usage_factor
+        return int(CHECKPOINTED * sampling), int(PLAIN * sampling)
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
