@@ -61,6 +61,11 @@ def empty_cache(device: torch.device) -> None:
         module.empty_cache()
 
 
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory; None where it cannot be asked for."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Copies a CPU tensor to the device, without waiting for queued work: CUDA needs pinned memory for that."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -56,6 +56,9 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
         "start": start_is_text(host, clip),
         "guided": guided(host, data),
+        "last rows": [host.vocabulary(encoder).nearest(last_row(host, encoder))[0][1] for encoder in host.widths],
+        "far": far(host, data),
+        "part": part(clip, data["vectors"]),
         **trained,
         **conditionings(host, clip, folder),
     }
@@ -144,7 +147,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
         "losses": [step.validation_loss for step in session.steps],
         "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
         "moved": {encoder: float(share) for encoder, share in moved.items()},
-        "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
+        "previews": [[*image.size, len(image.getcolors(image.width * image.height) or [])] for image in previews],
     }
 
 
@@ -156,6 +159,38 @@ def guided(host: Any, data: dict[str, Any]) -> float:
         changed = float(loss_of(host, data, data["vectors"]))
     host.guidance = 0.0
     return abs(changed - plain) / plain
+
+
+def last_row(host: Any, encoder: str) -> torch.Tensor:
+    """A row for which the tokenizer may have no token: tables are longer than vocabularies."""
+    vocabulary = host.vocabulary(encoder)
+    row: torch.Tensor = vocabulary.scale * vocabulary.table[-1].float()
+    return row
+
+
+def far(host: Any, data: dict[str, Any]) -> str:
+    """What is said of an embedding behind 400 words: "" where the encoders read that far."""
+    from pack.ti_train.errors import UserError
+    from pack.ti_train.host import Slot
+
+    try:
+        with torch.no_grad():
+            host.encode([("red " * 400, Slot("*"))], {"*": data["vectors"]})
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def part(clip: Any, vectors: dict[str, torch.Tensor]) -> str:
+    """The remark on an embedding with vectors for the first of several encoders only, with which a prompt is read."""
+    from pack.ti_train.embedding import Embedding
+    from pack.ti_train.hosts.comfy.encoders import widths
+    from pack.ti_train.hosts.comfy.placeholders import with_embeddings
+
+    first = next(iter(vectors))
+    common, remark = Embedding("x", {first: vectors[first]}).part_for(widths(clip))
+    encode(with_embeddings(clip, {"*": common}), "a photo of a *")
+    return remark or ""
 
 
 def recomputed(model: Any) -> int:

@@ -90,7 +90,7 @@ def loss_of(host: Any, data: dict[str, Any], vectors: dict[str, torch.Tensor]) -
     return denoising_loss(host.predict(noisy, data["sigma"], cond), wanted).mean()
 
 
-def gradient_of(host: Any, data: dict[str, Any], **training: bool) -> dict[str, torch.Tensor]:
+def gradient_of(host: Any, data: dict[str, Any], **training: Any) -> dict[str, torch.Tensor]:
     vectors = {encoder: v.clone().requires_grad_() for encoder, v in data["vectors"].items()}
     with host.training(**training):
         loss_of(host, data, vectors).backward()

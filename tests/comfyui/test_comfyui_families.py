@@ -16,7 +16,7 @@ from ti_train.hosts.families import BY_CLASS
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
-GUIDED = ("flux", "chroma")  # in which guidance is an input of the network
+GUIDED = ("flux", "flux-fill", "chroma")  # in which guidance is an input of the network
 TRAINED = [family for family in FAMILIES if family not in REFUSED]
 
 
@@ -51,6 +51,9 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["typed"] == row.syntax, "embedding:name"
     assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
     assert (found["guided"] > 0) == (family in GUIDED)
+    assert min(found["last rows"]) > 0.99, "the nearest row is not the row itself"
+    assert found["far"] == "" or "does not reach the text encoder" in found["far"]
+    assert ("no vectors for the model's" in found["part"]) == (len(found["encoders"]) > 1)
     assert found["differs"], "the embedding does not change the conditioning"
     assert len(found["previews"]) == 2
     assert min(colours for _, _, colours in found["previews"]) > 50, "a preview is empty"

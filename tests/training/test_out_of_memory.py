@@ -11,7 +11,8 @@ from tiny_host import at_forward, raising
 from ti_train.errors import UserError
 from ti_train.events import Done, Preview, Step, Warning
 from ti_train.formats import load_embedding
-from ti_train.training.out_of_memory import train_in_memory, with_less_memory
+from ti_train.training.out_of_memory import train_in_memory
+from ti_train.training.step_memory import with_less_memory
 
 FULL = raising(torch.cuda.OutOfMemoryError("full"))
 
