@@ -24,6 +24,7 @@ from ..seeds import seed_from
 from .checkpoint import State
 from .config import TrainConfig
 from .determinism import deterministic
+from .exclusion import draw_others, exclusion_losses
 from .micro_batches import antithetic, draw_latents, draw_noise, split_batch
 from .optimizer import AdamW, Group, Optimizer
 from .prompt_sampling import draw_prompt, embeddings_for
@@ -141,6 +142,7 @@ def updates(
         sigma = levels.at(positions(dataset, step, size, config.seed))
         noise = antithetic(draw_noise(x0, generator), sigma)
         prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
+        others = draw_others(host, dataset, pictures, config, levels, generator)
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
         losses = []
@@ -153,6 +155,8 @@ def updates(
                     raise UserError(NO_GRADIENT)
                 (part_of_loss * optimizer.scale).backward()
                 losses.append(part_of_loss.detach())
+            for part in others:
+                (config.exclusion * exclusion_losses(part, host, embeddings).sum() / size * optimizer.scale).backward()
             if config.coarse_weight:
                 distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
                 (config.coarse_weight * distance * optimizer.scale).backward()
