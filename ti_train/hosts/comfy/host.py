@@ -161,7 +161,7 @@ class ComfyHost(Adapter):
         return [self._picture(request, prompt, seed, embeddings) for prompt, seed in pairs]
 
     def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, embeddings: Embeddings) -> Image.Image:
-        positive, negative = (self._conditioning(p, embeddings) for p in (prompt, request.negative))
+        positive, negative = (self._node_output(p, embeddings) for p in (prompt, request.negative))
         ratio = self.vae.spacial_compression_encode()
         shape = (1, 4, request.height // ratio, request.width // ratio)
         empty = torch.zeros(shape, device=management.intermediate_device())
@@ -176,7 +176,8 @@ class ComfyHost(Adapter):
         pixels = frames[0].float().clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(pixels.cpu().numpy())
 
-    def _conditioning(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
+    def _node_output(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
+        """A CONDITIONING, as CLIP Text Encode returns it."""
         (cond,) = self._conds(self._clip_with(embeddings), [prompt])
         return [[cond.pop("cross_attn"), cond]]
 
