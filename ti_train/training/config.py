@@ -147,6 +147,12 @@ class TrainConfig:
         "long.",
         least=0, most=100, step=0.05,
     )
+    context: float = option(
+        0.0, ABLATIONS, "Context",
+        "Weight of a loss that keeps what the text encoder makes of the words beside the embedding as it is beside the "
+        "initial vectors; 0 = off (its paper: 0.00015). More is easier to edit.",
+        least=0, most=100, step=0.0001,
+    )
     coarse_weight: float = option(
         0.0, ABLATIONS, "Regularization",
         "Weight of the squared distance to the initial vectors in the loss; 0 = off. Closer ones are easier to edit.",

@@ -23,6 +23,7 @@ from ..prompts import Templates
 from ..seeds import seed_from
 from .checkpoint import State
 from .config import TrainConfig
+from .context import context_loss, draw_contexts
 from .determinism import deterministic
 from .exclusion import draw_others, exclusion_losses
 from .micro_batches import antithetic, draw_latents, draw_noise, split_batch
@@ -143,6 +144,7 @@ def updates(
         noise = antithetic(draw_noise(x0, generator), sigma)
         prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
         others = draw_others(host, dataset, pictures, config, levels, generator)
+        contexts = draw_contexts(generator)
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
         losses = []
@@ -157,6 +159,9 @@ def updates(
                 losses.append(part_of_loss.detach())
             for part in others:
                 (config.exclusion * exclusion_losses(part, host, embeddings).sum() / size * optimizer.scale).backward()
+            if config.context:
+                context = context_loss(host, contexts, trained.first(count), first_of(trained.initial, count))
+                (config.context * context * optimizer.scale).backward()
             if config.coarse_weight:
                 distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
                 (config.coarse_weight * distance * optimizer.scale).backward()
