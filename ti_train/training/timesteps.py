@@ -66,8 +66,8 @@ def cumulative(kind: str, sigmas: Tensor, prediction: Prediction) -> Tensor:
 
     logit-normal: (mean 0, standard deviation 1) of the place in the table, which has the model's own shift; Esser et
     al. 2024, section 3.1, found it best for flow models, and SD 3 and Flux are fine-tuned with it.
-    A range: 500-899 is where layout and objects form (Seo et al. 2025, "ZOODiP"); a share behind it is of
-    draws from all levels. logsnr: log(SNR) from a normal distribution, truncated to the table.
+    A range: 500-899 is where Seo et al. 2025, "ZOODiP", found that objects are trained; a share behind it is of draws
+    from all levels. logsnr: log(SNR) from a normal distribution, truncated to the table.
     """
     if kind == "high-noise":
         kind = HIGH_NOISE
