@@ -536,7 +536,7 @@ def test_an_untrained_embedding_never_has_the_name(host, dataset, settings, tmp_
 
 def test_one_that_is_worse_than_its_start_takes_its_place_only_if_nothing_is_there(host, dataset, settings, tmp_path):
     """It goes on from a good embedding, at a rate that destroys it."""
-    learnt(host, dataset, settings(steps=20, learning_rate=0.3), tmp_path / "good")
+    learnt(host, dataset, settings(steps=40, learning_rate=0.1), tmp_path / "good")
     good = str(tmp_path / "good" / "my-toy.safetensors")
     worse = settings(init=good, learning_rate=50.0, schedule="constant", evaluate_every=1)
     assert left_by(KeyboardInterrupt(), 4, host, dataset, worse, tmp_path / "fresh").keys() == {"my-toy.resume"}
