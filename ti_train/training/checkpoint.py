@@ -42,7 +42,7 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
     "templates": "the templates have changed",
 }
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
-BEST, PICTURE = "best.", "picture."
+AVERAGED, BEST, PICTURE = "averaged.", "best.", "picture."
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
@@ -146,6 +146,7 @@ class RunFiles:
         tensors |= {INITIAL + key: value for key, value in state.initial.items()}
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
         tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
+        tensors |= {AVERAGED + key: value.clone() for key, value in state.averaged.items()}
         tensors |= {BEST + key: value.clone() for key, value in state.course.vectors.items()}  # may be the same
         tensors |= {PICTURE + key: value for key, value in state.pictures.items()}
         header = {
@@ -181,7 +182,8 @@ class RunFiles:
             ) from None
         self._check(identity)
         vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        return State(step, seconds, vectors, initial, optimizer, own, course, _part(tensors, PICTURE), run)
+        averaged, pictures = _part(tensors, AVERAGED), _part(tensors, PICTURE)
+        return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, run)
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))

@@ -20,7 +20,7 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
     """The embedding after a step, with its provenance. identity: of its run (see RunFiles)."""
     count = config.vectors_at(state.step)
     vectors, initial = (
-        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.initial)
+        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.result, state.initial)
     )
     provenance = {
         "step": str(state.step),
@@ -40,8 +40,9 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
 def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
     """The embedding that a run leaves if it ends after this state (see keeping.py), with the reason in its header."""
     course = state.course
-    vectors = course.vectors if course.keeps_best else state.vectors
-    kept = as_embedding(replace(state, step=course.kept(state.step), vectors=dict(vectors)), config, identity)
+    vectors = dict(course.vectors) if course.keeps_best else state.result
+    kept_state = replace(state, step=course.kept(state.step), vectors=vectors, averaged={})
+    kept = as_embedding(kept_state, config, identity)
     losses = {"validation_loss": course.loss, "validation_loss_untrained": course.untrained}
     measured = {key: f"{loss:.6g}" for key, loss in losses.items() if loss is not None}
     return replace(kept, provenance=kept.provenance | {"kept": course.why(state.step)} | measured)

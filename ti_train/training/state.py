@@ -23,7 +23,13 @@ class State:
     per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
     course: Course = field(default_factory=Course)
     pictures: Pictures = field(default_factory=dict)
+    averaged: dict[str, Tensor] = field(default_factory=dict)  # as `vectors`: over the last part of the run, so far
     run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
+
+    @property
+    def result(self) -> dict[str, Tensor]:
+        """The vectors that an embedding of this state has."""
+        return self.averaged or self.vectors
 
     @property
     def num_vectors(self) -> int:
