@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .. import __version__
+from ..editability import recorded
 from ..embedding import Embedding, first_of, mean_cosine
 from ..errors import UserError
 from ..files import write_atomically
@@ -283,6 +284,7 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
         "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
         "software": f"ti-train {__version__}",
         RUN: state.run,
+        **recorded(initial),
     }
     return Embedding(config.bare_name, vectors, provenance)
 
