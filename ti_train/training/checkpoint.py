@@ -62,6 +62,7 @@ class State:
     course: Course = field(default_factory=Course)
     run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
     averaged: dict[str, Tensor] = field(default_factory=dict)  # as `vectors`: over the last part of the run, so far
+    init: str = ""  # the initial text that was chosen from several
 
     @property
     def result(self) -> dict[str, Tensor]:
@@ -183,6 +184,7 @@ class RunFiles:
             "identity": json.dumps(self.identity),
             "course": state.course.written(),
             RUN: state.run,
+            "init": state.init,
         }
         self.state.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
@@ -202,7 +204,7 @@ class RunFiles:
             )
             best = _part(tensors, BEST)
             course = Course.read(header["course"], best) if "course" in header else Course()  # before version 0.2
-            run = header.get(RUN, "")
+            run, init = header.get(RUN, ""), header.get("init", "")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"'{self.state}' is not the state of a run, or it is damaged ({error!r}). Delete it and start "
@@ -210,7 +212,7 @@ class RunFiles:
             ) from None
         self._check(identity)
         vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        return State(step, seconds, vectors, initial, optimizer, own, course, run, _part(tensors, AVERAGED))
+        return State(step, seconds, vectors, initial, optimizer, own, course, run, _part(tensors, AVERAGED), init)
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))

@@ -60,8 +60,8 @@ def train(
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
-    done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
-    config = replace(config, num_vectors=done.num_vectors)
+    done, more = (files.load(), []) if resume else initial_state(host, dataset, templates, config, stop)
+    config = replace(config, num_vectors=done.num_vectors, init=done.init or config.init)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked():
@@ -101,7 +101,7 @@ def train(
                     raise UserError(NO_GRADIENT)
                 skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
                 seconds = done.seconds + perf_counter() - began
-                after = replace(update.after, seconds=seconds, course=done.course, run=done.run)
+                after = replace(update.after, seconds=seconds, course=done.course, run=done.run, init=done.init)
                 # a saved step has been validated: only now it is `done`
                 done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
 

@@ -1,0 +1,72 @@
+"""Fewer vectors than a text has tokens, that condition as the text does: against the mean of its rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_host import ENCODER, WIDTH, TinyHost
+
+from ti_train.embedding import condensed
+from ti_train.host import Slot
+from ti_train.training.condensing import MOST, condense
+
+TEXT = "a blue toy"
+
+
+@pytest.fixture
+def rows(host):
+    return host.vocabulary(ENCODER).rows(TEXT)
+
+
+def far(host: TinyHost, vectors: torch.Tensor, rows: torch.Tensor, *prompt: str) -> float:
+    """Distance of the conditionings, written out: the encoder's states behind the vectors, token by token."""
+    before, after = prompt
+    with torch.no_grad():
+        ours = host.encode([(before, Slot("*"), after)], {"*": {ENCODER: vectors}})[0]
+        theirs = host.encode([(before + TEXT + after,)], {})[0]
+    end = 1 + len(host.tokenize(before)) + len(vectors)
+    text, shorter = len(host.tokenize(after)) + 1, len(rows) - len(vectors)
+    tokens = (ours[end : end + text] - theirs[end + shorter : end + shorter + text]).pow(2).sum()
+    padding = (ours[end + shorter + text :] - theirs[end + shorter + text :]).pow(2).sum()
+    return float(tokens + padding)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("prompt", [("a photo of a ", ""), ("a good photo of my ", " and a dog"), ("", ", clean")])
+def test_prompts_condition_more_like_the_text_than_with_the_mean(host, rows, count, prompt):
+    """Also prompts that the search did not use."""
+    mean = condensed(rows, count)
+    found = condense(host, {ENCODER: rows}, {ENCODER: mean})
+    assert found.vectors[ENCODER].shape == (count, WIDTH)
+    assert far(host, found.vectors[ENCODER], rows, *prompt) < 0.8 * far(host, mean, rows, *prompt)
+    assert 0 < found.shares[ENCODER] < 0.6
+
+
+def test_it_is_the_same_every_time_and_leaves_the_start_alone(host, rows):
+    mean = condensed(rows, 1)
+    before = mean.clone()
+    one, other = (condense(host, {ENCODER: rows}, {ENCODER: mean}).vectors[ENCODER] for _ in range(2))
+    assert torch.equal(one, other)
+    assert torch.equal(mean, before)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_whenever_it_is_stopped_the_vectors_are_no_farther_than_the_mean(host, rows, after):
+    asked = []
+    mean = condensed(rows, 1)
+    found = condense(host, {ENCODER: rows}, {ENCODER: mean}, lambda: asked.append(1) or len(asked) > after)
+    assert len(asked) == after + 1
+    assert found.shares[ENCODER] <= 1
+    assert after > 1 or torch.equal(found.vectors[ENCODER], mean)
+
+
+def test_what_has_as_many_vectors_as_tokens_is_left_as_it_is(host, rows):
+    found = condense(host, {ENCODER: rows}, {ENCODER: rows})
+    assert torch.equal(found.vectors[ENCODER], rows)
+    assert found.shares == {}
+
+
+def test_its_cost_is_limited(host, rows):
+    asked = []
+    condense(host, {ENCODER: rows}, {ENCODER: condensed(rows, 1)}, lambda: bool(asked.append(1)))
+    assert len(asked) <= 1.5 * MOST, "a line search may go on"
