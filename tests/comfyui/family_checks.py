@@ -181,7 +181,11 @@ def text_states_are_the_texts(host: Any) -> dict[str, float]:
     """Of each encoder, how far the states of a slot with a text's own rows are from those of the text."""
     from pack.ti_train.host import Slot
 
-    rows = {encoder: host.vocabulary(encoder).rows("toy") for encoder in host.widths}
+    rows = {}
+    for encoder in host.widths:  # of the tokens that a language model has for the word behind a space
+        vocabulary = host.vocabulary(encoder)
+        before, whole = (len(vocabulary.tokenize(text)) for text in ("a photo of a", "a photo of a toy"))
+        rows[encoder] = vocabulary.rows("a photo of a toy")[before:whole]
     prompts = [("a photo of a ", Slot("*")), ("a photo of a toy",)]
     with host.training(), torch.no_grad():
         found = host.conditioning(prompts, {"*": rows})
