@@ -50,8 +50,8 @@ class TrainConfig:
     )
     init: str = option(
         MISSING, EMBEDDING, "Initial text",
-        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from. Several with "
-        "| between them ('cat | kitten | pet'): the one with the lowest validation loss is used.",
+        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from. Several, "
+        "with vertical bars between them: the one with the lowest validation loss is used.",
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
