@@ -410,9 +410,9 @@ def test_a_word_is_converted_listed_and_used_in_any_layout(server, cat, layout, 
     assert server.picture(f"a photo of a {name}") == server.picture("a photo of a cat-word")
 
 
-def test_a_trained_embedding_is_made_editable(server, toys):
+def test_a_trained_embedding_is_made_editable(server):
     """Its initial text is chosen, and condensed through the WebUI's text encoder."""
-    settings = QUICK | {
+    settings = {
         "init": "red toy | a blue toy car",
         "num_vectors": 1,
         "initial_vectors": "condensed",
