@@ -16,9 +16,9 @@ from torch import Tensor
 from ..host import Host, Prompt, Slot, TextStates, Vectors
 from ..prompts import PLACEHOLDER
 
-HERE = Slot(PLACEHOLDER)
-# the vectors at the end of a prompt and within it: what stands behind them reads them in two ways
-PROMPTS: tuple[Prompt, ...] = (("a photo of a ", HERE), ("a ", HERE, " on a table, close-up"))
+# before and behind the vectors, at the end of a prompt and within it: what stands behind reads them in two ways
+TEXTS = (("a photo of a ", ""), ("a ", " on a table, close-up"))
+PROMPTS: list[Prompt] = [(before, Slot(PLACEHOLDER), behind) for before, behind in TEXTS]
 MOST = 20  # evaluations, each a forward and a backward pass with all prompts
 FLAT = 1e-3  # L-BFGS ends with a step that changes the sum of the shares, or each coordinate's, by no more
 
@@ -82,8 +82,9 @@ def distances(
     found = host.conditioning(PROMPTS, {PLACEHOLDER: vectors})
     means = {}
     for encoder in encoders:
-        behind = [len(host.vocabulary(encoder).tokenize("".join(p[p.index(HERE) + 1 :]))) + 1 for p in PROMPTS]
-        each = map(distance, found[encoder], wanted[encoder], behind)
+        tokenize = host.vocabulary(encoder).tokenize
+        counts = [len(tokenize(behind)) + 1 for _, behind in TEXTS]  # with the end of the text
+        each = map(distance, found[encoder], wanted[encoder], counts)
         means[encoder] = torch.stack(list(each)).mean()
     return means
 
