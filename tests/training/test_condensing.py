@@ -19,21 +19,16 @@ def rows(host):
 
 
 def far(host: TinyHost, vectors: torch.Tensor, rows: torch.Tensor) -> float:
-    """Distance of the conditionings, written out: the encoder's states behind the vectors, token by token."""
-    return sum(
-        far_in(host, vectors, rows, *prompt) for prompt in (("a photo of a ", ""), ("a ", " on a table, close-up"))
-    )
-
-
-def far_in(host: TinyHost, vectors: torch.Tensor, rows: torch.Tensor, before: str, after: str) -> float:
-    with torch.no_grad():
-        ours = host.encode([(before, Slot("*"), after)], {"*": {ENCODER: vectors}})[0]
-        theirs = host.encode([(before + TEXT + after,)], {})[0]
-    end = 1 + len(host.tokenize(before)) + len(vectors)
-    text, shorter = len(host.tokenize(after)) + 1, len(rows) - len(vectors)
-    tokens = (ours[end : end + text] - theirs[end + shorter : end + shorter + text]).pow(2).sum()
-    padding = (ours[end + shorter + text :] - theirs[end + shorter + text :]).pow(2).sum()
-    return float((tokens + padding) / theirs[end + shorter :].pow(2).sum())
+    """Distance of the conditionings, written out: the encoder's states behind the vectors, at the same places."""
+    total = 0.0
+    for before, after in (("a photo of a ", ""), ("a ", " on a table, close-up"), ("my ", " in the snow")):
+        filled = "a " * (len(rows) - len(vectors)) + before
+        with torch.no_grad():
+            ours = host.encode([(filled, Slot("*"), after)], {"*": {ENCODER: vectors}})[0]
+            theirs = host.encode([(before + TEXT + after,)], {})[0]
+        behind = 1 + len(host.tokenize(before + TEXT))
+        total += float((ours[behind:] - theirs[behind:]).pow(2).sum() / theirs[behind:].pow(2).sum())
+    return total
 
 
 @pytest.mark.parametrize("count", [1, 2])

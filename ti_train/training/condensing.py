@@ -16,9 +16,8 @@ from torch import Tensor
 from ..host import Host, Prompt, Slot, TextStates, Vectors
 from ..prompts import PLACEHOLDER
 
-# before and behind the vectors, at the end of a prompt and within it: what stands behind reads them in two ways
-TEXTS = (("a photo of a ", ""), ("a ", " on a table, close-up"))
-PROMPTS: list[Prompt] = [(before, Slot(PLACEHOLDER), behind) for before, behind in TEXTS]
+TEXTS = (("a photo of a ", ""), ("a ", " on a table, close-up"), ("my ", " in the snow"))  # before and behind
+FILLER = "a "  # one token, for each that the vectors are fewer: what stands behind them is at the places of the text's
 MOST = 20  # evaluations, each a forward and a backward pass with all prompts
 FLAT = 1e-3  # L-BFGS ends with a step that changes the sum of the shares, or each coordinate's, by no more
 
@@ -42,17 +41,17 @@ def condense(host: Host, text: Vectors, start: Vectors, stop: Callable[[], bool]
     fewer vectors than tokens. L-BFGS on the sum of the encoders' distances, of which none depends on another's vectors.
     """
     text, start = ({e: v.to(host.device, torch.float32) for e, v in part.items()} for part in (text, start))
-    searched = [encoder for encoder in start if len(start[encoder]) < len(text[encoder])]
-    best, shares = dict(start), dict.fromkeys(searched, 1.0)
-    if not searched:
-        return Condensed(dict(start), {})
+    fewer = {e: len(text[e]) - len(v) for e, v in start.items() if len(v) < len(text[e])}
+    best, shares = dict(start), dict.fromkeys(fewer, 1.0)
+    if not fewer:
+        return Condensed(best, shares)
     with host.training():
         with torch.no_grad():
-            wanted = host.conditioning(PROMPTS, {PLACEHOLDER: text})
-            first = distances(host, wanted, start, searched)
+            wanted = host.conditioning(prompts(0), {PLACEHOLDER: text})
+            first = distances(host, wanted, start, fewer)
         # coordinates in units of the start's norm, so that steps suit every encoder's table
-        units = {encoder: start[encoder].norm().clamp_min(1e-12) for encoder in searched}
-        leaves = {encoder: (start[encoder] / units[encoder]).requires_grad_() for encoder in searched}
+        units = {encoder: start[encoder].norm().clamp_min(1e-12) for encoder in fewer}
+        leaves = {encoder: (start[encoder] / units[encoder]).requires_grad_() for encoder in fewer}
         optimizer = torch.optim.LBFGS(
             leaves.values(), max_iter=MOST, max_eval=MOST, tolerance_change=FLAT, line_search_fn="strong_wolfe"
         )
@@ -62,7 +61,7 @@ def condense(host: Host, text: Vectors, start: Vectors, stop: Callable[[], bool]
                 raise Stopped
             optimizer.zero_grad()
             vectors = start | {encoder: leaf * units[encoder] for encoder, leaf in leaves.items()}
-            now = {e: d / first[e].clamp_min(1e-12) for e, d in distances(host, wanted, vectors, searched).items()}
+            now = {e: d / first[e].clamp_min(1e-12) for e, d in distances(host, wanted, vectors, fewer).items()}
             for encoder, share in now.items():
                 if float(share.detach()) < shares[encoder]:
                     shares[encoder], best[encoder] = float(share.detach()), vectors[encoder].detach()
@@ -75,31 +74,34 @@ def condense(host: Host, text: Vectors, start: Vectors, stop: Callable[[], bool]
     return Condensed({encoder: v.cpu().clone() for encoder, v in best.items()}, shares)
 
 
+def prompts(fewer: int) -> list[Prompt]:
+    """The prompts for vectors that are fewer than the text's tokens by so many."""
+    return [(FILLER * fewer + before, Slot(PLACEHOLDER), behind) for before, behind in TEXTS]
+
+
 def distances(
-    host: Host, wanted: Mapping[str, list[TextStates]], vectors: Vectors, encoders: list[str]
+    host: Host, wanted: Mapping[str, list[TextStates]], vectors: Vectors, fewer: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Encoder -> mean over the prompts of the distance between the vectors' states and the wanted ones, a scalar."""
-    found = host.conditioning(PROMPTS, {PLACEHOLDER: vectors})
-    means = {}
-    for encoder in encoders:
-        tokenize = host.vocabulary(encoder).tokenize
-        counts = [len(tokenize(behind)) + 1 for _, behind in TEXTS]  # with the end of the text
-        each = map(distance, found[encoder], wanted[encoder], counts)
-        means[encoder] = torch.stack(list(each)).mean()
-    return means
+    """Encoder -> mean over the prompts of the distance between the vectors' states and the wanted ones, a scalar.
 
-
-def distance(found: TextStates, wanted: TextStates, behind: int) -> Tensor:
-    """Squared distance of what stands behind the slot, plus that of the pooled outputs, each relative to its size.
-
-    behind: tokens from the slot to the end of the text. Their states are compared token by token, though they stand at
-    other places; those of the padding place by place, or token by token too where prompts are not padded to one length.
+    fewer: encoder -> by how many its vectors are fewer than the text's tokens.
     """
-    ours, theirs = found.states[found.after :], wanted.states[wanted.after :]
-    same_length = len(found.states) == len(wanted.states)
-    padding = found.states[wanted.after + behind :] if same_length else ours[behind:]
-    a, b = torch.cat([ours[:behind], padding]), torch.cat([theirs[:behind], theirs[behind:]])
-    relative = (a - b).pow(2).sum() / b.pow(2).sum()
+    found = {count: host.conditioning(prompts(count), {PLACEHOLDER: vectors}) for count in set(fewer.values())}
+    return {
+        encoder: torch.stack(list(map(distance, found[count][encoder], wanted[encoder]))).mean()
+        for encoder, count in fewer.items()
+    }
+
+
+def distance(found: TextStates, wanted: TextStates) -> Tensor:
+    """Squared distance of what stands behind the slot, plus that of the pooled outputs, each relative to its size."""
+    behind = found.states[found.after :], wanted.states[wanted.after :]
+    count = min(map(len, behind))  # the same, unless the filler is several tokens for this encoder
+    total = relative(behind[0][:count], behind[1][:count])
     if found.pooled is None or wanted.pooled is None:
-        return relative
-    return relative + (found.pooled - wanted.pooled).pow(2).sum() / wanted.pooled.pow(2).sum()
+        return total
+    return total + relative(found.pooled, wanted.pooled)
+
+
+def relative(found: Tensor, wanted: Tensor) -> Tensor:
+    return (found - wanted).pow(2).sum() / wanted.pow(2).sum()
