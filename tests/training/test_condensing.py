@@ -8,7 +8,7 @@ from tiny_host import ENCODER, WIDTH, TinyHost
 
 from ti_train.embedding import condensed
 from ti_train.host import Slot
-from ti_train.training.condensing import MOST, condense
+from ti_train.training.condensing import MOST, TEXTS, condense
 
 TEXT = "a blue toy"
 
@@ -21,7 +21,7 @@ def rows(host):
 def far(host: TinyHost, vectors: torch.Tensor, rows: torch.Tensor) -> float:
     """Distance of the conditionings, written out: the encoder's states behind the vectors, at the same places."""
     total = 0.0
-    for before, after in (("a photo of a ", ""), ("a ", " on a table, close-up"), ("my ", " in the snow")):
+    for before, after in TEXTS:
         filled = "a " * (len(rows) - len(vectors)) + before
         with torch.no_grad():
             ours = host.encode([(filled, Slot("*"), after)], {"*": {ENCODER: vectors}})[0]

@@ -16,7 +16,14 @@ from torch import Tensor
 from ..host import Host, Prompt, Slot, TextStates, Vectors
 from ..prompts import PLACEHOLDER
 
-TEXTS = (("a photo of a ", ""), ("a ", " on a table, close-up"), ("my ", " in the snow"))  # before and behind
+TEXTS = (  # before and behind; fewer of them are fitted better, and other prompts worse
+    ("a photo of a ", ""),
+    ("a ", " on a table, close-up"),
+    ("my ", " in the snow"),
+    ("a painting of the ", " by night"),
+    ("the ", " and a tree"),
+    ("a good picture of one ", ""),
+)
 FILLER = "a "  # one token, for each that the vectors are fewer: what stands behind them is at the places of the text's
 MOST = 20  # evaluations, each a forward and a backward pass with all prompts
 FLAT = 1e-3  # L-BFGS ends with a step that changes the sum of the shares, or each coordinate's, by no more
