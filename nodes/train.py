@@ -15,7 +15,7 @@ from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
-from ..ti_train.names import file_names, names_file
+from ..ti_train.names import candidates, file_names, names_file, with_paths
 from ..ti_train.prompts import Templates, placeholders_of
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.loop import identity
@@ -120,7 +120,8 @@ class TrainEmbedding(io.ComfyNode):
     def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
         """The digest of the initial embedding file: when the file changes, the initial vectors do."""
         (text,) = initial_text or [""]  # None: the text comes from another node
-        return str(LoadEmbedding.fingerprint_inputs(initial_file(text))) if names_file(text) else ""
+        files = [initial_file(each) for each in candidates(text) if names_file(each)]
+        return "".join(str(LoadEmbedding.fingerprint_inputs(file)) for file in files)
 
     @classmethod
     def execute(
@@ -231,8 +232,8 @@ def resolution_remarks(host: ComfyHost, config: TrainConfig, side: int) -> list[
 
 
 def initial(text: str) -> str:
-    """The path of an embedding file in the embeddings folder; any other text as it is. Raises UserError."""
-    return str(embedding_path(initial_file(text))) if names_file(text) else text
+    """An initial text with the paths of the files that it means, in the embeddings folder. Raises UserError."""
+    return with_paths(text, lambda name: str(embedding_path(initial_file(name))))
 
 
 def initial_file(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import PurePosixPath
 
@@ -19,6 +19,7 @@ IN_PROMPTS = "embedding:"  # before an embedding's name in ComfyUI's prompts
 PICTURES = (".png", ".webp")
 READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
 EXAMPLE = "my-cat"
+BETWEEN = "|"  # between initial texts of which one is chosen; no file name has it
 LONGEST = 120  # bytes; file systems take 255, of which copies and numbers need some
 RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 NOT_IN_FILES = re.compile(r'[<>:"|?*\x00-\x1f]')
@@ -39,6 +40,18 @@ class OldName(str):
 def names_file(text: str) -> bool:
     """Whether a text is the name of an embedding file rather than a word or phrase: by its extension, or embedding:."""
     return text.lower().startswith(IN_PROMPTS) or text.lower().endswith(READABLE)
+
+
+def candidates(init: str) -> list[str]:
+    """The initial texts and files of the option `init`, which stand between |."""
+    return list(dict.fromkeys(filter(None, map(str.strip, init.split(BETWEEN))))) or [init]
+
+
+def with_paths(init: str, path_of: Callable[[str], str]) -> str:
+    """`init` with a path for each of its candidates that names an embedding file. path_of: may raise UserError."""
+    if BETWEEN not in init:
+        return path_of(init) if names_file(init) else init
+    return f" {BETWEEN} ".join(path_of(each) if names_file(each) else each for each in candidates(init))
 
 
 def file_names(text: str) -> list[str]:

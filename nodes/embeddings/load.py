@@ -8,10 +8,11 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ...ti_train.editability import HELP, editable
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
-from ...ti_train.hosts.comfy.encoders import widths
+from ...ti_train.hosts.comfy.encoders import vocabulary, widths
 from ...ti_train.hosts.comfy.placeholders import with_embeddings
 from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
@@ -41,6 +42,10 @@ def embedding_inputs() -> tuple[Any, Any, Any]:
             "error message lists them.",
         ),
     )
+
+
+def editability_input() -> Any:
+    return io.Float.Input("editability", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, tooltip=HELP)
 
 
 class LoadEmbedding(io.ComfyNode):
@@ -73,6 +78,7 @@ class LoadEmbedding(io.ComfyNode):
                 ),
                 socket,
                 word,
+                editability_input(),
             ],
             outputs=[
                 io.Clip.Output("CLIP", display_name="clip", tooltip="A CLIP in which the placeholder is the embedding.")
@@ -93,10 +99,12 @@ class LoadEmbedding(io.ComfyNode):
         strength: float,
         embedding: Embedding | None = None,
         word: str = "",
+        editability: float = 0.0,
     ) -> io.NodeOutput:
         placeholder = check_placeholder(placeholder)
         found, remarks = chosen(embedding_name, embedding, word)
-        vectors, remark = found.scaled(strength).part_for(widths(clip))
+        vocabularies = {encoder: vocabulary(clip, encoder) for encoder in widths(clip)} if editability else {}
+        vectors, remark = editable(found, editability, vocabularies).scaled(strength).part_for(widths(clip))
         remarks += [remark] if remark else []
         if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
             remarks.append(

@@ -55,7 +55,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
         "start": start_is_text(host, clip),
-        "text_states": text_states_are_the_texts(host),
+        "text_states": text_states(host),
         "guided": guided(host, data),
         "last rows": [host.vocabulary(encoder).nearest(last_row(host, encoder))[0][1] for encoder in host.widths],
         "far": far(host, data),
@@ -215,19 +215,26 @@ def start_is_text(host: Any, clip: Any) -> bool:
     return all(same_rows)
 
 
-def text_states_are_the_texts(host: Any) -> dict[str, float]:
-    """Of each encoder, how far the states of a slot with a text's own rows are from those of the text."""
+def text_states(host: Any) -> dict[str, list[float]]:
+    """Of each encoder: [how far the states of a slot with a text's own rows are from those of the text; how far the
+    first state that depends on the vectors is from the first of the slot, which is 0 where tokens read backwards only].
+
+    The first is -1 where the text has another number of tokens: language models have one for a space before a slot.
+    """
     from pack.ti_train.host import Slot
 
     rows = {encoder: host.vocabulary(encoder).rows("toy") for encoder in host.widths}
     prompts = [("a photo of a ", Slot("*")), ("a photo of a toy",)]
     with host.training(), torch.no_grad():
         found = host.conditioning(prompts, {"*": rows})
-    differences = {}
+        doubled = host.conditioning(prompts[:1], {"*": {encoder: 2 * v for encoder, v in rows.items()}})
+    measured = {}
     for encoder, (slot, text) in found.items():
-        assert slot.after > len(rows[encoder]), "behind its vectors"
-        differences[encoder] = float((slot.states - text.states).norm() / text.states.norm())
-    return differences
+        same_length = slot.states.shape == text.states.shape
+        far = float((slot.states - text.states).norm() / text.states.norm()) if same_length else -1.0
+        changed = (slot.states != doubled[encoder][0].states).any(dim=-1).nonzero()
+        measured[encoder] = [far, int(changed[0]) - (slot.after - len(rows[encoder]))]
+    return measured
 
 
 def conditionings(host: Any, clip: Any, folder: Path) -> dict[str, Any]:

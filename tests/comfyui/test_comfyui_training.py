@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ti_train.editability import initial_of
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, load_embedding, save_embedding
 
@@ -85,7 +87,7 @@ EVERY_OPTION = {
     "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
     "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True, "checkpoint_seconds": 5, "copy_every": 2,
     "timesteps": "logsnr -3 2", "weighting": "sigma", "optimizer": "sphere", "pull": 0.5, "average": 0.5,
-    "exclusion": 0.5, "context": 0.5,
+    "exclusion": 0.5, "context": 0.5, "initial_vectors": "condensed",
 }  # fmt: skip
 
 
@@ -100,6 +102,21 @@ def test_every_option_reaches_the_training(server):
     apart = {"templates": str(lines), "learning_rate": EVERY_OPTION["learning_rates"], "square": True}
     same = {name: value for name, value in EVERY_OPTION.items() if name not in ("learning_rates", "crop")}
     assert config.items() >= (same | apart | {"num_vectors": 2, "seed": 3, "steps": 3}).items()
+
+
+@pytest.mark.parametrize("how", ["condensed", "cross"])
+def test_initial_vectors_are_made_and_chosen_through_the_hosts_text_encoder(server, how):
+    settings = {"name": how, "initial_text": "hexagon toy|a red toy car", "num_vectors": 1, "steps": 1}
+    workflow = w.training(**settings, learning_rate=1e-9)
+    workflow["options"] = w.options(initial_vectors=how)
+    outputs = server.run(workflow)
+    made = load_embedding(word(server, how))
+    assert made.provenance["init"] in ("hexagon toy", "a red toy car")
+    (row,) = made.vectors["emb_params"]
+    assert torch.allclose(row, initial_of(made)["emb_params"][0], atol=1e-2)
+    told = json.dumps(outputs)
+    assert "with the lowest validation loss" in told
+    assert ("Condensed through the text encoder clip_l" in told) == (how == "condensed")
 
 
 def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(server):

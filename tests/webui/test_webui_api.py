@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import threading
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from webui_server import RefusedError, Server
 
+from ti_train.editability import initial_of
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, layout_for, load_embedding, save_embedding, write_embedding
 
@@ -430,6 +432,23 @@ def test_a_word_is_converted_listed_and_used_in_any_layout(server, cat, layout, 
     assert server.get(f"{API}/info?name={name}")["text"].startswith(f"{name}: 2 vector(s) of width 768")
     known(server, name)
     assert server.picture(f"a photo of a {name}") == server.picture("a photo of a cat-word")
+
+
+def test_a_trained_embedding_is_made_editable(server):
+    """Its initial text is chosen, and condensed through the WebUI's text encoder."""
+    settings = {
+        "init": "red toy | a blue toy car",
+        "num_vectors": 1,
+        "initial_vectors": "condensed",
+        "steps": 2,
+    }
+    done = learn(server, name="far", **settings)
+    assert "with the lowest validation loss" in json.dumps(done)
+    trained = load_embedding(server.base / "embeddings" / "far.safetensors")
+    server.post(f"{API}/convert", {"word": "far", "name": "near", "editability": 1})
+    assert np.allclose(vectors(server, "near"), initial_of(trained)["emb_params"].numpy(), atol=1e-4)
+    assert not np.allclose(vectors(server, "far"), vectors(server, "near"), atol=1e-4)
+    learn(server, name="crossed", init="red toy", initial_vectors="cross", steps=1)
 
 
 def test_words_are_merged(server, cat):

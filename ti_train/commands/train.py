@@ -12,8 +12,8 @@ from pathlib import Path
 from ..data.dataset import Dataset, find_pictures, with_repeats
 from ..errors import UserError
 from ..events import Done, Step, Warning
-from ..formats import file_names, names_file
 from ..host import Host
+from ..names import file_names, with_paths
 from ..training.checkpoint import RunFiles, name_in
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
@@ -101,11 +101,13 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
 
 
 def initial(text: str, out: Path) -> str:
-    """The path of the embedding file that an initial text means, here or in --out; any other text as it is."""
-    if not names_file(text):
-        return text
-    files = [folder / name for name in file_names(text) for folder in (Path(), out)]
-    return str(next((file for file in files if file.is_file()), files[0]))
+    """An initial text with the paths of the embedding files that it means, here or in --out."""
+
+    def path_of(name: str) -> str:
+        files = [folder / each for each in file_names(name) for folder in (Path(), out)]
+        return str(next((file for file in files if file.is_file()), files[0]))
+
+    return with_paths(text, path_of)
 
 
 def train_with_progress(

@@ -155,6 +155,7 @@ class RunFiles:
             "identity": json.dumps(self.identity),
             "course": state.course.written(),
             RUN: state.run,
+            "init": state.init,
         }
         self.state.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
@@ -174,7 +175,7 @@ class RunFiles:
             )
             best = _part(tensors, BEST)
             course = Course.read(header["course"], best) if "course" in header else Course()  # before version 0.2
-            run = header.get(RUN, "")
+            run, init = header.get(RUN, ""), header.get("init", "")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"'{self.state}' is not the state of a run, or it is damaged ({error!r}). Delete it and start "
@@ -183,7 +184,7 @@ class RunFiles:
         self._check(identity)
         vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
         averaged, pictures = _part(tensors, AVERAGED), _part(tensors, PICTURE)
-        return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, run)
+        return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, init, run)
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))

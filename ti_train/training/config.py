@@ -49,7 +49,8 @@ class TrainConfig:
     )
     init: str = option(
         MISSING, EMBEDDING, "Initial text",
-        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from.",
+        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from. Several, "
+        "with vertical bars between them: the one with the lowest validation loss is used.",
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
@@ -57,6 +58,12 @@ class TrainConfig:
         "Vectors (tokens) of the embedding; 0 = as many as the initial text has tokens, up to 4, or as the initial "
         "file has. A text with more tokens than vectors is condensed. Fewer vectors are easier to edit.",
         least=0, most=75, aliases=("num_vectors_per_token",),
+    )
+    initial_vectors: Literal["text", "condensed", "cross"] = option(
+        "text", EMBEDDING, "Initial vectors",
+        "How they are made of the initial text. text: its tokens; if these are more than the vectors, the mean of "
+        "neighbours. condensed: fewer vectors are fitted instead, so that prompts condition as with the text. cross: "
+        "the text encoder's output of the text (Cross Initialization; CLIP only).",
     )
     steps: int = option(
         120, TRAINING, "Steps",

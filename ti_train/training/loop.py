@@ -65,8 +65,8 @@ def train(
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     remarks += old_name(config.name)
-    done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
-    config = replace(config, num_vectors=done.num_vectors)
+    done, more = (files.load(), []) if resume else initial_state(host, dataset, templates, config, stop)
+    config = replace(config, num_vectors=done.num_vectors, init=done.init or config.init)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
@@ -107,7 +107,7 @@ def train(
                     raise UserError(NO_GRADIENT)
                 skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
                 seconds = done.seconds + perf_counter() - began
-                after = replace(update.after, seconds=seconds, course=done.course, pictures=done.pictures, run=done.run)
+                after = update.after.following(done, seconds)
                 # a saved step has been validated: only now it is `done`
                 done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
 

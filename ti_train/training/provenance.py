@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from .. import __version__
+from ..editability import recorded
 from ..embedding import Embedding, first_of, mean_cosine
 from .config import TrainConfig
 from .state import State
@@ -33,6 +34,7 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
         "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
         "software": f"ti-train {__version__}",
         RUN: state.run,
+        **recorded(initial),
     }
     return Embedding(config.bare_name, vectors, provenance)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_hex
 
 from torch import Tensor
@@ -24,12 +24,18 @@ class State:
     course: Course = field(default_factory=Course)
     pictures: Pictures = field(default_factory=dict)
     averaged: dict[str, Tensor] = field(default_factory=dict)  # as `vectors`: over the last part of the run, so far
+    init: str = ""  # the initial text that was chosen from several
     run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
 
     @property
     def result(self) -> dict[str, Tensor]:
         """The vectors that an embedding of this state has."""
         return self.averaged or self.vectors
+
+    def following(self, before: State, seconds: float) -> State:
+        """This state as the next one of the run in which `before` was, after so many seconds."""
+        kept = {"course": before.course, "pictures": before.pictures, "init": before.init, "run": before.run}
+        return replace(self, seconds=seconds, **kept)
 
     @property
     def num_vectors(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..device import ReadBack
-from ..embedding import SINGLE, first_of, mean_cosine, mean_norm, squared_distance
+from ..embedding import CLIPS, first_of, mean_cosine, mean_norm, squared_distance
 from ..errors import UserError
 from ..host import Embeddings, Host, Prompt, Vectors, Vocabulary
 from ..prompts import Templates
@@ -35,7 +35,6 @@ from .timesteps import NoiseLevels, positions
 from .weighting import loss_weights
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sphere": SphereDescent}
-CLIPS = ("clip_", SINGLE)  # encoders whose spread the rates are made for
 CLIP_SPREAD = 0.014  # standard deviation of a coordinate in the table of CLIP ViT-L/14
 NO_GRADIENT = (
     "No gradient reached the embedding, so it cannot be trained. Likely causes: the model ignores its prompt (an "
