@@ -97,6 +97,11 @@ class Vocabulary:
         norms: Tensor = self.scale * self.table.detach().norm(dim=-1, dtype=torch.float32)
         return norms
 
+    @property
+    def mean_norm(self) -> float:
+        """Mean L2 norm of the rows, without rows of zeros."""
+        return float(self.norms[self.norms > 0].mean())
+
     @cached_property
     def spread(self) -> float:
         """Standard deviation of a coordinate of the rows, from some thousands of them."""
