@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--diffusers", type=Path, default=os.environ.get("DIFFUSERS_PATH"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--out", type=Path, default=HERE / "quality-runs")
+    parser.add_argument("--out", type=Path, default=HERE / "quality-runs", help="folder of records and embeddings")
+    parser.add_argument("--results", type=Path, default=HERE, help="folder of quality.json and the pictures")
     a = parser.parse_args()
     records = Records(a.out / "records")
     for world in () if a.tables else worlds(a):
@@ -54,7 +55,7 @@ def main() -> None:
                     for record in measured(world, arm, concept, seed, records, a):
                         records.add(record)
                         print(line(record), flush=True)
-    show(records.all(), list(ours))
+    show(records.all(), list(ours), a.results)
 
 
 def worlds(a: argparse.Namespace) -> Iterator[World]:
@@ -102,8 +103,8 @@ def line(record: Record) -> str:
     )
 
 
-def show(records: Sequence[Record], order: list[str]) -> None:
-    """Prints the tables, and writes them as JSON and pictures beside this script."""
+def show(records: Sequence[Record], order: list[str], folder: Path) -> None:
+    """Prints the tables, and writes the records as JSON and a picture of each world."""
     for world in dict.fromkeys(record.world for record in records):
         rows = tables.rows_of(records, world)
         base = next((base for base in BASES if base in rows), next(iter(rows)))
@@ -112,8 +113,8 @@ def show(records: Sequence[Record], order: list[str]) -> None:
         if styles:
             print(f"\n## {world}: styles\n\n{tables.table(rows, order, base, lambda r: r.concept in styles)}")  # noqa: B023
         print(f"\n{tables.each_concept(rows, order)}")
-        tables.picture(rows, world).save(HERE / f"quality-{world}.png")
-    (HERE / "quality.json").write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n")
+        tables.picture(rows, world).save(folder / f"quality-{world}.png")
+    (folder / "quality.json").write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n")
 
 
 if __name__ == "__main__":
