@@ -50,6 +50,8 @@ TRAINING_OPTIONS = {
     "optimizer": "optimizer",
     "pull": "pull",
     "average": "average",
+    "exclusion": "exclusion",
+    "context": "context",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs

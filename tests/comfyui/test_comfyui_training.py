@@ -84,6 +84,8 @@ EVERY_OPTION = {
     "gradient_checkpointing": True, "checkpoint_every": 2, "crop": "square", "shuffle_tags": True, "drop_tags": 0.25,
     "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
     "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True, "checkpoint_seconds": 5, "copy_every": 2,
+    "timesteps": "logsnr -3 2", "weighting": "sigma", "optimizer": "sphere", "pull": 0.5, "average": 0.5,
+    "exclusion": 0.5, "context": 0.5,
 }  # fmt: skip
 
 

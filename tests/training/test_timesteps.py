@@ -61,7 +61,9 @@ def test_a_range_draws_from_it_alone_but_for_the_share_of_all_levels(one, other,
     assert inside == pytest.approx(1 - everywhere + everywhere * (high - low + 1) / 1000, abs=1e-3)
 
 
-@pytest.mark.parametrize("wrong", ["", "low", "500", "899-500", "500-1000", "500-899 2", "logsnr -3", "logsnr 1 0"])
+@pytest.mark.parametrize(
+    "wrong", ["", "low", "500", "899-500", "500-1000", "500-899 2", "logsnr -3", "logsnr 1 0", "logsnr . 1"]
+)
 def test_what_cannot_be_read_is_refused_with_examples(wrong, settings):
     with pytest.raises(UserError, match=r"must be one of auto, .* such as '500-899', or .* 'logsnr -3 2'"):
         settings(timesteps=wrong)

@@ -140,6 +140,19 @@ class TrainConfig:
         "0.25).",
         least=0, most=0.99, step=0.05, aliases=("per_image_tokens",),
     )
+    exclusion: float = option(
+        0.0, ABLATIONS, "Exclusion",
+        "Weight of a loss that keeps what the images share out of the per-image tokens, so that it goes into the "
+        "embedding; 0 = off (its paper: 0.05). It needs per-image tokens and two images; a step takes about twice as "
+        "long.",
+        least=0, most=100, step=0.05,
+    )
+    context: float = option(
+        0.0, ABLATIONS, "Context",
+        "Weight of a loss that keeps what the text encoder makes of the words beside the embedding as it is beside the "
+        "initial vectors; 0 = off (its paper: 0.00015). More is easier to edit.",
+        least=0, most=100, step=0.0001,
+    )
     coarse_weight: float = option(
         0.0, ABLATIONS, "Regularization",
         "Weight of the squared distance to the initial vectors in the loss; 0 = off. Closer ones are easier to edit.",
@@ -301,6 +314,11 @@ class TrainConfig:
         if not self.init.strip():
             raise UserError('init is empty. Give a word or phrase that describes the images, such as "cat".')
         rate_segments(self.learning_rate, self.steps)
+        if self.exclusion and not self.per_image_words:
+            raise UserError(
+                f"exclusion is {self.exclusion}, but there are no per-image tokens for it. Set per_image_words, for "
+                "example to 0.5, or exclusion to 0."
+            )
         check_timesteps(self.timesteps)
         check_weighting(self.weighting)
 

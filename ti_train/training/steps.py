@@ -7,7 +7,7 @@ device: the numbers of a step are copied asynchronously (see ReadBack).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +18,15 @@ from ..data.dataset import Dataset
 from ..device import ReadBack
 from ..embedding import SINGLE, first_of, mean_cosine, mean_norm, squared_distance
 from ..errors import UserError
-from ..host import Host, Vectors, Vocabulary
+from ..host import Embeddings, Host, Prompt, Vectors, Vocabulary
 from ..prompts import Templates
 from ..seeds import seed_from
 from .checkpoint import State
 from .config import TrainConfig
+from .context import context_loss, draw_contexts
 from .determinism import deterministic
-from .micro_batches import antithetic, draw_latents, draw_noise, split_batch
+from .exclusion import draw_others, exclusion_losses
+from .micro_batches import MicroBatch, antithetic, draw_latents, draw_noise, split_batch
 from .optimizer import AdamW, Group, Optimizer
 from .prompt_sampling import draw_prompt, embeddings_for
 from .sphere import SphereDescent
@@ -141,6 +143,8 @@ def updates(
         sigma = levels.at(positions(dataset, step, size, config.seed))
         noise = antithetic(draw_noise(x0, generator), sigma)
         prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
+        others = draw_others(host, dataset, pictures, config, levels, generator)
+        contexts = draw_contexts(generator)
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
         losses = []
@@ -153,14 +157,32 @@ def updates(
                     raise UserError(NO_GRADIENT)
                 (part_of_loss * optimizer.scale).backward()
                 losses.append(part_of_loss.detach())
-            if config.coarse_weight:
-                distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
-                (config.coarse_weight * distance * optimizer.scale).backward()
+            for term in further_terms(host, config, trained, count, embeddings, others, contexts):
+                (term * optimizer.scale).backward()
         loss = torch.stack(losses).sum()
         norm = optimizer.step(loss, rate)
         trained.average(step)
         numbers = ReadBack(torch.cat([torch.stack([loss, norm]), trained.measures(count)]))
         yield Update(rate, numbers, trained.after(step))
+
+
+def further_terms(
+    host: Host,
+    config: TrainConfig,
+    trained: TrainedVectors,
+    count: int,
+    embeddings: Embeddings,
+    others: Sequence[MicroBatch],
+    contexts: list[Prompt],
+) -> Iterator[Tensor]:
+    """What a step adds to the loss of its images, term by term, so that no two graphs are in memory."""
+    for part in others:
+        yield config.exclusion * exclusion_losses(part, host, embeddings).sum() / config.effective_batch
+    if config.context:
+        yield config.context * context_loss(host, contexts, trained.first(count), first_of(trained.initial, count))
+    if config.coarse_weight:
+        distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
+        yield config.coarse_weight * distance
 
 
 def one_step_late(queued: Iterator[Update], device: torch.device, config: TrainConfig) -> Iterator[Update]:

@@ -16,7 +16,8 @@ from ..seeds import seed_from
 # mean and standard deviation of log(SNR), where styles are decided: Choi et al. 2025, "Style-Friendly SNR Sampler"
 HIGH_NOISE = "logsnr -6 2"
 NAMED = ("auto", "uniform", "logit-normal", "high-noise")
-RANGE, LOG_SNR = re.compile(r"(\d+)-(\d+)(?: (0?\.\d+))?"), re.compile(r"logsnr (-?[\d.]+) ([\d.]+)")
+NUMBER = r"(\d+\.?\d*|\.\d+)"
+RANGE, LOG_SNR = re.compile(r"(\d+)-(\d+)(?: (0?\.\d+))?"), re.compile(rf"logsnr (-?){NUMBER} {NUMBER}")
 TIMESTEPS = 1000  # in which a range is written, whatever the length of the model's table
 EVEN = 4  # images over which the noise levels are spread evenly, at least
 # The multiples of both, modulo 1, fill the interval evenly, and their pairs the square: a Kronecker sequence.
@@ -27,7 +28,7 @@ def check_timesteps(kind: str) -> str:
     """The text of the option, if it can be read. Raises UserError."""
     band, normal = RANGE.fullmatch(kind), LOG_SNR.fullmatch(kind)
     within = band and int(band[1]) <= int(band[2]) < TIMESTEPS
-    if kind not in NAMED and not within and not (normal and float(normal[2]) > 0):
+    if kind not in NAMED and not within and not (normal and float(normal[3]) > 0):
         raise UserError(
             f"timesteps is '{kind}'; it must be one of {', '.join(NAMED)}, a range of the {TIMESTEPS} timesteps such "
             "as '500-899', or mean and standard deviation of log(SNR) such as 'logsnr -3 2'."
@@ -65,8 +66,8 @@ def cumulative(kind: str, sigmas: Tensor, prediction: Prediction) -> Tensor:
 
     logit-normal: (mean 0, standard deviation 1) of the place in the table, which has the model's own shift; Esser et
     al. 2024, section 3.1, found it best for flow models, and SD 3 and Flux are fine-tuned with it.
-    A range: 500-899 is where layout and objects form (Seo et al. 2025, "ZOODiP"); a share behind it is of
-    draws from all levels. logsnr: log(SNR) from a normal distribution, truncated to the table.
+    A range: 500-899 is where Seo et al. 2025, "ZOODiP", found that objects are trained; a share behind it is of draws
+    from all levels. logsnr: log(SNR) from a normal distribution, truncated to the table.
     """
     if kind == "high-noise":
         kind = HIGH_NOISE
@@ -77,7 +78,7 @@ def cumulative(kind: str, sigmas: Tensor, prediction: Prediction) -> Tensor:
         low, high, everywhere = int(band[1]) / TIMESTEPS, (int(band[2]) + 1) / TIMESTEPS, float(band[3] or 0)
         return (1 - everywhere) * ((place - low) / (high - low)).clamp(0, 1) + everywhere * place
     if normal := LOG_SNR.fullmatch(kind):
-        mass = torch.special.ndtr((float(normal[1]) - log_snr(sigmas, prediction)) / float(normal[2]))
+        mass = torch.special.ndtr((float(normal[1] + normal[2]) - log_snr(sigmas, prediction)) / float(normal[3]))
         return mass - mass[0]
     return place
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host import Prediction
+from .timesteps import NUMBER
 
-NUMBER = r"(\d+\.?\d*|\.\d+)"
 SIGMA, MIN_SNR = re.compile(f"sigma(?: {NUMBER})?"), re.compile(f"min-snr {NUMBER}")
 
 
