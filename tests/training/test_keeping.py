@@ -57,10 +57,10 @@ def test_it_is_better_or_worse_than_its_initial_text(losses, improved):
 @pytest.mark.parametrize(
     ("losses", "patience", "stalled"),
     [
-        ((0.5, 0.4, 0.4, 0.4), 2, True),  # twice no lower than the best
-        ((0.5, 0.4, 0.4, 0.4), 3, False),
-        ((0.5, 0.4, 0.4, 0.4), 0, False),  # off
-        ((0.5, 0.4, 0.4, 0.4, 0.3, 0.3), 2, False),  # the smoothed loss has fallen again
+        ((0.5, 0.4, 0.4, 0.4, 0.4), 2, True),  # the smoothed loss was lowest two measurements ago
+        ((0.5, 0.4, 0.4, 0.4, 0.4), 3, False),
+        ((0.5, 0.4, 0.4, 0.4, 0.4), 0, False),  # off
+        ((0.5, 0.4, 0.4, 0.4, 0.3, 0.3), 2, False),  # it has fallen again
         ((0.5,), 1, False),
     ],
 )
