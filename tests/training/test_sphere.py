@@ -25,7 +25,7 @@ def gradient(step: int) -> torch.Tensor:
 
 def steps(count: int, pull: float = 0.0, state=None, leaf=None, first: int = 1) -> SphereDescent:
     leaf = (NORM * home() if leaf is None else leaf.detach().clone()).requires_grad_()
-    optimizer = SphereDescent([leaf], SCALED, 1.0, state, [Group(norm=NORM, home=home())], pull)
+    optimizer = SphereDescent([leaf], SCALED, state=state, groups=[Group(norm=NORM, home=home())], pull=pull)
     for step in range(first, first + count):
         leaf.grad = optimizer.scale * gradient(step)
         optimizer.step(torch.tensor(1.0), 0.04 / step)
@@ -106,10 +106,11 @@ def test_a_run_begins_and_ends_at_the_mean_norm_of_the_vocabulary(host, dataset,
     assert torch.allclose(torch.cosine_similarity(initial, host.vocabulary(ENCODER).rows("toy")), torch.ones(2))
 
 
-def test_a_strong_pull_keeps_the_directions_at_the_initial_ones(host, dataset, settings, tmp_path):
+def test_a_strong_pull_keeps_the_directions_near_the_initial_ones(host, dataset, settings, tmp_path):
     rows = host.vocabulary(ENCODER).rows("toy")
-    near, far = (
-        torch.cosine_similarity(learnt(host, dataset, settings(pull=pull, **SPHERE), tmp_path / str(pull)), rows).item()
-        for pull in (10.0, 0.0)
-    )
-    assert far < 0.999 < near
+    cosines = {}
+    for pull in (10.0, 0.0):
+        end = learnt(host, dataset, settings(pull=pull, steps=20, **SPHERE), tmp_path / str(pull))
+        cosines[pull] = torch.cosine_similarity(end, rows).item()
+    assert cosines[0.0] < 0.96
+    assert cosines[10.0] > 0.99
