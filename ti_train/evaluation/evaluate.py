@@ -28,6 +28,7 @@ from ..host import Embeddings, Host, Prompt, Vectors
 from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import PLACEHOLDER, slots
 from ..text import unicode_text, with_rest
+from .measures import Measure, measured
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
 
@@ -189,9 +190,17 @@ class Sampled:
 
 
 def evaluate(
-    host: Host, subjects: Sequence[Subject], judge: Judge, prompts: EvaluationPrompts, sampling: Sampling, out: Path
+    host: Host,
+    subjects: Sequence[Subject],
+    judge: Judge,
+    prompts: EvaluationPrompts,
+    sampling: Sampling,
+    out: Path,
+    measures: Sequence[Measure] = (),
 ) -> Iterator[Sampled | Score]:
     """Yields the score of the training images, then of each subject, with Sampled in between.
+
+    measures: of the samples of the plain prompt, beside the judge's.
 
     Samples are files in `out`; existing ones are not sampled again, so an interrupted evaluation can be continued.
     Raises UserError if the existing files were made with other settings.
@@ -201,12 +210,13 @@ def evaluate(
     total = len(subjects) * len([*prompts]) * sampling.number
     yield Sampled(done, total)
     own = {text: judge.text_similarity(judge.pictures, text) for text in prompts.edits}
-    yield Score("training pictures", "training pictures", judge.similarity_of_pictures(), own)
+    references = {measure.name: measure.of_pictures for measure in measures}
+    yield Score("training pictures", "training pictures", judge.similarity_of_pictures(), own, references)
     for subject, folder in zip(subjects, folders, strict=True):
         for text in prompts:
             for written in sample_missing(host, subject.prompt(text), subject.embeddings, text, sampling, folder):
                 done += written
                 yield Sampled(done, total)
-        image = judge.image_similarity(read(sampling.files(folder, prompts.plain)))
+        plain = read(sampling.files(folder, prompts.plain))
         edits = {text: judge.text_similarity(read(sampling.files(folder, text)), text) for text in prompts.edits}
-        yield Score(subject.label, subject.kind, image, edits)
+        yield Score(subject.label, subject.kind, judge.image_similarity(plain), edits, measured(measures, plain))

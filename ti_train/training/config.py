@@ -286,6 +286,12 @@ class TrainConfig:
         "trained for too long; 0 = off.",
         least=0, most=MANY, aliases=("save_every_n_steps",), may_change=True,
     )
+    early_stop: int = option(
+        0, TRAINING, "Early stop",
+        "Measurements of the validation loss without a lower one after which the run ends; 0 = off. The loss has "
+        "stopped falling then, and more steps only cost time.",
+        least=0, most=MANY, aliases=("patience",), may_change=True,
+    )
     # fmt: on
 
     @classmethod

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..data.dataset import Dataset
 from ..device import is_out_of_memory, out_of_memory_message
+from ..embedding import first_of
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
@@ -33,7 +34,7 @@ from .state import State
 from .step_memory import shortage, step_memory
 from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
 from .unused import unused_options
-from .validation import ValidationBatch
+from .validation import Validation
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
@@ -74,14 +75,17 @@ def train(
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room
             more += shortage(host, dataset, config)
-        validation_batch = ValidationBatch.draw(host, dataset, templates, config)
+        untrained = {PLACEHOLDER: first_of(trained.initial, config.vectors_at(0))}
+        validation = Validation.draw(host, dataset, templates, config, untrained)
         side, skipped = config.resolution or dataset.resolution, 0
 
         def measured(state: State, step: Step) -> tuple[State, Step]:
             """Both with the validation loss of the state's vectors, if it is due."""
             if not config.validates_after(step.step):
                 return state, step
-            loss = validation_batch.loss(host, {PLACEHOLDER: trained.shown(config.vectors_at(step.step))})
+            shown = {PLACEHOLDER: trained.shown(config.vectors_at(step.step))}
+            number = -(-step.step // config.evaluate_every)
+            loss = validation.loss(shown, number) if number else validation.untrained
             if step.step == 0 and not math.isfinite(loss):
                 raise UserError(NOT_FINITE.format(float32_first(host)))
             course = state.course.after(step.step, loss, state.result)
@@ -93,8 +97,8 @@ def train(
             yield from map(Warning, [*host.remarks, *remarks, *more])
             if done.step == 0:
                 norm, cosine = trained.measures(config.vectors_at(0)).tolist()
-                done, untrained = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
-                yield untrained
+                done, first = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
+                yield first
                 if config.preview_every:
                     yield from previews(host, config, side, trained, done, files.identity)
 
@@ -126,7 +130,7 @@ def train(
                     path = files.save(done, kept_embedding(done, config, files.identity))
                     saved = monotonic()
                     yield Checkpoint(step, path or files.state)
-                if stop():
+                if stop() or done.course.stalled(config.early_stop):
                     break
                 began = perf_counter()
         except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
@@ -139,7 +143,8 @@ def train(
 def ended(done: State, config: TrainConfig, files: RunFiles) -> Iterator[Warning | Done]:
     """Puts the embedding of a run that was not interrupted in its place."""
     embedding = finished(kept_embedding(done, config, files.identity), files.identity)
-    course, complete = done.course, done.step == config.steps
+    course = done.course
+    complete = done.step == config.steps or course.stalled(config.early_stop)
     path = files.rescue(done, embedding, finished=True) or files.embedding
     if complete:
         files.finish()
