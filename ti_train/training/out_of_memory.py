@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..device import empty_cache, is_out_of_memory, out_of_memory_message
-from ..errors import UserError
+from ..errors import PassingError
 from ..events import Event, Preview, Step, Warning
 from ..host import Host
 from .config import TrainConfig
@@ -28,8 +28,8 @@ def train_in_memory(
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises UserError if the smallest
-    micro-batch does not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises PassingError if the
+    smallest micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
     last = before = -1  # the last step that was yielded; the same before the current attempt
@@ -47,7 +47,7 @@ def train_in_memory(
                 raise
             smaller = with_less_memory(config)
             if smaller == config:
-                raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
+                raise PassingError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
             message = out_of_memory_message(error, retrying(smaller))
         free_unused()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last > 0
