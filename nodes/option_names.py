@@ -46,6 +46,12 @@ TRAINING_OPTIONS = {
     "preview_cfg": "preview_cfg",
     "preview_sampler": "preview_sampler",
     "preview_scheduler": "preview_scheduler",
+    "weighting": "weighting",
+    "optimizer": "optimizer",
+    "pull": "pull",
+    "average": "average",
+    "exclusion": "exclusion",
+    "context": "context",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs

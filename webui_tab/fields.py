@@ -37,7 +37,7 @@ def field_of(name: str, more_choices: tuple[str, ...] = (), **further: Any) -> A
         case "switch":
             return gr.Checkbox(**about)
         case "choice":
-            return gr.Dropdown(list(widget.choices), **about)
+            return gr.Dropdown(list(widget.choices), allow_custom_value=OPTIONS[name].kind == "text", **about)
         case "text" | "lines":
             return gr.Textbox(lines=2 if widget.kind == "lines" else 1, **about)
 

@@ -52,6 +52,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
         "start": start_is_text(host, clip),
+        "text_states": text_states_are_the_texts(host),
         "guided": guided(host, data),
         **trained,
         **conditionings(host, clip, folder),
@@ -174,6 +175,21 @@ def start_is_text(host: Any, clip: Any) -> bool:
         read = encoder.table(torch.tensor(vocabulary.tokenize("toy")), out_dtype=torch.float32)
         same_rows.append(torch.allclose(vocabulary.rows("toy"), read, rtol=1e-5))
     return all(same_rows)
+
+
+def text_states_are_the_texts(host: Any) -> dict[str, float]:
+    """Of each encoder, how far the states of a slot with a text's own rows are from those of the text."""
+    from pack.ti_train.host import Slot
+
+    rows = {encoder: host.vocabulary(encoder).rows("toy") for encoder in host.widths}
+    prompts = [("a photo of a ", Slot("*")), ("a photo of a toy",)]
+    with host.training(), torch.no_grad():
+        found = host.conditioning(prompts, {"*": rows})
+    differences = {}
+    for encoder, (slot, text) in found.items():
+        assert slot.after > len(rows[encoder]), "behind its vectors"
+        differences[encoder] = float((slot.states - text.states).norm() / text.states.norm())
+    return differences
 
 
 def conditionings(host: Any, clip: Any, folder: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["recomputed"] > 0
     assert found["checkpointed"] < 1e-5, "gradient checkpointing changes the gradient"
     assert found["start"], "the initial vectors are not what the encoder reads for the initial text"
+    assert max(found["text_states"].values()) < 1e-3, "a slot with the rows of a text is not read as the text"
     assert found["file"], "the file does not hold what was trained"
     assert found["loaded"], "Load Embedding gives another conditioning than training had"
     assert found["typed"] == row.syntax, "embedding:name"

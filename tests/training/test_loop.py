@@ -24,9 +24,10 @@ from ti_train.host import Sampling, Slot, Vocabulary
 from ti_train.prompts import Templates
 from ti_train.seeds import seed_from
 from ti_train.training.loop import train
-from ti_train.training.micro_batches import draw_latents
-from ti_train.training.objective import add_noise, denoising_loss, draw_timesteps, target
+from ti_train.training.micro_batches import antithetic, draw_latents
+from ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train.training.steps import CLIP_SPREAD, unit_of
+from ti_train.training.timesteps import NoiseLevels, positions
 
 
 def on_disk(folder: Path) -> torch.Tensor:
@@ -197,7 +198,8 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_loss_of_its_pictures(
     generator = torch.Generator().manual_seed(seed_from("step", 0, 1))
     x0 = torch.stack(draw_latents(dataset.take(0, 4, 0), generator))
     noise = torch.randn(x0.shape, generator=generator)
-    sigma = host.sigmas[draw_timesteps(4, host.sigmas, generator)]
+    sigma = NoiseLevels.of("uniform", host.sigmas, "eps").at(positions(dataset, 1, 4, 0))
+    noise = torch.stack(antithetic(noise.unbind(), sigma))
     prompts = [Templates.load("object").draw("", generator) for _ in x0]
     vectors = host.vocabulary(ENCODER).rows("toy").requires_grad_()
     answer = host.predict(add_noise(x0, noise, sigma, "eps"), sigma, host.encode(prompts, {"*": {ENCODER: vectors}}))
@@ -273,6 +275,24 @@ def test_done_is_what_is_on_disk_and_leaves_no_state_behind(host, dataset, setti
     assert [path.name for path in tmp_path.iterdir()] == ["my-toy.safetensors"]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sphere"])
+def test_the_end_of_a_run_is_averaged(host, dataset, settings, tmp_path, optimizer):
+    """Half of six steps: the file has the mean of the vectors after steps 4, 5 and 6, and so has what is measured."""
+    config = settings(average=0.5, learning_rate=0.1, optimizer=optimizer, evaluate_every=1)
+    after = []
+    for step in range(1, 7):
+        stopped_after(step, host, dataset, config, tmp_path / str(step))
+        after.append(load_file(tmp_path / str(step) / "my-toy.resume")[f"vectors.{ENCODER}"])
+    mean = torch.stack(after[3:]).mean(dim=0)
+    expected = mean * (after[5].norm() / mean.norm() if optimizer == "sphere" else 1)
+    events = list(train(host, dataset, config, tmp_path / "whole"))
+    assert torch.allclose(events[-1].embedding.vectors[ENCODER], expected, atol=1e-4)
+    shown = [event.embedding.vectors[ENCODER] for event in of(Step, events)]
+    assert torch.equal(shown[3], after[2])
+    assert torch.equal(shown[6], events[-1].embedding.vectors[ENCODER])
+    assert not torch.equal(shown[6], after[5])
+
+
 # --- What stays as it is --------------------------------------------------------
 
 
@@ -330,6 +350,9 @@ RUNS = {
     "warm-up": {"warmup": 3},
     "schedule": {"learning_rate": "1e-2:3, 1e-3"},
     "previews": {"preview_every": 2, "checkpoint_every": 2},
+    "sphere": {"optimizer": "sphere", "pull": 0.2, "num_vectors": 2, "per_image_words": 0.5, "average": 0.6},
+    "pulled and averaged": {"pull": 0.3, "average": 1.0},
+    "noise levels": {"weighting": "sigma", "timesteps": "200-899 .1"},
 }
 
 

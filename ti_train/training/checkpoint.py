@@ -42,6 +42,7 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
     "templates": "the templates have changed",
 }
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE, BEST = "vectors.", "start.", "optimizer.", "own.", "best."
+AVERAGED = "averaged."
 RUN, FINISHED = "run_id", "finished"  # keys in headers: which run wrote a file; of a finished one, what it trained with
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
@@ -59,6 +60,12 @@ class State:
     per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
     course: Course = field(default_factory=Course)
     run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
+    averaged: dict[str, Tensor] = field(default_factory=dict)  # as `vectors`: over the last part of the run, so far
+
+    @property
+    def result(self) -> dict[str, Tensor]:
+        """The vectors that an embedding of this state has."""
+        return self.averaged or self.vectors
 
     @property
     def num_vectors(self) -> int:
@@ -167,6 +174,7 @@ class RunFiles:
         tensors |= {INITIAL + key: value for key, value in state.initial.items()}
         tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
         tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
+        tensors |= {AVERAGED + key: value.clone() for key, value in state.averaged.items()}
         tensors |= {BEST + key: value.clone() for key, value in state.course.vectors.items()}  # may be the same
         header = {
             "step": str(state.step),
@@ -201,7 +209,7 @@ class RunFiles:
             ) from None
         self._check(identity)
         vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        return State(step, seconds, vectors, initial, optimizer, own, course, run)
+        return State(step, seconds, vectors, initial, optimizer, own, course, run, _part(tensors, AVERAGED))
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
@@ -270,7 +278,7 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
     """The embedding after a step, with its provenance. identity: of its run (see RunFiles)."""
     count = config.vectors_at(state.step)
     vectors, initial = (
-        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.vectors, state.initial)
+        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.result, state.initial)
     )
     provenance = {
         "step": str(state.step),
@@ -290,8 +298,9 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
 def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
     """The embedding that a run leaves if it ends after this state (see keeping.py), with the reason in its header."""
     course = state.course
-    vectors = course.vectors if course.keeps_best else state.vectors
-    kept = as_embedding(replace(state, step=course.kept(state.step), vectors=dict(vectors)), config, identity)
+    vectors = dict(course.vectors) if course.keeps_best else state.result
+    kept_state = replace(state, step=course.kept(state.step), vectors=vectors, averaged={})
+    kept = as_embedding(kept_state, config, identity)
     losses = {"validation_loss": course.loss, "validation_loss_untrained": course.untrained}
     measured = {key: f"{loss:.6g}" for key, loss in losses.items() if loss is not None}
     return replace(kept, provenance=kept.provenance | {"kept": course.why(state.step)} | measured)

@@ -23,6 +23,8 @@ MOST_BY_DEFAULT = 4  # vectors: more are more faithful, and harder to edit (Gal 
 def initial_state(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
     """The state of a run before its first step, and remarks for the user. Raises UserError."""
     initial, remarks = initial_vectors(host, config)
+    if config.optimizer == "sphere":
+        initial = {e: host.vocabulary(e).mean_norm * F.normalize(v, dim=-1) for e, v in initial.items()}
     vectors = {encoder: v.clone() for encoder, v in initial.items()}  # safetensors refuses shared tensors
     return State(0, 0.0, vectors, initial, {}, initial_per_image(host, dataset, config)), remarks
 

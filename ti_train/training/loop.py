@@ -75,10 +75,10 @@ def train(
             """Both with the validation loss of the state's vectors, if it is due."""
             if not config.validates_after(step.step):
                 return state, step
-            loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(step.step))})
+            loss = validation_batch.loss(host, {PLACEHOLDER: trained.shown(config.vectors_at(step.step))})
             if step.step == 0 and not math.isfinite(loss):
                 raise UserError(NOT_FINITE.format(float32_first(host)))
-            course = state.course.after(step.step, loss, state.vectors)
+            course = state.course.after(step.step, loss, state.result)
             kept = None if course.loss is None else (course.kept(step.step), course.loss)
             embedding = as_embedding(state, config, files.identity)
             return replace(state, course=course), replace(step, validation_loss=loss, embedding=embedding, kept=kept)
@@ -173,7 +173,7 @@ def previews(
         prompts = (preview_prompt(text, config),)
         request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
         try:
-            image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
+            image = host.sample(request, {PLACEHOLDER: trained.shown(config.vectors_at(step))})[0]
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

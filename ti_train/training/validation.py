@@ -18,7 +18,7 @@ from ..prompts import Templates
 from ..seeds import seed_from
 from .config import TrainConfig
 from .micro_batches import MicroBatch, draw_noise, split_batch
-from .objective import draw_timesteps
+from .timesteps import NoiseLevels, stratified
 
 SIZE = 4  # samples, one from each quarter of the noise levels; for the cost see benchmarks/README.md
 
@@ -36,7 +36,7 @@ class ValidationBatch:
         pictures = dataset.take(0, SIZE, config.seed)
         x0 = [picture.mean for picture in pictures]
         noise = draw_noise(x0, generator)
-        sigma = host.sigmas.float().cpu()[draw_timesteps(SIZE, host.sigmas, generator)]
+        sigma = NoiseLevels.of("uniform", host.sigmas, host.prediction).at(stratified(SIZE, generator))
         prompts = [templates.draw(picture.caption, generator) for picture in pictures]
         return cls(split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device))
 
