@@ -40,6 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
     add("--out", type=Path, default=Path("."), help="folder for the results (default: this one)")
     add("--workers", type=int, default=0, metavar="N", help="processes (default: one per GPU, or one on the CPU)")
+    add("--together", type=int, default=1, metavar="M", help="embeddings per worker that share every forward pass")
     add("--shard", default="1/1", metavar="I/N", help="train every N-th embedding of the list, from the I-th")
     add(
         "--retry",
@@ -68,7 +69,7 @@ def run(a: argparse.Namespace) -> None:
     if a.sheet and options["preview_every"] is None:
         options["preview_every"] = MANY  # before the first step and after the last
     jobs = shard_of(read_jobs(Path(a.list), Common(a.model.name, a.preset, options)), a.shard)
-    ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit)
+    ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together)
     for remark in plan(jobs, ledger, a.update):
         print(f"Warning: {remark}", file=sys.stderr)
     open_host = partial(opened, a.model, dtype, a.prediction_type)

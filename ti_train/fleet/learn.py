@@ -18,6 +18,7 @@ from ..host import Host
 from ..prompts import Templates
 from ..training.checkpoint import RunFiles
 from ..training.loop import identity
+from ..training.passes import ALONE, Passes
 from ..training.session import Session, load_dataset
 from .inputs import inputs_of
 from .jobs import Job
@@ -39,7 +40,7 @@ class Limits:
     stop: Callable[[], bool] = lambda: False
 
 
-def learn(host: Host, job: Job, out: Path, limits: Limits) -> Record:
+def learn(host: Host, job: Job, out: Path, limits: Limits, passes: Passes = ALONE) -> Record:
     """Trains the embedding, or resumes it, or finds it finished. Raises Stopped; every other end is in the record."""
     began = time.monotonic()
     record = Record(job.name, worker=f"{socket.gethostname()}:{os.getpid()}")
@@ -53,7 +54,7 @@ def learn(host: Host, job: Job, out: Path, limits: Limits) -> Record:
             loss = float(header["validation_loss"]) if "validation_loss" in header else None
             return replace(record, status="done", steps=job.config.steps, kept=int(header["step"]), loss=loss)
         session = Session(job.config, out, records_of(out, job.name))
-        with closing(session.train(host, dataset, files.can_resume())) as events:
+        with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:
             for event in events:
                 if isinstance(event, Step):
                     record = replace(record, steps=event.step, seconds=event.seconds)

@@ -17,7 +17,7 @@ import torch
 from ..errors import UserError
 from ..host import Host
 from .jobs import Job
-from .worker import Rules, work
+from .worker import Rules, work_together
 
 CANNOT_START = 3  # exit status of a worker whose model cannot be loaded
 LOOKS_EVERY = 0.5  # seconds
@@ -90,4 +90,4 @@ def _worker(open_host: OpenHost, device: str, threads: int, jobs: Sequence[Job],
             sys.stderr.write(f"ti_train: {error}\n")
             sys.exit(CANNOT_START)
 
-    work(opened, jobs, rules, lambda: bool(ended) or stop.is_set() or not parent.is_alive())
+    work_together(opened, jobs, rules, lambda: bool(ended) or stop.is_set() or not parent.is_alive())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from ..host import Host
+from ..training.passes import ALONE, Passes
 from .claims import EXPIRES, Claim, Claims
 from .jobs import Job
 from .learn import Limits, Stopped, learn
 from .records import OWN, Ledger, Record
+from .together import SharedPasses
 
 AGAIN = 1.0  # seconds between two looks at what others have taken
 LOST = "The worker ended without a word {} times while it trained this embedding (out of memory, or a crash)."
@@ -19,12 +23,17 @@ LOST = "The worker ended without a word {} times while it trained this embedding
 
 @dataclass(frozen=True)
 class Rules:
-    """How a fleet works. retries: of what may succeed at once. time_limit, expires (of claims): seconds."""
+    """How a fleet works.
+
+    retries: of what may succeed at once. time_limit: of an embedding, and expires: of claims, in seconds. together:
+    trainings per worker that share their passes.
+    """
 
     out: Path
     retries: int = 2
     time_limit: float = 0.0
     expires: float = EXPIRES
+    together: int = 1
 
     def settles(self, record: Record | None) -> bool:
         """Whether nothing is left to do for an embedding in this fleet."""
@@ -33,7 +42,14 @@ class Rules:
         return record.status == "done" or record.retry != "now" or record.attempts > self.retries
 
 
-def work(open_host: Callable[[], Host], jobs: Sequence[Job], rules: Rules, stop: Callable[[], bool]) -> None:
+def work(
+    open_host: Callable[[], Host],
+    jobs: Sequence[Job],
+    rules: Rules,
+    stop: Callable[[], bool],
+    passes: Passes = ALONE,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Returns when every job is settled, by whichever worker, or when `stop` says so.
 
     Raises what is no fault of an embedding, after it is recorded: the process should be replaced.
@@ -54,15 +70,39 @@ def work(open_host: Callable[[], Host], jobs: Sequence[Job], rules: Rules, stop:
                 continue
             with claim.held(rules.expires):
                 host = host or open_host()
-                if not rules.settles(_attempt(host, job, claim, ledger, rules, stop)):
+                if not rules.settles(_attempt(host, job, claim, ledger, rules, stop, passes)):
                     left.append(job)
         waiting = left
         if waiting:
-            time.sleep(AGAIN)
+            sleep(AGAIN)
+
+
+def work_together(open_host: Callable[[], Host], jobs: Sequence[Job], rules: Rules, stop: Callable[[], bool]) -> None:
+    """The same as `work`, with several trainings that share their passes. Raises what the first of them raises."""
+    count = rules.together
+    if count == 1:
+        work(open_host, jobs, rules, stop)
+        return
+    shared, opened, errors = SharedPasses(count), cache(open_host), list[BaseException]()
+
+    def member(number: int) -> None:
+        with shared.member(number):
+            try:
+                work(opened, jobs, rules, lambda: bool(errors) or stop(), shared, shared.sleep)
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=member, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _attempt(
-    host: Host, job: Job, claim: Claim, ledger: Ledger, rules: Rules, stop: Callable[[], bool]
+    host: Host, job: Job, claim: Claim, ledger: Ledger, rules: Rules, stop: Callable[[], bool], passes: Passes
 ) -> Record | None:
     """Trains a claimed job, and records what became of it unless it was stopped."""
     before = ledger.read(job.name)
@@ -76,7 +116,7 @@ def _attempt(
         if rules.settles(lost):
             return lost
     try:
-        record = learn(host, job, rules.out, Limits(rules.time_limit, lambda: stop() or claim.lost()))
+        record = learn(host, job, rules.out, Limits(rules.time_limit, lambda: stop() or claim.lost()), passes)
     except Stopped:  # or taken over, since this process was asleep
         return before
     except Exception as error:

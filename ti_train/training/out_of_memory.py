@@ -15,6 +15,7 @@ from ..events import Event, Preview, Step, Warning
 from ..host import Host
 from .config import TrainConfig
 from .loop import train
+from .passes import ALONE, Passes
 
 
 def train_in_memory(
@@ -25,17 +26,18 @@ def train_in_memory(
     resume: bool = False,
     release: Callable[[], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    passes: Passes = ALONE,
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises PassingError if the
-    smallest micro-batch does not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop, passes: see train(). Raises PassingError if
+    the smallest micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
     last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
-            with closing(train(host, dataset, config, folder, resume, stop)) as events:
+            with closing(train(host, dataset, config, folder, resume, stop, passes)) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue
