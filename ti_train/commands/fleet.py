@@ -13,6 +13,7 @@ from ..fleet.jobs import Common, Job, read_jobs, shard_of
 from ..fleet.local import Look, devices_of, run_local
 from ..fleet.plan import plan
 from ..fleet.progress import Tally
+from ..fleet.ray_cluster import run_ray
 from ..fleet.records import Ledger, Record
 from ..fleet.sheet import write_sheets
 from ..fleet.worker import Rules
@@ -41,6 +42,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--out", type=Path, default=Path("."), help="folder for the results (default: this one)")
     add("--workers", type=int, default=0, metavar="N", help="processes (default: one per GPU, or one on the CPU)")
     add("--together", type=int, default=1, metavar="M", help="embeddings per worker that share every forward pass")
+    add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (default: local)")
+    add("--address", default="", help="of the Ray cluster, such as auto or ray://HOST:10001 (default: a local one)")
     add("--shard", default="1/1", metavar="I/N", help="train every N-th embedding of the list, from the I-th")
     add(
         "--retry",
@@ -73,7 +76,11 @@ def run(a: argparse.Namespace) -> None:
     for remark in plan(jobs, ledger, a.update):
         print(f"Warning: {remark}", file=sys.stderr)
     open_host = partial(opened, a.model, dtype, a.prediction_type)
-    records = train_all(partial(run_local, open_host, devices_of(device, a.workers), jobs, rules), jobs, ledger, rules)
+    if a.engine == "ray":
+        engine = partial(run_ray, open_host, a.address, device, a.workers, jobs, rules)
+    else:
+        engine = partial(run_local, open_host, devices_of(device, a.workers), jobs, rules)
+    records = train_all(engine, jobs, ledger, rules)
     if a.sheet:
         print(*write_sheets([job.name for job in jobs], a.out), sep="\n")
     if failed := [record for record in records if record.status == "failed"]:
