@@ -27,12 +27,13 @@ from ..prompts import PLACEHOLDER, Templates
 from .checkpoint import INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
+from .passes import ALONE, NO_GRADIENT, Passes
 from .pictures import with_preview
 from .prompt_sampling import check_prompts, preview_prompt, with_placeholder
 from .provenance import as_embedding, finished, kept_embedding
 from .state import State
 from .step_memory import shortage, step_memory
-from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
+from .steps import TrainedVectors, one_step_late, updates
 from .unused import unused_options
 from .validation import Validation
 
@@ -55,11 +56,13 @@ def train(
     folder: Path,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    passes: Passes = ALONE,
 ) -> Generator[Event, None, None]:
     """Trains one embedding; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
 
     On close(), on any exception and when a checkpoint is due, the last completed step is saved; an earlier embedding of
     this name stays. stop: asked after each step whether to end with Done now; then the run can still be resumed.
+    passes: of this run alone, or shared with others.
     Raises UserError for everything that the user can fix.
     """
     templates = Templates.load(config.templates)
@@ -103,7 +106,7 @@ def train(
                     yield from previews(host, config, side, trained, done, files.identity)
 
             began, saved = perf_counter(), monotonic()
-            queued = updates(host, dataset, templates, config, trained, done.step)
+            queued = updates(host, dataset, templates, config, trained, done.step, passes)
             for update in one_step_late(queued, host.device, config):
                 step = update.after.step
                 loss, gradient_norm, norm, cosine = update.numbers.read()

@@ -24,6 +24,7 @@ from .checkpoint import RunFiles
 from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
+from .passes import ALONE, Passes
 from .step_log import StepLog, check_step_log
 from .widgets import FROM_PRESET
 
@@ -105,11 +106,13 @@ class Session:
         resume: bool = False,
         release: Callable[[], object] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        passes: Passes = ALONE,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
         folder = self.files.folder
         try:
-            with closing(train_in_memory(host, dataset, self.config, folder, resume, release, stop)) as events:
+            events = train_in_memory(host, dataset, self.config, folder, resume, release, stop, passes)
+            with closing(events):
                 for event in events:
                     self._resumed = resume
                     self._record(event)
