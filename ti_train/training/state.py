@@ -34,8 +34,8 @@ class State:
 
     def following(self, before: State, seconds: float) -> State:
         """This state as the next one of the run in which `before` was, after so many seconds."""
-        kept = {"course": before.course, "pictures": before.pictures, "init": before.init, "run": before.run}
-        return replace(self, seconds=seconds, **kept)
+        course, pictures = before.course, before.pictures
+        return replace(self, seconds=seconds, course=course, pictures=pictures, init=before.init, run=before.run)
 
     @property
     def num_vectors(self) -> int:
