@@ -36,7 +36,7 @@ def train(host: TinyHost, jobs: list[Job], out: Path, together: int) -> dict[str
 
 
 def vectors(out: Path) -> dict[str, torch.Tensor]:
-    return {file.stem: load_file(file)["emb_params"] for file in out.glob("*.safetensors")}
+    return {file.stem: next(iter(load_file(file).values())) for file in out.glob("*.safetensors")}
 
 
 def forwards(host: TinyHost, train_them) -> int:

@@ -42,7 +42,7 @@ def fleet(tmp_path, pictures, settings):
             return {job.name: self.ledger.read(job.name) for job in self.jobs}
 
         def vectors(self) -> dict[str, torch.Tensor]:
-            return {job.name: load_file(self.out / f"{job.name}.safetensors")["emb_params"] for job in self.jobs}
+            return {job.name: next(iter(load_file(self.out / f"{job.name}.safetensors").values())) for job in self.jobs}
 
     return Fleet()
 

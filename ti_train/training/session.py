@@ -16,6 +16,7 @@ from ..data.captions import CaptionReader
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..data.listing import Listing
 from ..drawing.loss_plot import loss_plot
+from ..errors import UserError
 from ..events import Done, Event, Preview, Step
 from ..formats import write_embedding
 from ..host import Host
@@ -117,6 +118,9 @@ class Session:
                     self._resumed = resume
                     self._record(event)
                     yield event
+        except BaseException as error:
+            self._resumed |= resume and not isinstance(error, UserError)  # which may be that there is nothing to resume
+            raise
         finally:
             self._close_records()
 
@@ -152,6 +156,7 @@ class Session:
             case Preview() if self.records and self.records.previews:
                 number = self.config.preview_prompts.index(event.prompt)
                 file = self.records.preview(event.step, number)
+                file.parent.mkdir(parents=True, exist_ok=True)
                 write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
                 self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
