@@ -81,7 +81,9 @@ def lowered(family: str, kind: str, model: Any, clip: Any, load: str = "cpu") ->
     elif kind == "packed":
         pair = models(sizes, [], operations=packing(), load=load)
     else:
-        pair = models(sizes, [], operations=comfy.ops.mixed_precision_ops({}, torch.float32), load=load, text=text)
+        emulated = {name for name, _ in LAYOUTS.values() if name != "int8_tensorwise"}  # as ComfyUI picks for a CPU
+        operations = comfy.ops.mixed_precision_ops({}, torch.float32, disabled=emulated)
+        pair = models(sizes, [], operations=operations, load=load, text=text)
     pair[0].model.diffusion_model.load_state_dict(network, assign=True)
     if kind not in LAYOUTS:
         pair[1].cond_stage_model.load_state_dict(text, assign=True)
