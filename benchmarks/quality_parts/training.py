@@ -80,7 +80,6 @@ def theirs(arm: Arm, script: Path, world: World, concept: Concept, seed: int, fo
         "output_dir": folder,
         "seed": seed,
         "save_steps": 10**6,
-        "report_to": "none",
     }
     words = [str(part) for name, value in (given | dict(arm.options)).items() for part in (f"--{name}", value)]
     began = time.perf_counter()

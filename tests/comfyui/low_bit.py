@@ -44,12 +44,29 @@ def looked_at(family: str, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             "cosine": min(
                 float(torch.cosine_similarity(g.flatten(), exact[e].flatten(), 0)) for e, g in gradient.items()
             ),
+            "rounded": rounded(family, kind, data, gradient, model, clip, vae),
             "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
             "nearest": [host.vocabulary(e).nearest(v[0])[0][0] for e, v in data["vectors"].items()],
             "untouched": same_bits(before, bits(*few)),
             "stored": sorted({str(t.dtype) for t in before.values()}),
         }
     return found
+
+
+def rounded(family: str, kind: str, data: Any, gradient: Any, model: Any, clip: Any, vae: Any) -> float | None:
+    """How far a gradient is from that in fp32 of the same values; None for weights that are not numbers as stored."""
+    if kind not in ("fp8", "fp16"):
+        return None
+    with torch.inference_mode():
+        pair = models(FAMILIES[family](), [])
+        stored = FP8 if kind == "fp8" else torch.float16
+        for part, plain in zip(
+            (pair[0].model.diffusion_model, pair[1].cond_stage_model),
+            (model.model.diffusion_model, clip.cond_stage_model),
+            strict=True,
+        ):
+            part.load_state_dict({name: t.float() for name, t in in_few_bits(plain, kind, stored).items()})
+    return difference(gradient, gradient_of(make_host(*pair, vae), data))
 
 
 @torch.inference_mode()
@@ -64,7 +81,9 @@ def lowered(family: str, kind: str, model: Any, clip: Any, load: str = "cpu") ->
     elif kind == "packed":
         pair = models(sizes, [], operations=packing(), load=load)
     else:
-        pair = models(sizes, [], operations=comfy.ops.mixed_precision_ops({}, torch.float32), load=load, text=text)
+        emulated = {name for name, _ in LAYOUTS.values() if name != "int8_tensorwise"}  # as ComfyUI picks for a CPU
+        operations = comfy.ops.mixed_precision_ops({}, torch.float32, disabled=emulated)
+        pair = models(sizes, [], operations=operations, load=load, text=text)
     pair[0].model.diffusion_model.load_state_dict(network, assign=True)
     if kind not in LAYOUTS:
         pair[1].cond_stage_model.load_state_dict(text, assign=True)

@@ -345,6 +345,25 @@ def test_a_host_may_encode_its_pictures_in_inference_mode(host, pictures, settin
     assert torch.equal(learnt(host, dataset, settings(), tmp_path / "b"), expected)
 
 
+# --- Early stop -----------------------------------------------------------------
+
+
+def test_it_ends_where_the_validation_loss_has_stopped_falling_and_is_complete_then(host, dataset, settings, tmp_path):
+    """At a rate of 0 the loss stays what it is: the first measurement is the lowest, and three more are no lower."""
+    config = settings(steps=20, learning_rate=0.0, evaluate_every=2, early_stop=3)
+    events = list(train(host, dataset, config, tmp_path))
+    assert of(Step, events)[-1].step == 8
+    assert events[-1].complete
+    assert not (tmp_path / "my-toy.resume").exists()
+
+
+def test_a_run_that_was_resumed_ends_early_at_the_same_step(host, dataset, settings, tmp_path):
+    config = settings(steps=20, learning_rate=0.0, evaluate_every=2, early_stop=3)
+    stopped_after(5, host, dataset, config, tmp_path)
+    events = list(train(host, dataset, config, tmp_path, resume=True))
+    assert of(Step, events)[-1].step == 8
+
+
 # --- Interrupted and resumed ----------------------------------------------------
 
 RUNS = {
