@@ -36,9 +36,9 @@ class Page:
         self.tab = self.context.new_page()
         self.tab.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
         self.tab.on("pageerror", lambda error: self.said.append(error.stack or str(error)))
-        server.post(
-            "/api/settings", {"Comfy.TutorialCompleted": True} | settings
-        )  # else the templates lie over everything
+        # the first: else the templates lie over everything; the second: else the setting of the page before holds
+        always = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
+        server.post("/api/settings", always | settings)
         self.open()
 
     def open(self) -> None:
