@@ -126,9 +126,14 @@ class Host(Protocol):
     sampling: Sampling  # of previews, unless the user chooses
     remarks: tuple[str, ...]  # what the user should know before a run
     known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
-    bytes_per_latent: tuple[int, int] | None  # of the device's memory that a step needs for each position of an image's
-    # latents in half precision, with and without gradient checkpointing; None if it was never measured
     bare_names: bool  # whether prompts use an embedding by its bare name, and not only by a syntax of its own
+
+    @property
+    def bytes_per_latent(self) -> tuple[int, int] | None:
+        """Of the device's memory that a step needs for each position of an image's latents, in half precision.
+
+        With and without gradient checkpointing; None if nothing is known.
+        """
 
     @property
     def fingerprint(self) -> str:
