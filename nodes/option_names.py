@@ -46,6 +46,14 @@ TRAINING_OPTIONS = {
     "preview_cfg": "preview_cfg",
     "preview_sampler": "preview_sampler",
     "preview_scheduler": "preview_scheduler",
+    "weighting": "weighting",
+    "optimizer": "optimizer",
+    "pull": "pull",
+    "average": "average",
+    "exclusion": "exclusion",
+    "context": "context",
+    "initial_vectors": "initial_vectors",
+    "early_stop": "early_stop",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs

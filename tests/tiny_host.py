@@ -20,7 +20,19 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ti_train.data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ti_train.errors import UserError
-from ti_train.host import Embeddings, Host, Latents, Prediction, Prompt, SampleRequest, Sampling, Size, Slot, Vocabulary
+from ti_train.host import (
+    Embeddings,
+    Host,
+    Latents,
+    Prediction,
+    Prompt,
+    SampleRequest,
+    Sampling,
+    Size,
+    Slot,
+    TextStates,
+    Vocabulary,
+)
 from ti_train.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 ENCODER = "clip_tiny"
@@ -147,6 +159,22 @@ class TinyHost:
         finally:
             handle.remove()
         return hidden
+
+    def conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        states = self.encode(prompts, embeddings)
+        return {
+            ENCODER: [
+                TextStates(s, None, self.end_of_slots(p, embeddings)) for s, p in zip(states, prompts, strict=True)
+            ]
+        }
+
+    def end_of_slots(self, prompt: Prompt, embeddings: Embeddings) -> int:
+        """The position behind the last slot; the start token is at 0."""
+        end, place = 0, 1
+        for piece in prompt:
+            place += len(embeddings[piece.name][ENCODER]) if isinstance(piece, Slot) else len(self.tokenize(piece))
+            end = place if isinstance(piece, Slot) else end
+        return end
 
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
         noisy, sigma = noisy.to(self.dtype), sigma.to(self.dtype)

@@ -49,6 +49,15 @@ class Size:
 
 
 @dataclass(frozen=True)
+class TextStates:
+    """What one text encoder makes of one prompt, on the host's device, differentiable in the vectors of its slots."""
+
+    states: Tensor  # [T, width]: its hidden states as the denoiser reads them, with start, end and padding
+    pooled: Tensor | None  # [width]: its pooled output, if the host computes one
+    after: int  # index of the first state behind the last slot; 0 without a slot
+
+
+@dataclass(frozen=True)
 class Latents:
     """The VAE's posterior in the denoiser's scale; log_variance is None if the VAE has none or hides it."""
 
@@ -96,6 +105,11 @@ class Vocabulary:
         """L2 norm of each row, [V] fp32."""
         norms: Tensor = self.scale * self.table.detach().float().norm(dim=-1)
         return norms
+
+    @property
+    def mean_norm(self) -> float:
+        """Mean L2 norm of the rows, without rows of zeros."""
+        return float(self.norms[self.norms > 0].mean())
 
     @cached_property
     def spread(self) -> float:
@@ -159,6 +173,12 @@ class Host(Protocol):
 
         sizes: one for each prompt, or none for the host's default. Raises UserError if a slot does not fit into the
         encoder's context.
+        """
+
+    def conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        """What `encode` computes on its way, of each encoder alone: encoder name -> one for each prompt.
+
+        For losses on the text alone, without a denoiser. Call it within `training()`.
         """
 
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:

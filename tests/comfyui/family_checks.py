@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from inside import batch, difference, enter_comfyui, gradient_of, loss_of, make_host, pack, same, state_of
 from PIL import Image
-from tiny_families import FAMILIES, draw
+from tiny_families import FAMILIES, draw, lacks
 
 LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
@@ -25,6 +25,9 @@ def main(folder: str, family: str, other: str = "") -> None:
     pack()
     from pack.ti_train.errors import UserError
 
+    if lacking := [name for name in (family, other) if name and lacks(name)]:
+        print("\n" + json.dumps({"lacking": lacking}))
+        return
     with torch.inference_mode():
         model, clip, vae = draw(family, [folder])
         clip = draw(other, [folder])[1] if other else clip
@@ -52,6 +55,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
         "start": start_is_text(host, clip),
+        "text_states": text_states(host),
         "guided": guided(host, data),
         "last rows": [host.vocabulary(encoder).nearest(last_row(host, encoder))[0][1] for encoder in host.widths],
         "far": far(host, data),
@@ -134,7 +138,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     pictures = [Picture.cropped(str(i), Image.fromarray(p.numpy()), (side, side)) for i, p in enumerate(noise)]
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(NAME, "toy", steps=2, batch_size=2, evaluate_every=1, preview_every=2, resolution=side)
-    node = SimpleNamespace(unique_id="1", extra_pnginfo=None)
+    node = SimpleNamespace(unique_id="1")
     embedding, session, previews = run_training(host, dataset, config, folder, False, node, {}, [])
     read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
     start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}
@@ -209,6 +213,28 @@ def start_is_text(host: Any, clip: Any) -> bool:
         read = encoder.table(torch.tensor(vocabulary.tokenize("toy")), out_dtype=torch.float32)
         same_rows.append(torch.allclose(vocabulary.rows("toy"), read, rtol=1e-5))
     return all(same_rows)
+
+
+def text_states(host: Any) -> dict[str, list[float]]:
+    """Of each encoder: [how far the states of a slot with a text's own rows are from those of the text; how far the
+    first state that depends on the vectors is from the first of the slot, which is 0 where tokens read backwards only].
+
+    The first is -1 where the text has another number of tokens: language models have one for a space before a slot.
+    """
+    from pack.ti_train.host import Slot
+
+    rows = {encoder: host.vocabulary(encoder).rows("toy") for encoder in host.widths}
+    prompts = [("a photo of a ", Slot("*")), ("a photo of a toy",)]
+    with host.training(), torch.no_grad():
+        found = host.conditioning(prompts, {"*": rows})
+        doubled = host.conditioning(prompts[:1], {"*": {encoder: 2 * v for encoder, v in rows.items()}})
+    measured = {}
+    for encoder, (slot, text) in found.items():
+        same_length = slot.states.shape == text.states.shape
+        far = float((slot.states - text.states).norm() / text.states.norm()) if same_length else -1.0
+        changed = (slot.states != doubled[encoder][0].states).any(dim=-1).nonzero()
+        measured[encoder] = [far, int(changed[0]) - (slot.after - len(rows[encoder]))]
+    return measured
 
 
 def conditionings(host: Any, clip: Any, folder: Path) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     def full() -> None:
         raise torch.cuda.OutOfMemoryError("full")
 
-    network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
+    network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1")
     with at_forward(network, 2, full):
         embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node, {}, [])
     calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node, {}, [])

@@ -42,7 +42,7 @@ class Page:
         self.open()
 
     def open(self) -> None:
-        self.tab.goto(self.server.url)
+        self.tab.goto(self.server.url, timeout=120_000)
         self.tab.wait_for_function(READY, timeout=120_000)
         self.tab.wait_for_timeout(1500)  # the page opens its last workflow by itself
 
@@ -65,11 +65,12 @@ class Page:
         )
 
     def run(self) -> None:
-        self.tab.get_by_test_id("queue-button").click()
+        """Queues the workflow, and returns when the server has it: a slow page takes seconds to send it."""
+        with self.tab.expect_response(lambda answer: answer.url.endswith("/api/prompt"), timeout=120_000):
+            self.tab.get_by_test_id("queue-button").click()
 
     def wait_until_idle(self, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
-        self.tab.wait_for_timeout(1000)
         while any(self.server.get("/queue").values()):
             assert time.monotonic() < deadline, self.server.said()[-2000:]
             self.tab.wait_for_timeout(200)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -266,6 +267,13 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 }  # fmt: skip
 
 
+def lacks(name: str) -> bool:
+    """Whether this ComfyUI is older than a family."""
+    import comfy.supported_models
+
+    return not hasattr(comfy.supported_models, FAMILIES[name]().model)
+
+
 def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
     """A tiny MODEL, CLIP and VAE of a family, fp32 on the CPU. folders: of embeddings."""
     import comfy.sd
@@ -299,7 +307,8 @@ def models(
     config.custom_operations = operations
     cpu, device = torch.device("cpu"), torch.device(load)
     network = config.get_model(dict(family.weights), "")
-    model = comfy.model_patcher.CoreModelPatcher(network, load_device=device, offload_device=cpu)
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # 0.3: the latter
+    model = patcher(network, load_device=device, offload_device=cpu)
     options = {
         **family.encoders,
         "dtype": stored,
@@ -311,7 +320,8 @@ def models(
     tokenizer, encoders = family.text()
     data = family.tokenizer_data()
     target = base.ClipTarget(tokenizer, encoders)
-    clip = comfy.sd.CLIP(target, folders, tokenizer_data=data, state_dict=text or [], model_options=options)
+    given = {"state_dict": text} if text else {}  # ComfyUI 0.3 has no such argument
+    clip = comfy.sd.CLIP(target, folders, tokenizer_data=data, model_options=options, **given)
     return model, clip
 
 
@@ -351,7 +361,6 @@ def vae_weights(kind: int | str) -> dict[str, Any]:
 
 
 def without_vision_towers() -> None:
-    import comfy.text_encoders.qwen3vl as qwen3vl
     import comfy.text_encoders.qwen_vl as qwen_vl
 
     class NoVision(torch.nn.Module):
@@ -359,7 +368,10 @@ def without_vision_towers() -> None:
             super().__init__()
 
     qwen_vl.Qwen2VLVisionTransformer = NoVision
-    qwen3vl.Qwen3VLVisionModel = NoVision
+    if find_spec("comfy.text_encoders.qwen3vl"):  # not in ComfyUI 0.3
+        import comfy.text_encoders.qwen3vl as qwen3vl
+
+        qwen3vl.Qwen3VLVisionModel = NoVision
 
 
 class Letters:

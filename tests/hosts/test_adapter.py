@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from ti_train.host import Latents, Vocabulary
+from ti_train.host import Latents, TextStates, Vocabulary
 from ti_train.hosts.adapter import Adapter
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.hosts.weights import frozen
 
-VERBS = ("training", "fingerprint", "vocabulary", "latents", "encode", "predict", "sample")
+VERBS = ("training", "fingerprint", "vocabulary", "latents", "encode", "conditioning", "predict", "sample")
 
 
 class Layer(Adapter):
@@ -50,6 +50,9 @@ class Layer(Adapter):
 
     def _encode(self, prompts, words, sizes):
         return self.network(words["*"]["encoder"].to(self.dtype))
+
+    def _conditioning(self, prompts, words):
+        return {"encoder": [TextStates(self._encode(prompts, words, ()), None, 1)]}
 
     def _predict(self, noisy, sigma, cond):
         return noisy + cond.mean()

@@ -131,6 +131,28 @@ def test_a_batch_is_its_prompts_one_by_one(host):
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(together, apart, strict=True))
 
 
+def test_an_encoders_states_are_those_that_the_denoiser_reads(host):
+    """A slot filled with a text's own rows is that text, up to the position behind it and from there on."""
+    rows = {name: host.vocabulary(name).rows("cat dog") for name in host.widths}
+    prompts = [("a photo of a ", Slot("*"), ", red"), ("no slot",)]
+    found = host.conditioning(prompts, {"*": rows})
+    states, *pooled = encoded(host, [("a photo of a cat dog, red",), ("no slot",)], {})
+    assert torch.equal(torch.cat([torch.stack([t.states for t in part]) for part in found.values()], dim=-1), states)
+    for name, (slotted, plain) in found.items():
+        assert (slotted.after, plain.after) == (1 + len(host.vocabulary(name).tokenize("a photo of a cat dog")), 0)
+    last = list(found.values())[-1]
+    assert [t.pooled is None for t in last] == [not pooled] * 2
+    assert not pooled or torch.equal(torch.stack([t.pooled for t in last]), pooled[0])
+
+
+def test_an_encoders_states_are_differentiable_in_the_vectors(host):
+    vectors = {name: v.requires_grad_() for name, v in word(host, 2).items()}
+    with host.training():
+        found = host.conditioning([("a photo of a ", Slot("*"))], {"*": vectors})
+        sum(texts[0].states[texts[0].after :].pow(2).sum() for texts in found.values()).backward()
+    assert all(v.grad.abs().min() > 0 for v in vectors.values())
+
+
 def test_as_many_vectors_fit_as_the_context_has_tokens(host, family):
     hidden, *_ = encoded(host, [(Slot("*"),)], {"*": word(host, 75)})
     assert hidden.shape == (1, 77, sum(WIDTHS[family]))

@@ -54,6 +54,20 @@ def test_it_is_better_or_worse_than_its_initial_text(losses, improved):
     assert course(*losses).improved is improved
 
 
+@pytest.mark.parametrize(
+    ("losses", "patience", "stalled"),
+    [
+        ((0.5, 0.4, 0.4, 0.4, 0.4), 2, True),  # the smoothed loss was lowest two measurements ago
+        ((0.5, 0.4, 0.4, 0.4, 0.4), 3, False),
+        ((0.5, 0.4, 0.4, 0.4, 0.4), 0, False),  # off
+        ((0.5, 0.4, 0.4, 0.4, 0.3, 0.3), 2, False),  # it has fallen again
+        ((0.5,), 1, False),
+    ],
+)
+def test_it_has_stalled_if_there_was_no_lower_loss_in_as_many_measurements(losses, patience, stalled):
+    assert course(*losses).stalled(patience) is stalled
+
+
 def test_the_reason_has_the_step_and_the_losses():
     risen = course(0.5, 0.3, 0.45, 0.46, 0.47)
     assert risen.why(42) == (

@@ -24,9 +24,10 @@ from ti_train.host import Sampling, Slot, Vocabulary
 from ti_train.prompts import Templates
 from ti_train.seeds import seed_from
 from ti_train.training.loop import train
-from ti_train.training.micro_batches import draw_latents
-from ti_train.training.objective import add_noise, denoising_loss, draw_timesteps, target
+from ti_train.training.micro_batches import antithetic, draw_latents
+from ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train.training.steps import CLIP_SPREAD, unit_of
+from ti_train.training.timesteps import NoiseLevels, positions
 
 
 def on_disk(folder: Path) -> torch.Tensor:
@@ -197,7 +198,8 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_loss_of_its_pictures(
     generator = torch.Generator().manual_seed(seed_from("step", 0, 1))
     x0 = torch.stack(draw_latents(dataset.take(0, 4, 0), generator))
     noise = torch.randn(x0.shape, generator=generator)
-    sigma = host.sigmas[draw_timesteps(4, host.sigmas, generator)]
+    sigma = NoiseLevels.of("uniform", host.sigmas, "eps").at(positions(dataset, 1, 4, 0))
+    noise = torch.stack(antithetic(noise.unbind(), sigma))
     prompts = [Templates.load("object").draw("", generator) for _ in x0]
     vectors = host.vocabulary(ENCODER).rows("toy").requires_grad_()
     answer = host.predict(add_noise(x0, noise, sigma, "eps"), sigma, host.encode(prompts, {"*": {ENCODER: vectors}}))
@@ -273,6 +275,29 @@ def test_done_is_what_is_on_disk_and_leaves_no_state_behind(host, dataset, setti
     assert [path.name for path in tmp_path.iterdir()] == ["my-toy.safetensors"]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sphere"])
+def test_the_end_of_a_run_is_averaged(host, dataset, settings, tmp_path, optimizer):
+    """Half of six steps: the file has the mean of the vectors after steps 4, 5 and 6, and so has what is measured."""
+    rate = {"adamw": 0.1, "sphere": 0.02}[optimizer]  # so that the run gets better to its end
+    config = settings(average=0.5, learning_rate=rate, optimizer=optimizer, evaluate_every=1)
+    after = []
+    for step in range(1, 7):
+        stopped_after(step, host, dataset, config, tmp_path / str(step))
+        after.append(load_file(tmp_path / str(step) / "my-toy.resume")[f"vectors.{ENCODER}"])
+    expected = torch.stack(after[3:]).mean(dim=0)
+    if optimizer == "sphere":  # each average is put back onto it
+        expected = after[3]
+        for number, vectors in ((2, after[4]), (3, after[5])):
+            expected = expected + (vectors - expected) / number
+            expected = expected * after[5].norm() / expected.norm()
+    events = list(train(host, dataset, config, tmp_path / "whole"))
+    assert torch.allclose(events[-1].embedding.vectors[ENCODER], expected, atol=1e-4)
+    shown = [event.embedding.vectors[ENCODER] for event in of(Step, events)]
+    assert torch.equal(shown[3], after[2])
+    assert torch.equal(shown[6], events[-1].embedding.vectors[ENCODER])
+    assert not torch.equal(shown[6], after[5])
+
+
 # --- What stays as it is --------------------------------------------------------
 
 
@@ -320,6 +345,25 @@ def test_a_host_may_encode_its_pictures_in_inference_mode(host, pictures, settin
     assert torch.equal(learnt(host, dataset, settings(), tmp_path / "b"), expected)
 
 
+# --- Early stop -----------------------------------------------------------------
+
+
+def test_it_ends_where_the_validation_loss_has_stopped_falling_and_is_complete_then(host, dataset, settings, tmp_path):
+    """At a rate of 0 the loss stays what it is: the first measurement is the lowest, and three more are no lower."""
+    config = settings(steps=20, learning_rate=0.0, evaluate_every=2, early_stop=3)
+    events = list(train(host, dataset, config, tmp_path))
+    assert of(Step, events)[-1].step == 8
+    assert events[-1].complete
+    assert not (tmp_path / "my-toy.resume").exists()
+
+
+def test_a_run_that_was_resumed_ends_early_at_the_same_step(host, dataset, settings, tmp_path):
+    config = settings(steps=20, learning_rate=0.0, evaluate_every=2, early_stop=3)
+    stopped_after(5, host, dataset, config, tmp_path)
+    events = list(train(host, dataset, config, tmp_path, resume=True))
+    assert of(Step, events)[-1].step == 8
+
+
 # --- Interrupted and resumed ----------------------------------------------------
 
 RUNS = {
@@ -330,6 +374,9 @@ RUNS = {
     "warm-up": {"warmup": 3},
     "schedule": {"learning_rate": "1e-2:3, 1e-3"},
     "previews": {"preview_every": 2, "checkpoint_every": 2},
+    "sphere": {"optimizer": "sphere", "pull": 0.2, "num_vectors": 2, "per_image_words": 0.5, "average": 0.6},
+    "pulled and averaged": {"pull": 0.3, "average": 1.0},
+    "noise levels": {"weighting": "sigma", "timesteps": "200-899 .1"},
 }
 
 
@@ -340,7 +387,7 @@ def run(request, host, pictures, settings):
     return host, dataset_of(host, pictures, config.flip), config
 
 
-@pytest.mark.parametrize("step", [0, 3, 6])
+@pytest.mark.parametrize("step", [3, 6])
 def test_stopped_by_the_host_and_resumed_equals_uninterrupted(run, tmp_path, step):
     expected = learnt(*run, tmp_path / "whole")
     stopped_after(step, *run, tmp_path / "parts")
@@ -352,7 +399,7 @@ def forwards_before(step: int, config) -> int:
 
 
 @pytest.mark.parametrize(
-    ("step", "error"), [(1, KeyboardInterrupt()), (4, RuntimeError("CUDA out of memory")), (6, KeyboardInterrupt())]
+    ("step", "error"), [(2, KeyboardInterrupt()), (4, RuntimeError("CUDA out of memory")), (6, KeyboardInterrupt())]
 )
 def test_interrupted_within_a_step_and_resumed_equals_uninterrupted(run, tmp_path, step, error):
     host, _, config = run
@@ -361,8 +408,7 @@ def test_interrupted_within_a_step_and_resumed_equals_uninterrupted(run, tmp_pat
     with at_forward(host.denoiser, [number], raising(error)), pytest.raises(type(error)):
         learnt(*run, tmp_path / "parts")
     stopped_after(step - 1, *run, tmp_path / "stopped")
-    if step > 1:  # what is untrained is not written
-        assert torch.equal(on_disk(tmp_path / "parts"), on_disk(tmp_path / "stopped")), "the last completed step's"
+    assert torch.equal(on_disk(tmp_path / "parts"), on_disk(tmp_path / "stopped")), "the last completed step's"
     assert torch.equal(learnt(*run, tmp_path / "parts", resume=True), expected)
 
 
@@ -382,7 +428,7 @@ def test_a_resumed_run_goes_on_counting_steps_and_seconds(host, dataset, setting
     assert last.seconds < after[0].seconds < after[-1].seconds
 
 
-@pytest.mark.parametrize("number", [3, 4, 7])
+@pytest.mark.parametrize("number", [5, 6, 7])
 def test_a_run_cut_short_while_it_measures_has_told_every_step_it_keeps(host, dataset, settings, tmp_path, number):
     """Whoever logs the steps of both parts has each of them once."""
     told: list[int] = []
@@ -494,7 +540,7 @@ def left_by(error: BaseException, forward: int, host, dataset, config, folder: P
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("forward", [1, 2, 4, 6])
+@pytest.mark.parametrize("forward", [2, 4, 6])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")], ids=["interrupt", "crash"])
 def test_a_run_that_does_not_complete_leaves_the_earlier_embedding_as_it_was(
     host, dataset, settings, tmp_path, earlier, forward, error
@@ -508,12 +554,16 @@ def test_a_run_that_does_not_complete_leaves_the_earlier_embedding_as_it_was(
 def test_an_untrained_embedding_never_has_the_name(host, dataset, settings, tmp_path):
     for event in train(host, dataset, settings(), tmp_path / "a"):
         assert isinstance(event, Done) or not (tmp_path / "a" / "my-toy.safetensors").exists()
-    assert left_by(KeyboardInterrupt(), 1, host, dataset, settings(), tmp_path / "b").keys() == {"my-toy.resume"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), torch.cuda.OutOfMemoryError(), UserError("no")])
+def test_a_run_that_ends_before_its_first_step_leaves_nothing(host, dataset, settings, tmp_path, error):
+    assert left_by(error, 1, host, dataset, settings(), tmp_path) == {}
 
 
 def test_one_that_is_worse_than_its_start_takes_its_place_only_if_nothing_is_there(host, dataset, settings, tmp_path):
     """It goes on from a good embedding, at a rate that destroys it."""
-    learnt(host, dataset, settings(steps=20, learning_rate=0.3), tmp_path / "good")
+    learnt(host, dataset, settings(steps=40, learning_rate=0.1), tmp_path / "good")
     good = str(tmp_path / "good" / "my-toy.safetensors")
     worse = settings(init=good, learning_rate=50.0, schedule="constant", evaluate_every=1)
     assert left_by(KeyboardInterrupt(), 4, host, dataset, worse, tmp_path / "fresh").keys() == {"my-toy.resume"}

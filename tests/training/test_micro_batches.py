@@ -18,8 +18,8 @@ from ti_train.formats import load_embedding
 from ti_train.host import Size
 from ti_train.prompts import Templates
 from ti_train.training.loop import train
-from ti_train.training.micro_batches import draw_noise, split_batch
-from ti_train.training.validation import ValidationBatch
+from ti_train.training.micro_batches import antithetic, draw_noise, split_batch
+from ti_train.training.validation import Validation
 
 SHAPES = [(32, 32), (24, 40), (40, 24), (16, 64)]
 
@@ -100,13 +100,14 @@ def test_stopped_and_resumed_equals_uninterrupted(host, mixed, settings, tmp_pat
     assert torch.equal(learnt(host, mixed, config, tmp_path / "parts", resume=True), expected)
 
 
-def test_the_noise_free_loss_takes_pictures_of_any_shape(host, mixed, settings):
-    batch = ValidationBatch.draw(host, mixed, Templates.load("object"), settings(batch_size=4))
+def test_the_validation_loss_takes_pictures_of_any_shape(host, mixed, settings):
     toy = {"*": {ENCODER: host.vocabulary(ENCODER).rows("toy")}}
+    validation = Validation.draw(host, mixed, Templates.load("object"), settings(batch_size=4), toy)
+    parts = validation.groups[0]
     with torch.no_grad():
-        one_by_one = [float(part.losses(host, toy).sum()) for part in batch.micro_batches]
-    assert len(batch.micro_batches) > 1
-    assert batch.loss(host, toy) == pytest.approx(sum(one_by_one) / 4)
+        weighted = sum(float((part.losses(host, toy) * part.sigma).sum()) for part in parts)
+    assert len(parts) > 1
+    assert validation.untrained == pytest.approx(weighted / sum(float(part.sigma.sum()) for part in parts))
 
 
 def test_previews_stay_square(mixed, settings, tmp_path):
@@ -115,3 +116,12 @@ def test_previews_stay_square(mixed, settings, tmp_path):
         e.image.size for e in train(host, mixed, settings(steps=1, preview_every=1), tmp_path) if hasattr(e, "image")
     ]
     assert previews == [(32, 32)] * 2
+
+
+def test_neighbours_in_noise_level_have_opposite_noise_if_they_have_one_shape():
+    noise = [torch.full((4, 2, 2), 1.0), torch.full((4, 2, 2), 2.0), torch.full((4, 2, 2), 3.0), torch.ones(4, 2, 3)]
+    paired = antithetic(noise, torch.tensor([0.9, 0.1, 0.2, 1.0]))
+    assert torch.equal(paired[2], -noise[1])
+    assert all(torch.equal(paired[i], noise[i]) for i in (0, 1, 3))
+    alone = antithetic(noise[:3], torch.tensor([0.9, 0.1, 0.2]))
+    assert torch.equal(alone[0], noise[0])

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_host import ENCODER, WIDTH, TinyHost
 
-from ti_train.host import Prediction, Slot
-from ti_train.training.objective import add_noise, denoising_loss, draw_timesteps, target
+from ti_train.host import Slot
+from ti_train.training.objective import add_noise, denoising_loss, target
 
 PREDICTIONS = ("eps", "v", "flow")
 
@@ -78,50 +76,6 @@ def test_the_loss_is_each_samples_mean_square_in_fp32():
     wanted = torch.stack([torch.full((4, 2, 2), 3.0), torch.ones(4, 2, 2)])
     loss = denoising_loss(predicted, wanted)
     assert (loss.tolist(), loss.dtype) == ([9.0, 1.0], torch.float32)
-
-
-# --- Noise levels ---------------------------------------------------------------
-
-
-@given(count=st.integers(1, 16), seed=st.integers(0, 2**32))
-def test_one_level_comes_from_each_stratum(count, seed):
-    levels = 1000
-    drawn = draw_timesteps(count, torch.zeros(levels), torch.Generator().manual_seed(seed)).tolist()
-    for i, level in enumerate(drawn):
-        assert levels * i // count <= level <= min(levels - 1, levels * (i + 1) // count)
-
-
-def test_over_many_batches_every_level_is_equally_likely():
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([draw_timesteps(4, torch.zeros(20), generator) for _ in range(5000)])
-    counts = torch.bincount(drawn, minlength=20)
-    assert len(counts) == 20
-    assert (counts / 1000 - 1).abs().max() < 0.12
-
-
-def quartiles(sigmas: torch.Tensor, kind: str, prediction: Prediction) -> list[float]:
-    """Of many draws, in noise levels."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = sigmas[torch.cat([draw_timesteps(4, sigmas, generator, kind, prediction) for _ in range(5000)])]
-    return [round(float(level), 2) for level in drawn.quantile(torch.tensor([0.25, 0.5, 0.75]))]
-
-
-FLOW = torch.arange(1, 1001) / 1000
-
-
-def test_flow_models_draw_from_a_logit_normal():
-    """Esser et al. 2024: its quartiles are sigmoid(-.674), sigmoid(0), sigmoid(.674)."""
-    assert quartiles(FLOW, "logit-normal", "flow") == [0.34, 0.5, 0.66]
-    assert quartiles(FLOW, "auto", "flow") == [0.34, 0.5, 0.66]
-    assert quartiles(FLOW, "auto", "eps") == quartiles(FLOW, "uniform", "flow") == [0.25, 0.5, 0.75]
-
-
-def test_high_noise_is_where_styles_are_decided():
-    """log(SNR) from N(-6, 2): half the draws of a flow model are above sigmoid(3) = .953."""
-    assert quartiles(FLOW, "high-noise", "flow") == [0.91, 0.95, 0.98]
-    eps = torch.logspace(-1.5, 1.1646, 1000)  # the levels of Stable Diffusion 1, whose log(SNR) ends at -5.36
-    low, middle, _ = quartiles(eps, "high-noise", "eps")
-    assert 4 < low < middle < 14.6
 
 
 # --- The gradient of the vectors ------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ti_train.training.optimizer import SCALE, AdamW
+from ti_train.training.optimizer import SCALE, AdamW, Group
 
 SCALED = 2.0**12
 
@@ -117,7 +117,7 @@ def test_a_shallow_copy_of_the_state_is_a_snapshot():
 
 def test_groups_move_in_units_of_their_own_and_are_clipped_apart():
     """Five times as wide a table: the same steps, five times as long; a large gradient of one group clips no other."""
-    alone, grouped = AdamW(leaves(), SCALED, 1.0), AdamW(leaves(), SCALED, 1.0, groups=[("l", 1.0), ("t5", 5.0)])
+    alone, grouped = AdamW(leaves(), SCALED, 1.0), AdamW(leaves(), SCALED, 1.0, groups=[Group("l"), Group("t5", 5.0)])
     before = [leaf.detach().clone() for leaf in leaves()]
     for optimizer, factor in ((alone, 1.0), (grouped, 1000.0)):
         first, second = gradients(1)
@@ -127,3 +127,17 @@ def test_groups_move_in_units_of_their_own_and_are_clipped_apart():
     moved = [[leaf - start for leaf, start in zip(o.leaves, before, strict=True)] for o in (alone, grouped)]
     assert torch.allclose(moved[1][0], moved[0][0], rtol=1e-4)
     assert torch.allclose(moved[1][1], 5 * moved[0][1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("pull", "rate"), [(1.0, 5e-3), (1.0, 1e-2), (0.5, 1e-2), (1.0, 1.0)])
+def test_the_norms_are_pulled_as_in_the_pivotal_tuning_script(pull, rate):
+    """|v| <- |v| + min(1, 100 lr) (norm - |v|), after AdamW's update, whose direction stays."""
+    plain, pulled = AdamW(leaves(), SCALED), AdamW(leaves(), SCALED, groups=[Group(norm=0.4)] * 2, pull=pull)
+    for optimizer in (plain, pulled):
+        for leaf, gradient in zip(optimizer.leaves, gradients(1), strict=True):
+            leaf.grad = optimizer.scale * gradient
+        optimizer.step(torch.tensor(1.0), rate)
+    for free, drawn in zip(plain.leaves, pulled.leaves, strict=True):
+        norms = free.norm(dim=-1, keepdim=True)
+        expected = free / norms * (norms + min(1.0, 100 * rate * pull) * (0.4 - norms))
+        assert torch.allclose(drawn, expected, atol=1e-6)

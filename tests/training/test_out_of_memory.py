@@ -28,11 +28,11 @@ def test_it_goes_on_from_the_last_step_in_smaller_passes(host, dataset, settings
     list(train_in_memory(host, dataset, config, tmp_path / "calm"))
     if resume:
         events = train_in_memory(host, dataset, config, tmp_path / "full")
-        next(events)
+        next(event for event in events if isinstance(event, Step) and event.step == 1)
         events.close()
     with at_forward(host.denoiser, [2], FULL):
         events = list(train_in_memory(host, dataset, config, tmp_path / "full", resume, lambda: released.append(True)))
-    assert [event.step for event in events if isinstance(event, Step)] == [0, 1, 2, 3, 4]
+    assert [event.step for event in events if isinstance(event, Step)] == ([2, 3, 4] if resume else [0, 1, 2, 3, 4])
     assert isinstance(events[-1], Done)
     (warning,) = [event for event in events if isinstance(event, Warning)]
     assert "batch size 2 and gradient accumulation 2" in warning.message

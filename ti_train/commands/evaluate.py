@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..data.dataset import find_pictures
+from ..data.dataset import find_pictures, read_pictures
+from ..data.picture import Picture
 from ..embedding import Embedding
 from ..evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
+from ..evaluation.dino import Dino
 from ..evaluation.evaluate import (
     PAPERS_PROMPTS,
     EvaluationPrompts,
@@ -21,12 +23,12 @@ from ..evaluation.evaluate import (
     Subject,
     evaluate,
     initial_texts,
+    prompt_remarks,
     training_pictures,
 )
+from ..evaluation.measures import Features, Measure, gallery, likeness, masked, retrieval
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
-from ..prompt_check import TokenCounter, unknown_marks
-from ..prompts import PLACEHOLDER, slots
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
@@ -45,6 +47,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--style", action="store_true", help="the embedding is a style")
     add("--clip-model", default=PAPERS_MODEL, help="model of open_clip (default: %(default)s, as in the paper)")
     add("--clip-weights", default="", help="file with its weights, or open_clip's name of pretrained weights")
+    add("--dino", type=Path, help="folder with DINOv2 as transformers has it: similarity in its space too")
+    add(
+        "--gallery",
+        type=Path,
+        help="folder with a subfolder of images for each look-alike: do samples find their own subject among them?",
+    )
     command.set_defaults(run=run)
 
 
@@ -70,14 +78,31 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     embeddings = load_embeddings(a.embedding)
-    clip = Clip.load(a.clip_model, a.clip_weights)
+    clip, dino = Clip.load(a.clip_model, a.clip_weights), Dino.load(a.dino) if a.dino else None
     files = find_pictures(a.images)
     host = load_model(a)
 
     def in_clips_space(pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
         return ClipJudge(clip.to(host.device), pictures), PAPERS_PROMPTS["style" if a.style else "object"]
 
-    measure(host, embeddings, files, in_clips_space, a)
+    def further(side: int) -> list[Measure]:
+        space, features = ("DINOv2", dino.to(host.device).features) if dino else ("CLIP", clip.features)
+        return further_measures(space, features, list(read_pictures(files, side, [])), a)
+
+    measure(host, embeddings, files, in_clips_space, a, further)
+
+
+def further_measures(
+    space: str, features: Features, pictures: Sequence[Picture], a: argparse.Namespace
+) -> list[Measure]:
+    """What the folders that were given and the masks of the images allow to be measured."""
+    images = [Image.fromarray(picture.pixels) for picture in pictures]
+    found = [likeness(space, features, images)] if a.dino else []
+    found += masked(space, features, pictures)
+    if a.gallery:
+        others = gallery(a.gallery, a.images, images[0].width)
+        found.append(retrieval(space, features, images, others))
+    return found
 
 
 def measure(
@@ -86,30 +111,29 @@ def measure(
     files: Sequence[Path],
     judging: Judging,
     a: argparse.Namespace,
+    further: Callable[[int], Sequence[Measure]] = lambda _side: (),
 ) -> None:
-    """Samples, then writes and prints the scores. files: the training images. Raises UserError and OSError."""
+    """Samples, then writes and prints the scores. files: the training images. Raises UserError and OSError.
+
+    further: the measures beside the judge's, from the side of the samples.
+    """
     from ..hosts.diffusers.ddim import sample_with_ddim
 
     sample_with_ddim(host)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
     warnings: list[str] = []
     judge, prompts = judging(training_pictures(files, sampling.side, warnings))
-    prompts = prompts.with_edits(a.prompts) if a.prompts else prompts
+    prompts, measures = prompts.with_edits(a.prompts) if a.prompts else prompts, further(sampling.side)
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
-    longest = max(embedding.num_vectors for embedding in embeddings.values())
-    counter = TokenCounter(host, {PLACEHOLDER: longest})
-    for text in prompts:
-        prompt, which = slots(text, {PLACEHOLDER: PLACEHOLDER}), f"prompt '{text}'"
-        warnings += counter.remarks(prompt, f"The {which}")
-        warnings += unknown_marks(prompt, [PLACEHOLDER], f"the {which}")
+    warnings += prompt_remarks(host, embeddings.values(), prompts, "prompt")
     for message in warnings:
         print(f"Warning: {message}", file=sys.stderr)
     samples = a.out / "samples"
     print(f"Sampling to {samples}. You can interrupt: the same command continues later.")
     subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
-    scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples))
+    scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples, measures))
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
     print(*write_scores(scores, settings, a.out), sep="\n")

@@ -71,13 +71,22 @@ class Dataset:
 
     def take(self, position: int, count: int, seed: int) -> list[Encoded]:
         """Images `position` to `position + count` of the endless sequence of shuffled epochs."""
+        return [self._deck[place] for _, place in self._turns(position, count, seed)]
+
+    def turns(self, position: int, count: int, seed: int) -> list[tuple[int, float]]:
+        """Of the images that `take` gives, the epoch, and the place in an unshuffled one, from 0 to below 1."""
+        return [(epoch, place / len(self._deck)) for epoch, place in self._turns(position, count, seed)]
+
+    def _turns(self, position: int, count: int, seed: int) -> list[tuple[int, int]]:
         size, end = len(self._deck), position + count
         epochs = {number: self._epoch(number, seed) for number in range(position // size, -(-end // size))}
-        return [epochs[p // size][p % size] for p in range(position, end)]
+        return [(p // size, epochs[p // size][p % size]) for p in range(position, end)]
 
-    def _epoch(self, number: int, seed: int) -> list[Encoded]:
+    def _epoch(self, number: int, seed: int) -> list[int]:
+        """A shuffled order of the images."""
         generator = torch.Generator().manual_seed(seed_from("round", seed, number))
-        return [self._deck[i] for i in torch.randperm(len(self._deck), generator=generator).tolist()]
+        order: list[int] = torch.randperm(len(self._deck), generator=generator).tolist()
+        return order
 
 
 def find_pictures(folder: Path) -> list[Path]:

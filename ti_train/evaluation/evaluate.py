@@ -25,8 +25,10 @@ from ..errors import UserError
 from ..files import file_name
 from ..formats import config_of, names_file
 from ..host import Embeddings, Host, Prompt, Vectors
+from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import PLACEHOLDER, slots
 from ..text import unicode_text, with_rest
+from .measures import Measure, measured
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
 
@@ -151,6 +153,20 @@ def training_pictures(files: Sequence[Path], side: int, warn: list[str]) -> list
     return pictures
 
 
+def prompt_remarks(host: Host, embeddings: Iterable[Embedding], prompts: Iterable[str], what: str) -> list[str]:
+    """What of prompts is not read as it was meant with the longest of the embeddings. what: "prompt", for messages."""
+    longest = max(embedding.num_vectors for embedding in embeddings)
+    counter, remarks = TokenCounter(host, {PLACEHOLDER: longest}), []
+    for text in prompts:
+        prompt, which = slots(text, {PLACEHOLDER: PLACEHOLDER}), f"{what} '{text}'"
+        remarks += counter.remarks(prompt, f"The {which}")
+        remarks += unknown_marks(prompt, [PLACEHOLDER], f"the {which}", host.known_marks)
+    return remarks
+
+
+NO_REFERENCE = "The embeddings have no initial text, so there is no row for it."
+
+
 class Judge(Protocol):
     """Compares samples with the training images and with texts. For all measures higher is better."""
 
@@ -174,9 +190,17 @@ class Sampled:
 
 
 def evaluate(
-    host: Host, subjects: Sequence[Subject], judge: Judge, prompts: EvaluationPrompts, sampling: Sampling, out: Path
+    host: Host,
+    subjects: Sequence[Subject],
+    judge: Judge,
+    prompts: EvaluationPrompts,
+    sampling: Sampling,
+    out: Path,
+    measures: Sequence[Measure] = (),
 ) -> Iterator[Sampled | Score]:
     """Yields the score of the training images, then of each subject, with Sampled in between.
+
+    measures: of the samples of the plain prompt, beside the judge's.
 
     Samples are files in `out`; existing ones are not sampled again, so an interrupted evaluation can be continued.
     Raises UserError if the existing files were made with other settings.
@@ -186,12 +210,13 @@ def evaluate(
     total = len(subjects) * len([*prompts]) * sampling.number
     yield Sampled(done, total)
     own = {text: judge.text_similarity(judge.pictures, text) for text in prompts.edits}
-    yield Score("training pictures", "training pictures", judge.similarity_of_pictures(), own)
+    references = {measure.name: measure.of_pictures for measure in measures}
+    yield Score("training pictures", "training pictures", judge.similarity_of_pictures(), own, references)
     for subject, folder in zip(subjects, folders, strict=True):
         for text in prompts:
             for written in sample_missing(host, subject.prompt(text), subject.embeddings, text, sampling, folder):
                 done += written
                 yield Sampled(done, total)
-        image = judge.image_similarity(read(sampling.files(folder, prompts.plain)))
+        plain = read(sampling.files(folder, prompts.plain))
         edits = {text: judge.text_similarity(read(sampling.files(folder, text)), text) for text in prompts.edits}
-        yield Score(subject.label, subject.kind, image, edits)
+        yield Score(subject.label, subject.kind, judge.image_similarity(plain), edits, measured(measures, plain))

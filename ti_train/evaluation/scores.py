@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -17,12 +17,16 @@ from ..files import write_atomically
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of a subject. kind: "word", "initial word" or "training pictures"; edits: prompt -> text similarity."""
+    """Scores of a subject. kind: "word", "initial word" or "training pictures"; edits: prompt -> text similarity.
+
+    more: the measures of measures.py, by name.
+    """
 
     label: str
     kind: str
     image_similarity: float
     edits: dict[str, float]
+    more: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def text_similarity(self) -> float:
@@ -35,10 +39,14 @@ class Score:
 
 
 def table(scores: Sequence[Score]) -> str:
-    """Name, image similarity and text similarity as a text table."""
+    """Name, image similarity, text similarity and the other measures as a text table."""
     width = max(len(score.name) for score in scores)
-    lines = [f"{'':{width}}  image similarity  text similarity"]
-    lines += [f"{s.name:{width}}  {s.image_similarity:16.3f}  {s.text_similarity:15.3f}" for s in scores]
+    columns = ["image similarity", "text similarity", *scores[0].more]
+    lines = [f"{'':{width}}  " + "  ".join(columns)]
+    for score in scores:
+        values = (score.image_similarity, score.text_similarity, *score.more.values())
+        cells = (f"{value:{len(column)}.3f}" for value, column in zip(values, columns, strict=True))
+        lines.append(f"{score.name:{width}}  " + "  ".join(cells))
     return "\n".join(lines)
 
 
@@ -50,15 +58,17 @@ def plot(scores: Sequence[Score], judge: str) -> Image.Image:
 
 def write_scores(scores: Sequence[Score], settings: Mapping[str, object], folder: Path) -> list[Path]:
     """Writes evaluation.csv, .json (with the settings) and .png. Raises OSError."""
-    rows = [(s.label, s.kind, s.image_similarity, s.text_similarity, *s.edits.values()) for s in scores]
-    columns = ("label", "kind", "image_similarity", "text_similarity", *scores[0].edits)
+    rows = [
+        (s.label, s.kind, s.image_similarity, s.text_similarity, *s.edits.values(), *s.more.values()) for s in scores
+    ]
+    columns = ("label", "kind", "image_similarity", "text_similarity", *scores[0].edits, *scores[0].more)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows([[f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows])
     whole = [
         {"label": s.label, "kind": s.kind, "image_similarity": s.image_similarity}
-        | {"text_similarity": s.text_similarity, "edits": s.edits}
+        | {"text_similarity": s.text_similarity, "edits": s.edits, "more": dict(s.more)}
         for s in scores
     ]
     drawing = io.BytesIO()

@@ -20,7 +20,18 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
-from ..host import Cond, Embeddings, Latents, Prediction, Prompt, SampleRequest, Sampling, Size, Vocabulary
+from ..host import (
+    Cond,
+    Embeddings,
+    Latents,
+    Prediction,
+    Prompt,
+    SampleRequest,
+    Sampling,
+    Size,
+    TextStates,
+    Vocabulary,
+)
 from .weights import alias, frozen, restore_inference_tensors
 
 # width of the text conditioning -> see Host.bytes_per_latent. Measured with benchmarks/memory.py
@@ -75,6 +86,9 @@ class Adapter(ABC):
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> Cond: ...
 
     @abstractmethod
+    def _conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]: ...
+
+    @abstractmethod
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor: ...
 
     @abstractmethod
@@ -127,6 +141,11 @@ class Adapter(ABC):
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         with self._mode():
             return self._encode(prompts, embeddings, sizes)
+
+    @final
+    def conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        with self._mode():
+            return self._conditioning(prompts, embeddings)
 
     @final
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:

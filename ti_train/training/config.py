@@ -9,9 +9,10 @@ from ..data.masks import Source
 from ..errors import UserError
 from ..names import bare_name, check_name
 from ..prompts import BUILT_IN
-from ..text import composed
 from .learning_rate import rate_segments
 from .options import option, options_of
+from .timesteps import NAMED, check_timesteps
+from .weighting import check_weighting
 
 # Balanced comes first wherever presets are listed: few steps at a high learning rate that decays to 0, in batches of
 # four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
@@ -48,7 +49,8 @@ class TrainConfig:
     )
     init: str = option(
         MISSING, EMBEDDING, "Initial text",
-        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from.",
+        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from. Several, "
+        "with vertical bars between them: the one with the lowest validation loss is used.",
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
@@ -56,6 +58,12 @@ class TrainConfig:
         "Vectors (tokens) of the embedding; 0 = as many as the initial text has tokens, up to 4, or as the initial "
         "file has. A text with more tokens than vectors is condensed. Fewer vectors are easier to edit.",
         least=0, most=75, aliases=("num_vectors_per_token",),
+    )
+    initial_vectors: Literal["text", "condensed", "cross"] = option(
+        "text", EMBEDDING, "Initial vectors",
+        "How they are made of the initial text. text: its tokens; if these are more than the vectors, the mean of "
+        "neighbours. condensed: fewer vectors are fitted instead, so that prompts condition as with the text. cross: "
+        "the text encoder's output of the text (Cross Initialization; CLIP only).",
     )
     steps: int = option(
         120, TRAINING, "Steps",
@@ -90,16 +98,42 @@ class TrainConfig:
         1.0, TRAINING, "Gradient clipping", "Maximum gradient norm (clipping); 0 = off.",
         least=0, most=1000, step=0.1, aliases=("max_grad_norm",),
     )
-    timesteps: Literal["auto", "uniform", "logit-normal", "high-noise"] = option(
+    timesteps: str = option(
         "auto", TRAINING, "Timesteps",
         "Distribution of the noise levels. auto: logit-normal for flow models (Flux, SD 3 ...), else uniform. "
-        "high-noise: mostly strong noise, which decides composition and style.",
+        "high-noise: mostly strong noise, which decides composition and style. Or a range of the 1000 timesteps such "
+        "as 500-899 ('500-899 .1': a tenth of all levels), or mean and deviation of log(SNR) such as logsnr -3 2.",
+        choices=(*NAMED, "500-899", "200-899", "logsnr -3 2"),
     )
     guidance: float = option(
         0.0, TRAINING, "Distilled guidance",
         "Guidance of a model in which it is distilled, such as Flux.1 dev, in ComfyUI: train with the one that you "
         "sample with; 0 = the model's own (Flux.1 dev: 3.5).",
         least=0, most=100, step=0.1,
+    )
+    weighting: str = option(
+        "none", TRAINING, "Loss weighting",
+        "What the loss of a noise level counts, on average 1. none: as it is, so that weak noise, whose gradients are "
+        "the largest and noisiest, counts most. sigma: in proportion to the noise; sigma 0.5: to its root. min-snr 5: "
+        "the image's error times its signal-to-noise ratio, up to 5.",
+        choices=("none", "sigma", "min-snr 5"),
+    )
+    optimizer: Literal["adamw", "sphere"] = option(
+        "adamw", TRAINING, "Optimizer",
+        "adamw: AdamW without weight decay. sphere: only the directions are trained, at the mean norm of the "
+        "vocabulary; the learning rate is the angle of a step, 0.01 to 0.04.",
+    )
+    pull: float = option(
+        0.0, TRAINING, "Pull",
+        "adamw: pulls the norms towards the vocabulary's mean; 1: by 100 times the learning rate in each step. sphere: "
+        "pulls the directions towards the initial ones, in units of the gradient. 0 = off. More is easier to edit.",
+        least=0, most=10, step=0.05,
+    )
+    average: float = option(
+        0.0, TRAINING, "Average",
+        "Part of the run, at its end, whose vectors are averaged for the file and the previews; 0 = off. It evens out "
+        "the noise of the last steps where the learning rate does not fall to 0.",
+        least=0, most=1, step=0.05,
     )
     progressive_every: int = option(
         0, ABLATIONS, "Progressive vectors",
@@ -111,6 +145,19 @@ class TrainConfig:
         "Probability that a prompt also contains a per-image token, which is discarded at the end; 0 = off (paper: "
         "0.25).",
         least=0, most=0.99, step=0.05, aliases=("per_image_tokens",),
+    )
+    exclusion: float = option(
+        0.0, ABLATIONS, "Exclusion",
+        "Weight of a loss that keeps what the images share out of the per-image tokens, so that it goes into the "
+        "embedding; 0 = off (its paper: 0.05). It needs per-image tokens and two images; a step takes about twice as "
+        "long.",
+        least=0, most=100, step=0.05,
+    )
+    context: float = option(
+        0.0, ABLATIONS, "Context",
+        "Weight of a loss that keeps what the text encoder makes of the words beside the embedding as it is beside the "
+        "initial vectors; 0 = off (its paper: 0.00015). More is easier to edit.",
+        least=0, most=100, step=0.0001,
     )
     coarse_weight: float = option(
         0.0, ABLATIONS, "Regularization",
@@ -239,6 +286,12 @@ class TrainConfig:
         "trained for too long; 0 = off.",
         least=0, most=MANY, aliases=("save_every_n_steps",), may_change=True,
     )
+    early_stop: int = option(
+        0, TRAINING, "Early stop",
+        "Measurements of the validation loss without a lower one after which the run ends; 0 = off. The loss has "
+        "stopped falling then, and more steps only cost time.",
+        least=0, most=MANY, aliases=("patience",), may_change=True,
+    )
     # fmt: on
 
     @classmethod
@@ -247,7 +300,7 @@ class TrainConfig:
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
         values = {**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}}
-        return cls(**values | {"name": composed(values["name"])})  # as prompts write it
+        return cls(**values)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))
@@ -267,6 +320,13 @@ class TrainConfig:
         if not self.init.strip():
             raise UserError('init is empty. Give a word or phrase that describes the images, such as "cat".')
         rate_segments(self.learning_rate, self.steps)
+        if self.exclusion and not self.per_image_words:
+            raise UserError(
+                f"exclusion is {self.exclusion}, but there are no per-image tokens for it. Set per_image_words, for "
+                "example to 0.5, or exclusion to 0."
+            )
+        check_timesteps(self.timesteps)
+        check_weighting(self.weighting)
 
     @property
     def bare_name(self) -> str:
@@ -277,6 +337,11 @@ class TrainConfig:
     def effective_batch(self) -> int:
         """Images per step."""
         return self.batch_size * self.accumulation
+
+    @property
+    def averaged_after(self) -> int:
+        """The step after which the vectors are averaged; the last one if they are not."""
+        return self.steps - round(self.average * self.steps)
 
     def vectors_at(self, step: int) -> int:
         """The number of vectors that step `step` uses."""

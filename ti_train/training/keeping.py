@@ -38,6 +38,7 @@ class Course:
     latest: Measured | None = None
     best: Measured | None = None  # the lowest smoothed one after step 0
     vectors: Mapping[str, Tensor] = field(default_factory=dict)  # of the best step
+    since: int = 0  # measurements after the best step's
 
     def after(self, step: int, loss: float, vectors: Mapping[str, Tensor]) -> Course:
         """The course with one more measurement, of these vectors."""
@@ -49,8 +50,12 @@ class Course:
         latest = Measured(step, loss, median(recent))
         course = replace(self, recent=recent, latest=latest)
         if self.best and latest.smoothed >= self.best.smoothed:
-            return course
-        return replace(course, best=latest, vectors=vectors)
+            return replace(course, since=self.since + 1)
+        return replace(course, best=latest, vectors=vectors, since=0)
+
+    def stalled(self, patience: int) -> bool:
+        """Whether the loss has not fallen any further in `patience` measurements; never if that is 0."""
+        return 0 < patience <= self.since
 
     @property
     def keeps_best(self) -> bool:
@@ -107,4 +112,4 @@ class Course:
         """What `written` has written. Raises KeyError, TypeError and ValueError for anything else."""
         values = json.loads(text)
         latest, best = (Measured(**values[key]) if values[key] else None for key in ("latest", "best"))
-        return cls(values["untrained"], tuple(values["recent"]), latest, best, vectors)
+        return cls(values["untrained"], tuple(values["recent"]), latest, best, vectors, values.get("since", 0))

@@ -18,18 +18,24 @@ from typing import Any
 
 from ..data.dataset import Dataset
 from ..device import is_out_of_memory, out_of_memory_message
+from ..embedding import first_of
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..names import names_file
+from ..names import names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
+from .checkpoint import INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
+from .passes import ALONE, NO_GRADIENT, Passes
+from .pictures import with_preview
 from .prompt_sampling import check_prompts, preview_prompt, with_placeholder
+from .provenance import as_embedding, finished, kept_embedding
+from .state import State
 from .step_memory import shortage, step_memory
-from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
-from .validation import ValidationBatch
+from .steps import TrainedVectors, one_step_late, updates
+from .unused import unused_options
+from .validation import Validation
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
@@ -50,35 +56,42 @@ def train(
     folder: Path,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    passes: Passes = ALONE,
 ) -> Generator[Event, None, None]:
     """Trains one embedding; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
 
     On close(), on any exception and when a checkpoint is due, the last completed step is saved; an earlier embedding of
     this name stays. stop: asked after each step whether to end with Done now; then the run can still be resumed.
+    passes: of this run alone, or shared with others.
     Raises UserError for everything that the user can fix.
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
-    done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
-    config = replace(config, num_vectors=done.num_vectors)
+    remarks += old_name(config.name)
+    done, more = (files.load(), []) if resume else initial_state(host, dataset, templates, config, stop)
+    config = replace(config, num_vectors=done.num_vectors, init=done.init or config.init)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
+    remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked():
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room
             more += shortage(host, dataset, config)
-        validation_batch = ValidationBatch.draw(host, dataset, templates, config)
+        untrained = {PLACEHOLDER: first_of(trained.initial, config.vectors_at(0))}
+        validation = Validation.draw(host, dataset, templates, config, untrained)
         side, skipped = config.resolution or dataset.resolution, 0
 
         def measured(state: State, step: Step) -> tuple[State, Step]:
             """Both with the validation loss of the state's vectors, if it is due."""
             if not config.validates_after(step.step):
                 return state, step
-            loss = validation_batch.loss(host, {PLACEHOLDER: trained.first(config.vectors_at(step.step))})
+            shown = {PLACEHOLDER: trained.shown(config.vectors_at(step.step))}
+            number = -(-step.step // config.evaluate_every)
+            loss = validation.loss(shown, number) if number else validation.untrained
             if step.step == 0 and not math.isfinite(loss):
                 raise UserError(NOT_FINITE.format(float32_first(host)))
-            course = state.course.after(step.step, loss, state.vectors)
+            course = state.course.after(step.step, loss, state.result)
             kept = None if course.loss is None else (course.kept(step.step), course.loss)
             embedding = as_embedding(state, config, files.identity)
             return replace(state, course=course), replace(step, validation_loss=loss, embedding=embedding, kept=kept)
@@ -87,13 +100,13 @@ def train(
             yield from map(Warning, [*host.remarks, *remarks, *more])
             if done.step == 0:
                 norm, cosine = trained.measures(config.vectors_at(0)).tolist()
-                done, untrained = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
-                yield untrained
+                done, first = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
+                yield first
                 if config.preview_every:
                     yield from previews(host, config, side, trained, done, files.identity)
 
             began, saved = perf_counter(), monotonic()
-            queued = updates(host, dataset, templates, config, trained, done.step)
+            queued = updates(host, dataset, templates, config, trained, done.step, passes)
             for update in one_step_late(queued, host.device, config):
                 step = update.after.step
                 loss, gradient_norm, norm, cosine = update.numbers.read()
@@ -101,7 +114,7 @@ def train(
                     raise UserError(NO_GRADIENT)
                 skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
                 seconds = done.seconds + perf_counter() - began
-                after = replace(update.after, seconds=seconds, course=done.course, run=done.run)
+                after = update.after.following(done, seconds)
                 # a saved step has been validated: only now it is `done`
                 done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
 
@@ -111,18 +124,20 @@ def train(
                 if skipped == MOST_SKIPPED:
                     raise UserError(NEVER_FINITE.format(float32_first(host)))
                 if config.previews_after(step):
-                    yield from previews(host, config, side, trained, done, files.identity)
+                    for event in previews(host, config, side, trained, done, files.identity):
+                        done = showing(done, event, config)
+                        yield event
                 if config.copies_after(step):
                     files.copy(done, as_embedding(done, config, files.identity))
                 if config.saves_after(step, monotonic() - saved):
                     path = files.save(done, kept_embedding(done, config, files.identity))
                     saved = monotonic()
                     yield Checkpoint(step, path or files.state)
-                if stop():
+                if stop() or done.course.stalled(config.early_stop):
                     break
                 began = perf_counter()
-        except BaseException as error:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-            if done.step or not isinstance(error, UserError):  # what cannot be trained is not to be resumed
+        except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
+            if done.step:  # an untrained state would look like progress, and a new run is the same
                 files.rescue(done, kept_embedding(done, config, files.identity))
             raise
         yield from ended(done, config, files)
@@ -131,7 +146,8 @@ def train(
 def ended(done: State, config: TrainConfig, files: RunFiles) -> Iterator[Warning | Done]:
     """Puts the embedding of a run that was not interrupted in its place."""
     embedding = finished(kept_embedding(done, config, files.identity), files.identity)
-    course, complete = done.course, done.step == config.steps
+    course = done.course
+    complete = done.step == config.steps or course.stalled(config.early_stop)
     path = files.rescue(done, embedding, finished=True) or files.embedding
     if complete:
         files.finish()
@@ -155,6 +171,14 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 
+def showing(done: State, event: Event, config: TrainConfig) -> State:
+    """The state with a preview of the first prompt, for the embedding's picture."""
+    if not isinstance(event, Preview) or event.prompt != config.preview_prompts[0]:
+        return done
+    best = done.course.best.step if done.course.best else None
+    return replace(done, pictures=with_preview(done.pictures, event.step, event.image, best))
+
+
 def previews(
     host: Host, config: TrainConfig, side: int, trained: TrainedVectors, state: State, identity: dict[str, Any]
 ) -> Iterator[Preview | Warning]:
@@ -173,7 +197,7 @@ def previews(
         prompts = (preview_prompt(text, config),)
         request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
         try:
-            image = host.sample(request, {PLACEHOLDER: trained.first(config.vectors_at(step))})[0]
+            image = host.sample(request, {PLACEHOLDER: trained.shown(config.vectors_at(step))})[0]
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

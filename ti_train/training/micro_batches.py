@@ -54,6 +54,19 @@ def draw_noise(latents: Sequence[Tensor], generator: torch.Generator) -> list[Te
     return [noise.view_as(latent) for noise, latent in zip(drawn, latents, strict=True)]
 
 
+def antithetic(noise: Sequence[Tensor], sigma: Tensor) -> list[Tensor]:
+    """Noise of which two images of neighbouring noise levels have opposite ones, if their latents have one shape.
+
+    Each image's noise is Gaussian, as it was drawn; in the sum of the gradients, the part that is odd in the noise
+    cancels out (Hammersley & Morton 1956).
+    """
+    opposite, order = list(noise), sigma.argsort().tolist()
+    for one, other in zip(order[::2], order[1::2], strict=False):
+        if noise[one].shape == noise[other].shape:
+            opposite[other] = -noise[one]
+    return opposite
+
+
 def split_batch(
     pictures: Sequence[Encoded],
     x0: Sequence[Tensor],

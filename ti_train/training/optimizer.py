@@ -1,9 +1,11 @@
-"""AdamW that skips non-finite updates without synchronizing with the device."""
+"""Optimizers that skip non-finite updates without synchronizing with the device; sphere.py has another one."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,8 +14,22 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 SCALE = "loss_scale"
 
 
-class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) without weight decay, with loss scaling.
+@dataclass(frozen=True)
+class Group:
+    """What the vectors of one text encoder have in common.
+
+    unit: vectors are updated as if they were measured in it, which multiplies rate and gradient. norm: the mean norm of
+    the vocabulary's rows. home: the initial directions, unit vectors [n, width]; None for per-image tokens.
+    """
+
+    name: str = ""
+    unit: float = 1.0
+    norm: float = 1.0
+    home: Tensor | None = None
+
+
+class Optimizer(ABC):
+    """Updates leaves in place, with loss scaling.
 
     The leaves hold gradients of `scale` times the loss, which keeps fp16 gradients in range. An update with a
     non-finite loss or gradient only halves the scale (Micikevicius et al. 2018, section 3.2). The scale is a power of
@@ -27,15 +43,15 @@ class AdamW:
         scale: float,
         clip: float = math.inf,
         state: Mapping[str, Tensor] | None = None,
-        groups: Sequence[tuple[str, float]] | None = None,
+        groups: Sequence[Group] | None = None,
+        pull: float = 0.0,
     ) -> None:
         """clip: maximum norm of the gradient of a group. state: of an earlier optimizer, to resume from.
 
-        groups: of each leaf, its group's name, and its unit: vectors are updated as if they were measured in it, which
-        multiplies rate and gradient. None: one group.
+        groups: of each leaf; None: one group. pull: see config.py.
         """
-        self.leaves, self.clip = leaves, clip
-        self.groups = groups or [("", 1.0)] * len(leaves)
+        self.leaves, self.clip, self.pull = leaves, clip, pull
+        self.groups = groups or [Group()] * len(leaves)
         device = leaves[0].device
         # never modified in place, so that a shallow copy is a snapshot
         self.state = {SCALE: torch.tensor(scale)} | dict(state or {})
@@ -49,35 +65,60 @@ class AdamW:
     def step(self, loss: Tensor, rate: float) -> Tensor:
         """Updates the leaves that have gradients, and clears these. Returns the norm before clipping, a scalar."""
         gradients = {
-            i: leaf.grad * self.groups[i][1] / self.scale for i, leaf in enumerate(self.leaves) if leaf.grad is not None
+            i: leaf.grad * self.groups[i].unit / self.scale
+            for i, leaf in enumerate(self.leaves)
+            if leaf.grad is not None
         }
         of_group: dict[str, list[Tensor]] = {}
         for i, gradient in gradients.items():
-            of_group.setdefault(self.groups[i][0], []).append(gradient.norm())
+            of_group.setdefault(self.groups[i].name, []).append(gradient.norm())
         norms = {group: torch.stack(parts).norm() for group, parts in of_group.items()}
         norm: Tensor = torch.stack(list(norms.values())).norm()
         finite = loss.isfinite() & norm.isfinite()
         for i, gradient in gradients.items():
-            group, unit = self.groups[i]
-            self._update(i, gradient * (self.clip / (norms[group] + 1e-6)).clamp_max(1), rate * unit, finite)
+            clipped = gradient * (self.clip / (norms[self.groups[i].name] + 1e-6)).clamp_max(1)
+            self.leaves[i].copy_(torch.where(finite, self._updated(i, clipped, rate, finite), self.leaves[i]))
             self.leaves[i].grad = None
         self.state[SCALE] = torch.where(finite, self.scale, (self.scale / 2).clamp_min(1))
         return norm
 
-    def _update(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> None:
-        """Updates leaf i if `finite` (Kingma & Ba 2015, algorithm 1)."""
-        leaf, state = self.leaves[i], self.state
-        keys = [f"{i}.{key}" for key in ("step", "exp_avg", "exp_avg_sq")]
-        zeros = torch.zeros_like(finite, dtype=torch.float32), torch.zeros_like(leaf), torch.zeros_like(leaf)
-        before = [state.get(key, zero) for key, zero in zip(keys, zeros, strict=True)]
-        count, mean, square = before
-        count = count + 1
-        mean = torch.lerp(mean, gradient, 1 - BETA1)
-        square = torch.addcmul(BETA2 * square, gradient, gradient, value=1 - BETA2)
+    @abstractmethod
+    def _updated(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> Tensor:
+        """Leaf i after an update; its state counts the update if `finite`."""
+
+    def _moments(self, i: int, **initial: Tensor) -> dict[str, Tensor]:
+        """The state of leaf i by name, before this update."""
+        return {key: self.state.get(f"{i}.{key}", value) for key, value in initial.items()}
+
+    def _remember(self, i: int, finite: Tensor, before: Mapping[str, Tensor], **after: Tensor) -> None:
+        for key, value in after.items():
+            self.state[f"{i}.{key}"] = torch.where(finite, value, before[key])
+
+
+class AdamW(Optimizer):
+    """AdamW (Loshchilov & Hutter 2019) without weight decay; instead of it the norms can be pulled to the vocabulary's.
+
+    The pull of 1 is that of the Pivotal Tuning script (cloneofsimo/lora): min(1, 100 * rate) of the way in each step.
+    """
+
+    def _updated(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> Tensor:
+        """Kingma & Ba 2015, algorithm 1."""
+        leaf, zeros = self.leaves[i], torch.zeros_like(self.leaves[i])
+        count = torch.zeros_like(finite, dtype=torch.float32)
+        before = self._moments(i, step=count, exp_avg=zeros, exp_avg_sq=zeros)
+        count = before["step"] + 1
+        mean = torch.lerp(before["exp_avg"], gradient, 1 - BETA1)
+        square = torch.addcmul(BETA2 * before["exp_avg_sq"], gradient, gradient, value=1 - BETA2)
+        self._remember(i, finite, before, step=count, exp_avg=mean, exp_avg_sq=square)
         corrected, root = mean / correction(BETA1, count), (square / correction(BETA2, count)).sqrt()
-        leaf.copy_(torch.where(finite, leaf - rate * corrected / (root + EPSILON), leaf))
-        for key, new, old in zip(keys, (count, mean, square), before, strict=True):
-            state[key] = torch.where(finite, new, old)
+        moved = leaf - rate * self.groups[i].unit * corrected / (root + EPSILON)
+        return pulled(moved, self.groups[i].norm, min(1.0, 100 * rate * self.pull)) if self.pull else moved
+
+
+def pulled(vectors: Tensor, norm: float, share: float) -> Tensor:
+    """Vectors [n, width] whose norms have come a share of the way to `norm`."""
+    norms: Tensor = vectors.norm(dim=-1, keepdim=True)
+    return vectors * torch.lerp(norms, torch.full_like(norms, norm), share) / norms.clamp_min(1e-12)
 
 
 def correction(beta: float, count: Tensor) -> Tensor:

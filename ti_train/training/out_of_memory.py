@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..device import empty_cache, is_out_of_memory, out_of_memory_message, total_memory
-from ..errors import UserError
+from ..errors import PassingError
 from ..events import Event, Preview, Step, Warning
 from ..host import Host
 from .config import TrainConfig
 from .loop import train
+from .passes import ALONE, Passes
 from .step_memory import with_less_memory, within
 
 
@@ -25,11 +26,12 @@ def train_in_memory(
     resume: bool = False,
     release: Callable[[], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    passes: Passes = ALONE,
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises UserError if the smallest
-    micro-batch does not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop, passes: see train(). Raises PassingError if
+    the smallest micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
     fitting = within(total_memory(host.device), host, dataset, config)
@@ -39,7 +41,7 @@ def train_in_memory(
     last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
-            with closing(train(host, dataset, config, folder, resume, stop)) as events:
+            with closing(train(host, dataset, config, folder, resume, stop, passes)) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue
@@ -51,7 +53,7 @@ def train_in_memory(
                 raise
             smaller = with_less_memory(config)
             if smaller == config:
-                raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
+                raise PassingError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
             message = out_of_memory_message(error, with_these(smaller, "Continuing"))
         free_unused()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last > 0

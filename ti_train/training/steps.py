@@ -7,35 +7,35 @@ device: the numbers of a step are copied asynchronously (see ReadBack).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, Encoded
 from ..device import ReadBack
-from ..embedding import SINGLE, first_of, mean_cosine, mean_norm, squared_distance
-from ..errors import UserError
-from ..host import Host, Vectors, Vocabulary
+from ..embedding import CLIPS, first_of, mean_cosine, mean_norm, squared_distance
+from ..host import Embeddings, Host, Prompt, Vectors, Vocabulary
 from ..prompts import Templates
 from ..seeds import seed_from
-from .checkpoint import State
 from .config import TrainConfig
-from .determinism import deterministic
-from .micro_batches import draw_latents, draw_noise, split_batch
-from .objective import draw_timesteps
-from .optimizer import AdamW
+from .context import context_loss, draw_contexts
+from .exclusion import draw_others, exclusion_losses
+from .micro_batches import MicroBatch, antithetic, draw_latents, draw_noise, split_batch
+from .optimizer import AdamW, Group, Optimizer
+from .passes import Passes, Work
 from .prompt_sampling import draw_prompt, embeddings_for
+from .sphere import SphereDescent
+from .state import State
 from .step_memory import step_memory
+from .timesteps import NoiseLevels, positions
+from .weighting import loss_weights
 
-CLIPS = ("clip_", SINGLE)  # encoders whose spread the rates are made for
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sphere": SphereDescent}
 CLIP_SPREAD = 0.014  # standard deviation of a coordinate in the table of CLIP ViT-L/14
-NO_GRADIENT = (
-    "No gradient reached the embedding, so it cannot be trained. Likely causes: the model ignores its prompt (an "
-    "untrained or damaged U-Net); an attention without a backward pass is enabled (SageAttention: start without "
-    "--use-sage-attention, or remove its node); or another extension runs the text encoder without gradients."
-)
 
 
 class TrainedVectors:
@@ -43,15 +43,20 @@ class TrainedVectors:
 
     def __init__(self, state: State, config: TrainConfig, host: Host, latent_size: int) -> None:
         """latent_size: elements of an image's latents."""
-        device = host.device
+        device, self.config = host.device, config
+        self.averaged = {encoder: v.to(device, torch.float32) for encoder, v in state.averaged.items()}
         self.initial = {encoder: v.to(device, torch.float32) for encoder, v in state.initial.items()}
         self.units = {encoder: unit_of(encoder, host.vocabulary(encoder)) for encoder in state.vectors}
         self.vectors, self.per_image = trainable(state.vectors, device), trainable(state.per_image, device)
         # Makes the gradient that enters the network of order one: the 1/elements of the mean would underflow in fp16.
         scale, clip = 2.0 ** round(math.log2(latent_size)), config.gradient_clip or math.inf
-        leaves = [*self.vectors.items(), *self.per_image.items()]
-        groups = [(encoder, self.units[encoder]) for encoder, _ in leaves]
-        self.optimizer = AdamW([leaf for _, leaf in leaves], scale, clip, state.optimizer, groups)
+        home = {encoder: F.normalize(v, dim=-1) for encoder, v in self.initial.items()}
+        needs_norm = config.pull or config.optimizer == "sphere"  # which takes a while for a large vocabulary
+        norms = {encoder: host.vocabulary(encoder).mean_norm if needs_norm else 1.0 for encoder in state.vectors}
+        groups = [Group(e, self.units[e], norms[e], home[e]) for e in self.vectors]
+        groups += [Group(e, self.units[e], norms[e]) for e in self.per_image]
+        leaves = [*self.vectors.values(), *self.per_image.values()]
+        self.optimizer = OPTIMIZERS[config.optimizer](leaves, scale, clip, state.optimizer, groups, config.pull)
 
     def in_units(self, vectors: Vectors) -> Vectors:
         """Vectors on the scale of CLIP's, whichever encoder they are for."""
@@ -61,6 +66,26 @@ class TrainedVectors:
         """The first `count` vectors of the embedding."""
         return first_of(self.vectors, count)
 
+    def embeddings(self, pictures: Sequence[Encoded], count: int) -> Embeddings:
+        """What the prompts of these images may name, differentiable where gradients are enabled."""
+        return embeddings_for(pictures, self.first(count), self.per_image)
+
+    def shown(self, count: int) -> Vectors:
+        """The first `count` vectors as the file has them: averaged, where the run averages them."""
+        return first_of(self.averaged or self.vectors, count)
+
+    @torch.no_grad()
+    def average(self, step: int) -> None:
+        """Takes the vectors after a step into their average; on the sphere it stays there."""
+        number = step - self.config.averaged_after
+        if number < 1:
+            return
+        before = self.averaged or self.vectors
+        mean = {e: torch.lerp(before[e], v.detach(), 1 / number) for e, v in self.vectors.items()}
+        if self.config.optimizer == "sphere":
+            mean = {e: F.normalize(v, dim=-1) * self.vectors[e].norm(dim=-1, keepdim=True) for e, v in mean.items()}
+        self.averaged = {e: v.detach() for e, v in mean.items()}
+
     @torch.no_grad()
     def measures(self, count: int) -> Tensor:
         """Mean L2 norm of the first `count` vectors, and mean cosine similarity to their initial values: [2]."""
@@ -69,9 +94,8 @@ class TrainedVectors:
 
     def after(self, step: int) -> State:
         """A copy of the state after a step, with seconds 0."""
-        return State(
-            step, 0.0, snapshot(self.vectors), self.initial, dict(self.optimizer.state), snapshot(self.per_image)
-        )
+        state, own = dict(self.optimizer.state), snapshot(self.per_image)
+        return State(step, 0.0, snapshot(self.vectors), self.initial, state, own, averaged=dict(self.averaged))
 
 
 def unit_of(encoder: str, vocabulary: Vocabulary) -> float:
@@ -102,37 +126,59 @@ class Update:
 
 
 def updates(
-    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, trained: TrainedVectors, done: int
+    host: Host,
+    dataset: Dataset,
+    templates: Templates,
+    config: TrainConfig,
+    trained: TrainedVectors,
+    done: int,
+    passes: Passes,
 ) -> Iterator[Update]:
     """Queues the steps after step `done`. Raises UserError if the loss does not depend on the vectors."""
-    sigmas = host.sigmas.float().cpu()
+    levels = NoiseLevels.of(config.timesteps, host.sigmas, host.prediction)
+    # so that gradient_clip and coarse_weight mean the same with every weighting
+    mean_weight = float(levels.mean(loss_weights(config.weighting, levels.sigmas, host.prediction)))
     optimizer, size = trained.optimizer, config.effective_batch
     memory = step_memory(host, dataset, config)
     for step in range(done + 1, config.steps + 1):
         generator = torch.Generator().manual_seed(seed_from("step", config.seed, step))
         pictures = dataset.take((step - 1) * size, size, config.seed)
         x0 = draw_latents(pictures, generator)
-        noise = draw_noise(x0, generator)
-        sigma = sigmas[draw_timesteps(size, sigmas, generator, config.timesteps, host.prediction)]
+        sigma = levels.at(positions(dataset, step, size, config.seed))
+        noise = antithetic(draw_noise(x0, generator), sigma)
         prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
+        others = draw_others(host, dataset, pictures, config, levels, generator)
+        contexts = draw_contexts(generator)
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
-        losses = []
-        with host.training(config.gradient_checkpointing, memory), deterministic(config.deterministic):
-            embeddings = embeddings_for(pictures, trained.first(count), trained.per_image)
-            for part in split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
-                part_of_loss = part.losses(host, embeddings).sum() / size
-                if not part_of_loss.requires_grad:
-                    raise UserError(NO_GRADIENT)
-                (part_of_loss * optimizer.scale).backward()
-                losses.append(part_of_loss.detach())
-            if config.coarse_weight:
-                distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
-                (config.coarse_weight * distance * optimizer.scale).backward()
-        loss = torch.stack(losses).sum()
+        parts = split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device)
+        weights = [loss_weights(config.weighting, part.sigma, host.prediction) / mean_weight / size for part in parts]
+        used = partial(trained.embeddings, pictures, count)
+        terms = partial(further_terms, host, config, trained, count, others, contexts)
+        loss = passes.backward(host, Work(config, parts, weights, used, terms, optimizer.scale, memory))
         norm = optimizer.step(loss, rate)
+        trained.average(step)
         numbers = ReadBack(torch.cat([torch.stack([loss, norm]), trained.measures(count)]))
         yield Update(rate, numbers, trained.after(step))
+
+
+def further_terms(
+    host: Host,
+    config: TrainConfig,
+    trained: TrainedVectors,
+    count: int,
+    others: Sequence[MicroBatch],
+    contexts: list[Prompt],
+    embeddings: Embeddings,
+) -> Iterator[Tensor]:
+    """What a step adds to the loss of its images, term by term, so that no two graphs are in memory."""
+    for part in others:
+        yield config.exclusion * exclusion_losses(part, host, embeddings).sum() / config.effective_batch
+    if config.context:
+        yield config.context * context_loss(host, contexts, trained.first(count), first_of(trained.initial, count))
+    if config.coarse_weight:
+        distance = squared_distance(trained.in_units(trained.vectors), trained.in_units(trained.initial))
+        yield config.coarse_weight * distance
 
 
 def one_step_late(queued: Iterator[Update], device: torch.device, config: TrainConfig) -> Iterator[Update]:

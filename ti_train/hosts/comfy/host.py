@@ -31,6 +31,7 @@ from ...host import (
     Sampling,
     Size,
     Slot,
+    TextStates,
     Vocabulary,
     fingerprint,
 )
@@ -38,11 +39,12 @@ from ..adapter import Adapter
 from ..families import BY_CLASS, resolution_of
 from ..recast import recast
 from ..weights import checkpointed
-from .encoders import vocabulary, widths
+from .encoders import encoders, vocabulary, widths
 from .fitting import remarks_on
 from .gradients import ForAutograd, differentiable
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
+from .text_states import captured
 from .weights import load, trainable_clip, trainable_model
 
 OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half precision (comfy/model_base.py)
@@ -109,9 +111,12 @@ class ComfyHost(Adapter):
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """The conditioning of each prompt, as CLIP Text Encode computes it."""
-        clip = self._clip_with(embeddings)
-        clip.load_model = lambda *_: clip.patcher  # both are loaded; loading one could unload the other
-        return self._conds(clip, prompts, sizes)
+        return self._conds(self._loaded_clip_with(embeddings), prompts, sizes)
+
+    def _conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        clip = self._loaded_clip_with(embeddings)
+        tokens = [clip.tokenize(text_with_marks(prompt)) for prompt in prompts]
+        return captured(clip, encoders(clip), tokens, embeddings)
 
     @property
     def _video(self) -> bool:
@@ -128,6 +133,11 @@ class ComfyHost(Adapter):
         marks = {mark(name): vectors for name, vectors in embeddings.items()}
         clip = with_embeddings(self.clip, marks, every_encoder=True)
         clip.patcher = self.clip.patcher  # a clone's patcher would be loaded again
+        return clip
+
+    def _loaded_clip_with(self, embeddings: Embeddings) -> Any:
+        clip = self._clip_with(embeddings)
+        clip.load_model = lambda *_: clip.patcher  # both are loaded; loading one could unload the other
         return clip
 
     def _conds(self, clip: Any, prompts: Sequence[Prompt], sizes: Sequence[Size] = ()) -> list[dict[str, Any]]:
@@ -167,7 +177,7 @@ class ComfyHost(Adapter):
         return [self._picture(request, prompt, seed, embeddings) for prompt, seed in pairs]
 
     def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, embeddings: Embeddings) -> Image.Image:
-        positive, negative = (self._conditioning(p, embeddings) for p in (prompt, request.negative))
+        positive, negative = (self._node_output(p, embeddings) for p in (prompt, request.negative))
         ratio = self.vae.spacial_compression_encode()
         shape = (1, 4, request.height // ratio, request.width // ratio)
         empty = torch.zeros(shape, device=management.intermediate_device())
@@ -182,7 +192,8 @@ class ComfyHost(Adapter):
         pixels = frames[0].float().clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(pixels.cpu().numpy())
 
-    def _conditioning(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
+    def _node_output(self, prompt: Prompt, embeddings: Embeddings) -> list[Any]:
+        """A CONDITIONING, as CLIP Text Encode returns it."""
         (cond,) = self._conds(self._clip_with(embeddings), [prompt])
         return [[cond.pop("cross_attn"), cond]]
 

@@ -145,7 +145,7 @@ class _PlaceholderTokenizer:
         for attribute, encoder in self.ti_train_encoders.items():
             vectors = getattr(self, attribute).ti_train_vectors
             memory = {v.untyped_storage().data_ptr() for v in vectors.values()}
-            found = sum(_memory_of(token) in memory for token in there)
+            found = sum(memory_of(token) in memory for token in there)
             expected = sum(len(vectors[name]) for name in used)
             given += [encoder] if expected else []
             absent += [encoder] if found < expected else []
@@ -155,7 +155,7 @@ class _PlaceholderTokenizer:
             log.warning("The prompt is too long for %s: the embedding is cut off there.", ", ".join(absent))
 
 
-def _memory_of(token: Any) -> int | None:
+def memory_of(token: Any) -> int | None:
     """Where a token's vector is stored; None for an id."""
     vector = token.get("data") if isinstance(token, dict) else token
     return vector.untyped_storage().data_ptr() if isinstance(vector, Tensor) else None

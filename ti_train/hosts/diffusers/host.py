@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, Vocabulary, fingerprint
+from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, TextStates, Vocabulary, fingerprint
 from ..adapter import Adapter
 from ..noise_levels import network_input, sigmas_of, timesteps_of
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
-from .text import FAMILIES, Cond
+from .text import FAMILIES, Cond, text_states
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
 
@@ -109,6 +109,10 @@ class DiffusersHost(Adapter):
         """The U-Net's keyword arguments, fp32, as the pipeline computes them."""
         with self._autocast():
             return self.family.encode(prompts, embeddings, sizes)
+
+    def _conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        with self._autocast():
+            return text_states(self.family, prompts, embeddings)
 
     def _predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ...device import upload
 from ...errors import UserError
-from ...host import Embeddings, Prompt, SampleRequest, Size, Slot, Vocabulary
+from ...host import Embeddings, Prompt, SampleRequest, Size, Slot, TextStates, Vocabulary
 from ..spelling import readable
 
 Cond = dict[str, Any]
+Outputs = dict[str, tuple[Tensor, Tensor | None]]  # encoder -> hidden states [B, T, width], pooled output [B, width]
 SINGLE_ENCODERS = {1024: "clip_h"}  # width -> ComfyUI's name for Stable Diffusion 2's encoder; all others are clip_l
 
 
@@ -48,6 +49,11 @@ class TextEncoder:
                 vectors.append(rows)
         with place_vectors(self.table, places, vectors):
             return self.model(upload(torch.tensor(ids), self.vocabulary.table.device), **options)
+
+    def end_of_slots(self, prompt: Prompt, embeddings: Embeddings) -> int:
+        """The position behind the last slot; 0 without a slot."""
+        _, slots = self.token_ids(prompt, embeddings)
+        return max((start + len(embeddings[slot.name][self.name]) for start, slot in slots), default=0)
 
     def token_ids(self, prompt: Prompt, embeddings: Embeddings) -> tuple[list[int], list[tuple[int, Slot]]]:
         """Token ids with start, end and padding, and the position of each slot. UserError if a slot does not fit.
@@ -103,9 +109,12 @@ class StableDiffusion:
         name = SINGLE_ENCODERS.get(width, "clip_l")
         self.encoders = {name: TextEncoder(name, pipeline.text_encoder, pipeline.tokenizer)}
 
+    def outputs(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> Outputs:
+        return {name: (encoder(prompts, embeddings)[0].float(), None) for name, encoder in self.encoders.items()}
+
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, _sizes: Sequence[Size] = ()) -> Cond:
-        (encoder,) = self.encoders.values()
-        return {"encoder_hidden_states": encoder(prompts, embeddings)[0].float()}
+        ((states, _),) = self.outputs(prompts, embeddings).values()
+        return {"encoder_hidden_states": states}
 
     def sampling(self, request: SampleRequest, embeddings: Embeddings) -> dict[str, Tensor]:
         """The prompts, as the pipeline's keyword arguments."""
@@ -133,12 +142,21 @@ class StableDiffusionXL:
         side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         self.default_size = Size((side, side), (0, 0), (side, side))
 
+    def outputs(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> Outputs:
+        found = {}
+        for name, encoder in self.encoders.items():
+            output = encoder(prompts, embeddings, output_hidden_states=True)
+            pooled = output.text_embeds.float() if name == "clip_g" else None
+            found[name] = (output.hidden_states[-2].float(), pooled)
+        return found
+
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
-        outputs = [encoder(prompts, embeddings, output_hidden_states=True) for encoder in self.encoders.values()]
+        outputs = self.outputs(prompts, embeddings)
         numbers = [s.original + s.crop + s.target for s in sizes or [self.default_size] * len(prompts)]
-        pooled = outputs[-1].text_embeds.float()
+        pooled = outputs["clip_g"][1]
+        assert pooled is not None
         return {
-            "encoder_hidden_states": torch.cat([output.hidden_states[-2].float() for output in outputs], dim=-1),
+            "encoder_hidden_states": torch.cat([states for states, _ in outputs.values()], dim=-1),
             "added_cond_kwargs": {
                 "text_embeds": pooled,
                 "time_ids": upload(torch.tensor(numbers, dtype=pooled.dtype), pooled.device),
@@ -160,6 +178,15 @@ class StableDiffusionXL:
             "prompt_embeds": cond["encoder_hidden_states"],
             "pooled_prompt_embeds": cond["added_cond_kwargs"]["text_embeds"],
         }
+
+
+def text_states(family: Any, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+    """A family's outputs, for each encoder and prompt."""
+    found = {}
+    for name, (states, pooled) in family.outputs(prompts, embeddings).items():
+        ends = [family.encoders[name].end_of_slots(prompt, embeddings) for prompt in prompts]
+        found[name] = [TextStates(s, None if pooled is None else pooled[i], ends[i]) for i, s in enumerate(states)]
+    return found
 
 
 FAMILIES: dict[str, type[StableDiffusion] | type[StableDiffusionXL]] = {  # by the pipeline's class

@@ -13,7 +13,7 @@ from modules import sd_models
 from modules.shared import opts
 from torch import Tensor
 
-from ...host import Embeddings, Latents, Prompt, Size
+from ...host import Embeddings, Latents, Prompt, Size, TextStates
 from ..weights import does_not_fit
 from .families import refuse
 from .host import Condition, WebUIHost
@@ -85,15 +85,12 @@ class ForgeHost(WebUIHost):
             database.load_textual_inversion_embeddings()
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
-        """Suppresses what Forge prints, and adds to the next image's parameters, for each embedding in a prompt."""
-        classic_engine.print = lambda *_: None
-        described = dict(classic_engine.last_extra_generation_params)
-        try:
+        with silent_engines():
             return super()._encode(prompts, embeddings, sizes)
-        finally:
-            del classic_engine.print
-            classic_engine.last_extra_generation_params.clear()
-            classic_engine.last_extra_generation_params.update(described)
+
+    def _conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        with silent_engines():
+            return super()._conditioning(prompts, embeddings)
 
     def _latents(self, pixels: Tensor) -> Latents:
         """The posterior's mean and log-variance, obtained by Forge's hook between encoder and sampling."""
@@ -119,6 +116,19 @@ class ForgeHost(WebUIHost):
         about = None if vector is None else vector.to(dtype)
         output: Tensor = self.network(scaled.to(dtype), timesteps.float(), context=context.to(dtype), y=about)
         return output
+
+
+@contextmanager
+def silent_engines() -> Iterator[None]:
+    """Suppresses what Forge prints, and adds to the next image's parameters, for each embedding in a prompt."""
+    classic_engine.print = lambda *_: None
+    described = dict(classic_engine.last_extra_generation_params)
+    try:
+        yield
+    finally:
+        del classic_engine.print
+        classic_engine.last_extra_generation_params.clear()
+        classic_engine.last_extra_generation_params.update(described)
 
 
 def engines(model: Any) -> list[Any]:

@@ -19,7 +19,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...host import Embeddings, Prediction, Prompt, SampleRequest, Size, Slot, Vectors, Vocabulary, fingerprint
+from ...host import (
+    Embeddings,
+    Prediction,
+    Prompt,
+    SampleRequest,
+    Size,
+    Slot,
+    TextStates,
+    Vectors,
+    Vocabulary,
+    fingerprint,
+)
 from ..adapter import Adapter
 from ..families import resolution_of
 from ..noise_levels import network_input, timesteps_of
@@ -143,28 +154,46 @@ class WebUIHost(Adapter):
         """One condition for each prompt, from the WebUI's encoders."""
         with self._registered(embeddings) as names, self.precision():
             texts = [text_with_names(prompt, names) for prompt in prompts]
-            # emphasis is normalized over all prompts encoded at once, and a generation encodes one
-            alone = any(mark in text for text in texts for mark in "()[]") or not self._of_one_length(texts)
-            groups = [[text] for text in texts] if alone else [texts]
-            encoded = [self._encoded(group) for group in groups]
+            encoded = [self._encoded(group) for group in self._groups(texts)]
             contexts = [row for context, _ in encoded for row in context.split(1)]
             if self.size_embedder is None:
                 return [Condition(context, None) for context in contexts]
-            pooled = torch.cat([pooled for _, pooled in encoded])
+            pooled = torch.cat([pooled for _, pooled in encoded if pooled is not None])
             numbers = self._numbers(sizes or [self._default_size()] * len(texts))
             return list(map(Condition, contexts, torch.cat([pooled, numbers], dim=1).split(1)))
+
+    def _conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
+        found: dict[str, list[TextStates]] = {name: [] for name in self.encoders}
+        with self._registered(embeddings) as names, self.precision():
+            groups = self._groups([text_with_names(prompt, names) for prompt in prompts])
+            for name, encoder in self.encoders.items():
+                for group in groups:
+                    states, pooled = self._output(encoder, group)
+                    ends = [end_of_slots(chunks, encoder.chunk_length) for chunks in encoder.process_texts(group)[0]]
+                    rows = [None] * len(group) if pooled is None else list(pooled)
+                    found[name] += map(TextStates, states, rows, ends)
+        return found
+
+    def _groups(self, texts: list[str]) -> list[list[str]]:
+        """Texts that are encoded at once: emphasis is normalized over them, and a generation encodes one."""
+        alone = any(mark in text for text in texts for mark in "()[]") or not self._of_one_length(texts)
+        return [[text] for text in texts] if alone else [texts]
 
     def _of_one_length(self, texts: list[str]) -> bool:
         encoder = next(iter(self.encoders.values()))
         return len({len(encoder.process_texts([text])[0][0]) for text in texts}) == 1
 
-    def _encoded(self, texts: list[str]) -> tuple[Tensor, Any]:
+    def _encoded(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:
         """The encoders' outputs, concatenated to [B, T, sum of widths], and the last one's pooled output [B, width]."""
-        outputs = [encoder(texts) for encoder in self.encoders.values()]
-        pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
-        pooled = pairs[-1][1]
-        context = torch.cat([z.to(self.device, torch.float32) for z, _ in pairs], dim=-1)
-        return context, None if pooled is None else pooled.to(self.device, torch.float32)
+        pairs = [self._output(encoder, texts) for encoder in self.encoders.values()]
+        return torch.cat([states for states, _ in pairs], dim=-1), pairs[-1][1]
+
+    def _output(self, encoder: Any, texts: list[str]) -> tuple[Tensor, Tensor | None]:
+        """An encoder's hidden states [B, T, width] and pooled output [B, width], fp32 on the device."""
+        output = encoder(texts)
+        states, pooled = output if isinstance(output, tuple) else (output, None)
+        plain = states.to(self.device, torch.float32)
+        return plain, None if pooled is None else pooled.to(self.device, torch.float32)
 
     def _numbers(self, sizes: Sequence[Size]) -> Tensor:
         """Stable Diffusion XL's size embeddings, [B, 6 * 256]."""
@@ -244,6 +273,13 @@ class WebUIHost(Adapter):
             raise Interrupted
         picture: Image.Image = pictures[0]
         return picture
+
+
+def end_of_slots(chunks: Sequence[Any], chunk_length: int) -> int:
+    """The position behind the last embedding of a prompt, whose chunks each have a start and an end token."""
+    fixes = [(number, fix) for number, chunk in enumerate(chunks) for fix in chunk.fixes]
+    ends = [number * (chunk_length + 2) + 1 + fix.offset + fix.embedding.vectors for number, fix in fixes]
+    return max(ends, default=0)
 
 
 def text_with_names(prompt: Prompt, names: dict[str, str]) -> str:

@@ -1,0 +1,100 @@
+"""Measures beside the paper's: each compares the samples of the plain prompt with images, in a space of features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data.dataset import find_pictures, read_pictures
+from ..data.listing import subfolders
+from ..data.picture import Picture
+from ..errors import UserError
+from .clip import image_similarity, similarity_among
+
+Features = Callable[[Sequence[Image.Image]], Tensor]  # [N, D] of unit norm
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure with its name. of: of samples. of_pictures: of the training images themselves, as a reference."""
+
+    name: str
+    of: Callable[[Sequence[Image.Image]], float]
+    of_pictures: float
+
+
+def likeness(name: str, features: Features, pictures: Sequence[Image.Image]) -> Measure:
+    """The mean cosine similarity over all pairs of a sample and a training image."""
+    own = features(pictures)
+    return Measure(name, lambda samples: image_similarity(features(samples), own), similarity_among(own))
+
+
+def masked(space: str, features: Features, pictures: Sequence[Picture]) -> list[Measure]:
+    """Likeness to what the masks show, and to what they hide; [] if no image has a mask.
+
+    The other part is painted in the mean colour of the image. A concept that was learnt with its background is like the
+    hidden part too: more like it than the initial text is. (The two scores of CoRe, Wu et al. 2024, for whole images.)
+    """
+    parts = [picture for picture in pictures if picture.mask is not None]
+    if not parts:
+        return []
+    subject, background = ([part_of(picture, shown) for picture in parts] for shown in (True, False))
+    return [
+        likeness(f"{space}, subject alone", features, subject),
+        likeness(f"{space}, background alone", features, background),
+    ]
+
+
+def part_of(picture: Picture, shown: bool) -> Image.Image:
+    """What a picture's mask shows, or hides; the rest in the picture's mean colour."""
+    assert picture.mask is not None
+    weight = np.clip(picture.mask.astype(np.float32) / 255, 0, 1)[..., None]
+    kept = weight if shown else 1 - weight
+    mean = picture.pixels.reshape(-1, 3).mean(0)
+    return Image.fromarray((kept * picture.pixels + (1 - kept) * mean).round().astype(np.uint8))
+
+
+def retrieval(space: str, features: Features, own: Sequence[Image.Image], others: Sequence[Image.Image]) -> Measure:
+    """How surely samples find their own subject among look-alikes: the mean over samples of 1 / rank.
+
+    The rank is that of the nearest training image among all images by cosine similarity; 1 if each sample's nearest
+    image is one of its subject. (After the Finer-Personalization Rank, arXiv 2512.19026.)
+    """
+    ours, theirs = features(own), features(others)
+
+    def of_features(samples: Tensor, ours: Tensor) -> Tensor:
+        """1 / rank of each sample [N]."""
+        best = (samples @ ours.T).amax(1, keepdim=True)
+        return 1 / (1 + (samples @ theirs.T > best).sum(1))
+
+    def of_pictures() -> float:
+        """Of each training image among the others."""
+        alone = [torch.cat([ours[:i], ours[i + 1 :]]) for i in range(len(ours))]
+        ranks = [of_features(ours[i : i + 1], rest) for i, rest in enumerate(alone) if len(rest)]
+        return float(torch.cat(ranks).mean()) if ranks else 1.0
+
+    name = f"{space}, found among others"
+    return Measure(name, lambda samples: float(of_features(features(samples), ours).mean()), of_pictures())
+
+
+def gallery(folder: Path, own: Path, side: int) -> list[Image.Image]:
+    """The images of a folder's subfolders, but not those of the concept's own. Raises UserError if there are none."""
+    found = [
+        Image.fromarray(picture.pixels)
+        for inner in subfolders(folder)
+        if not inner.samefile(own)
+        for picture in read_pictures(find_pictures(inner), side, [])
+    ]
+    if not found:
+        raise UserError(f"--gallery '{folder}' has no subfolders with images of other things, such as {folder}/my-dog.")
+    return found
+
+
+def measured(measures: Sequence[Measure], samples: Sequence[Image.Image]) -> Mapping[str, float]:
+    return {measure.name: measure.of(samples) for measure in measures}
