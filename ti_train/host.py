@@ -146,7 +146,7 @@ class Host(Protocol):
     def bytes_per_latent(self) -> tuple[int, int] | None:
         """Of the device's memory that a step needs for each position of an image's latents, in half precision.
 
-        With gradient checkpointing and without; None if it was never measured.
+        With and without gradient checkpointing; None if nothing is known.
         """
 
     @property

@@ -53,20 +53,32 @@ def looked_at(family: str, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def rounded(family: str, kind: str, data: Any, gradient: Any, model: Any, clip: Any, vae: Any) -> float | None:
-    """How far a gradient is from that in fp32 of the same values; None for weights that are not numbers as stored."""
-    if kind not in ("fp8", "fp16"):
-        return None
+def rounded(family: str, kind: str, data: Any, gradient: Any, model: Any, clip: Any, vae: Any) -> float:
+    """How far a gradient is from that of the rounded weights in fp32."""
     with torch.inference_mode():
         pair = models(FAMILIES[family](), [])
-        stored = FP8 if kind == "fp8" else torch.float16
         for part, plain in zip(
             (pair[0].model.diffusion_model, pair[1].cond_stage_model),
             (model.model.diffusion_model, clip.cond_stage_model),
             strict=True,
         ):
-            part.load_state_dict({name: t.float() for name, t in in_few_bits(plain, kind, stored).items()})
+            linear = matrices(plain)
+            weights = {n: few_bits(t, kind, n in linear) for n, t in plain.state_dict().items()}
+            part.load_state_dict(weights)
     return difference(gradient, gradient_of(make_host(*pair, vae), data))
+
+
+def few_bits(weight: torch.Tensor, kind: str, linear: bool) -> torch.Tensor:
+    """The fp32 values that are left of a weight."""
+    if kind == "fp16" or (kind == "fp8" and weight.ndim > 1):
+        return weight.to(torch.float16 if kind == "fp16" else FP8).float()
+    if not linear or kind == "fp8":
+        return weight
+    return Packed.of(weight).dequantised(weight) if kind == "packed" else in_layout(weight, *LAYOUTS[kind]).dequantize()
+
+
+def matrices(part: torch.nn.Module) -> set[str]:
+    return {f"{name}.weight" for name, module in part.named_modules() if type(module).__name__ == "Linear"}
 
 
 @torch.inference_mode()
@@ -92,12 +104,12 @@ def lowered(family: str, kind: str, model: Any, clip: Any, load: str = "cpu") ->
 
 def in_few_bits(part: torch.nn.Module, kind: str, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
     """The keys and tensors of a file. dtype: of all of its weights."""
-    matrices = {f"{name}.weight" for name, module in part.named_modules() if type(module).__name__ == "Linear"}
+    linear = matrices(part)
     weights: dict[str, torch.Tensor] = {}
     for name, tensor in part.state_dict().items():
         if dtype:
             weights[name] = tensor.to(dtype) if tensor.ndim > 1 or kind == "fp16" else tensor
-        elif name not in matrices:
+        elif name not in linear:
             weights[name] = tensor
         elif kind == "packed":
             weights[name] = Packed.of(tensor)
@@ -108,12 +120,16 @@ def in_few_bits(part: torch.nn.Module, kind: str, dtype: torch.dtype | None) -> 
 
 def quantised(name: str, weight: torch.Tensor, algorithm: str, layout: str) -> dict[str, torch.Tensor]:
     """The keys of a weight in ComfyUI's files."""
+    stored: dict[str, torch.Tensor] = in_layout(weight, algorithm, layout).state_dict(name)
+    about = torch.tensor(list(json.dumps({"format": algorithm}).encode()), dtype=torch.uint8)
+    return stored | {name.removesuffix("weight") + "comfy_quant": about}
+
+
+def in_layout(weight: torch.Tensor, algorithm: str, layout: str) -> Any:
     from comfy.quant_ops import QuantizedTensor
 
     scale = {"scale": "recalculate"} if algorithm.startswith("float8") else {}
-    stored: dict[str, torch.Tensor] = QuantizedTensor.from_float(weight, layout, **scale).state_dict(name)
-    about = torch.tensor(list(json.dumps({"format": algorithm}).encode()), dtype=torch.uint8)
-    return stored | {name.removesuffix("weight") + "comfy_quant": about}
+    return QuantizedTensor.from_float(weight, layout, **scale)
 
 
 class Packed(torch.Tensor):

@@ -48,7 +48,8 @@ from .text_states import captured
 from .weights import load, trainable_clip, trainable_model
 
 OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half precision (comfy/model_base.py)
-# times as much for a step, with and without gradient checkpointing. Measured with benchmarks/memory.py: Flux.1, Z-Image
+# Times as much for a step, with and without gradient checkpointing. Not measured for transformers: the first is that of
+# Stable Diffusion 1 and XL (2.7 to 3.0, by benchmarks/memory.py), the second from counting Flux.1's activations.
 CHECKPOINTED, PLAIN = 3.0, 30.0
 
 
