@@ -96,15 +96,21 @@ def run(a: argparse.Namespace) -> None:
     records = train_all(engine, jobs, ledger, rules)
     if a.sheet:
         print(*write_sheets([job.name for job in jobs], a.out), sep="\n")
-    low = [record.name for record in records if record.scores.get(IMAGE, a.threshold) < a.threshold]
-    if low:
-        print(
-            f"{len(low)} embedding(s) have an image similarity below {a.threshold:g}: {listed(low)}.", file=sys.stderr
-        )
+    for remark in remarks_on(records, a.threshold):
+        print(f"Warning: {remark}", file=sys.stderr)
     if failed := [record for record in records if record.status == "failed"]:
         reasons = [f"{record.name}: {record.error}" for record in failed]
         where = f"{len(failed)} embedding(s) failed (see '{a.out / 'fleet.csv'}'):"
         raise UserError("\n".join([where, *with_rest(reasons)]))
+
+
+def remarks_on(records: Sequence[Record], threshold: float) -> list[str]:
+    """What a user should know of embeddings that were trained. threshold: of the image similarity."""
+    low = [record.name for record in records if record.scores.get(IMAGE, threshold) < threshold]
+    remarks = [f"{record.name}: {record.error}" for record in records if record.status == "done" and record.error]
+    if low:
+        remarks.append(f"{len(low)} embedding(s) have an image similarity below {threshold:g}: {listed(low)}.")
+    return remarks
 
 
 def evaluation(a: argparse.Namespace) -> Evaluate | None:
