@@ -8,13 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_host import TinyHost
 
 from ti_train.__main__ import main
+from ti_train.commands.fleet import remarks_on, scores
+from ti_train.fleet.jobs import Job
+from ti_train.fleet.records import Ledger
+from ti_train.fleet.worker import Rules, work
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "pets/c")
@@ -40,6 +46,30 @@ def vectors(out: Path) -> dict[str, torch.Tensor]:
 
 def status(out: Path) -> dict[str, str]:
     return {entry["name"]: entry["status"] for entry in json.loads((out / "fleet.json").read_bytes())}
+
+
+def test_each_is_evaluated_and_the_poor_ones_are_named(pictures, settings, clip_weights, tmp_path):
+    """In this process: the workers of another do not know the small CLIP."""
+    jobs = [Job(settings(name=name), {pictures: 1}, "tiny") for name in ("a", "b")]
+    judge = partial(scores, "tiny-clip", str(clip_weights), 1)
+    work(TinyHost, jobs, Rules(tmp_path, evaluate=judge), lambda: False)
+    records = [Ledger(tmp_path).read(job.name) for job in jobs]
+    assert all(-1 <= record.scores["image_similarity"] <= 1 for record in records)
+    assert all(-1 <= record.scores["text_similarity"] <= 1 for record in records)
+    (remark,) = remarks_on(records, 2)
+    assert remark == "2 embedding(s) have an image similarity below 2: a, b."
+    assert remarks_on(records, 0) == []
+    Ledger(tmp_path).write_tables(records)
+    assert (tmp_path / "fleet.csv").read_text().splitlines()[0].endswith(",image_similarity,text_similarity")
+
+
+def test_one_that_cannot_be_evaluated_is_trained_all_the_same(pictures, settings, tmp_path):
+    judge = partial(scores, "tiny-clip", str(tmp_path / "nothing"), 1)
+    work(TinyHost, [Job(settings(name="a"), {pictures: 1}, "tiny")], Rules(tmp_path, evaluate=judge), lambda: False)
+    record = Ledger(tmp_path).read("a")
+    assert record.status == "done"
+    (remark,) = remarks_on([record], 0)
+    assert remark.startswith("a: Trained, but not evaluated: ")
 
 
 @pytest.mark.slow

@@ -45,8 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_arguments(command)
     add = command.add_argument
     add("--style", action="store_true", help="the embedding is a style")
-    add("--clip-model", default=PAPERS_MODEL, help="model of open_clip (default: %(default)s, as in the paper)")
-    add("--clip-weights", default="", help="file with its weights, or open_clip's name of pretrained weights")
+    add_judge(command)
     add("--dino", type=Path, help="folder with DINOv2 as transformers has it: similarity in its space too")
     add(
         "--gallery",
@@ -54,6 +53,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="folder with a subfolder of images for each look-alike: do samples find their own subject among them?",
     )
     command.set_defaults(run=run)
+
+
+def add_judge(command: argparse.ArgumentParser) -> None:
+    """The arguments of CLIP."""
+    add = command.add_argument
+    add("--clip-model", default=PAPERS_MODEL, help="model of open_clip (default: %(default)s, as in the paper)")
+    add("--clip-weights", default="", help="file with its weights, or open_clip's name of pretrained weights")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -5,27 +5,37 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+from ..data.dataset import find_pictures
 from ..errors import UserError
+from ..evaluation.clip import Clip, ClipJudge
+from ..evaluation.evaluate import PAPERS_PROMPTS, Subject, evaluate, training_pictures
+from ..evaluation.samples import Sampling
+from ..evaluation.scores import Score
 from ..fleet.jobs import Common, Job, read_jobs, shard_of
+from ..fleet.learn import Evaluate
 from ..fleet.local import Look, devices_of, run_local
 from ..fleet.plan import plan
 from ..fleet.progress import Tally
 from ..fleet.ray_cluster import run_ray
-from ..fleet.records import Ledger, Record
+from ..fleet.records import OWN, Ledger, Record
 from ..fleet.sheet import write_sheets
 from ..fleet.worker import Rules
+from ..formats import load_embedding
 from ..host import Host
-from ..text import with_rest
+from ..text import listed, with_rest
+from ..training.checkpoint import RunFiles
 from ..training.config import MANY, PRESETS, PRESETS_HELP
 from ..training.learning_rate import number_or_schedule
-from .model import MODEL, PREDICTION, PREDICTION_TYPES
+from .evaluate import add_judge
+from .model import MODEL, PREDICTION, PREDICTION_TYPES, on_device
 from .option_arguments import add_options, options_given
 from .progress import StatusLine
 
 STATUS = "status"
+IMAGE = "image_similarity"  # the score that --threshold is about
 LIST = (
     "CSV or JSONL file with one embedding per line (name, init, images, preset, and any option as a column), or a "
     f"folder with one folder of images per embedding; '{STATUS}' shows the progress of the fleet in DIR"
@@ -55,6 +65,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--time-limit", type=float, default=0, metavar="S", help="seconds for one embedding (default: none)")
     add("--update", action="store_true", help="train again what was trained from other images or options")
     add("--sheet", action="store_true", help="sheets with an image before and after training for each embedding")
+    add("--evaluate", type=int, default=0, metavar="N", help="evaluate each embedding with N samples per prompt")
+    add("--threshold", type=float, default=0, metavar="X", help="report embeddings whose image similarity is below")
+    add_judge(command)
     add("--preset", choices=PRESETS, default="Balanced", help=f"{PRESETS_HELP} (default: Balanced)")
     add_options(command, shared=True)
     command.set_defaults(run=run)
@@ -72,7 +85,7 @@ def run(a: argparse.Namespace) -> None:
     if a.sheet and options["preview_every"] is None:
         options["preview_every"] = MANY  # before the first step and after the last
     jobs = shard_of(read_jobs(Path(a.list), Common(a.model.name, a.preset, options)), a.shard)
-    ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together)
+    ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together, evaluate=evaluation(a))
     for remark in plan(jobs, ledger, a.update):
         print(f"Warning: {remark}", file=sys.stderr)
     open_host = partial(opened, a.model, dtype, a.prediction_type)
@@ -83,10 +96,47 @@ def run(a: argparse.Namespace) -> None:
     records = train_all(engine, jobs, ledger, rules)
     if a.sheet:
         print(*write_sheets([job.name for job in jobs], a.out), sep="\n")
+    for remark in remarks_on(records, a.threshold):
+        print(f"Warning: {remark}", file=sys.stderr)
     if failed := [record for record in records if record.status == "failed"]:
         reasons = [f"{record.name}: {record.error}" for record in failed]
         where = f"{len(failed)} embedding(s) failed (see '{a.out / 'fleet.csv'}'):"
         raise UserError("\n".join([where, *with_rest(reasons)]))
+
+
+def remarks_on(records: Sequence[Record], threshold: float) -> list[str]:
+    """What a user should know of embeddings that were trained. threshold: of the image similarity."""
+    low = [record.name for record in records if record.scores.get(IMAGE, threshold) < threshold]
+    remarks = [f"{record.name}: {record.error}" for record in records if record.status == "done" and record.error]
+    if low:
+        remarks.append(f"{len(low)} embedding(s) have an image similarity below {threshold:g}: {listed(low)}.")
+    return remarks
+
+
+def evaluation(a: argparse.Namespace) -> Evaluate | None:
+    """What measures each embedding after its training; None if that was not asked for. Raises UserError."""
+    if not a.evaluate:
+        return None
+    Clip.load(a.clip_model, a.clip_weights)  # now, rather than after the first training
+    return partial(scores, a.clip_model, a.clip_weights, a.evaluate)
+
+
+@cache
+def clip_of_worker(model: str, weights: str) -> Clip:
+    return Clip.load(model, weights)
+
+
+def scores(clip_model: str, clip_weights: str, number: int, host: Host, job: Job, out: Path) -> dict[str, float]:
+    """Image and text similarity of a trained embedding, sampled as its previews are. Raises UserError and OSError."""
+    embedding = load_embedding(RunFiles(out, job.name, {}).embedding)
+    sampling = Sampling(host.resolution, number, host.sampling.steps, host.sampling.cfg)
+    pictures = training_pictures([p for folder in job.folders for p in find_pictures(folder)], sampling.side, [])
+    judge = ClipJudge(clip_of_worker(clip_model, clip_weights).to(host.device), pictures)
+    prompts = PAPERS_PROMPTS["style" if job.config.templates.startswith("style") else "object"]
+    subject, samples = Subject(job.name, on_device(embedding, host)), out / OWN / job.name
+    *_, score = evaluate(host, [subject], judge, prompts, sampling, samples / "samples")
+    assert isinstance(score, Score)
+    return {IMAGE: score.image_similarity, "text_similarity": score.text_similarity}
 
 
 def train_all(engine: Callable[[Look], None], jobs: Sequence[Job], ledger: Ledger, rules: Rules) -> list[Record]:

@@ -28,6 +28,9 @@ from .sheet import records_of
 DOES_NOT_FIT = "Use a lower resolution for this embedding, fewer workers, or close other programs that use the memory."
 
 
+Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
+
+
 class Stopped(Exception):  # noqa: N818 - no error: the user has stopped the fleet
     """The fleet was stopped; the embedding is saved and can be resumed."""
 
@@ -40,8 +43,24 @@ class Limits:
     stop: Callable[[], bool] = lambda: False
 
 
-def learn(host: Host, job: Job, out: Path, limits: Limits, passes: Passes = ALONE) -> Record:
-    """Trains the embedding, or resumes it, or finds it finished. Raises Stopped; every other end is in the record."""
+def learn(
+    host: Host, job: Job, out: Path, limits: Limits, evaluate: Evaluate | None = None, passes: Passes = ALONE
+) -> Record:
+    """Trains the embedding, or resumes it, or finds it finished; then evaluates it.
+
+    Raises Stopped; every other end is in the record.
+    """
+    record = _trained(host, job, out, limits, passes)
+    if record.status != "done" or evaluate is None:
+        return record
+    try:
+        with out_of_memory_as_user_error(DOES_NOT_FIT):
+            return replace(record, scores=evaluate(host, job, out))
+    except (UserError, OSError) as error:
+        return replace(record, error=f"Trained, but not evaluated: {error}")
+
+
+def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes) -> Record:
     began = time.monotonic()
     record = Record(job.name, worker=f"{socket.gethostname()}:{os.getpid()}")
     try:

@@ -58,9 +58,8 @@ class Learner:
             for place, files in zip((*there, out), (*images, left), strict=True):
                 unpack(files, place)
             try:
-                record = learn(
-                    self._host, replace(job, folders=there), out, Limits(rules.time_limit, self._stop.is_set)
-                )
+                limits = Limits(rules.time_limit, self._stop.is_set)
+                record = learn(self._host, replace(job, folders=there), out, limits, rules.evaluate)
             except Stopped:
                 return None, pack(out)
             return record, pack(out)

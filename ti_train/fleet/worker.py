@@ -13,7 +13,7 @@ from ..host import Host
 from ..training.passes import ALONE, Passes
 from .claims import EXPIRES, Claim, Claims
 from .jobs import Job
-from .learn import Limits, Stopped, learn
+from .learn import Evaluate, Limits, Stopped, learn
 from .records import OWN, Ledger, Record
 from .together import SharedPasses
 
@@ -34,6 +34,7 @@ class Rules:
     time_limit: float = 0.0
     expires: float = EXPIRES
     together: int = 1
+    evaluate: Evaluate | None = None
 
     def settles(self, record: Record | None) -> bool:
         """Whether nothing is left to do for an embedding in this fleet."""
@@ -115,8 +116,9 @@ def _attempt(
         ledger.write(lost)
         if rules.settles(lost):
             return lost
+    limits = Limits(rules.time_limit, lambda: stop() or claim.lost())
     try:
-        record = learn(host, job, rules.out, Limits(rules.time_limit, lambda: stop() or claim.lost()), passes)
+        record = learn(host, job, rules.out, limits, rules.evaluate, passes)
     except Stopped:  # or taken over, since this process was asleep
         return before
     except Exception as error:
