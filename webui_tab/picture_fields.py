@@ -19,7 +19,7 @@ def picture_fields(name: Any) -> Fields:
             folder = gr.Dropdown(
                 folders.picture_folders(),
                 label="Images",
-                info="A folder in ti-train/pictures with 3 to 5 images, or a whole path. Uploads go there, or into a new one.",
+                info="A folder in ti-train/pictures with 3 to 5 images, or a path. Uploads go into it, or a new one.",
                 elem_id="ti_train_folder",
                 allow_custom_value=True,
             )
