@@ -91,7 +91,7 @@ def test_a_vector_stays_at_its_start_until_it_joins_in_and_only_those_in_use_are
         assert moved.tolist() == [i < count for i in range(3)]
         written = load_embedding(tmp_path / str(step) / "my-toy.safetensors")
         assert torch.equal(written.vectors["emb_params"], state[f"vectors.{ENCODER}"][:count])
-    assert learnt(host, dataset, settings(**PROGRESSIVE), tmp_path / "end").shape == (3, WIDTH)
+    assert learnt(host, dataset, settings(**PROGRESSIVE, **ONCE), tmp_path / "end").shape == (3, WIDTH)
 
 
 def test_a_prompt_holds_as_many_vectors_as_have_joined_in(host, dataset, settings, tmp_path, monkeypatch):
