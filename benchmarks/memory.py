@@ -2,6 +2,7 @@
 
 python benchmarks/memory.py sd15 --gib 6                       the command line's host
 python benchmarks/memory.py sdxl --gib 12 --comfyui PATH       inside ComfyUI, whose Python runs it
+python benchmarks/memory.py flux --weights float8_e4m3fn --gib 12 --comfyui PATH
 
 The model has its true shape in half precision and no values; the device is the tests' pretended card of so many GiB,
 whose kernels allocate and do not compute, attention what a fused kernel keeps. Reported is the most that was allocated
@@ -16,6 +17,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,22 @@ from devices.pretend_cuda import Card, install  # noqa: E402
 GIB = 2**30
 PICTURES = 4
 FLOAT16 = {"device": "cuda", "dtype": "float16"}
+TRUE_SIZES: dict[str, dict[str, Any]] = {  # as ComfyUI reads them off the released files
+    "flux": {
+        "vec_in_dim": 768, "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19,
+        "depth_single_blocks": 38, "axes_dim": [16, 56, 56],
+    },
+    "z-image": {
+        "dim": 3840, "cap_feat_dim": 2560, "n_layers": 30, "n_refiner_layers": 2, "n_heads": 30, "n_kv_heads": 30,
+        "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "ffn_dim_multiplier": 8 / 3, "multiple_of": 256,
+    },
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=("sd15", "sdxl"))
+    parser.add_argument("family", choices=("sd15", "sdxl", *TRUE_SIZES), help="the last two in ComfyUI only")
+    parser.add_argument("--weights", default="bfloat16", help="their dtype, of flux and z-image (default: bfloat16)")
     parser.add_argument("--gib", type=float, default=80, help="the card's memory (default: 80, so that all fits)")
     parser.add_argument("--pixels", type=int, help="side of the pictures (default: the model's own)")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 4], help="pictures at once (default: 1 4)")
@@ -47,7 +60,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if a.comfyui:
         with torch.inference_mode(), torch.inference_mode(False):  # as in a node
-            host, core = comfyui_host(a.family, a.comfyui), "pack.ti_train"
+            host, core = comfyui_host(a.family, a.comfyui.resolve(), getattr(torch, a.weights)), "pack.ti_train"
             measure(host, core, a)
     else:
         measure(diffusers_host(a.family), "ti_train", a)
@@ -63,20 +76,28 @@ def diffusers_host(family: str) -> Any:
     return DiffusersHost(loaded, torch.device("cuda", 0), torch.float16)
 
 
-def comfyui_host(family: str, folder: Path) -> Any:
+def comfyui_host(family: str, folder: Path, dtype: torch.dtype) -> Any:
+    from inside import enter_comfyui, make_host, pack
     from true_shapes import checkpoint
 
-    weights = checkpoint(family)
+    weights = None if family in TRUE_SIZES else checkpoint(family)
     os.chdir(folder)
-    from inside import enter_comfyui, make_host, pack
-
     enter_comfyui()
-    from comfy.sd import load_state_dict_guess_config
-
     pack()
+    import comfy.sd
+
     Card.computes = False
     with torch.inference_mode():
-        model, clip, vae = load_state_dict_guess_config(weights, embedding_directory=[])[:3]
+        if weights is not None:
+            return make_host(*comfy.sd.load_state_dict_guess_config(weights, embedding_directory=[])[:3])
+        from tiny_families import FAMILIES, models, vae_weights
+
+        sizes = replace(FAMILIES[family](), encoders={})
+        sizes = replace(sizes, unet=sizes.unet | TRUE_SIZES[family])
+        model, clip = models(sizes, [], dtype, None if dtype == torch.bfloat16 else torch.bfloat16, load="cuda:0")
+        vae = comfy.sd.VAE(
+            sd=vae_weights(16), metadata={"tae_latent_channels": 16}
+        )  # its own memory is not the model's
     return make_host(model, clip, vae)
 
 

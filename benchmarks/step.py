@@ -34,9 +34,10 @@ from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype  # noqa: E
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.hosts.diffusers.text import place_vectors  # noqa: E402
 from ti_train.prompts import PLACEHOLDER, Templates  # noqa: E402
-from ti_train.training.checkpoint import RunFiles, State  # noqa: E402
+from ti_train.training.checkpoint import RunFiles  # noqa: E402
 from ti_train.training.config import TrainConfig  # noqa: E402
 from ti_train.training.loop import train  # noqa: E402
+from ti_train.training.state import State  # noqa: E402
 from ti_train.training.validation import ValidationBatch  # noqa: E402
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import folder_paths
 
 from ..ti_train.names import PICTURES, READABLE, bare_name, numbered
-from ..ti_train.training.checkpoint import RunFiles
+from ..ti_train.training.checkpoint import RunFiles, name_in
 
 NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE, USE)  # the first is the default of saved workflows
@@ -33,17 +33,24 @@ class Place:
     finished: bool = False
 
 
+def folder_of(save: bool) -> Path:
+    return embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
+
+
+def asked_for(name: str, if_exists: str, save: bool) -> str:
+    """The name of the run that is asked for; one that is there may have a name of an older version."""
+    return name_in(folder_of(save), name) if if_exists in (CONTINUE, USE) else name
+
+
 def place(name: str, if_exists: str, save: bool, identity: dict[str, Any]) -> Place:
     """The place of a run. name: checked. identity: what makes it this very run, whatever its name (see RunFiles)."""
-    folder = embeddings_folder() if save else Path(folder_paths.get_temp_directory()) / "ti_train"
+    folder = folder_of(save)
     if if_exists == USE:
         there = trained_before(folder, name, identity)
         return there or numbered_place(folder, name)
     if if_exists == NEW_NUMBER:
         return numbered_place(folder, name)
-    files = RunFiles(folder, name, {})
-    exists = files.embedding.exists() or files.state.exists()
-    return Place(folder, name, resume=exists and if_exists == CONTINUE)
+    return Place(folder, name, resume=RunFiles(folder, name, {}).exist and if_exists == CONTINUE)
 
 
 def numbered_place(folder: Path, name: str) -> Place:

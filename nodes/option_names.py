@@ -52,6 +52,7 @@ TRAINING_OPTIONS = {
     "average": "average",
     "exclusion": "exclusion",
     "context": "context",
+    "initial_vectors": "initial_vectors",
     "early_stop": "early_stop",
 }
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option

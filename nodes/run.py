@@ -18,6 +18,7 @@ from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
 from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
+from ..ti_train.names import old_name
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
 from .files import TO_CONTINUE, embeddings_folder
@@ -39,7 +40,7 @@ def run_training(
 ) -> tuple[Embedding, Session, list[Image.Image]]:
     """Trains to the last step, or until a page requests Stop and keep. The images are previews, evenly spaced.
 
-    hidden: the node's unique_id and extra_pnginfo. facts: what it trains with, for the page. remarks: for the user.
+    hidden: the node's unique_id. facts: what it trains with, for the page. remarks: for the user.
     """
     live = live_run(config, folder, hidden, resume, facts, NO_SYNTAX not in host.remarks)
     session = Session(config, folder, Records(folder / f"{config.name}.csv", live.record.folder / "loss.png", None))
@@ -88,8 +89,8 @@ def use_finished(
 def live_run(
     config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int], syntax: bool = True
 ) -> LiveRun:
-    workflow = ((hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-    return LiveRun(config, str(hidden.unique_id), workflow, folder == embeddings_folder(), resume, facts, syntax)
+    syntax = syntax and not old_name(config.name)
+    return LiveRun(config, str(hidden.unique_id), folder == embeddings_folder(), resume, facts, syntax)
 
 
 def release() -> None:

@@ -15,13 +15,13 @@ from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
-from ..ti_train.names import file_names, names_file
+from ..ti_train.names import candidates, file_names, names_file, with_paths
 from ..ti_train.prompts import Templates, placeholders_of
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.loop import identity
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
-from .files import EXISTING, place
+from .files import EXISTING, asked_for, place
 from .option_inputs import option_input
 from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
 from .run import run_training, use_finished
@@ -50,7 +50,7 @@ class TrainEmbedding(io.ComfyNode):
             **searched("textual inversion", "embedding training", "train textual inversion", "train token", "ti train"),
             is_input_list=True,
             is_output_node=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to train the embedding for, with the LoRAs that you sample with."
@@ -120,7 +120,8 @@ class TrainEmbedding(io.ComfyNode):
     def fingerprint_inputs(cls, initial_text: list[str] | None = None, **_: Any) -> str:
         """The digest of the initial embedding file: when the file changes, the initial vectors do."""
         (text,) = initial_text or [""]  # None: the text comes from another node
-        return str(LoadEmbedding.fingerprint_inputs(initial_file(text))) if names_file(text) else ""
+        files = [initial_file(each) for each in candidates(text) if names_file(each)]
+        return "".join(str(LoadEmbedding.fingerprint_inputs(file)) for file in files)
 
     @classmethod
     def execute(
@@ -147,7 +148,8 @@ class TrainEmbedding(io.ComfyNode):
         options: dict[str, Any] | None = None,
         **inputs: Any,
     ) -> Any:
-        config = config_from(preset, inputs, options or {}, data.has_captions)
+        name = asked_for(inputs["name"].strip(), if_exists, save)
+        config = config_from(name, preset, inputs, options or {}, data.has_captions)
         host, templates = ComfyHost(model, clip, vae, config.guidance), Templates.load(config.templates)
         sizes = [picture.size for picture in data.images]
         side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
@@ -158,7 +160,8 @@ class TrainEmbedding(io.ComfyNode):
         if here.finished:
             embedding, session, sampled = use_finished(config, here.folder, cls.hidden, facts)
         else:
-            remarks = data.remarks(templates, config.templates) + resolution_remarks(host, config, side)
+            remarks = data.remarks(templates, config.templates) + overridden(inputs, options or {})
+            remarks += resolution_remarks(host, config, side)
             embedding, session, sampled = run_training(
                 host, dataset, config, here.folder, here.resume, cls.hidden, facts, remarks
             )
@@ -191,17 +194,30 @@ def shown_values() -> dict[str, dict[str, Any]]:
     return {name: dict(OPTIONS[option].presets) for name, option in TRAIN_EMBEDDING.items() if OPTIONS[option].presets}
 
 
-def config_from(preset: str, inputs: dict[str, Any], options: dict[str, Any], has_captions: bool) -> TrainConfig:
+def config_from(
+    name: str, preset: str, inputs: dict[str, Any], options: dict[str, Any], has_captions: bool
+) -> TrainConfig:
     """The run's settings, from the inputs of this node and of Training Options. Raises UserError."""
     given = values_of({TRAIN_EMBEDDING[key]: value for key, value in inputs.items()})
     with_captions = "style-captions" if preset == "Style" else "captions"
     here = {
+        "name": name,
         "init": initial(given["init"]),
         "learning_rate": given["learning_rate"] or None,
         "templates": with_captions if has_captions else None,
     }
     more = options if options.get("resolution") else {k: v for k, v in options.items() if k != "resolution"}
     return TrainConfig.from_preset(preset, **given | here | more)
+
+
+def overridden(inputs: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    """Remarks on inputs of this node that Training Options override."""
+    both = {name: (inputs.get(name), options.get(TRAIN_EMBEDDING[name])) for name in ("learning_rate", "resolution")}
+    return [
+        f"{name} {given:g} of Train Embedding has no effect: Training Options give {instead}."
+        for name, (given, instead) in both.items()
+        if given and instead and given != instead
+    ]
 
 
 def resolution_remarks(host: ComfyHost, config: TrainConfig, side: int) -> list[str]:
@@ -216,8 +232,8 @@ def resolution_remarks(host: ComfyHost, config: TrainConfig, side: int) -> list[
 
 
 def initial(text: str) -> str:
-    """The path of an embedding file in the embeddings folder; any other text as it is. Raises UserError."""
-    return str(embedding_path(initial_file(text))) if names_file(text) else text
+    """An initial text with the paths of the files that it means, in the embeddings folder. Raises UserError."""
+    return with_paths(text, lambda name: str(embedding_path(initial_file(name))))
 
 
 def initial_file(text: str) -> str:

@@ -13,6 +13,7 @@ from ..ti_train.data.captions import one_line
 from ..ti_train.data.picture import Picture, bucket
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import NAME, Templates
+from ..ti_train.training.session import templates_named
 from .tensors import to_images, to_masks
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class TrainingData:
     captions: list[str]
     masks: list[Image.Image | None]
     unused_masks: int = 0
+    replaced_captions: int = 0  # that came with the images, by others that are connected
+    replaced_masks: int = 0
 
     @classmethod
     def gathered(
@@ -57,11 +60,15 @@ class TrainingData:
         frames = [batch if isinstance(batch, TrainingImage) else None for batch in batches for _ in batch]
         carried_captions = [frame.caption if frame is not None else "" for frame in frames]
         carried_masks = [None if frame is None or frame.mask is None else to_masks([frame.mask])[0] for frame in frames]
+        used_captions = one_each(captions, "captions", images) if captions else carried_captions
+        used_masks = one_each(to_masks(masks), "masks", images) if masks else carried_masks
         return cls(
             images,
-            one_each(captions, "captions", images) if captions else carried_captions,
-            one_each(to_masks(masks), "masks", images) if masks else carried_masks,
+            used_captions,
+            used_masks,
             0 if masks else sum(frame is not None and frame.unused_mask for frame in frames),
+            sum(bool(a.strip()) and a != b for a, b in zip(carried_captions, used_captions, strict=True)),
+            sum(a is not None and a != b for a, b in zip(carried_masks, used_masks, strict=True)),
         )
 
     @property
@@ -85,18 +92,21 @@ class TrainingData:
 
     def remarks(self, templates: Templates, source: str) -> list[str]:
         """What was given but is not used. source: the option that chose the templates."""
-        unused = [text for text in self.captions if text.strip() and not uses(templates, text)]
-        said = []
-        if unused:
-            said.append(
-                f"The captions of {len(unused)} images are not used: the templates '{source}' have no place for them. "
-                "Choose captions or style-captions in Training Options, or the preset's."
-            )
-        if self.unused_masks:
-            said.append(
-                f"The masks of {self.unused_masks} images are not used: use_masks is off in Load Training Images."
-            )
-        return said
+        unused = sum(bool(text.strip()) and not uses(templates, text) for text in self.captions)
+        for_captions = "Choose captions or style-captions in Training Options, or leave templates at the default."
+        reasons = {
+            f"The captions of {unused} images are not used: {templates_named(source)} have no place for them. "
+            + for_captions: unused,
+            f"The masks of {self.unused_masks} images are not used: use_masks is off in Load Training Images.": (
+                self.unused_masks
+            ),
+            f"The captions that {self.replaced_captions} images bring are not used: others are connected to "
+            "captions.": self.replaced_captions,
+            f"The masks that {self.replaced_masks} images bring are not used: others are connected to masks.": (
+                self.replaced_masks
+            ),
+        }
+        return [reason for reason, count in reasons.items() if count]
 
 
 def uses(templates: Templates, caption: str) -> bool:

@@ -1,6 +1,6 @@
 """Draws the registry's icon and banner, and the thumbnails of the example workflows, from the demo's pictures.
 
-usage: python registry/draw.py     (Pillow 10.1 or newer)
+usage: python -m registry.draw     (Pillow 10.1 or newer)
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from ti_train.hosts.families import BY_CLASS
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL, LEFT, ACROSS = 128, 190, 138  # of the sheet demo/before-after.png, in pixels
@@ -58,6 +60,30 @@ def thumbnail(pictures: list[Image.Image]) -> Image.Image:
     return square
 
 
+def family_card(title: str, class_name: str, concept_name: str) -> Image.Image:
+    """What a template of a family is for: training images on top, below them its title and its text encoders.
+
+    No image of the family's own: this project has none.
+    """
+    family = BY_CLASS[class_name]
+    card = Image.new("RGB", (512, 512), PAPER)
+    for i in range(3):
+        card.paste(concept(concept_name, i, 160), (8 + 168 * i, 8))
+    pen = ImageDraw.Draw(card)
+    pen.text((256, 222), "*", INK, ImageFont.load_default(90), anchor="mm")
+    largest = next(size for size in range(80, 0, -2) if ImageFont.load_default(size).getlength(title) < 480)
+    pen.text((256, 318), title, INK, ImageFont.load_default(largest), anchor="mm")
+    pen.text(
+        (256, 404),
+        "text encoders" if len(family.encoders) > 1 else "text encoder",
+        FAINT,
+        ImageFont.load_default(26),
+        anchor="mm",
+    )
+    pen.text((256, 446), " + ".join(family.encoders), FAINT, ImageFont.load_default(32), anchor="mm")
+    return card
+
+
 def main() -> None:
     icon().save(ROOT / "registry" / "icon.png")
     banner().save(ROOT / "registry" / "banner.png")
@@ -76,6 +102,13 @@ def main() -> None:
     }
     for name, pictures in thumbnails.items():
         thumbnail(pictures).save(ROOT / "example_workflows" / f"{name}.jpg", quality=88)
+    families = {
+        "Stable Diffusion XL": ("SDXL", "rose-drop"),
+        "Flux": ("Flux", "lime-star"),
+        "Z-Image": ("ZImage", "magenta-moon"),
+    }
+    for name, (class_name, concept_name) in families.items():
+        family_card(name, class_name, concept_name).save(ROOT / "example_workflows" / f"{name}.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def python(tmp_path) -> Callable[..., str]:
 
 def test_every_command_says_what_it_takes(python):
     said = python("-c", EVERY_HELP)
-    assert said.count("usage: python -m ti_train ") == 6
+    assert said.count("usage: python -m ti_train ") == 7
 
 
 def test_a_word_is_learnt_and_used(python, pipeline_folder, pictures, tmp_path):

@@ -37,7 +37,7 @@ def test_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
-    assert "{train,generate,evaluate,inspect,convert,merge}" in capsys.readouterr().out
+    assert "{train,fleet,generate,evaluate,inspect,convert,merge}" in capsys.readouterr().out
 
 
 def test_a_mistake_is_no_traceback(tmp_path):

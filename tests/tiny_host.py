@@ -63,7 +63,7 @@ class Denoiser(nn.Module):
 class TinyHost:
     """See ti_train/host.py. float64 is for finite differences."""
 
-    kept_per_prompt = 0
+    bytes_per_latent = None
     sampling = Sampling()
     remarks = ()
     bare_names = True

@@ -1,4 +1,4 @@
-"""The command line: python -m ti_train {train,generate,evaluate,inspect,convert,merge}."""
+"""The command line: python -m ti_train {train,fleet,generate,evaluate,inspect,convert,merge}."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import convert, evaluate, generate, inspect, merge, train
+from .commands import convert, evaluate, fleet, generate, inspect, merge, train
 from .commands.terminal import show_any_text
 from .device import out_of_memory_as_user_error
 from .errors import UserError
 
-COMMANDS = (train, generate, evaluate, inspect, convert, merge)
+COMMANDS = (train, fleet, generate, evaluate, inspect, convert, merge)
 INTERRUPTED = 130
 DOES_NOT_FIT = (
     "Use a lower --resolution or --batch-size if the command has it, close other programs that use the memory, or use "

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .editability import INITIAL
 from .embedding import Embedding
 from .formats import PRECISIONS, Reading, config_of, rounding_error, without_thumbnail
 from .host import Vectors, Vocabulary
@@ -64,7 +65,8 @@ def facts(reading: Reading) -> dict[str, Any]:
     }
     if reading.outputs:
         found["output vectors, used by OneTrainer only"] = ", ".join(reading.outputs)
-    header = {key: value for key, value in without_thumbnail(word.provenance).items() if key != "config"}
+    hidden = ("config", INITIAL)  # shown apart, or thousands of characters
+    header = {key: value for key, value in without_thumbnail(word.provenance).items() if key not in hidden}
     found["provenance"] = header | {"config": config_of(word)}
     return found
 

@@ -10,7 +10,7 @@ from textwrap import shorten
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import PassingError
 
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation; the same number in HIP
 ON_THE_CPU = "DefaultCPUAllocator"
@@ -34,13 +34,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_as_user_error(advice: str) -> Iterator[None]:
-    """Turns an out-of-memory error into a UserError. advice: what would need less memory."""
+    """Turns an out-of-memory error into a PassingError. advice: what would need less memory."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(out_of_memory_message(error, advice)) from None
+        raise PassingError(out_of_memory_message(error, advice)) from None
 
 
 def out_of_memory_message(error: Exception, advice: str) -> str:
@@ -59,6 +59,11 @@ def empty_cache(device: torch.device) -> None:
     module = getattr(torch, device.type)
     if hasattr(module, "empty_cache"):
         module.empty_cache()
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory; None where it cannot be asked for."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -14,6 +14,8 @@ from .errors import UserError
 from .host import Vectors, Vocabulary
 
 SINGLE = "emb_params"  # the encoder's name in files for models with a single text encoder, which do not name it
+MEASURED = {"norms", "cosine_to_init"}  # header keys that are true of the trained vectors only
+CLIPS = ("clip_", SINGLE)  # what the names of CLIP encoders begin with
 ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # the names that hosts give the single text encoder of Stable Diffusion 1 and 2
 
 
@@ -68,8 +70,7 @@ class Embedding:
             vectors = {e: strength * v for e, v in vectors.items()}
         if vectors is self.vectors:
             return self
-        measured = {"norms", "cosine_to_init"}  # true of the trained vectors only
-        provenance = {key: value for key, value in self.provenance.items() if key not in measured}
+        provenance = {key: value for key, value in self.provenance.items() if key not in MEASURED}
         return Embedding(self.name, vectors, provenance | {"scaled": f"norm {norm:g}, strength {strength:g}"})
 
 
@@ -168,7 +169,8 @@ def merge(embeddings: Sequence[Embedding], how: str, weights: Sequence[float], n
         rows = [part[encoder] for part in parts]
         weighted = [weight * v for weight, v in zip(weights, rows, strict=True)]
         if how == "interpolate":
-            merged[encoder] = _between(rows[0], rows[1], weights[1] / sum(weights))
+            share = weights[1] / sum(weights)
+            merged[encoder] = between(rows[0], rows[1], share, share)
         else:
             merged[encoder] = torch.cat(weighted) if how == "concatenate" else torch.stack(weighted).sum(0)
     origin = [{"name": e.name, "weight": weight} for e, weight in zip(embeddings, weights, strict=True)]
@@ -186,12 +188,15 @@ def _fitted(embedding: Embedding, first: Embedding) -> dict[str, Tensor]:
         ) from None
 
 
-def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
-    """Spherical interpolation of [n, width] and [n, width]; share: 0 is the first, 1 the second."""
+def between(one: Tensor, other: Tensor, share: float, of_norm: float) -> Tensor:
+    """Between [n, width] and [n, width], spherically in direction (Shoemake 1985) and linearly in norm.
+
+    share, of_norm: of the way in direction and in norm; 0 is the first, 1 the second.
+    """
     norms = [v.norm(dim=-1, keepdim=True) for v in (one, other)]
     a, b = (v / norm.clamp_min(1e-12) for v, norm in zip((one, other), norms, strict=True))
     angle = (a * b).sum(-1, keepdim=True).clamp(-1, 1).acos()
     sine = angle.sin()
     arc = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / sine.clamp_min(1e-12)
     direction = torch.where(sine < 1e-4, torch.lerp(a, b, share), arc)  # (anti)parallel vectors span no arc
-    return direction * torch.lerp(norms[0], norms[1], share)
+    return direction * torch.lerp(norms[0], norms[1], of_norm)

@@ -1,5 +1,9 @@
-"""The error type whose message is shown to users as it is."""
+"""The error types whose messages are shown to users as they are."""
 
 
 class UserError(ValueError):
     """Something the user can fix. The message says what happened, what was given, what is needed, and how to fix it."""
+
+
+class PassingError(UserError):
+    """A UserError that may not occur again: memory that others use, an embedding that another run trains."""

@@ -103,7 +103,7 @@ class Vocabulary:
     @cached_property
     def norms(self) -> Tensor:
         """L2 norm of each row, [V] fp32."""
-        norms: Tensor = self.scale * self.table.detach().norm(dim=-1, dtype=torch.float32)
+        norms: Tensor = self.scale * self.table.detach().float().norm(dim=-1)
         return norms
 
     @property
@@ -140,9 +140,14 @@ class Host(Protocol):
     sampling: Sampling  # of previews, unless the user chooses
     remarks: tuple[str, ...]  # what the user should know before a run
     known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
-    kept_per_prompt: int  # bytes of the device's memory that each prompt's text encoding holds until its backward,
-    # where the host copies weights for it; activations are not counted
     bare_names: bool  # whether prompts use an embedding by its bare name, and not only by a syntax of its own
+
+    @property
+    def bytes_per_latent(self) -> tuple[int, int] | None:
+        """Of the device's memory that a step needs for each position of an image's latents, in half precision.
+
+        With and without gradient checkpointing; None if nothing is known.
+        """
 
     @property
     def fingerprint(self) -> str:
@@ -190,6 +195,9 @@ def fingerprint(*modules: nn.Module) -> str:
     """Identifies weights by the names, shapes and a few values of their tensors."""
     digest = hashlib.sha256()
     for name, tensor in chain.from_iterable(module.state_dict().items() for module in modules):
+        if tensor.is_meta:  # of GGUF files, whose layers do not tell what they hold
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            continue
         flat = tensor.detach().flatten()
         few = flat[:: max(1, flat.numel() // 16)][:16].float().cpu().numpy()
         digest.update(f"{name}{tuple(tensor.shape)}".encode() + few.tobytes())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import PurePosixPath
 
@@ -19,6 +19,7 @@ IN_PROMPTS = "embedding:"  # before an embedding's name in ComfyUI's prompts
 PICTURES = (".png", ".webp")
 READABLE = (".safetensors", ".pt", ".bin", *PICTURES)
 EXAMPLE = "my-cat"
+BETWEEN = "|"  # between initial texts of which one is chosen; no file name has it
 LONGEST = 120  # bytes; file systems take 255, of which copies and numbers need some
 RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 NOT_IN_FILES = re.compile(r'[<>:"|?*\x00-\x1f]')
@@ -27,9 +28,30 @@ SYNTAX = re.compile(r"[()\[\]{}<>:|#\\]")
 NUMBER = re.compile(r"[\d.,+-]+")
 
 
+class OldName(str):
+    """The name of a run that is already there. Older versions accepted every file name, so it is not refused."""
+
+    @property
+    def is_file_name(self) -> bool:
+        plain = self.strip(" ") == self and not self.startswith(".") and not self.endswith(".")
+        return bool(self) and plain and not re.search(r"[/\\]", self) and not NOT_IN_FILES.search(self)
+
+
 def names_file(text: str) -> bool:
     """Whether a text is the name of an embedding file rather than a word or phrase: by its extension, or embedding:."""
     return text.lower().startswith(IN_PROMPTS) or text.lower().endswith(READABLE)
+
+
+def candidates(init: str) -> list[str]:
+    """The initial texts and files of the option `init`, which stand between |."""
+    return list(dict.fromkeys(filter(None, map(str.strip, init.split(BETWEEN))))) or [init]
+
+
+def with_paths(init: str, path_of: Callable[[str], str]) -> str:
+    """`init` with a path for each of its candidates that names an embedding file. path_of: may raise UserError."""
+    if BETWEEN not in init:
+        return path_of(init) if names_file(init) else init
+    return f" {BETWEEN} ".join(path_of(each) if names_file(each) else each for each in candidates(init))
 
 
 def file_names(text: str) -> list[str]:
@@ -54,6 +76,8 @@ def check_name(name: str) -> str:
 
     `pets/cat` is the file cat in the folder pets. Raises UserError with the nearest name that every host can use.
     """
+    if isinstance(name, OldName):
+        return name
     given = composed(name.strip())
     if given.lower().startswith(IN_PROMPTS):
         given = given[len(IN_PROMPTS) :].strip()
@@ -65,6 +89,16 @@ def check_name(name: str) -> str:
         if wrong := _wrong(part):
             raise UserError(f"The name '{name}' cannot be used: {wrong}. Use a name such as {nearest_name(given)}.")
     return given
+
+
+def old_name(name: str) -> list[str]:
+    """A remark on a name that only older versions accepted, with the one to rename it to; else none."""
+    wrong = _wrong(name) if isinstance(name, OldName) else ""
+    if not wrong:
+        return []
+    return [
+        f"The name '{name}' is of an older version: {wrong}. After the training, rename it to {nearest_name(name)}."
+    ]
 
 
 def _wrong(part: str) -> str:

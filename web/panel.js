@@ -15,7 +15,7 @@ const NARROWEST = 120;
  * @typedef {object} Actions what the buttons do, and what the panel needs from the page
  * @property {(run: Run) => void} stop
  * @property {() => void} cancel
- * @property {(text: string) => void} copy
+ * @property {(run: Run) => void} copy
  * @property {import("./strip.js").Actions["preview"]} preview
  * @property {import("./strip.js").Actions["keep"]} keep
  * @property {() => void} resize
@@ -42,7 +42,7 @@ export class Panel {
     const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", "data-text": name, "data-title": `${name}.tooltip`, onclick: act });
     this.stop = button("stop", () => this.run && this.actions.stop(this.run));
     this.cancel = button("cancel", () => this.actions.cancel());
-    this.copy = button("copy", () => this.run && this.actions.copy(this.run.prompt));
+    this.copy = button("copy", () => this.run && this.actions.copy(this.run));
     this.buttons = element("div", { class: "ti-train-buttons" }, this.stop, this.cancel, this.copy);
     const bar = element("div", { class: "ti-train-bar" }, this.bar);
     this.element = element(

@@ -6,7 +6,7 @@ import { text, translate } from "./text.js";
 const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt|caption)$/i;
 const BELONGS = /([-_.](mask|masklabel[1-9]?|condlabel)\.[^.]*|\.txt|\.caption)$/i; // caption and mask files, which belong to the image of the same name
 const MASKS = "masks", REMOVED = "removed"; // folders
-const EMPTY = 78, FEW = 290, MOST = 560, GAP = 4, MARGIN = 28; // pixels: heights without images, before the layout is known, at most
+const EMPTY = 78, FEW = 290, MOST = 640, GAP = 4, MARGIN = 28; // pixels: heights without images, before the layout is known, at most
 
 /**
  * @typedef {object} Picture an image of the folder, as the server describes it

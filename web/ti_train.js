@@ -37,7 +37,12 @@ async function ended(run) {
   await reloadEmbeddings();
   if (app.extensionManager.setting.get(TOAST) === false) return;
   if (run.improved === false) toast("warn", text("trained.worse", run), run.message, 30000);
-  else toast("success", text("trained", run), run.syntax === false ? text("trained.load", run) : text("trained.how", run));
+  else toast("success", text("trained", run), howToUse(run));
+}
+
+/** How a prompt gets an embedding of a run. @param {Run} run @param {string} [name] of another of its steps */
+function howToUse(run, name = run.name) {
+  return run.syntax === false ? text("trained.load", { name }) : text("trained.how", { name });
 }
 
 /** @param {Run} run */
@@ -55,8 +60,8 @@ async function allowDesktop(on, before) {
   if (allowed !== "granted") toast("warn", text("desktop.denied"), text("desktop.how"));
 }
 
-/** @param {string} prompt */
-async function copy(prompt) {
+/** @param {Run} run */
+async function copy({ prompt, syntax, name }) {
   try {
     await navigator.clipboard.writeText(prompt);
   } catch {
@@ -67,7 +72,8 @@ async function copy(prompt) {
     document.execCommand("copy");
     field.remove();
   }
-  toast("info", text("copied"), prompt, 3000);
+  if (syntax === false) toast("info", text("copied"), text("copied.load", { prompt, name }), 15000);
+  else toast("info", text("copied"), prompt, 3000);
 }
 
 /** @type {Omit<import("./panel.js").Actions, "resize">} */
@@ -84,7 +90,7 @@ const actions = {
     if (!answer.ok) return toast("error", text("keep.failed"), await answer.text());
     await reloadEmbeddings();
     const kept = await answer.json();
-    toast("success", text("kept", kept), text("trained.how", kept));
+    toast("success", text("kept", kept), howToUse(run, kept.name));
   },
 };
 

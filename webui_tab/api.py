@@ -46,7 +46,7 @@ class Measurement(BaseModel):
 class Status(BaseModel):
     id: str
     name: str = Field(description="Name of the embedding.")
-    state: str = Field(description="queued, running, done, interrupted or failed.")
+    state: str = Field(description="queued, running, done (also if stopped and kept), interrupted or failed.")
     step: int = Field(description="Completed steps.")
     steps: int
     loss: float | None = Field(default=None, description="Training loss of the last step; noisy.")
@@ -90,6 +90,13 @@ def interrupt(job: JobId) -> Status:
     """Stops a job after the current step, or at once if it is queued. Resume continues from the last step."""
     found = job_of(job.id)
     jobs.interrupt(found)
+    return status_of(found, False)
+
+
+def stop_and_keep(job: JobId) -> Status:
+    """Ends a job after the current step, as if it were complete: its embedding is put in place. It can be resumed."""
+    found = job_of(job.id)
+    jobs.stop_and_keep(found)
     return status_of(found, False)
 
 
@@ -189,6 +196,7 @@ def add_routes(_demo: Any, app: FastAPI) -> None:
         (train, "train", "POST", JobId),
         (status, "status", "GET", Status),
         (interrupt, "interrupt", "POST", Status),
+        (stop_and_keep, "stop-and-keep", "POST", Status),
         (resume, "resume", "POST", JobId),
         (list_embeddings, "list", "GET", list[EmbeddingFile]),
         (info, "info", "GET", EmbeddingInfo),

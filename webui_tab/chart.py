@@ -8,7 +8,7 @@ from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
-from ..ti_train.training.session import FOR_CAPTIONS
+from ..ti_train.training.session import FOR_CAPTIONS, templates_named
 from . import jobs
 from .pictures import Shown
 from .request import uses_captions
@@ -16,6 +16,7 @@ from .request import uses_captions
 WIDTH, HEIGHT = 760, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
 WAITING = "<div class='ti-train-note'>The loss chart appears here during training.</div>"
+STOPPED = "It was stopped before its last step: Resume continues it."
 STATE_TEXTS = {
     jobs.QUEUED: "is queued",
     jobs.RUNNING: "is training",
@@ -35,14 +36,13 @@ def summary(job: jobs.Job) -> str:
         validation = f", validation loss {measured:.4f}" if measured is not None else ""
         lines.append(f"Step {last.step} of {job.config.steps}{validation}, {last.seconds:.0f} s.")
     left = session.pace.seconds_left
-    if job.state == jobs.RUNNING and left:
-        lines.append(f"About {left:.0f} s left.")
+    if job.state == jobs.RUNNING:
+        ends = job.stopped or job.keep
+        lines += ["Ends after the current step."] if ends else [f"About {left:.0f} s left."] if left else []
     if session.done:
-        lines.append(escape(session.done.why))
+        lines.append(escape(session.done.why + ("" if session.done.complete else " " + STOPPED)))
     if job.state == jobs.DONE:
         lines.append(f"Use it in any prompt as <code>{escape(session.file.stem)}</code>.")
-    if job.state == jobs.INTERRUPTED and session.steps:  # one that waited in the queue has saved nothing
-        lines.append("The run is saved. Click Resume to continue.")
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:
         lines.append(f"<span class='error'>{escape(job.error)}</span>")
@@ -91,8 +91,8 @@ def pictures_note(found: Shown, templates: str) -> str:
     parts += [f"{captions} with a caption"] if captions else []
     lines = [escape(", ".join(parts) + ".")]
     if captions and not uses_captions(templates):
-        unused = f"The templates '{templates}' do not use the captions. {FOR_CAPTIONS}"
-        lines.append(f"<span class='error'>{escape(unused)}</span>")
+        unused = f"{templates_named(templates)} do not use the captions. {FOR_CAPTIONS}"
+        lines.append(f"<span class='error'>{escape(unused[:1].upper() + unused[1:])}</span>")
     lines += [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
+from ..ti_train.editability import HELP
 from ..ti_train.embedding import MERGES
 from ..ti_train.errors import UserError
 from ..ti_train.formats import ENDINGS, PRECISIONS
@@ -119,6 +120,9 @@ def output_fields(prefix: str) -> dict[str, Any]:
         norm = gr.Number(
             0, label="Norm", info="Norm of each vector; 0 = as trained.", elem_id=f"ti_train_{prefix}_norm"
         )
+        editability = gr.Slider(
+            0, 1, 0, step=0.05, label="Editability", info=HELP, elem_id=f"ti_train_{prefix}_editability"
+        )
     overwrite = gr.Checkbox(
         False, label="Overwrite", info="Replace a file of this name.", elem_id=f"ti_train_{prefix}_overwrite"
     )
@@ -128,6 +132,7 @@ def output_fields(prefix: str) -> dict[str, Any]:
         "precision": precision,
         "strength": strength,
         "norm": norm,
+        "editability": editability,
         "overwrite": overwrite,
     }
 

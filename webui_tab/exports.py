@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from ..ti_train.describe import writing
-from ..ti_train.embedding import Merge, merge
+from ..ti_train.editability import HELP, editable, merge_with_initial
+from ..ti_train.embedding import Merge
 from ..ti_train.errors import UserError
 from ..ti_train.formats import (
     ENDINGS,
@@ -46,6 +47,7 @@ class Output(Request):
         default=0.0, description="Norm that every vector is scaled to, before strength; 0 = as trained.", ge=0, le=100
     )
     overwrite: bool = Field(default=False, description="Replace a file of this name.")
+    editability: float = Field(default=0.0, description=HELP, ge=0, le=1)
 
 
 class ConvertRequest(Output):
@@ -83,13 +85,15 @@ def merged(request: MergeRequest) -> Written:
     """Writes one embedding merged from several. Raises UserError."""
     parts = [load_embedding(embedding_files.find(name)) for name in request.words]
     weights = request.weights or [1.0] * len(parts)
-    return write(Reading(merge(parts, request.how, weights, request.name), "merged", {}), request)
+    whole = merge_with_initial(parts, request.how, weights, request.name)
+    return write(Reading(whole, "merged", {}), request)
 
 
 def write(reading: Reading, output: Output) -> Written:
     folder, layout = folders.embeddings(), output.format
     out = folder / (check_name(output.name) + ENDINGS[layout])
-    embedding = replace(reading.embedding.scaled(output.strength, output.norm), name=out.stem)
+    turned = editable(reading.embedding, output.editability)
+    embedding = replace(turned.scaled(output.strength, output.norm), name=out.stem)
     files = files_of(embedding, out, layout)
     check_overwrite(files, output.overwrite)
     try:

@@ -72,7 +72,11 @@ def embedding_fields() -> Fields:
     start_from.focus(lambda: gr.update(choices=initial_files()), [], [start_from])
     with gr.Row():
         fields["preset"] = gr.Dropdown(
-            list(PRESETS), value=FIRST_PRESET, label="Preset", info=PRESETS_HELP, elem_id="ti_train_preset"
+            list(PRESETS),
+            value=FIRST_PRESET,
+            label="Preset",
+            info=f"{PRESETS_HELP} It fills the fields that you have not changed.",
+            elem_id="ti_train_preset",
         )
         fields["num_vectors"] = field_of("num_vectors")
     with gr.Row():
@@ -111,10 +115,19 @@ def more_fields(placed: Collection[str]) -> Fields:
     return fields
 
 
-def fill_from_preset(fields: Fields) -> None:
-    """Choosing a preset writes its values into the fields."""
-    filled = [fields[name] for name in OF_PRESETS]
-    fields["preset"].input(lambda preset: list(of_preset(preset).values()), [fields["preset"]], filled)
+def fill_from_preset(fields: Fields) -> Any:
+    """Choosing a preset writes its values into the fields; returns the component that holds the one they are of."""
+    earlier = gr.Textbox(FIRST_PRESET, visible=False)
+    filled = [earlier, *(fields[name] for name in OF_PRESETS)]
+    fields["preset"].input(filled_from, [fields["preset"], *filled], filled)
+    return earlier
+
+
+def filled_from(preset: str, earlier: str, *values: Any) -> list[Any]:
+    """The preset and its values; what the user has changed since the earlier preset was chosen stays."""
+    given, before = dict(zip(OF_PRESETS, values, strict=True)), of_preset(earlier)
+    changed = [name for name in values_of(given) if given[name] != before[name]]  # not what is left to the preset
+    return [preset, *(of_preset(preset) | {name: given[name] for name in changed}).values()]
 
 
 def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
@@ -122,7 +135,7 @@ def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     if not values["pictures"]:
         raise UserError("No images are chosen. Choose a folder, or upload 3 to 5 images.")
     given = values_of({name: value for name, value in values.items() if name in OPTIONS})
-    beside = {name: value for name, value in values.items() if name not in OPTIONS}
+    beside = {name: value for name, value in values.items() if name not in OPTIONS and value is not None}
     beside["more_pictures"] = [line.strip() for line in beside["more_pictures"].splitlines() if line.strip()]
     try:
         return TrainRequest(**given, **beside, resume=resuming)

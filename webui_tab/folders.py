@@ -9,6 +9,7 @@ from modules import paths_internal, shared
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from ..ti_train.names import READABLE, check_name
+from ..ti_train.training.checkpoint import name_in
 
 PICTURES, RUNS = "pictures", "runs"
 SUFFIX = ".safetensors"
@@ -61,8 +62,8 @@ def picture_folders() -> list[str]:
 
 
 def embedding_file(name: str) -> Path:
-    """The file of an embedding. Raises UserError for a name that cannot be used."""
-    return embedding_path(check_name(name))
+    """The file of an embedding. Raises UserError for a name that cannot be used, unless it is there (see OldName)."""
+    return embedding_path(check_name(name_in(embeddings(), name)))
 
 
 def embedding_path(name: str) -> Path:

@@ -18,7 +18,7 @@ from ..ti_train.device import is_out_of_memory, out_of_memory_message
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
-from ..ti_train.training.config import OPTIONS, TrainConfig
+from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session, load_dataset
 from . import folders, unfinished
 from .hosts import connect
@@ -28,7 +28,6 @@ from .request import TrainRequest
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are kept
-NO_PREVIEWS = "The preview prompts are not used: previews are off. Set Preview every (preview_every) to some steps."
 DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
@@ -49,7 +48,8 @@ class Job:
     state: str = QUEUED
     messages: list[str] = field(default_factory=list)
     error: str = ""
-    stopped: bool = False
+    stopped: bool = False  # to be resumed later
+    keep: bool = False  # it ends as if it were complete
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -67,8 +67,6 @@ def start(request: TrainRequest) -> Job:
     records = Records.in_own_folder(folders.run_folder(config.name)) if shared.opts.ti_train_records else None
     session, previews = Session(config, folders.embeddings(), records), Previews(config.preview_prompts)
     job = Job(progress.create_task_id("ti-train"), request, config, file, session, previews)
-    if config.preview_prompts != OPTIONS["preview_prompts"].default and not config.preview_every:
-        job.messages.append(NO_PREVIEWS)
     with _lock:
         if any(other.file == file and not other.ended.is_set() for other in _jobs.values()):
             raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")
@@ -117,6 +115,21 @@ def interrupt(job: Job) -> None:
             job.ended.set()
         elif job.state == RUNNING:
             shared.state.interrupt()  # also ends a preview that is being generated
+
+
+def interrupt_running() -> None:
+    """Before "Reload UI". The WebUI interrupts too, but any handler of its page that ends takes that back."""
+    for job in active():
+        if job.state == RUNNING:
+            interrupt(job)
+
+
+def stop_and_keep(job: Job) -> None:
+    """Ends a job after its current step, and puts its embedding in place. Raises UserError if it has not begun."""
+    with _lock:
+        if job.state == QUEUED:
+            raise UserError(f"The training of '{job.request.name}' has not begun: there is nothing to keep yet.")
+        job.keep = True
 
 
 def resume(request: TrainRequest) -> Job:
@@ -186,14 +199,16 @@ def _train(job: Job, ending: ExitStack) -> None:
     shared.state.textinfo = "Encoding the images"
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
-        with closing(job.session.train(host, dataset, job.request.resume, devices.torch_gc)) as events:
+        run = job.session.train(host, dataset, job.request.resume, devices.torch_gc, lambda: job.keep)
+        with closing(run) as events:
             for number, event in enumerate(events):
                 if number == 0:
                     unfinished.keep(job.id, job.request)
                 _show(job, event)
                 if job.session.done is None and (job.stopped or _interrupted()):
                     raise StopTraining
-        unfinished.forget(job.request.name)
+        if job.session.done and job.session.done.complete:
+            unfinished.forget(job.request.name)
     except (StopTraining, host.Interrupted):
         raise StopTraining from None
     finally:

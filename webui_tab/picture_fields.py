@@ -39,15 +39,15 @@ def picture_fields(name: Any) -> Fields:
     note = gr.HTML("", elem_id="ti_train_pictures_note")
     done = gr.HTML("", elem_id="ti_train_pictures_done")
     picked = gr.Textbox(visible=False)  # the image that was clicked
-    remove = gr.Button("Remove the clicked image", size="sm", elem_id="ti_train_remove_picture")
+    remove = gr.Button("Remove the clicked image", size="sm", elem_id="ti_train_remove_picture", visible=False)
     with gr.Row():
         mask = field_of("mask")
         templates = field_of("templates", tuple(folders.template_files()))
     look = [folder, mask, templates]
     with gr.Accordion("Captions", open=False):
-        captions = caption_fields(look, thumbnails, note)
+        captions = caption_fields(look, [thumbnails, remove], note)
         fields = tag_fields()
-    seen = [thumbnails, captions, note]
+    seen = [thumbnails, remove, captions, note]
     for changed in look:
         changed.change(show_folder, look, seen)
     refresh.click(lambda: gr.update(choices=folders.picture_folders()), [], [folder])
@@ -58,7 +58,7 @@ def picture_fields(name: Any) -> Fields:
     return {"pictures": folder, "mask": mask, "templates": templates} | fields
 
 
-def caption_fields(look: list[Any], thumbnails: Any, note: Any) -> Any:
+def caption_fields(look: list[Any], pictures: list[Any], note: Any) -> Any:
     """The table of captions, with its buttons; returns the table."""
     captions = gr.Dataframe(
         headers=["image", "caption"],
@@ -86,7 +86,7 @@ def caption_fields(look: list[Any], thumbnails: Any, note: Any) -> Any:
     begun = write_all.click(start_captioning, [look[0], interrogator], [task, written])
     begun.then(None, [task], [], **script("ti_train_follow_captions"))
     ended = hidden_button("ti_train_captioned")
-    ended.click(show_captions, [task, *look], [written, thumbnails, captions, note])
+    ended.click(show_captions, [task, *look], [written, *pictures, captions, note])
     return captions
 
 
@@ -95,22 +95,25 @@ def tag_fields() -> Fields:
         return {name: field_of(name) for name in ("shuffle_tags", "drop_tags", "keep_tags")}
 
 
-def show_folder(folder: str, mask: Source, templates: str) -> tuple[Any, Any, str]:
+def show_folder(folder: str, mask: Source, templates: str) -> tuple[Any, ...]:
+    """The gallery, the button that removes one of its images, the captions and the note."""
+    hidden = gr.update(visible=False)
     if not folder:
-        return gr.update(visible=False), [], ""
+        return hidden, hidden, [], ""
     try:
         found = pictures.shown(folder, mask)
     except UserError as error:
-        return gr.update(visible=False), [], chart.error_note(str(error))
-    gallery = gr.update(value=found.thumbnails, visible=bool(found.thumbnails))
-    return gallery, found.captions, chart.pictures_note(found, templates)
+        return hidden, hidden, [], chart.error_note(str(error))
+    visible = bool(found.thumbnails)
+    gallery = gr.update(value=found.thumbnails, visible=visible)
+    return gallery, gr.update(visible=visible), found.captions, chart.pictures_note(found, templates)
 
 
 def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source, templates: str) -> tuple[Any, ...]:
     try:
         folder, note = pictures.uploaded(files, name, chosen)
     except UserError as error:
-        return chart.error_note(str(error)), *(gr.update() for _ in range(5))
+        return chart.error_note(str(error)), *(gr.update() for _ in range(6))
     choice = gr.update(choices=folders.picture_folders(), value=folder)
     return chart.written(note), None, choice, *show_folder(folder, mask, templates)
 

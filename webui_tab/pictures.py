@@ -14,12 +14,13 @@ from PIL import Image
 
 from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import find_pictures, listing_with_images
-from ..ti_train.data.image_files import DAMAGED, read_mask, read_thumbnail
+from ..ti_train.data.image_files import DAMAGED, SUFFIXES, read_mask, read_thumbnail
 from ..ti_train.data.listing import Listing
 from ..ti_train.data.masks import Source
 from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
 from ..ti_train.names import check_name, numbered
+from ..ti_train.text import listed
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -72,6 +73,8 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
     a note. Raises UserError.
     """
     sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
+    if others := [source.name for source in sources if source.suffix.lower() not in SUFFIXES]:
+        raise UserError(f"{listed(others)}: no image. Upload images and masks ({' '.join(SUFFIXES)}).")
     place = folders.picture_folder(chosen) if chosen else None
     listing = Listing.of(place) if place and place.is_dir() else None
     masks = {source for source in sources if listing and listing.is_mask_name(source.name)}

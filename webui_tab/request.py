@@ -16,9 +16,9 @@ from pydantic import BaseModel, Field, ValidationError, create_model, root_valid
 from ..ti_train.data.dataset import with_repeats
 from ..ti_train.errors import UserError
 from ..ti_train.hosts.webui.sampling import SAMPLING
-from ..ti_train.names import PICTURES, file_names, names_file
+from ..ti_train.names import PICTURES, file_names, with_paths
 from ..ti_train.prompts import BUILT_IN, Templates
-from ..ti_train.training.checkpoint import Interrupted, RunFiles
+from ..ti_train.training.checkpoint import Interrupted, RunFiles, name_in
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
@@ -80,6 +80,7 @@ class RunRequest(Request):
         """The training settings. Raises UserError."""
         given = {name: getattr(self, name) for name in OFFERED}
         read = {
+            "name": name_in(folders.embeddings(), self.name) if self.resume else self.name,
             "init": self._initial(given["init"]),
             "learning_rate": number_or_schedule(given["learning_rate"]),
             "templates": self._templates(given["templates"]),
@@ -122,10 +123,11 @@ class RunRequest(Request):
         return file
 
     def _initial(self, init: str) -> str:
-        if not names_file(init):
-            return init
-        files = [folders.existing_embedding(name) for name in file_names(init)]
-        return str(next((file for file in files if file.is_file()), files[0]))
+        def path_of(name: str) -> str:
+            files = [folders.existing_embedding(each) for each in file_names(name)]
+            return str(next((file for file in files if file.is_file()), files[0]))
+
+        return with_paths(init, path_of)
 
     def _templates(self, templates: str | None) -> str | None:
         return None if templates is None else templates_of(templates)

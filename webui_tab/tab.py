@@ -19,6 +19,7 @@ from .request import check_resumable
 from .scripts import hidden_button, script
 
 RESUMED = "Resumed with the settings that this training was started with."
+NOTHING_RUNS = "This page shows no training that runs or waits. Show running finds the current one."
 NOT_STARTED = "No training has been started since the WebUI started."
 HIDDEN = {"show_progress": "hidden"}
 
@@ -39,13 +40,14 @@ def build_train(blocks: gr.Blocks) -> None:
             name = fields["name"]
             fields |= picture_fields(name) | preview_fields(name) | run_fields()
             fields |= more_fields(fields)
-            fill_from_preset(fields)
+            earlier = fill_from_preset(fields)
         with gr.Column():
-            with gr.Row():
-                start = gr.Button("Train", variant="primary", min_width=90, elem_id="ti_train_start")
-                interrupt = gr.Button("Interrupt", min_width=90, elem_id="ti_train_interrupt")
-                resume = gr.Button("Resume", min_width=90, elem_id="ti_train_resume")
-                show = gr.Button("Show running", min_width=90, elem_id="ti_train_show")
+            with gr.Row(elem_id="ti_train_buttons"):
+                start = gr.Button("Train", variant="primary", min_width=112, elem_id="ti_train_start")
+                keep = gr.Button("Stop and keep", min_width=112, elem_id="ti_train_keep")
+                interrupt = gr.Button("Interrupt", min_width=112, elem_id="ti_train_interrupt")
+                resume = gr.Button("Resume", min_width=112, elem_id="ti_train_resume")
+                show = gr.Button("Show running", min_width=112, elem_id="ti_train_show")
             problem = gr.HTML("", elem_id="ti_train_problem")
             with gr.Column(elem_id="ti_train_bar"):
                 gr.HTML("", elem_id="ti_train_progress")
@@ -58,28 +60,33 @@ def build_train(blocks: gr.Blocks) -> None:
     seen = gr.Number(0, precision=0, visible=False)  # previews that the page has been sent
     shown = [seen, summary, loss, gallery]
     names, inputs = list(fields), list(fields.values())
+    filled = [*inputs, earlier]
 
     def follow(event: Any) -> None:
         event.then(None, [task], [], **script("ti_train_follow"))
 
-    for button, begin in ((start, train), (resume, resume_job)):
-        follow(button.click(beginning(begin, names), inputs, [problem, task, *shown], **HIDDEN))
-    follow(show.click(show_current, [], [problem, task, *shown], **HIDDEN))
-    interrupt.click(interrupt_shown, [task], [problem], **HIDDEN)
-    follow(blocks.load(lambda: restored(names), [], [task, *shown, *inputs], **HIDDEN))
+    begun = [problem, task, *shown]
+    follow(start.click(beginning(train, names), inputs, begun, **HIDDEN))
+    follow(resume.click(beginning(resume_job, names, filled=True), inputs, [*begun, *filled], **HIDDEN))
+    follow(show.click(show_current, [], begun, **HIDDEN))
+    for button, end in ((interrupt, jobs.interrupt), (keep, jobs.stop_and_keep)):
+        button.click(ending(end), [task], [problem], **HIDDEN)
+    follow(blocks.load(lambda: restored(names), [], [task, *shown, *filled], **HIDDEN))
     look = hidden_button("ti_train_look")
     look.click(look_at, [task, seen], shown, queue=False, **HIDDEN)
 
 
-def beginning(begin: Callable[[dict[str, Any]], jobs.Job], names: list[str]) -> Callable[..., tuple[Any, ...]]:
-    """A handler that starts a job, or reports why not."""
+def beginning(
+    begin: Callable[[dict[str, Any]], jobs.Job], names: list[str], filled: bool = False
+) -> Callable[..., tuple[Any, ...]]:
+    """A handler that starts a job, or reports why not. filled: whether it fills the fields with the job's settings."""
 
     def handler(*values: Any) -> tuple[Any, ...]:
         try:
             job = begin(dict(zip(names, values, strict=True)))
         except UserError as error:
-            return chart.error_note(str(error)), *unchanged(5)
-        return "", *first_look(job)
+            return chart.error_note(str(error)), *unchanged(5 + filled * (len(names) + 1))
+        return "", *first_look(job), *(settings_of(job, names) if filled else ())
 
     return handler
 
@@ -108,9 +115,14 @@ def restored(names: list[str]) -> tuple[Any, ...]:
     """What a page that was loaded anew shows: the current job, with its settings in the fields."""
     job = jobs.current()
     if job is None:
-        return unchanged(5 + len(names))
+        return unchanged(6 + len(names))
+    return *first_look(job), *settings_of(job, names)
+
+
+def settings_of(job: jobs.Job, names: list[str]) -> tuple[Any, ...]:
+    """A job's settings for the fields, and its preset."""
     values = values_of_job(job)
-    return *first_look(job), *(gr.update(value=values[name]) for name in names)
+    return *(gr.update(value=values[name]) for name in names), job.request.preset
 
 
 def first_look(job: jobs.Job) -> tuple[Any, ...]:
@@ -130,13 +142,20 @@ def look_of(job: jobs.Job, seen: int) -> tuple[Any, ...]:
     return now, chart.summary(job), chart.chart(job), previews
 
 
-def interrupt_shown(task: str) -> str:
-    """Interrupts the job that this page shows, and no other."""
-    job = jobs.find(task)
-    if job is None or job.ended.is_set():
-        return chart.error_note("This page shows no training that runs or waits. Show running finds the current one.")
-    jobs.interrupt(job)
-    return ""
+def ending(end: Callable[[jobs.Job], None]) -> Callable[[str], str]:
+    """A handler that ends the job that this page shows, and no other."""
+
+    def handler(task: str) -> str:
+        job = jobs.find(task)
+        try:
+            if job is None or job.ended.is_set():
+                raise UserError(NOTHING_RUNS)
+            end(job)
+        except UserError as error:
+            return chart.error_note(str(error))
+        return ""
+
+    return handler
 
 
 def unchanged(count: int) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..ti_train.files import write_atomically
 from ..ti_train.names import check_name
+from ..ti_train.training.checkpoint import name_in
 from . import folders
 from .request import TrainRequest
 
@@ -36,4 +37,4 @@ def of_job(job_id: str) -> TrainRequest | None:
 
 
 def _file(name: str) -> Path:
-    return folders.training() / FOLDER / f"{check_name(name)}.json"
+    return folders.training() / FOLDER / f"{check_name(name_in(folders.embeddings(), name))}.json"

@@ -14,13 +14,15 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...ti_train.device import out_of_memory_as_user_error
+from ...ti_train.editability import SHEET, editable
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.comparison import compare, comparison_sheet
-from ...ti_train.evaluation.evaluate import Subject, initial_texts, prompt_lines
+from ...ti_train.evaluation.evaluate import NO_REFERENCE, Subject, initial_texts, prompt_lines, prompt_remarks
 from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.hosts.comfy.host import ComfyHost
 from ..files import digest, embedding_files
+from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 from ..tensors import to_batch
 from .load import NONE, embedding_named, embedding_path
@@ -74,6 +76,13 @@ class CompareEmbeddings(io.ComfyNode):
                 EmbeddingSocket.Input(
                     "embedding", optional=True, tooltip="An embedding from another node: the first after initial_text."
                 ),
+                io.Boolean.Input(
+                    "editability_rows",
+                    default=False,
+                    optional=True,
+                    tooltip=f"A row for each of the editabilities {', '.join(f'{s:g}' for s in SHEET)} of each "
+                    "embedding; Save Embedding writes it with the one that you like.",
+                ),
             ],
             outputs=[
                 io.Image.Output("sheet", display_name="sheet", tooltip="All images, labelled, in one."),
@@ -109,6 +118,7 @@ class CompareEmbeddings(io.ComfyNode):
         resolution: int,
         cell: int,
         embedding: Embedding | None = None,
+        editability_rows: bool = False,
         **names: str,
     ) -> io.NodeOutput:
         files = chosen(names, more)
@@ -119,9 +129,16 @@ class CompareEmbeddings(io.ComfyNode):
         with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
             host = ComfyHost(model, clip, vae)
             subjects = initial_texts(embeddings, "") if initial_text else []
+            remarks = [NO_REFERENCE] * (initial_text and not subjects)
+            remarks += prompt_remarks(host, embeddings, lines, "prompt")
+            remarks += prompt_remarks(host, embeddings, filter(None, [negative]), "negative prompt")
+            remarks += ["negative has no effect: it is used only if guidance is not 1."] * (
+                guidance == 1 and negative != ""
+            )
+            show(remarks)
             labels = labelled([each.name for each in embeddings], ["connected"] * (embedding is not None) + files)
-            pairs = zip(labels, embeddings, strict=True)
-            subjects += [Subject(label, each.fitted_to(host.widths)) for label, each in pairs]
+            for label, each in zip(labels, embeddings, strict=True):
+                subjects += rows_of(label, each, SHEET if editability_rows else (0.0,), host)
             sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
             bar, compared = comfy.utils.ProgressBar(len(lines) * len(subjects) * number), []
             for one in compare(host, subjects, lines, sampling, negative):
@@ -130,6 +147,14 @@ class CompareEmbeddings(io.ComfyNode):
                 management.throw_exception_if_processing_interrupted()
         sheet = to_batch([comparison_sheet(compared, f"{steps} steps, cfg {guidance:g}", cell)])
         return io.NodeOutput(sheet, to_batch([one.image for one in compared]), ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def rows_of(label: str, embedding: Embedding, strengths: Sequence[float], host: ComfyHost) -> list[Subject]:
+    """A subject for each editability."""
+    vocabularies = {encoder: host.vocabulary(encoder) for encoder in host.widths}
+    labels = [label + f", editability {strength:g}" * (len(strengths) > 1) for strength in strengths]
+    turned = [editable(embedding, strength, vocabularies).fitted_to(host.widths) for strength in strengths]
+    return list(map(Subject, labels, turned))
 
 
 def labelled(names: Sequence[str], origins: Sequence[str]) -> list[str]:

@@ -20,14 +20,22 @@ from ...ti_train.device import out_of_memory_as_user_error
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
-from ...ti_train.evaluation.evaluate import PAPERS_PROMPTS, Sampled, Subject, evaluate, initial_texts
+from ...ti_train.evaluation.evaluate import (
+    NO_REFERENCE,
+    PAPERS_PROMPTS,
+    Sampled,
+    Subject,
+    evaluate,
+    initial_texts,
+    prompt_remarks,
+)
 from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.evaluation.scores import Score, plot, table, write_scores
-from ...ti_train.formats import read_embedding
 from ...ti_train.hosts.comfy.host import ComfyHost
+from ..remarks import show
 from ..sockets import CATEGORY, searched
 from ..tensors import to_batch, to_images
-from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path
+from .load import NONE, LoadEmbedding, chosen, embedding_inputs
 from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
 
 CLIPS = "clip_vision"  # the host's folder
@@ -125,14 +133,17 @@ class EvaluateEmbedding(io.ComfyNode):
         embedding: Embedding | None = None,
         word: str = "",
     ) -> io.NodeOutput:
-        found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
+        found, remarks = chosen(embedding_name, embedding, word)
         asked = PAPERS_PROMPTS[kind]
         asked = asked.with_lines(prompts.splitlines(), "prompts") if prompts.strip() else asked
         measure = Clip.load(clip_model.strip(), clip_file(clip_weights))
         host = ComfyHost(model, clip, vae)
         sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
         judge = ClipJudge(measure.to(host.device), [as_trained(image, sampling.side) for image in images])
-        subjects = [*initial_texts([found], ""), Subject(found.name, found.fitted_to(host.widths))]
+        references = initial_texts([found], "")
+        remarks += prompt_remarks(host, [found], asked, "prompt") + [NO_REFERENCE] * (not references)
+        show(remarks)
+        subjects = [*references, Subject(found.name, found.fitted_to(host.widths))]
         settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(asked)}
         scores, bar = [], comfy.utils.ProgressBar(1)
         for event in evaluate(host, subjects, judge, asked, sampling, samples_folder(settings, subjects)):
@@ -146,7 +157,7 @@ class EvaluateEmbedding(io.ComfyNode):
         folder.mkdir(parents=True, exist_ok=True)
         files = write_scores(scores, settings, folder)
         text, last = table(scores), scores[-1]
-        shown = ui.PreviewText("\n".join([text, "", *(str(file) for file in files)]))
+        shown = ui.PreviewText("\n".join([text, *remarks, "", *(str(file) for file in files)]))
         drawn = to_batch([plot(scores, judge.name)])
         return io.NodeOutput(text, drawn, last.image_similarity, last.text_similarity, ui=shown)
 
@@ -169,7 +180,7 @@ def as_trained(image: Image.Image, side: int) -> Image.Image:
 
 
 def samples_folder(settings: dict[str, Any], subjects: list[Subject]) -> Path:
-    """For these settings only, so that a cancelled evaluation goes on and another one is not in its way."""
+    """For these settings only, so that a cancelled evaluation is continued and another one is not in its way."""
     key = json.dumps([settings, [subject.fingerprint for subject in subjects]], sort_keys=True)
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(folder_paths.get_temp_directory()) / "ti_train" / "evaluation" / name

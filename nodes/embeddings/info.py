@@ -13,7 +13,7 @@ from ...ti_train.formats import read_embedding
 from ...ti_train.hosts.comfy.encoders import vocabulary, widths
 from ..sockets import CATEGORY, searched
 from ..tensors import to_batch
-from .load import NONE, LoadEmbedding, embedding_inputs, embedding_path
+from .load import NONE, LoadEmbedding, chosen, embedding_inputs, embedding_path
 
 
 class EmbeddingInfo(io.ComfyNode):
@@ -45,11 +45,13 @@ class EmbeddingInfo(io.ComfyNode):
     def execute(
         cls, clip: Any, embedding_name: str, embedding: Embedding | None = None, word: str = ""
     ) -> io.NodeOutput:
-        layout = ""
+        layout, remarks = "", []
         if embedding is None:
             reading = read_embedding(embedding_path(embedding_name), word=word.strip())
             embedding, layout = reading.embedding, f"\nfile: {reading.layout}"
+        else:
+            embedding, remarks = chosen(embedding_name, embedding, word)
         vectors, remark = embedding.part_for(widths(clip))
         text = describe(embedding, vectors, {encoder: vocabulary(clip, encoder) for encoder in vectors}) + layout
-        text += f"\n{remark}" if remark else ""
+        text = "\n".join([text, *remarks, *([remark] if remark else [])])
         return io.NodeOutput(text, to_batch([card(text)]), ui=ui.PreviewText(text))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
+from ...ti_train.editability import HELP, editable
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
-from ...ti_train.hosts.comfy.encoders import widths
+from ...ti_train.hosts.comfy.encoders import vocabulary, widths
 from ...ti_train.hosts.comfy.placeholders import with_embeddings
 from ...ti_train.names import check_placeholder
 from ..files import digest, embedding_files
+from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 
-log = logging.getLogger("ti_train")
 NONE = "none"
 
 
@@ -42,6 +42,10 @@ def embedding_inputs() -> tuple[Any, Any, Any]:
             "error message lists them.",
         ),
     )
+
+
+def editability_input() -> Any:
+    return io.Float.Input("editability", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, tooltip=HELP)
 
 
 class LoadEmbedding(io.ComfyNode):
@@ -74,6 +78,7 @@ class LoadEmbedding(io.ComfyNode):
                 ),
                 socket,
                 word,
+                editability_input(),
             ],
             outputs=[
                 io.Clip.Output("CLIP", display_name="clip", tooltip="A CLIP in which the placeholder is the embedding.")
@@ -94,19 +99,29 @@ class LoadEmbedding(io.ComfyNode):
         strength: float,
         embedding: Embedding | None = None,
         word: str = "",
+        editability: float = 0.0,
     ) -> io.NodeOutput:
         placeholder = check_placeholder(placeholder)
-        found = embedding or read_embedding(embedding_path(embedding_name), word=word.strip()).embedding
-        vectors, remark = found.scaled(strength).part_for(widths(clip))
-        if remark:
-            log.warning(remark)
+        found, remarks = chosen(embedding_name, embedding, word)
+        vocabularies = {encoder: vocabulary(clip, encoder) for encoder in widths(clip)} if editability else {}
+        vectors, remark = editable(found, editability, vocabularies).scaled(strength).part_for(widths(clip))
+        remarks += [remark] if remark else []
         if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
-            log.warning(
-                "%s stood for another embedding in this CLIP, which '%s' replaces. Give each its own placeholder.",
-                placeholder,
-                found.name,
+            remarks.append(
+                f"{placeholder} stood for another embedding in this CLIP, which '{found.name}' replaces. Give each its "
+                "own placeholder."
             )
+        show(remarks)
         return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
+
+
+def chosen(name: str, embedding: Embedding | None, word: str = "") -> tuple[Embedding, list[str]]:
+    """The embedding that is connected, else the one in a file; and what is not used of the inputs. Raises UserError."""
+    if embedding is None:
+        return read_embedding(embedding_path(name), word=word.strip()).embedding, []
+    used = f"the connected embedding '{embedding.name}' is used"
+    remarks = [] if name == NONE else [f"The file '{name}' has no effect: {used}."]
+    return embedding, remarks + ([f"word '{word.strip()}' has no effect: {used}."] if word.strip() else [])
 
 
 def embedding_named(name: str) -> Embedding:

@@ -6,10 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ti_train.embedding import MERGES, Embedding, merge
+from ...ti_train.editability import merge_with_initial
+from ...ti_train.embedding import MERGES, Embedding
 from ..files import embedding_files
+from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
-from .load import NONE, LoadEmbedding, embedding_named
+from .load import NONE, LoadEmbedding, chosen
 
 
 class MergeEmbeddings(io.ComfyNode):
@@ -96,5 +98,7 @@ class MergeEmbeddings(io.ComfyNode):
         embedding_1: Embedding | None = None,
         embedding_2: Embedding | None = None,
     ) -> io.NodeOutput:
-        both = [embedding_1 or embedding_named(embedding_name_1), embedding_2 or embedding_named(embedding_name_2)]
-        return io.NodeOutput(merge(both, how, [weight_1, weight_2], f"{both[0].name}-{both[1].name}"))
+        pairs = chosen(embedding_name_1, embedding_1), chosen(embedding_name_2, embedding_2)
+        both = [embedding for embedding, _ in pairs]
+        show([remark for _, remarks in pairs for remark in remarks])
+        return io.NodeOutput(merge_with_initial(both, how, [weight_1, weight_2], f"{both[0].name}-{both[1].name}"))

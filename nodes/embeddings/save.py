@@ -7,11 +7,13 @@ from dataclasses import replace
 from comfy_api.latest import io, ui
 
 from ...ti_train.describe import rounding
+from ...ti_train.editability import editable
 from ...ti_train.embedding import Embedding
 from ...ti_train.formats import ENDINGS, PRECISIONS, files_of, write_embedding
 from ...ti_train.names import bare_name, check_name
 from ..files import NEW_NUMBER, REPLACE, embeddings_folder, free_name
 from ..sockets import CATEGORY, EmbeddingSocket, searched
+from .load import editability_input
 
 
 class SaveEmbedding(io.ComfyNode):
@@ -73,6 +75,7 @@ class SaveEmbedding(io.ComfyNode):
                     tooltip="Norm that every vector is scaled to, before strength; 0 = as trained. Embedding Info "
                     "shows the norms of the model's own tokens.",
                 ),
+                editability_input(),
             ],
             outputs=[
                 io.String.Output(
@@ -91,10 +94,11 @@ class SaveEmbedding(io.ComfyNode):
         precision: str = "fp32",
         strength: float = 1.0,
         norm: float = 0.0,
+        editability: float = 0.0,
     ) -> io.NodeOutput:
         name = check_name(name.strip() or embedding.name)
         folder, ending = embeddings_folder(), ENDINGS[format]
-        scaled = embedding.scaled(strength, norm)
+        scaled = editable(embedding, editability).scaled(strength, norm)
         if if_exists == NEW_NUMBER:
             parts = [
                 path.stem.removeprefix(bare_name(name)) for path in files_of(scaled, folder / f"{name}{ending}", format)

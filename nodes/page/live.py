@@ -49,7 +49,6 @@ class LiveRun:
         self,
         config: TrainConfig,
         node: str,
-        workflow: str | None,
         saved: bool,
         resume: bool,
         data: dict[str, int],
@@ -68,7 +67,6 @@ class LiveRun:
         self.facts = {
             "id": self.id,
             "node": node,
-            "workflow": workflow,
             "prompt_id": executing.prompt_id if executing else None,
             "began": time(),
             "settings": changed_settings(config),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import uuid
@@ -74,6 +75,11 @@ class Record:
             image.save(data, "JPEG", quality=85)
         return data.getvalue()
 
+    def image(self, number: int) -> Image.Image | None:
+        """A preview; None if it is no longer kept."""
+        data = self.preview(number, small=False)
+        return Image.open(io.BytesIO(data)) if data else None
+
     def embedding(self, number: int) -> Embedding | None:
         """The embedding that a preview shows; None if it is no longer kept."""
         file = self._embedding(number)
@@ -103,6 +109,22 @@ def interrupted_run(name: str) -> Record | None:
     """The record of the newest run of an embedding, if that run was not completed."""
     newest = next((record for record in records() if record.read().get("name") == name), None)
     return newest if newest and newest.read()["status"] != "done" else None
+
+
+def rename(old: str, new: str) -> None:
+    """Gives the runs of an embedding its new name; they keep their dates, and so their order."""
+    for record in records():
+        run, file = record.read(), record.folder / "run.json"
+        if run.get("name") == old:
+            date = file.stat()
+            record.write(renamed(run, new))
+            os.utime(file, ns=(date.st_atime_ns, date.st_mtime_ns))
+
+
+def renamed(run: dict[str, Any], new: str) -> dict[str, Any]:
+    """A run's snapshot after its embedding was renamed."""
+    prompt = run["prompt"].replace(f"embedding:{run['name']}", f"embedding:{new}")
+    return run | {"name": new, "prompt": prompt, "settings": run["settings"] | {"name": new}}
 
 
 def delete_old() -> None:

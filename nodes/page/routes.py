@@ -16,7 +16,7 @@ from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
 from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
-from ...ti_train.formats import save_embedding
+from ...ti_train.formats import put_preview, save_embedding
 from ...ti_train.names import bare_name
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
@@ -123,6 +123,7 @@ async def keep_step(request: web.Request) -> web.Response:
         file = folder / f"{name}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
         save_embedding(replace(embedding, name=bare_name(name)), file)
+        put_preview(file, record.image(number))
         return {"name": name, "step": step}
 
     return web.json_response(await on_disk(keep))
@@ -147,7 +148,7 @@ async def rename_embedding(request: web.Request) -> web.Response:
 
 async def remove_embedding(request: web.Request) -> web.Response:
     asked = await request.json()
-    return web.json_response({"to": str(await on_disk(lambda: embeddings.remove(asked["file"])))})
+    return web.json_response({"to": await on_disk(lambda: embeddings.remove(asked["file"]))})
 
 
 async def stop_and_keep(request: web.Request) -> web.Response:

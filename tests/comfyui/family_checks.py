@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from inside import batch, difference, enter_comfyui, gradient_of, loss_of, make_host, pack, same, state_of
 from PIL import Image
-from tiny_families import FAMILIES, draw
+from tiny_families import FAMILIES, draw, lacks
 
 LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
@@ -25,6 +25,9 @@ def main(folder: str, family: str, other: str = "") -> None:
     pack()
     from pack.ti_train.errors import UserError
 
+    if lacking := [name for name in (family, other) if name and lacks(name)]:
+        print("\n" + json.dumps({"lacking": lacking}))
+        return
     with torch.inference_mode():
         model, clip, vae = draw(family, [folder])
         clip = draw(other, [folder])[1] if other else clip
@@ -52,8 +55,11 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
         "start": start_is_text(host, clip),
-        "text_states": text_states_are_the_texts(host),
+        "text_states": text_states(host),
         "guided": guided(host, data),
+        "last rows": [host.vocabulary(encoder).nearest(last_row(host, encoder))[0][1] for encoder in host.widths],
+        "far": far(host, data),
+        "part": part(clip, data["vectors"]),
         **trained,
         **conditionings(host, clip, folder),
     }
@@ -132,7 +138,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     pictures = [Picture.cropped(str(i), Image.fromarray(p.numpy()), (side, side)) for i, p in enumerate(noise)]
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(NAME, "toy", steps=2, batch_size=2, evaluate_every=1, preview_every=2, resolution=side)
-    node = SimpleNamespace(unique_id="1", extra_pnginfo=None)
+    node = SimpleNamespace(unique_id="1")
     embedding, session, previews = run_training(host, dataset, config, folder, False, node, {}, [])
     read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
     start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}
@@ -142,7 +148,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
         "losses": [step.validation_loss for step in session.steps],
         "file": all(torch.equal(read[encoder], v) for encoder, v in embedding.vectors.items()),
         "moved": {encoder: float(share) for encoder, share in moved.items()},
-        "previews": [[*image.size, len(image.getcolors(side * side) or [])] for image in previews],
+        "previews": [[*image.size, len(image.getcolors(image.width * image.height) or [])] for image in previews],
     }
 
 
@@ -154,6 +160,38 @@ def guided(host: Any, data: dict[str, Any]) -> float:
         changed = float(loss_of(host, data, data["vectors"]))
     host.guidance = 0.0
     return abs(changed - plain) / plain
+
+
+def last_row(host: Any, encoder: str) -> torch.Tensor:
+    """A row for which the tokenizer may have no token: tables are longer than vocabularies."""
+    vocabulary = host.vocabulary(encoder)
+    row: torch.Tensor = vocabulary.scale * vocabulary.table[-1].float()
+    return row
+
+
+def far(host: Any, data: dict[str, Any]) -> str:
+    """What is said of an embedding behind 400 words: "" where the encoders read that far."""
+    from pack.ti_train.errors import UserError
+    from pack.ti_train.host import Slot
+
+    try:
+        with torch.no_grad():
+            host.encode([("red " * 400, Slot("*"))], {"*": data["vectors"]})
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def part(clip: Any, vectors: dict[str, torch.Tensor]) -> str:
+    """The remark on an embedding with vectors for the first of several encoders only, with which a prompt is read."""
+    from pack.ti_train.embedding import Embedding
+    from pack.ti_train.hosts.comfy.encoders import widths
+    from pack.ti_train.hosts.comfy.placeholders import with_embeddings
+
+    first = next(iter(vectors))
+    common, remark = Embedding("x", {first: vectors[first]}).part_for(widths(clip))
+    encode(with_embeddings(clip, {"*": common}), "a photo of a *")
+    return remark or ""
 
 
 def recomputed(model: Any) -> int:
@@ -177,19 +215,26 @@ def start_is_text(host: Any, clip: Any) -> bool:
     return all(same_rows)
 
 
-def text_states_are_the_texts(host: Any) -> dict[str, float]:
-    """Of each encoder, how far the states of a slot with a text's own rows are from those of the text."""
+def text_states(host: Any) -> dict[str, list[float]]:
+    """Of each encoder: [how far the states of a slot with a text's own rows are from those of the text; how far the
+    first state that depends on the vectors is from the first of the slot, which is 0 where tokens read backwards only].
+
+    The first is -1 where the text has another number of tokens: language models have one for a space before a slot.
+    """
     from pack.ti_train.host import Slot
 
     rows = {encoder: host.vocabulary(encoder).rows("toy") for encoder in host.widths}
     prompts = [("a photo of a ", Slot("*")), ("a photo of a toy",)]
     with host.training(), torch.no_grad():
         found = host.conditioning(prompts, {"*": rows})
-    differences = {}
+        doubled = host.conditioning(prompts[:1], {"*": {encoder: 2 * v for encoder, v in rows.items()}})
+    measured = {}
     for encoder, (slot, text) in found.items():
-        assert slot.after > len(rows[encoder]), "behind its vectors"
-        differences[encoder] = float((slot.states - text.states).norm() / text.states.norm())
-    return differences
+        same_length = slot.states.shape == text.states.shape
+        far = float((slot.states - text.states).norm() / text.states.norm()) if same_length else -1.0
+        changed = (slot.states != doubled[encoder][0].states).any(dim=-1).nonzero()
+        measured[encoder] = [far, int(changed[0]) - (slot.after - len(rows[encoder]))]
+    return measured
 
 
 def conditionings(host: Any, clip: Any, folder: Path) -> dict[str, Any]:

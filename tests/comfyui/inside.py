@@ -90,7 +90,7 @@ def loss_of(host: Any, data: dict[str, Any], vectors: dict[str, torch.Tensor]) -
     return denoising_loss(host.predict(noisy, data["sigma"], cond), wanted).mean()
 
 
-def gradient_of(host: Any, data: dict[str, Any], **training: bool) -> dict[str, torch.Tensor]:
+def gradient_of(host: Any, data: dict[str, Any], **training: Any) -> dict[str, torch.Tensor]:
     vectors = {encoder: v.clone().requires_grad_() for encoder, v in data["vectors"].items()}
     with host.training(**training):
         loss_of(host, data, vectors).backward()
@@ -236,7 +236,7 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     def full() -> None:
         raise torch.cuda.OutOfMemoryError("full")
 
-    network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1", extra_pnginfo=None)
+    network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1")
     with at_forward(network, 2, full):
         embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node, {}, [])
     calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node, {}, [])

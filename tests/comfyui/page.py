@@ -36,13 +36,13 @@ class Page:
         self.tab = self.context.new_page()
         self.tab.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
         self.tab.on("pageerror", lambda error: self.said.append(error.stack or str(error)))
-        server.post(
-            "/api/settings", {"Comfy.TutorialCompleted": True} | settings
-        )  # else the templates lie over everything
+        # the first: else the templates lie over everything; the second: else the setting of the page before holds
+        always = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
+        server.post("/api/settings", always | settings)
         self.open()
 
     def open(self) -> None:
-        self.tab.goto(self.server.url)
+        self.tab.goto(self.server.url, timeout=120_000)
         self.tab.wait_for_function(READY, timeout=120_000)
         self.tab.wait_for_timeout(1500)  # the page opens its last workflow by itself
 
@@ -65,11 +65,12 @@ class Page:
         )
 
     def run(self) -> None:
-        self.tab.get_by_test_id("queue-button").click()
+        """Queues the workflow, and returns when the server has it: a slow page takes seconds to send it."""
+        with self.tab.expect_response(lambda answer: answer.url.endswith("/api/prompt"), timeout=120_000):
+            self.tab.get_by_test_id("queue-button").click()
 
     def wait_until_idle(self, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
-        self.tab.wait_for_timeout(1000)
         while any(self.server.get("/queue").values()):
             assert time.monotonic() < deadline, self.server.said()[-2000:]
             self.tab.wait_for_timeout(200)

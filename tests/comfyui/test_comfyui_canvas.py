@@ -24,6 +24,8 @@ VIEW = "[...window.app.canvas.ds.offset, window.app.canvas.ds.scale]"
 
 def opened_with_pictures(page: Any, nodes_2: bool = False, **settings: Any) -> Page:
     opened: Page = page(**{"Comfy.VueNodes.Enabled": nodes_2}, **settings)
+    if nodes_2 and opened.tab.evaluate("window.__COMFYUI_FRONTEND_VERSION__").startswith("1.27."):
+        pytest.skip("Nodes 2.0 of front end 1.27 draws no elements of packs, and the host's own nodes over each other")
     opened.load("Quick start")
     opened.set("TITrain_LoadTrainingImages", folder="toys")
     opened.tab.locator(CARDS).nth(1).wait_for()
@@ -181,8 +183,8 @@ def test_the_strip_says_how_many_previews_are_not_seen(page):
 def test_all_of_five_pictures_are_seen_with_their_captions(page, server):
     folder = server.base / "input" / "five"
     folder.mkdir(exist_ok=True)
-    for number in range(5):
-        Image.new("RGB", (600, 500), (40 * number, 90, 120)).save(folder / f"{number}.png")
+    for number, size in enumerate([(600, 480), (600, 540), (300, 200), (600, 660), (600, 720)]):
+        Image.new("RGB", size, (40 * number, 90, 120)).save(folder / f"{number}.png")
     opened = page()
     opened.load("Quick start")
     opened.set("TITrain_LoadTrainingImages", folder="five")
@@ -190,3 +192,18 @@ def test_all_of_five_pictures_are_seen_with_their_captions(page, server):
     opened.tab.wait_for_timeout(1500)
     grid = opened.tab.locator(".ti-train-pictures")
     assert grid.evaluate("(grid) => grid.scrollHeight <= grid.clientHeight")
+
+
+@both_renderers
+def test_the_last_of_several_warnings_is_seen_whole(page, nodes_2):
+    opened = opened_with_pictures(page, nodes_2)
+    long = "The caption of IMG_0.png is not used: the preset's templates have no place for captions. Choose others. "
+    opened.show_run(step=7, status="done", warnings=[f"{number}. {long * 2}" for number in range(3)])
+    panel = opened.tab.locator(PANEL)
+    last = panel.locator(".ti-train-warnings li").nth(2)
+    opened.wait_for(lambda: panel.evaluate("(panel) => panel.scrollHeight <= panel.clientHeight"))
+    assert panel.locator(".ti-train-warnings").evaluate("(list) => list.scrollHeight <= list.clientHeight")
+    inner, outer = last.bounding_box(), panel.bounding_box()
+    assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1
+    button = panel.get_by_role("button", name="Copy prompt").bounding_box()
+    assert inner["y"] + inner["height"] <= button["y"] + 1

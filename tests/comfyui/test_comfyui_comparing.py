@@ -13,10 +13,12 @@ from comfyui_server import Server
 from PIL import Image
 from tiny_clip import NAME, write_clip
 
+from ti_train.data.picture import bucket, crop
 from ti_train.embedding import Embedding
 from ti_train.formats import save_embedding
 
 pytestmark = pytest.mark.slow
+PROMPT_FILES = ("a-photo-of", "a-red")  # beginnings of the names of the samples
 MODEL = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
 
 
@@ -115,6 +117,52 @@ def test_an_embedding_is_measured_as_the_command_measures_it(words, clip_weights
     assert all(-1 <= float(row["image_similarity"]) <= 1 for row in rows)
     assert f"{float(rows[2]['image_similarity']):.3f}" in text.splitlines()[3]
     assert words.files(outputs, "plot")
+
+
+def test_its_figures_follow_from_the_images_by_another_computation(words, clip_weights):
+    """The samples are those of KSampler (see above); here the features and cosines are computed one at a time."""
+    import open_clip
+
+    words.run(evaluating(clip_weights, seed=7, prompts="a red *"))
+    folders = (words.base / "temp" / "ti_train" / "evaluation").glob("*/apart")
+    folder = max(folders, key=lambda found: found.stat().st_mtime)
+    weights = words.base / "models" / "clip_vision" / clip_weights
+    clip, _, preprocess = open_clip.create_model_and_transforms(NAME, pretrained=str(weights))
+
+    @torch.no_grad()
+    def encoded(image: Image.Image) -> np.ndarray:
+        features = clip.eval().encode_image(preprocess(image.convert("RGB"))[None])[0].numpy()
+        return features / np.linalg.norm(features)
+
+    toys = [Image.open(path) for path in sorted((words.base / "input" / "toys").glob("*.png"))]
+    own = [encoded(Image.fromarray(crop(toy.convert("RGB"), bucket(toy.size, 64))[0])) for toy in toys]
+    plain, edited = ([encoded(Image.open(path)) for path in folder.glob(f"{name}-*.png")] for name in PROMPT_FILES)
+    with torch.no_grad():
+        text = clip.encode_text(open_clip.tokenize(["a red"]))[0].numpy()
+    mean = np.mean(edited, axis=0)
+    with (words.base / "output" / "evaluation" / "apart" / "evaluation.csv").open(encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[2]
+    assert len(plain) == len(edited) == 2
+    expected = np.mean([sample @ one for sample in plain for one in own])
+    assert float(row["image_similarity"]) == pytest.approx(expected, abs=1e-3)
+    cosine = mean @ text / (np.linalg.norm(mean) * np.linalg.norm(text))
+    assert float(row["a red *"]) == pytest.approx(cosine, abs=1e-3)
+
+
+def test_what_is_not_used_is_said_in_the_text(words, clip_weights):
+    workflow = evaluating(clip_weights, prompts="a red *\n" + "a long " * 40 + "*", word="cat")
+    both = {"embedding_name_1": "apart.safetensors", "embedding_name_2": "apart.safetensors"}
+    workflow["load"] = w.node("TITrain_MergeEmbeddings", how="sum", weight_1=1.0, weight_2=1.0, **both)
+    workflow["evaluate"]["inputs"] |= {"embedding": ["load", 0]}
+    (text,) = words.run(workflow)["evaluate"]["text"]
+    for remark in (
+        "The file 'apart.safetensors' has no effect: the connected embedding 'apart-apart' is used.",
+        "word 'cat' has no effect: the connected embedding 'apart-apart' is used.",
+        "and the text encoder reads 75: '",
+        "no initial text",
+    ):
+        assert remark in text
+        assert remark in words.said()
 
 
 def test_without_weights_it_says_which(words):

@@ -6,7 +6,6 @@ import io
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ def test_stop_and_keep_keeps_the_best_word_and_the_graph_runs_on(server):
     assert "save" in history["outputs"]
 
     run = seen(server, "kept")
-    assert (run["status"], run["saved"], run["workflow"]) == ("stopped", True, None)
+    assert (run["status"], run["saved"]) == ("stopped", True)
     assert run["prompt"] == "a photo of embedding:kept"
     assert 12 <= run["step"] < 2000
     assert run["best"][0] == run["kept"]
@@ -102,6 +101,7 @@ def test_a_step_is_kept_by_its_preview(server):
     kept, last = load_embedding(folder / "stepped-step3.safetensors"), load_embedding(folder / "stepped.safetensors")
     assert (kept.name, kept.provenance["step"]) == ("stepped-step3", "3")
     assert not kept.vectors["emb_params"].equal(last.vectors["emb_params"])
+    assert Image.open(folder / "stepped-step3.preview.png").size == picture(server, f"{address}/{third}").size
     assert server.post(f"{address}/{third}/keep", {})["name"] == "stepped-step3-2", "nothing is overwritten"
     full = picture(server, f"{address}/{third}")
     assert max(picture(server, f"{address}/{third}?small=1").size) == min(136, max(full.size))
@@ -124,15 +124,21 @@ def test_past_runs_are_recorded_with_curve_and_settings(server):
 
 
 def test_embeddings_are_renamed_and_removed_with_what_belongs_to_them(server):
-    server.run(w.training(name="old-name", steps=1))
+    server.run(w.training(name="old-name", steps=2, preview_every=1) | {"options": w.options(copy_every=1)})
     folder = server.base / "models" / "embeddings"
-    (folder / "old-name.preview.png").write_bytes(b"a preview")
+    preview = (folder / "old-name.preview.png").read_bytes()
+    old = load_embedding(folder / "old-name.safetensors")
     (folder / "taken.pt").write_bytes(b"another")
     assert "old-name.safetensors" in [one["file"] for one in server.get("/ti_train/embeddings")]
     renamed = server.post("/ti_train/embeddings/rename", {"file": "old-name.safetensors", "name": "new-name"})
     assert renamed == {"file": "new-name.safetensors"}
-    assert (folder / "new-name.preview.png").read_bytes() == b"a preview"
+    assert (folder / "new-name.preview.png").read_bytes() == preview
     assert not list(folder.glob("old-name*"))
+    new = load_embedding(folder / "new-name.safetensors")
+    assert new.vectors["emb_params"].equal(old.vectors["emb_params"])
+    assert "old-name" not in str(new.provenance)
+    assert (folder / "new-name-steps" / "new-name-000001.safetensors").is_file()
+    assert [run["name"] for run in server.get("/ti_train/records") if run["name"].endswith("-name")] == ["new-name"]
     (folder / "taken.safetensors").write_bytes(b"another")
     for file, name, message in (
         ("new-name.safetensors", "taken", "exists already"),
@@ -142,8 +148,10 @@ def test_embeddings_are_renamed_and_removed_with_what_belongs_to_them(server):
         with pytest.raises(RefusedError, match=message):
             server.post("/ti_train/embeddings/rename", {"file": file, "name": name})
     to = server.post("/ti_train/embeddings/remove", {"file": "new-name.safetensors"})["to"]
-    assert load_embedding(Path(to)).vectors
-    assert Path(to).with_name("new-name.preview.png").is_file()
+    assert to == "user/ti_train/removed/new-name.safetensors"
+    assert load_embedding(server.base / to).vectors
+    assert (server.base / to).with_name("new-name.preview.png").is_file()
+    assert (server.base / to).with_name("new-name-steps").is_dir()
     assert not list(folder.glob("new-name*"))
     for name in ("taken.pt", "taken.safetensors"):
         (folder / name).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ti_train.editability import initial_of
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, load_embedding, save_embedding
 
@@ -85,7 +87,7 @@ EVERY_OPTION = {
     "keep_tags": 1, "preview_negative": "dark", "preview_seed": 7, "progressive_every": 2, "per_image_words": 0.25,
     "coarse_weight": 0.5, "evaluate_every": 2, "deterministic": True, "checkpoint_seconds": 5, "copy_every": 2,
     "timesteps": "logsnr -3 2", "weighting": "sigma", "optimizer": "sphere", "pull": 0.5, "average": 0.5,
-    "exclusion": 0.5, "context": 0.5,
+    "exclusion": 0.5, "context": 0.5, "initial_vectors": "condensed",
 }  # fmt: skip
 
 
@@ -100,6 +102,21 @@ def test_every_option_reaches_the_training(server):
     apart = {"templates": str(lines), "learning_rate": EVERY_OPTION["learning_rates"], "square": True}
     same = {name: value for name, value in EVERY_OPTION.items() if name not in ("learning_rates", "crop")}
     assert config.items() >= (same | apart | {"num_vectors": 2, "seed": 3, "steps": 3}).items()
+
+
+@pytest.mark.parametrize("how", ["condensed", "cross"])
+def test_initial_vectors_are_made_and_chosen_through_the_hosts_text_encoder(server, how):
+    settings = {"name": how, "initial_text": "hexagon toy|a red toy car", "num_vectors": 1, "steps": 1}
+    workflow = w.training(**settings, learning_rate=1e-9)
+    workflow["options"] = w.options(initial_vectors=how)
+    outputs = server.run(workflow)
+    made = load_embedding(word(server, how))
+    assert made.provenance["init"] in ("hexagon toy", "a red toy car")
+    (row,) = made.vectors["emb_params"]
+    assert torch.allclose(row, initial_of(made)["emb_params"][0], atol=1e-2)
+    told = json.dumps(outputs)
+    assert "with the lowest validation loss" in told
+    assert ("Condensed through the text encoder clip_l" in told) == (how == "condensed")
 
 
 def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(server):
@@ -288,6 +305,40 @@ def test_what_is_given_and_not_used_is_said(server):
     assert "masks of 1 images are not used: use_masks is off" in said
 
 
+def test_so_is_what_other_inputs_replace_or_switch_off(server):
+    workflow = w.training(
+        folder="one-wire", name="overridden", steps=1, preview_prompts="a * at night", learning_rate=0.1,
+        resolution=128, captions=["caption", 0], masks=["mask", 0],
+    )  # fmt: skip
+    workflow["options"] = w.options(learning_rates="0.2:1", resolution=64)
+    workflow["caption"] = w.node("PrimitiveString", value="another caption")
+    workflow["mask"] = w.node("SolidMask", value=1.0, width=64, height=64)
+    server.run(workflow)
+    said = run_of(server, "overridden")["warnings"]
+    for start in (
+        "The captions that 1 images bring are not used: others are connected to captions.",
+        "The masks that 1 images bring are not used: others are connected to masks.",
+        "learning_rate 0.1 of Train Embedding has no effect: Training Options give 0.2:1.",
+        "resolution 128 of Train Embedding has no effect: Training Options give 64.",
+        "preview_prompts has no effect: preview_every is 0",
+    ):
+        assert any(remark.startswith(start) for remark in said), start
+
+
+def test_a_run_with_a_name_of_an_older_version_is_continued(server):
+    workflow = w.training(name="old-one", steps=4000)
+    cancelled(server, workflow, word(server, "old-one").with_suffix(".resume"), 2)
+    for file in word(server, "old-one").parent.glob("old-one.*"):
+        file.rename(file.with_name(file.name.replace("old-one", "old one")))
+    state = word(server, "old one").with_suffix(".resume")
+    for if_exists in ("continue", "use it if it is there"):
+        workflow["train"]["inputs"] |= {"name": "old one", "if_exists": if_exists}
+        cancelled(server, workflow, state, last_step(state) + 1)
+        run = run_of(server, "old one")
+        assert any("rename it to old-one." in remark for remark in run["warnings"])
+        assert run["prompt"] == "a photo of *", "for Load Embedding: embedding:old one would not be found"
+
+
 def test_a_small_models_resolution_is_unknown_and_can_be_set_in_the_node(server):
     server.run(w.training(name="guessed", steps=1))
     small = "so the resolution that it was trained at is not known. The images are trained at 64 x 64."
@@ -413,12 +464,16 @@ def test_a_checkpoint_that_lacks_a_part_is_told(server, part, message):
         server.run(w.training(checkpoint=f"no-{part}safetensors", name="partless"))
 
 
-def test_the_model_library_shows_the_last_preview(server):
-    server.run(w.training(name="pictured", steps=2, preview_every=2))
-    address = f"{server.url}/experiment/models/preview/embeddings/0/pictured.safetensors"
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
-    beside = Image.open(server.base / "models" / "embeddings" / "pictured.preview.png")
-    assert shown.size == beside.size
-    with safe_open(server.base / "models" / "embeddings" / "pictured.safetensors", framework="pt") as file:
-        assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+def test_the_model_library_shows_the_header_and_the_last_preview(server):
+    """Of the embedding and of its numbered copies, by the routes of the host's own library."""
+    server.run(w.training(name="pictured", steps=4, preview_every=2) | {"options": w.options(copy_every=2)})
+    for name in ("pictured", "pictured-steps/pictured-000002", "pictured-steps/pictured-000004"):
+        address = f"{server.url}/experiment/models/preview/embeddings/0/{name}.safetensors"
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            shown = Image.open(io.BytesIO(answer.read())).convert("RGB")
+        beside = Image.open(server.base / "models" / "embeddings" / f"{name}.preview.png")
+        assert np.abs(np.asarray(shown).astype(int) - np.asarray(beside)).mean() < 8, "scaled, as WebP"
+        header = server.get(f"/view_metadata/embeddings?filename={name}.safetensors")
+        assert header["modelspec.title"] == header["modelspec.trigger_phrase"] == Path(name).name
+        assert header["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
+        assert header["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")

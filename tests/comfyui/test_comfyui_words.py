@@ -97,6 +97,34 @@ def test_strength(words):
     assert not got["full"].equal(got["half"])
 
 
+def test_editability_goes_from_what_was_trained_to_the_initial_text(words):
+    """In Load Embedding and in a file of Save Embedding, which other prompts call by the host's own syntax."""
+    workflow = w.training(name="far", steps=2, learning_rate=0.05)
+    workflow["save"] = w.node(
+        "TITrain_SaveEmbedding", embedding=["train", 0], name="near", if_exists="replace", editability=0.5
+    )
+    words.run(workflow)
+    workflow = {
+        "near": load("far.safetensors", "*", ["model", 1], editability=0.5),
+        "back": load("far.safetensors", "*", ["model", 1], editability=1.0),
+    }
+    texts = {
+        "near": (["near", 0], "a *"),
+        "saved": (["model", 1], "a embedding:near"),
+        "back": (["back", 0], "a *"),
+        "toy": (["model", 1], "a toy"),
+        "far": (["model", 1], "a embedding:far"),
+    }
+    got = encoded(words, workflow, texts)
+    assert torch.allclose(got["near"], got["saved"], atol=1e-5)
+    assert torch.allclose(got["back"], got["toy"], atol=1e-2)
+    assert not torch.allclose(got["far"], got["toy"], atol=0.1)
+    with pytest.raises(AssertionError, match="does not record its initial vectors"):
+        encoded(
+            words, {"word": load("three.safetensors", "*", ["model", 1], editability=0.2)}, {"x": (["word", 0], "*")}
+        )
+
+
 def test_another_width_is_refused(words):
     with pytest.raises(AssertionError, match="vectors of width 1024, but the model's text encoder needs 768"):
         encoded(words, {"word": load("wide.safetensors", "*", ["model", 1])}, {"x": (["word", 0], "*")})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -77,6 +78,16 @@ def sdxl(model: str = "SDXL", unet: dict[str, Any] | None = None, **more: Any) -
         return c.SDXLTokenizer, c.SDXLRefinerClipModel if model == "SDXLRefiner" else c.SDXLClipModel
 
     return Family(model, unet or SDXL, text, CLIPS, 4, **more)
+
+
+def sd1(unet: dict[str, Any]) -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.sd1_clip as c
+
+        return c.SD1Tokenizer, c.SD1ClipModel
+
+    plain = {name: value for name, value in UNET.items() if name != "num_classes"}
+    return Family("SD15", plain | {"context_dim": WIDTH, "adm_in_channels": None} | unet, text, CLIP_L, 4)
 
 
 def sd3(t5: bool) -> Family:
@@ -154,6 +165,16 @@ def llm(
     return Family(model, unet, text, encoders, vae, tokenizer_data=tokenizer_data)
 
 
+def klein_9b() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.flux as c
+
+        return c.KleinTokenizer8B, c.klein_te(model_type="qwen3_8b")
+
+    encoders = {"qwen3_8b_model_config": LLM | {"num_hidden_layers": 28}}
+    return Family("Flux2", FLUX2, text, encoders, 128)
+
+
 def hidream() -> Family:
     def text() -> tuple[Any, Any]:
         import comfy.text_encoders.hidream as c
@@ -207,25 +228,31 @@ KREA2 = {
 }  # fmt: skip
 V_PREDICTION = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
 KLEIN = ("flux", ("KleinTokenizer", "klein_te"))
+Z_IMAGE = LUMINA | {
+    "dim": 256, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [16, 24, 24], "z_image_modulation": True,
+    "time_scale": 1000.0, "pad_tokens_multiple": 32,
+}  # fmt: skip
 
 FAMILIES: dict[str, Callable[[], Family]] = {
+    "sd1-inpainting": lambda: sd1({"in_channels": 9}),
     "sdxl-vpred": lambda: sdxl(weights=V_PREDICTION),
     "sdxl-inpainting": lambda: sdxl(unet=SDXL | {"in_channels": 9}),
+    "ssd-1b": lambda: sdxl("SSD1B", SDXL | {"transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 1]}),
     "sdxl-refiner": lambda: sdxl("SDXLRefiner", SDXL | {"context_dim": WIDTH, "adm_in_channels": WIDTH + 5 * 256}),
     "playground": lambda: sdxl(weights={"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)}),
     "sd3": lambda: sd3(True),
     "sd3-without-t5": lambda: sd3(False),
     "flux": lambda: flux("Flux", True),
+    "flux-fill": lambda: flux("FluxInpaint", True, FLUX | {"in_channels": 96}),
     "flux-schnell": lambda: flux("FluxSchnell", False),
     "stable-cascade": cascade,
     "chroma": lambda: with_t5("Chroma", CHROMA, 16),
+    "pixart-alpha": lambda: with_t5("PixArtAlpha", PIXART | {"micro_condition": True, "hidden_size": 96}, 4, side=272),
     "pixart-sigma": lambda: with_t5("PixArtSigma", PIXART, 4, side=272),  # its positions divide by zero below
     "auraflow": auraflow,
-    "z-image": lambda: llm("ZImage", LUMINA | {"dim": 256, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [16, 24, 24],
-                                               "z_image_modulation": True, "time_scale": 1000.0,
-                                               "pad_tokens_multiple": 32}, "z_image", ("ZImageTokenizer", "te"),
-                           "qwen3_4b"),
+    "z-image": lambda: llm("ZImage", Z_IMAGE, "z_image", ("ZImageTokenizer", "te"), "qwen3_4b"),
     "flux2-klein": lambda: llm("Flux2", FLUX2, *KLEIN, "qwen3_4b", 128, num_hidden_layers=28),
+    "flux2-klein-9b": lambda: klein_9b(),
     "lumina2": lambda: llm("Lumina2", LUMINA | {"n_kv_heads": 1}, "lumina2", ("LuminaTokenizer", "te"), "gemma2_2b",
                            tokenizer_data=lambda: {"spiece_model": sentencepieces(bos=2, eos=1, unk=3)},
                            vocab_size=1024),
@@ -240,32 +267,62 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 }  # fmt: skip
 
 
+def lacks(name: str) -> bool:
+    """Whether this ComfyUI is older than a family."""
+    import comfy.supported_models
+
+    return not hasattr(comfy.supported_models, FAMILIES[name]().model)
+
+
 def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
     """A tiny MODEL, CLIP and VAE of a family, fp32 on the CPU. folders: of embeddings."""
+    import comfy.sd
+
+    family = FAMILIES[name]()
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        model, clip = models(family, folders)
+        channels = {"tae_latent_channels": family.vae} if isinstance(family.vae, int) else None
+        vae = comfy.sd.VAE(sd=vae_weights(family.vae), dtype=torch.float32, metadata=channels)
+        for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
+            fill(module)
+    return model, clip, vae
+
+
+def models(
+    family: Family, folders: list[str], stored: torch.dtype = torch.float32, cast: torch.dtype | None = None,
+    operations: Any = None, load: str = "cpu", text: dict[str, Any] | None = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A MODEL and a CLIP without values, on the CPU. stored: the weights' dtype; cast: that in which the model
+    computes, if it is another; operations: the classes of the layers; load: the device to compute on; text:
+    the weights of the text encoders, if they have any."""
     import comfy.model_patcher
     import comfy.sd
     import comfy.supported_models
     import comfy.supported_models_base as base
 
     without_vision_towers()
-    family = FAMILIES[name]()
+    config = getattr(comfy.supported_models, family.model)(family.unet)
+    config.set_inference_dtype(stored, cast)
+    config.custom_operations = operations
+    cpu, device = torch.device("cpu"), torch.device(load)
+    network = config.get_model(dict(family.weights), "")
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # 0.3: the latter
+    model = patcher(network, load_device=device, offload_device=cpu)
+    options = {
+        **family.encoders,
+        "dtype": stored,
+        "load_device": device,
+        "offload_device": cpu,
+        "initial_device": cpu,
+    }
+    options |= {"custom_operations": operations} if operations else {}
     tokenizer, encoders = family.text()
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        config = getattr(comfy.supported_models, family.model)(family.unet)
-        config.set_inference_dtype(torch.float32, None)
-        network = config.get_model(dict(family.weights), "")
-        cpu = torch.device("cpu")
-        model = comfy.model_patcher.CoreModelPatcher(network, load_device=cpu, offload_device=cpu)
-        options = {**family.encoders, "dtype": torch.float32}
-        clip = comfy.sd.CLIP(
-            base.ClipTarget(tokenizer, encoders), folders, tokenizer_data=family.tokenizer_data(), model_options=options
-        )
-        channels = {"tae_latent_channels": family.vae} if isinstance(family.vae, int) else None
-        vae = comfy.sd.VAE(sd=vae_weights(family.vae), dtype=torch.float32, metadata=channels)
-        for module in (network, clip.cond_stage_model, vae.first_stage_model):
-            fill(module)
-    return model, clip, vae
+    data = family.tokenizer_data()
+    target = base.ClipTarget(tokenizer, encoders)
+    given = {"state_dict": text} if text else {}  # ComfyUI 0.3 has no such argument
+    clip = comfy.sd.CLIP(target, folders, tokenizer_data=data, model_options=options, **given)
+    return model, clip
 
 
 @torch.no_grad()
@@ -304,7 +361,6 @@ def vae_weights(kind: int | str) -> dict[str, Any]:
 
 
 def without_vision_towers() -> None:
-    import comfy.text_encoders.qwen3vl as qwen3vl
     import comfy.text_encoders.qwen_vl as qwen_vl
 
     class NoVision(torch.nn.Module):
@@ -312,7 +368,10 @@ def without_vision_towers() -> None:
             super().__init__()
 
     qwen_vl.Qwen2VLVisionTransformer = NoVision
-    qwen3vl.Qwen3VLVisionModel = NoVision
+    if find_spec("comfy.text_encoders.qwen3vl"):  # not in ComfyUI 0.3
+        import comfy.text_encoders.qwen3vl as qwen3vl
+
+        qwen3vl.Qwen3VLVisionModel = NoVision
 
 
 class Letters:

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from ti_train.__main__ import main
-from ti_train.formats import load_embedding
+from ti_train.editability import recorded
+from ti_train.embedding import Embedding
+from ti_train.formats import load_embedding, save_embedding
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt", ".png"])
@@ -89,3 +91,15 @@ def test_weights_that_are_no_numbers(words, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["merge", *map(str, words), str(tmp_path / "out.pt"), "--weights", "half,half"])
     assert "argument --weights: 'half,half' is not a list of numbers such as 1,0.5" in capsys.readouterr().err
+
+
+def test_editability_needs_the_initial_vectors_in_the_file(words, tmp_path, the_sentence):
+    trained = tmp_path / "trained.safetensors"
+    ones, initial = torch.ones(1, 4), torch.tensor([[0.0, 2.0, 0.0, 0.0]])
+    save_embedding(Embedding("trained", {"emb_params": ones}, recorded({"clip_l": initial})), trained)
+    for command, how in ((["convert", trained], []), (["merge", trained, trained], ["--how", "interpolate"])):
+        out = tmp_path / f"{command[0]}.safetensors"
+        assert main([*map(str, command), str(out), *how, "--editability", "1"]) == 0
+        assert torch.allclose(load_embedding(out).vectors["emb_params"], initial, atol=1e-5)
+    assert main(["convert", str(words[0]), str(tmp_path / "old.safetensors"), "--editability", "0.2"]) == 1
+    assert "does not record its initial vectors" in the_sentence()

@@ -11,6 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ti_train.__main__ import main
+from ti_train.editability import recorded
+from ti_train.embedding import Embedding
+from ti_train.formats import save_embedding
 
 
 def generate(model: Path, out: Path, prompt: str, words: list[Path], *more: str) -> list[str]:
@@ -92,3 +95,15 @@ def test_what_of_a_prompt_is_not_read_is_told(pipeline_folder, words, tmp_path, 
 def test_a_prompt_without_any_of_the_words_is_told(pipeline_folder, words, tmp_path, capsys, prompt, warned):
     generate(pipeline_folder, tmp_path / "out", prompt, words, "--number", "1")
     assert ("Write <my-cat> or <my-dog> in the prompt." in capsys.readouterr().err) == warned
+
+
+def test_several_editabilities_make_one_labelled_sheet(pipeline_folder, tmp_path):
+    vectors, initial = {"emb_params": torch.full((1, 32), 0.5)}, {"clip_l": torch.eye(1, 32)}
+    save_embedding(Embedding("my-cat", vectors, recorded(initial)), tmp_path / "my-cat.safetensors")
+    words, more = [tmp_path / "my-cat.safetensors"], ("--number", "1", "--editability", "0", "0.3")
+    made = generate(pipeline_folder, tmp_path / "out", "a *", words, *more)
+    assert made == ["a-editability-0-0.png", "a-editability-0.3-0.png", "a-editability.png"]
+    plain, turned = (Image.open(tmp_path / "out" / name).tobytes() for name in made[:2])
+    assert plain != turned
+    (alone,) = generate(pipeline_folder, tmp_path / "alone", "a *", words, "--number", "1")
+    assert Image.open(tmp_path / "alone" / alone).tobytes() == plain

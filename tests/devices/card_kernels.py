@@ -50,6 +50,7 @@ def register() -> torch.library.Library:
     library.impl("record_stream", lambda *_: None, "CUDA")
     for key in ("CUDA", "AutogradCUDA"):
         library.impl("scaled_dot_product_attention", _attention, key)
+        library.impl("rms_norm", _rms_norm, key)
     return library
 
 
@@ -166,6 +167,16 @@ def _attention(
     if not Card.computes:
         return fused_attention(q, k, v, mask, dropout, causal, more.get("scale"))
     return aten._scaled_dot_product_attention_math(q, k, v, mask, dropout, causal, None, **more)[0]
+
+
+def _rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """The fused kernel's backward is none of the CPU's."""
+    if not Card.computes:
+        return aten._fused_rms_norm(x, shape, weight, eps)[0]
+    dims, wide = tuple(range(-len(shape), 0)), x.float()
+    small = torch.finfo(x.dtype).eps if eps is None else eps
+    normed = (wide * (wide.pow(2).mean(dims, keepdim=True) + small).rsqrt()).to(x.dtype)
+    return normed if weight is None else normed * weight
 
 
 def _to_copy(self: Tensor, *, non_blocking: bool = False, pin_memory: bool | None = None, **options: Any) -> Tensor:

@@ -23,12 +23,14 @@ from sample_files import samples, torch_saved
 from tiny_pipeline import END, START, write_tokenizer
 from torch import Tensor
 
+from ti_train.editability import recorded
 from ti_train.embedding import SINGLE, Embedding
 from ti_train.formats import ENDINGS, PRECISIONS, read_embedding, write_embedding
 from ti_train.formats.layouts import ENCODERS
 
-SD1 = Embedding("my-cat", {SINGLE: torch.randn(2, 768)}, {"step": "7", "init": "cat"})
-SDXL = Embedding("my-cat", {"clip_l": torch.randn(2, 768), "clip_g": torch.randn(2, 1280)}, {"step": "7"})
+ROWS, BOTH_ROWS = {SINGLE: torch.randn(2, 768)}, {"clip_l": torch.randn(2, 768), "clip_g": torch.randn(2, 1280)}
+SD1 = Embedding("my-cat", ROWS, {"step": "7", "init": "cat", **recorded(ROWS)})
+SDXL = Embedding("my-cat", BOTH_ROWS, {"step": "7", **recorded(BOTH_ROWS)})
 WORDS = {"sd1": SD1, "sdxl": SDXL}
 
 

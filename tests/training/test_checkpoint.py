@@ -14,12 +14,14 @@ import torch
 
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
-from ti_train.events import Checkpoint
+from ti_train.events import Checkpoint, Step
 from ti_train.files import write_atomically
 from ti_train.formats import load_embedding, save_embedding
 from ti_train.prompts import Templates
-from ti_train.training.checkpoint import RunFiles, State, digest_of
+from ti_train.training.checkpoint import RunFiles, name_in
 from ti_train.training.loop import identity, train
+from ti_train.training.provenance import digest_of
+from ti_train.training.state import State
 
 VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
 STATE = State(
@@ -113,6 +115,27 @@ def test_a_run_of_before_an_option_existed_is_resumed(files):
     assert RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "auto"}).load().step == 7
     with pytest.raises(UserError, match="timesteps was 'auto', now 'uniform'"):
         RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "uniform"}).load()
+
+
+def test_a_run_with_a_name_of_an_older_version_is_resumed(host, dataset, settings, tmp_path):
+    with closing(train(host, dataset, settings(), tmp_path)) as events:
+        next(event for event in events if isinstance(event, Step) and event.step == 3)
+    for file in tmp_path.iterdir():
+        file.rename(tmp_path / file.name.replace("my-toy", "my toy"))
+    first, *_, done = train(host, dataset, settings(name=name_in(tmp_path, "my toy")), tmp_path, resume=True)
+    assert first.message.startswith("The name 'my toy' is of an older version: it contains a space")
+    assert first.message.endswith("After the training, rename it to my-toy.")
+    assert done.path == tmp_path / "my toy.safetensors"
+    assert replace(settings(name=name_in(tmp_path, "my toy")), steps=3).name == "my toy"
+
+
+@pytest.mark.parametrize("name", ["my toy", "../my toy", "a/my toy", "(x)", ".", " my toy"])
+def test_only_a_run_that_is_there_may_have_such_a_name(settings, tmp_path, name):
+    (tmp_path / "a").mkdir()
+    for there in ("other.resume", "a/my toy.resume"):
+        (tmp_path / there).write_bytes(b"")
+    with pytest.raises(UserError, match="Use a name such as"):
+        settings(name=name_in(tmp_path / "a" if name.startswith("..") else tmp_path, name))
 
 
 # --- A disk that is full --------------------------------------------------------

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from sample_files import samples, write_samples
 from tiny_host import ENCODER, WIDTH, TinyHost
 
+from ti_train.editability import initial_of
 from ti_train.errors import UserError
+from ti_train.events import Step, Warning
 from ti_train.training.initial_vectors import initial_vectors
+from ti_train.training.loop import train
 
 SAMPLES = {
     name: sample
@@ -56,3 +61,71 @@ def test_a_name_of_the_vocabulary_matters_only_where_prompts_use_the_bare_name(h
     assert "choose a name such as my-dog" in remark.lower()
     host.bare_names = False  # as in ComfyUI, where prompts say embedding:dog
     assert initial_vectors(host, settings(name="dog"))[1] == []
+
+
+# --- how they are made --------------------------------------------------------
+
+
+def test_condensed_vectors_are_nearer_to_the_text_and_the_run_says_by_how_much(host, settings):
+    given = {"init": "a blue toy", "num_vectors": 2}
+    mean, _ = initial_vectors(host, settings(**given))
+    found, remarks = initial_vectors(host, settings(**given, initial_vectors="condensed"))
+    assert found[ENCODER].shape == mean[ENCODER].shape
+    assert not torch.equal(found[ENCODER], mean[ENCODER])
+    assert "of the mean's squared distance" in remarks[-1]
+
+
+def test_a_text_that_needs_no_condensing_is_its_tokens(host, settings):
+    plain, _ = initial_vectors(host, settings(init="blue toy"))
+    found, remarks = initial_vectors(host, settings(init="blue toy", initial_vectors="condensed"))
+    assert torch.equal(found[ENCODER], plain[ENCODER])
+    assert not any("distance" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, [0, 1]), (4, [0, 1, 1, 1])])
+def test_cross_initialization_is_the_encoders_output_at_the_texts_tokens(host, settings, count, expected):
+    """Against transformers' own encoder, called with the ids."""
+    ids = torch.tensor([[0, *host.tokenize("blue toy"), 1]])
+    with torch.no_grad():
+        states = host.text_encoder(ids)[0][0, 1:3]
+    found, _ = initial_vectors(host, settings(init="blue toy", num_vectors=count, initial_vectors="cross"))
+    assert torch.allclose(found[ENCODER], states[expected], atol=1e-5)
+    (one,) = initial_vectors(host, settings(init="blue toy", num_vectors=1, initial_vectors="cross"))[0][ENCODER]
+    assert torch.allclose(one / one.norm(), states.mean(0) / states.mean(0).norm(), atol=1e-5)
+
+
+def test_cross_initialization_is_refused_for_other_encoders(host, settings, monkeypatch):
+    monkeypatch.setattr(host, "widths", {"t5xxl": WIDTH})
+    with pytest.raises(UserError, match="need CLIP text encoders: this model has t5xxl"):
+        initial_vectors(host, settings(init="blue toy", initial_vectors="cross"))
+
+
+# --- a choice -----------------------------------------------------------------
+
+
+def test_of_several_texts_that_with_the_lowest_validation_loss_is_used(host, dataset, settings, tmp_path):
+    texts = ["dog", "red", "toy"]
+    losses = {}
+    for text in texts:
+        run = train(host, dataset, settings(init=text, steps=1), tmp_path / text)
+        losses[text] = next(event.validation_loss for event in run if isinstance(event, Step))
+    best = min(losses, key=losses.get)
+    events = list(train(host, dataset, settings(init=" dog|red | toy|dog", steps=1), tmp_path / "all"))
+    (said,) = [e.message for e in events if isinstance(e, Warning) and "lowest validation loss" in e.message]
+    assert said.startswith(f"The initial text is '{best}'")
+    assert all(f"{text} {loss:.5f}" in said for text, loss in losses.items())
+    header = events[-1].embedding.provenance
+    assert header["init"] == best
+    assert json.loads(header["config"])["init"] == best
+    assert torch.allclose(initial_of(events[-1].embedding)["clip_tiny"], host.vocabulary(ENCODER).rows(best), rtol=1e-3)
+
+
+def test_a_resumed_run_keeps_the_choice(host, dataset, settings, tmp_path):
+    config = settings(init="dog | red | toy", steps=4)
+    whole = list(train(host, dataset, config, tmp_path / "whole"))[-1]
+    run = train(host, dataset, config, tmp_path / "parts")
+    next(event for event in run if isinstance(event, Step) and event.step == 2)
+    run.close()
+    resumed = list(train(host, dataset, config, tmp_path / "parts", resume=True))[-1]
+    assert resumed.embedding.provenance["init"] == whole.embedding.provenance["init"]
+    assert torch.equal(resumed.embedding.vectors[ENCODER], whole.embedding.vectors[ENCODER])

@@ -279,13 +279,18 @@ def test_done_is_what_is_on_disk_and_leaves_no_state_behind(host, dataset, setti
 @pytest.mark.parametrize("optimizer", ["adamw", "sphere"])
 def test_the_end_of_a_run_is_averaged(host, dataset, settings, tmp_path, optimizer):
     """Half of six steps: the file has the mean of the vectors after steps 4, 5 and 6, and so has what is measured."""
-    config = settings(average=0.5, learning_rate=0.1, optimizer=optimizer, evaluate_every=1)
+    rate = {"adamw": 0.1, "sphere": 0.02}[optimizer]  # so that the run gets better to its end
+    config = settings(average=0.5, learning_rate=rate, optimizer=optimizer, evaluate_every=1)
     after = []
     for step in range(1, 7):
         stopped_after(step, host, dataset, config, tmp_path / str(step))
         after.append(load_file(tmp_path / str(step) / "my-toy.resume")[f"vectors.{ENCODER}"])
-    mean = torch.stack(after[3:]).mean(dim=0)
-    expected = mean * (after[5].norm() / mean.norm() if optimizer == "sphere" else 1)
+    expected = torch.stack(after[3:]).mean(dim=0)
+    if optimizer == "sphere":  # each average is put back onto it
+        expected = after[3]
+        for number, vectors in ((2, after[4]), (3, after[5])):
+            expected = expected + (vectors - expected) / number
+            expected = expected * after[5].norm() / expected.norm()
     events = list(train(host, dataset, config, tmp_path / "whole"))
     assert torch.allclose(events[-1].embedding.vectors[ENCODER], expected, atol=1e-4)
     shown = [event.embedding.vectors[ENCODER] for event in of(Step, events)]
@@ -383,7 +388,7 @@ def run(request, host, pictures, settings):
     return host, dataset_of(host, pictures, config.flip), config
 
 
-@pytest.mark.parametrize("step", [0, 3, 6])
+@pytest.mark.parametrize("step", [3, 6])
 def test_stopped_by_the_host_and_resumed_equals_uninterrupted(run, tmp_path, step):
     expected = learnt(*run, tmp_path / "whole")
     stopped_after(step, *run, tmp_path / "parts")
@@ -395,7 +400,7 @@ def forwards_before(step: int, config) -> int:
 
 
 @pytest.mark.parametrize(
-    ("step", "error"), [(1, KeyboardInterrupt()), (4, RuntimeError("CUDA out of memory")), (6, KeyboardInterrupt())]
+    ("step", "error"), [(2, KeyboardInterrupt()), (4, RuntimeError("CUDA out of memory")), (6, KeyboardInterrupt())]
 )
 def test_interrupted_within_a_step_and_resumed_equals_uninterrupted(run, tmp_path, step, error):
     host, _, config = run
@@ -404,8 +409,7 @@ def test_interrupted_within_a_step_and_resumed_equals_uninterrupted(run, tmp_pat
     with at_forward(host.denoiser, [number], raising(error)), pytest.raises(type(error)):
         learnt(*run, tmp_path / "parts")
     stopped_after(step - 1, *run, tmp_path / "stopped")
-    if step > 1:  # what is untrained is not written
-        assert torch.equal(on_disk(tmp_path / "parts"), on_disk(tmp_path / "stopped")), "the last completed step's"
+    assert torch.equal(on_disk(tmp_path / "parts"), on_disk(tmp_path / "stopped")), "the last completed step's"
     assert torch.equal(learnt(*run, tmp_path / "parts", resume=True), expected)
 
 
@@ -425,7 +429,7 @@ def test_a_resumed_run_goes_on_counting_steps_and_seconds(host, dataset, setting
     assert last.seconds < after[0].seconds < after[-1].seconds
 
 
-@pytest.mark.parametrize("number", [3, 4, 7])
+@pytest.mark.parametrize("number", [5, 6, 7])
 def test_a_run_cut_short_while_it_measures_has_told_every_step_it_keeps(host, dataset, settings, tmp_path, number):
     """Whoever logs the steps of both parts has each of them once."""
     told: list[int] = []
@@ -537,7 +541,7 @@ def left_by(error: BaseException, forward: int, host, dataset, config, folder: P
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("forward", [1, 2, 4, 6])
+@pytest.mark.parametrize("forward", [2, 4, 6])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")], ids=["interrupt", "crash"])
 def test_a_run_that_does_not_complete_leaves_the_earlier_embedding_as_it_was(
     host, dataset, settings, tmp_path, earlier, forward, error
@@ -551,12 +555,16 @@ def test_a_run_that_does_not_complete_leaves_the_earlier_embedding_as_it_was(
 def test_an_untrained_embedding_never_has_the_name(host, dataset, settings, tmp_path):
     for event in train(host, dataset, settings(), tmp_path / "a"):
         assert isinstance(event, Done) or not (tmp_path / "a" / "my-toy.safetensors").exists()
-    assert left_by(KeyboardInterrupt(), 1, host, dataset, settings(), tmp_path / "b").keys() == {"my-toy.resume"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), torch.cuda.OutOfMemoryError(), UserError("no")])
+def test_a_run_that_ends_before_its_first_step_leaves_nothing(host, dataset, settings, tmp_path, error):
+    assert left_by(error, 1, host, dataset, settings(), tmp_path) == {}
 
 
 def test_one_that_is_worse_than_its_start_takes_its_place_only_if_nothing_is_there(host, dataset, settings, tmp_path):
     """It goes on from a good embedding, at a rate that destroys it."""
-    learnt(host, dataset, settings(steps=20, learning_rate=0.3), tmp_path / "good")
+    learnt(host, dataset, settings(steps=40, learning_rate=0.1), tmp_path / "good")
     good = str(tmp_path / "good" / "my-toy.safetensors")
     worse = settings(init=good, learning_rate=50.0, schedule="constant", evaluate_every=1)
     assert left_by(KeyboardInterrupt(), 4, host, dataset, worse, tmp_path / "fresh").keys() == {"my-toy.resume"}

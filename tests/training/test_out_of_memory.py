@@ -11,7 +11,9 @@ from tiny_host import at_forward, raising
 from ti_train.errors import UserError
 from ti_train.events import Done, Preview, Step, Warning
 from ti_train.formats import load_embedding
-from ti_train.training.out_of_memory import train_in_memory, with_less_memory
+from ti_train.training import out_of_memory
+from ti_train.training.out_of_memory import train_in_memory
+from ti_train.training.step_memory import images_memory, with_less_memory
 
 FULL = raising(torch.cuda.OutOfMemoryError("full"))
 
@@ -26,16 +28,26 @@ def test_it_goes_on_from_the_last_step_in_smaller_passes(host, dataset, settings
     list(train_in_memory(host, dataset, config, tmp_path / "calm"))
     if resume:
         events = train_in_memory(host, dataset, config, tmp_path / "full")
-        next(events)
+        next(event for event in events if isinstance(event, Step) and event.step == 1)
         events.close()
     with at_forward(host.denoiser, [2], FULL):
         events = list(train_in_memory(host, dataset, config, tmp_path / "full", resume, lambda: released.append(True)))
-    assert [event.step for event in events if isinstance(event, Step)] == [0, 1, 2, 3, 4]
+    assert [event.step for event in events if isinstance(event, Step)] == ([2, 3, 4] if resume else [0, 1, 2, 3, 4])
     assert isinstance(events[-1], Done)
     (warning,) = [event for event in events if isinstance(event, Warning)]
     assert "batch size 2 and gradient accumulation 2" in warning.message
     assert released == [True]
     assert torch.allclose(learnt(tmp_path / "full"), learnt(tmp_path / "calm"), atol=1e-5)
+
+
+def test_a_step_that_cannot_fit_begins_in_smaller_passes(host, dataset, settings, tmp_path, monkeypatch):
+    config = settings(steps=1, batch_size=4)
+    host.bytes_per_latent = (10, 100)
+    room = images_memory(host, dataset, with_less_memory(config))
+    monkeypatch.setattr(out_of_memory, "total_memory", lambda _: room)
+    first, *events = train_in_memory(host, dataset, config, tmp_path)
+    assert "does not fit into the GPU's memory. Training with gradient checkpointing, batch size 2" in first.message
+    assert isinstance(events[-1], Done)
 
 
 def test_before_the_first_event_there_is_nothing_to_go_on_from(host, dataset, settings, tmp_path):

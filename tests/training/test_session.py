@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,23 @@ def rising(host, dataset, settings, tmp_path_factory):
     """A run that goes on from a trained embedding, and destroys it with a far too high rate after its fourth step."""
     good = Session(settings(steps=20, learning_rate=0.3), tmp_path_factory.mktemp("good"))
     list(good.train(host, dataset))
-    return settings(init=str(good.file), steps=8, evaluate_every=1, learning_rate="0.5:4, 500:8")
+    return settings(init=str(good.file), steps=8, evaluate_every=1, learning_rate="0.05:4, 500:8")
 
 
 def vectors(file: Path) -> torch.Tensor:
     return load_embedding(file).vectors["emb_params"]
+
+
+def previews_of(session: Session, host, dataset) -> dict[int, bytes]:
+    """Runs a session; step -> the pixels of its preview of the first prompt."""
+    first = session.config.preview_prompts[0]
+    events = [event for event in session.train(host, dataset) if isinstance(event, Preview) and event.prompt == first]
+    return {event.step: event.image.convert("RGB").tobytes() for event in events}
+
+
+def shown_beside(file: Path) -> bytes:
+    """The pixels of an embedding's picture."""
+    return Image.open(file.with_suffix(".preview.png")).tobytes()
 
 
 def leave_after(session: Session, host, dataset, step: int, resume: bool = False) -> None:
@@ -53,11 +66,47 @@ def test_its_events_and_its_embedding_are_those_of_the_loop(host, dataset, setti
 
 
 def test_an_embedding_has_the_last_preview_of_its_vectors_as_its_picture(host, dataset, settings, tmp_path):
-    config = settings(preview_every=3, preview_prompts=("a *", "the *"))
-    session = Session(config, tmp_path)
-    previews = [event for event in session.train(host, dataset) if isinstance(event, Preview) and event.prompt == "a *"]
-    shown = [preview for preview in previews if preview.step <= session.done.kept][-1]
-    assert Image.open(tmp_path / "my-toy.preview.png").tobytes() == shown.image.convert("RGB").tobytes()
+    session = Session(settings(preview_every=3, preview_prompts=("a *", "the *")), tmp_path)
+    previews = previews_of(session, host, dataset)
+    assert shown_beside(session.file) == previews[session.done.kept]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_run_that_keeps_an_earlier_step_has_the_preview_of_that_step(host, dataset, rising, tmp_path, every):
+    session = Session(replace(rising, preview_every=every), tmp_path)
+    previews = previews_of(session, host, dataset)
+    assert 0 < session.done.kept <= 4
+    nearest = max((step for step in previews if 0 < step <= session.done.kept), default=None)
+    assert (tmp_path / "my-toy.preview.png").exists() == (nearest is not None)
+    assert nearest is None or shown_beside(session.file) == previews[nearest]
+
+
+def test_so_has_a_resumed_run_and_one_that_was_interrupted(host, dataset, rising, tmp_path):
+    config = replace(rising, preview_every=1)
+    whole = Session(config, tmp_path / "whole")
+    previews = previews_of(whole, host, dataset)
+    cut, resumed = Session(config, tmp_path), Session(config, tmp_path)
+    leave_after(cut, host, dataset, 7)
+    assert shown_beside(cut.file) == previews[whole.done.kept]
+    (tmp_path / "my-toy.preview.png").unlink()
+    list(resumed.train(host, dataset, resume=True))
+    assert shown_beside(resumed.file) == previews[whole.done.kept]
+
+
+def test_a_numbered_copy_has_the_preview_of_its_step(host, dataset, settings, tmp_path):
+    session = Session(settings(copy_every=2, preview_every=4), tmp_path)
+    previews = previews_of(session, host, dataset)
+    copies = tmp_path / "my-toy-steps"
+    assert {file.name for file in copies.glob("*.png")} == {f"my-toy-00000{step}.preview.png" for step in (4, 6)}
+    for step in (4, 6):
+        assert shown_beside(copies / f"my-toy-00000{step}.safetensors") == previews[step]
+
+
+def test_the_picture_of_earlier_vectors_is_not_left_beside_new_ones(host, dataset, settings, tmp_path):
+    list(Session(settings(preview_every=3), tmp_path).train(host, dataset))
+    assert (tmp_path / "my-toy.preview.png").exists()
+    list(Session(settings(seed=1), tmp_path).train(host, dataset))
+    assert not (tmp_path / "my-toy.preview.png").exists()
 
 
 def test_a_run_without_previews_has_no_picture(host, dataset, settings, tmp_path):
@@ -112,6 +161,21 @@ def test_before_a_run_has_begun_the_records_of_the_last_one_stay(host, dataset, 
     assert records.log.read_text(encoding="utf-8") == written
 
 
+def test_a_run_that_ends_before_its_first_step_leaves_nothing(host, dataset, settings, tmp_path):
+    session = Session(settings(), tmp_path, Records.beside_embedding(tmp_path, "my-toy"))
+    with at_forward(host.denoiser, [1], raising(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
+        list(session.train(host, dataset))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_that_fails_at_once_says_where_it_is(host, dataset, settings, tmp_path):
+    leave_after(Session(settings(), tmp_path), host, dataset, 3)
+    session = Session(settings(), tmp_path)
+    with at_forward(host.denoiser, [1], raising(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
+        list(session.train(host, dataset, resume=True))
+    assert "Continue from step 3 here." in session.saved("here")
+
+
 def test_a_plot_that_cannot_be_written_does_not_hide_why_the_run_ended(
     host, dataset, settings, tmp_path, monkeypatch, caplog
 ):
@@ -164,9 +228,9 @@ def test_a_run_that_is_stopped_and_kept_can_be_continued(host, dataset, settings
 @pytest.mark.parametrize(
     ("earlier", "step", "said"),
     [
-        (False, 0, r"my-toy.safetensors' does not exist yet\. Continue here\."),
+        (False, 0, r"No step was completed, so there is nothing to continue\. Start the training again\."),
         (False, 4, r"Step 4 is saved in '.*my-toy.safetensors'\. Continue from step 4 here\."),
-        (True, 0, r"my-toy.safetensors' is unchanged\. Continue here\."),
+        (True, 0, r"there is nothing to continue; '.*my-toy.safetensors' is unchanged\. Start the training again\."),
         (True, 4, r"Step 4 is saved in '.*my-toy.resume'; the earlier 'my-toy.safetensors' is unchanged\. Continue fr"),
     ],
 )

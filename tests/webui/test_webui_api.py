@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import threading
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from webui_server import RefusedError, Server
 
+from ti_train.editability import initial_of
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, layout_for, load_embedding, save_embedding, write_embedding
 
@@ -122,6 +124,30 @@ def test_an_interrupted_run_says_which_step_is_kept_and_a_second_interruption_re
     until(server, job, "interrupted")
     assert (server.base / "embeddings" / "replacedtoy.safetensors").read_bytes() == earlier
     assert "the earlier 'replacedtoy.safetensors' is unchanged" in status(server, job)["messages"][-1]
+
+
+def test_stop_and_keep_ends_a_run_as_if_it_were_complete_and_it_can_still_be_resumed(server):
+    learn(server, name="bystander", steps=2)
+    earlier, unknown = vectors(server, "bystander"), server.picture("a photo of a stoptoy")
+    job, waiting = begin(server, name="stoptoy", steps=500), begin(server, name="waitingtoy")
+    with pytest.raises(RefusedError, match="'waitingtoy' has not begun: there is nothing to keep yet"):
+        server.post(f"{API}/stop-and-keep", {"id": waiting})
+    server.post(f"{API}/interrupt", {"id": waiting})
+    until(server, job, "running", step=3)
+    server.post(f"{API}/stop-and-keep", {"id": job})
+    stopped = until(server, job, "done")
+    assert 3 <= stopped["step"] < 500
+    kept = load_embedding(server.base / "embeddings" / "stoptoy.safetensors")
+    assert kept.provenance["finished"]
+    assert kept.provenance["kept"].startswith("Step ")
+    assert server.picture("a photo of a stoptoy") != unknown, "it works in the next prompt"
+    assert np.array_equal(vectors(server, "bystander"), earlier)
+
+    again = server.post(f"{API}/resume", {"id": job})["id"]
+    until(server, again, "running", step=stopped["step"] + 1)
+    server.post(f"{API}/interrupt", {"id": again})
+    until(server, again, "interrupted")
+    assert "is saved" in status(server, again)["messages"][-1]
 
 
 def test_it_resumes_after_a_restart_by_id_and_by_name(server):
@@ -250,7 +276,7 @@ def test_previews_are_sampled_as_asked(server):
 
 def test_prompts_of_previews_that_are_off_are_told(server):
     assert any(
-        "The preview prompts are not used" in message
+        "preview_prompts has no effect: preview_every is 0" in message
         for message in learn(server, name="unseen", preview_prompts=["a * in the rain"])["messages"]
     )
 
@@ -408,6 +434,23 @@ def test_a_word_is_converted_listed_and_used_in_any_layout(server, cat, layout, 
     assert server.picture(f"a photo of a {name}") == server.picture("a photo of a cat-word")
 
 
+def test_a_trained_embedding_is_made_editable(server):
+    """Its initial text is chosen, and condensed through the WebUI's text encoder."""
+    settings = {
+        "init": "red toy | a blue toy car",
+        "num_vectors": 1,
+        "initial_vectors": "condensed",
+        "steps": 2,
+    }
+    done = learn(server, name="far", **settings)
+    assert "with the lowest validation loss" in json.dumps(done)
+    trained = load_embedding(server.base / "embeddings" / "far.safetensors")
+    server.post(f"{API}/convert", {"word": "far", "name": "near", "editability": 1})
+    assert np.allclose(vectors(server, "near"), initial_of(trained)["emb_params"].numpy(), atol=1e-4)
+    assert not np.allclose(vectors(server, "far"), vectors(server, "near"), atol=1e-4)
+    learn(server, name="crossed", init="red toy", initial_vectors="cross", steps=1)
+
+
 def test_words_are_merged(server, cat):
     body = {"words": ["cat-word", "cat-word.safetensors"], "how": "sum", "weights": [1, 0.5], "name": "merged"}
     assert server.post(f"{API}/merge", body | {"precision": "fp16"})["files"] == ["merged.safetensors"]
@@ -506,7 +549,7 @@ def test_the_hosts_api_auth_holds(server, user):
 
 def test_the_api_is_described_in_the_hosts_own_docs(server):
     described = server.get("/openapi.json")
-    names = {"train", "status", "interrupt", "resume", "list", "info", "refresh", "convert", "merge"}
+    names = {"train", "status", "interrupt", "stop-and-keep", "resume", "list", "info", "refresh", "convert", "merge"}
     assert {f"{API}/{name}" for name in names} <= set(described["paths"])
     for schema in ("TrainRequest", "ConvertRequest", "MergeRequest", "Written"):
         properties = described["components"]["schemas"][schema]["properties"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from tab_page import RUNS_WITHIN, beside, chosen, entered, expect, fill, new_page, opened, says, shot, upload
+from tab_page import RUNS_WITHIN, beside, chosen, entered, expect, fill, new_page, opened, says, shot, summary, upload
 
 from ti_train.formats import load_embedding
 
@@ -93,15 +95,34 @@ def test_the_images_of_another_embedding_are_not_mixed_in(page, server, drawings
     beside(page, "2 image(s)")
 
 
-def test_a_preset_shows_its_numbers(page):
+def test_on_ones_own_computer_a_whole_path_is_read_and_written(page, server, drawings, tmp_path):
+    shutil.copy(drawings[0], tmp_path / "blue.png")
+    chosen(page, "folder", str(tmp_path))
+    beside(page, "1 image(s)")
+    upload(page, drawings[1:])
+    beside(page, "2 image(s)")
+    assert {path.name for path in tmp_path.iterdir()} == {"blue.png", "red.png"}
+    chosen(page, "folder", "tabtoy")
+    beside(page, "2 image(s)")
+
+
+def steps_field(page) -> Any:
+    return page.locator("#ti_train_steps input").first
+
+
+def test_a_preset_shows_its_numbers_but_not_over_what_was_entered(page):
     steps, rate = (
-        page.locator(f"#ti_train_{name} input, #ti_train_{name} textarea").first for name in ("steps", "learning_rate")
+        steps_field(page),
+        page.locator("#ti_train_learning_rate input, #ti_train_learning_rate textarea").first,
     )
+    fill(page, "steps", "120")
     chosen(page, "preset", "Paper")
     expect(steps).to_have_value("5000")
     expect(rate).to_have_value("0.005")
+    fill(page, "steps", "321")
     chosen(page, "preset", "Balanced")
-    expect(steps).to_have_value("120")
+    expect(rate).to_have_value("0.01")
+    expect(steps).to_have_value("321")
     opened(page, "More")
     fill(page, "batch_size", "1")  # short trainings below
     fill(page, "copy_every", "0")
@@ -168,12 +189,30 @@ def test_interrupt_and_resume_in_another_session(page, server):
     page.locator("#ti_train_start").click()
     says(page, "stopped.*Step [1-9]")
     page.locator("#ti_train_interrupt").click()
-    says(page, "stopped was interrupted.*Click Resume to continue")
+    says(page, "stopped was interrupted.*Continue from step [0-9]+ with Resume")
+    assert summary(page).inner_text().count("Resume") == 1
     server.restart()
     entered(page, server)
+    expect(steps_field(page)).to_have_value("120")
     fill(page, "name", "stopped")
     page.locator("#ti_train_resume").click()
+    expect(steps_field(page)).to_have_value("60")
+    beside(page, "2 image(s)")
     says(page, "stopped is trained.*Step 60 of 60.*settings that this training was started with")
+
+
+def test_stop_and_keep(page, server):
+    unknown = server.picture("a photo of a stoptoy")
+    fill(page, "name", "stoptoy")
+    fill(page, "steps", "400")
+    page.locator("#ti_train_start").click()
+    says(page, "stoptoy is training.*Step [1-9]")
+    page.locator("#ti_train_keep").click()
+    says(page, "stoptoy is trained.*Step [0-9]+ (of [0-9]+ )?is kept")
+    says(page, "It was stopped before its last step: Resume continues it.")
+    assert server.picture("a photo of a stoptoy") != unknown
+    page.locator("#ti_train_keep").click()
+    expect(page.locator("#ti_train_problem").first).to_contain_text("This page shows no training that runs")
 
 
 def test_mistakes_are_told_and_the_shown_training_stays(page):
@@ -190,7 +229,7 @@ def test_mistakes_are_told_and_the_shown_training_stays(page):
     page.locator("#ti_train_start").click()
     expect(told).to_contain_text(re.compile("Preview steps is '999': .*150"))
     expect(told).not_to_contain_text("TrainRequest")
-    says(page, "stopped is trained")
+    says(page, "stoptoy is trained")
     fill(page, "preview_steps", "0")
 
 

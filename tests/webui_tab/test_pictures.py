@@ -55,6 +55,14 @@ def test_uploads_join_the_chosen_folder(pictures, data):
     assert names(data / "ti-train" / "pictures" / "cat") == {"one.png", "two.png"}
 
 
+def test_nothing_but_images_is_uploaded(pictures, data):
+    """The page's own filter is not asked by who speaks to the server directly."""
+    (data / "script.py").write_text("print()")
+    with pytest.raises(ValueError, match=r"script\.py: no image"):
+        pictures.uploaded([str(drawn(data / "two.png")), str(data / "script.py")], "cat", str(data))
+    assert names(data / "ti-train" / "pictures" / "cat") == {"one.png"}
+
+
 def test_an_upload_overwrites_no_other_image_of_its_name(pictures, data):
     folder = data / "ti-train" / "pictures" / "cat"
     before = (folder / "one.png").read_bytes()
@@ -105,7 +113,10 @@ def test_a_server_may_allow_a_path_for_reading(folders, data):
         folders.picture_folder(allowed, write=True)
 
 
-def test_on_ones_own_computer_any_whole_path_is_allowed(folders, tmp_path):
+def test_on_ones_own_computer_any_whole_path_is_allowed_as_in_the_webuis_own_batch_tabs(folders, tmp_path):
     assert folders.picture_folder(str(tmp_path), write=True) == tmp_path
     with pytest.raises(ValueError, match="is outside of"):
         folders.picture_folder("../..")
+    sys.modules["modules"].shared.cmd_opts.hide_ui_dir_config = True
+    with pytest.raises(ValueError, match="is outside of"):
+        folders.picture_folder(str(tmp_path))

@@ -31,6 +31,23 @@ def test_a_field_shows_what_its_option_is(load_in_webui):
     } == fields.of_preset("Paper")
 
 
+def test_a_preset_replaces_the_numbers_of_the_earlier_one_and_no_others(load_in_webui):
+    fields = load_in_webui("webui_tab.fields")
+
+    def filled(earlier: str, preset: str, **entered) -> dict:
+        values = fields.of_preset(earlier) | entered
+        kept, *found = fields.filled_from(preset, earlier, *values.values())
+        assert kept == preset
+        return dict(zip(fields.OF_PRESETS, found, strict=True))
+
+    assert filled("Balanced", "Paper") == fields.of_preset("Paper")
+    assert filled("Balanced", "Paper", steps=500) == fields.of_preset("Paper") | {"steps": 500}
+    assert filled("Balanced", "Style", steps=0, learning_rate="") == fields.of_preset("Style"), "0: left to the preset"
+    assert filled("Paper", "Balanced", learning_rate="5e-3:9") == fields.of_preset("Balanced") | {
+        "learning_rate": "5e-3:9"
+    }
+
+
 def test_from_txt2img_finds_the_embedding_with_and_without_its_folder(load_in_webui):
     found = load_in_webui("webui_tab.preview_fields").with_placeholder
     assert found("my-cat and pets/my-cat\non my-cats", "pets/my-cat ") == "* and * on my-cats"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..describe import writing
+from ..editability import HELP, editable
 from ..embedding import Embedding
 from ..errors import UserError
 from ..formats import ENDINGS, PRECISIONS, Reading, files_of, layout_for, load_embedding, write_embedding
@@ -31,6 +32,7 @@ def add_export_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--to", choices=ENDINGS, help="layout (default: by OUT's extension: .safetensors, .pt a1111, .png)")
     add("--dtype", choices=PRECISIONS, default="fp32", help="precision of the vectors (default: %(default)s)")
+    add("--editability", type=float, default=0.0, help=HELP)
     add("--norm", type=float, default=0.0, help="L2 norm to scale every vector to (default: 0, unchanged)")
     add("--strength", type=float, default=1.0, help="factor for the vectors (default: %(default)s)")
     add("--name", help="name inside the file (default: that of OUT)")
@@ -41,7 +43,7 @@ def export(reading: Reading, out: Path, a: argparse.Namespace) -> None:
     """Writes an embedding to `out` and prints a summary. Raises UserError before writing, and OSError."""
     layout = layout_for(out, a.to)
     name = bare_name(check_name(a.name or out.stem))
-    embedding = replace(reading.embedding.scaled(a.strength, a.norm), name=name)
+    embedding = replace(editable(reading.embedding, a.editability).scaled(a.strength, a.norm), name=name)
     for path in files_of(embedding, out, layout):
         if path.exists() and not a.overwrite:
             raise UserError(f"'{path}' exists. Choose another name, or use --overwrite.")

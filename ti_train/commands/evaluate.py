@@ -23,13 +23,12 @@ from ..evaluation.evaluate import (
     Subject,
     evaluate,
     initial_texts,
+    prompt_remarks,
     training_pictures,
 )
 from ..evaluation.measures import Features, Measure, gallery, likeness, masked, retrieval
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
-from ..prompt_check import TokenCounter, unknown_marks
-from ..prompts import PLACEHOLDER, slots
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
@@ -46,8 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_arguments(command)
     add = command.add_argument
     add("--style", action="store_true", help="the embedding is a style")
-    add("--clip-model", default=PAPERS_MODEL, help="model of open_clip (default: %(default)s, as in the paper)")
-    add("--clip-weights", default="", help="file with its weights, or open_clip's name of pretrained weights")
+    add_judge(command)
     add("--dino", type=Path, help="folder with DINOv2 as transformers has it: similarity in its space too")
     add(
         "--gallery",
@@ -55,6 +53,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="folder with a subfolder of images for each look-alike: do samples find their own subject among them?",
     )
     command.set_defaults(run=run)
+
+
+def add_judge(command: argparse.ArgumentParser) -> None:
+    """The arguments of CLIP."""
+    add = command.add_argument
+    add("--clip-model", default=PAPERS_MODEL, help="model of open_clip (default: %(default)s, as in the paper)")
+    add("--clip-weights", default="", help="file with its weights, or open_clip's name of pretrained weights")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -128,12 +133,7 @@ def measure(
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
-    longest = max(embedding.num_vectors for embedding in embeddings.values())
-    counter = TokenCounter(host, {PLACEHOLDER: longest})
-    for text in prompts:
-        prompt, which = slots(text, {PLACEHOLDER: PLACEHOLDER}), f"prompt '{text}'"
-        warnings += counter.remarks(prompt, f"The {which}")
-        warnings += unknown_marks(prompt, [PLACEHOLDER], f"the {which}")
+    warnings += prompt_remarks(host, embeddings.values(), prompts, "prompt")
     for message in warnings:
         print(f"Warning: {message}", file=sys.stderr)
     samples = a.out / "samples"

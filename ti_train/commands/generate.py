@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..drawing.contact_sheet import Row, contact_sheet
+from ..editability import HELP, editable
 from ..embedding import Embedding
 from ..evaluation.samples import Sampling
 from ..files import file_name
@@ -15,6 +17,8 @@ from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import parse
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
+
+CELL = 256  # pixels of an image in the sheet of editabilities
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +40,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
     add("--seed", type=int, default=0, help="seed of the first image (default: %(default)s)")
     add("--out", type=Path, default=Path("."), help="folder for the images (default: this one)")
+    add(
+        "--editability",
+        type=float,
+        nargs="+",
+        default=[0.0],
+        metavar="SHARE",
+        help=f"{HELP} Several, such as 0 0.1 0.2 0.3, also make one labelled sheet.",
+    )
 
 
 def run(a: argparse.Namespace) -> None:
@@ -45,19 +57,34 @@ def run(a: argparse.Namespace) -> None:
 
 def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namespace) -> None:
     """Writes an image for each seed and prints its path. Raises UserError and OSError."""
-    vectors: Embeddings = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    strengths = dict.fromkeys(a.editability)
+    turned = {strength: turned_by(strength, embeddings, host) for strength in strengths}
+    vectors = next(iter(turned.values()))
     prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
-    for remark in remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding)):
+    remarks = remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding))
+    remarks += ["--negative has no effect: it needs a --guidance above 1."] * bool(a.negative and a.guidance <= 1)
+    for remark in remarks:
         print(f"Warning: {remark}", file=sys.stderr)
-    for seed in sampling.seeds:
-        request = SampleRequest(
-            (prompt,), (seed,), sampling.side, sampling.side, sampling.steps, sampling.guidance, negative
-        )
-        path = a.out / f"{file_name(a.prompt)}-{seed}.png"
-        host.sample(request, vectors)[0].save(path)
-        print(path)
+    name, side, rows = file_name(a.prompt), sampling.side, []
+    for strength, vectors in turned.items():
+        label, images = f"-editability-{strength:g}" * (len(turned) > 1), []
+        for seed in sampling.seeds:
+            request = SampleRequest((prompt,), (seed,), side, side, sampling.steps, sampling.guidance, negative)
+            images += host.sample(request, vectors)
+            images[-1].save(path := a.out / f"{name}{label}-{seed}.png")
+            print(path)
+        rows.append(Row(f"editability {strength:g}", images, [f"seed {seed}" for seed in sampling.seeds], ""))
+    if len(rows) > 1:
+        contact_sheet(rows, a.prompt, CELL).save(sheet := a.out / f"{name}-editability.png")
+        print(sheet)
+
+
+def turned_by(strength: float, embeddings: Mapping[str, Embedding], host: Host) -> Embeddings:
+    """The vectors of each embedding with this editability."""
+    vocabularies = {encoder: host.vocabulary(encoder) for encoder in host.widths}
+    return {name: on_device(editable(each, strength, vocabularies), host) for name, each in embeddings.items()}
 
 
 def remarks_on(host: Host, prompts: Mapping[str, Prompt], vectors: Embeddings, given: bool) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..embedding import MERGES, merge
+from ..editability import merge_with_initial
+from ..embedding import MERGES
 from ..formats import Reading, load_embedding
 from .embedding_files import add_export_arguments, export
 
@@ -42,4 +43,8 @@ def numbers(text: str) -> list[float]:
 def run(a: argparse.Namespace) -> None:
     *sources, out = a.files
     embeddings = [load_embedding(source) for source in sources]
-    export(Reading(merge(embeddings, a.how, a.weights or [1.0] * len(embeddings), out.stem), "merged", {}), out, a)
+    export(
+        Reading(merge_with_initial(embeddings, a.how, a.weights or [1.0] * len(embeddings), out.stem), "merged", {}),
+        out,
+        a,
+    )

@@ -10,32 +10,50 @@ from ..training.options import Option
 
 # Shorter than the option's name, which is accepted too.
 FLAGS = {"learning_rate": "lr", "progressive_every": "progressive", "preview_prompts": "preview-prompt"}
+NO_EFFECT = {  # here; other hosts have more models and samplers
+    "guidance": "the models of the command line have no distilled guidance",
+    "preview_sampler": "previews are sampled with the model's own scheduler",
+    "preview_scheduler": "previews are sampled with the model's own scheduler",
+}
 METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Adds an argument for each option, in groups; None, the default, means the preset's value."""
+OWN = ("name",)  # of each embedding of a list
+
+
+def add_options(command: argparse.ArgumentParser, shared: bool = False) -> None:
+    """Adds an argument for each option, in groups; None, the default, means the preset's value.
+
+    shared: by the embeddings of a list, which has their names and may have the rest.
+    """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in OPTIONS.values():
+        if shared and option.name in OWN:
+            continue
         if option.group not in groups:
             groups[option.group] = command.add_argument_group(option.group)
-        _add(groups[option.group], option)
+        _add(groups[option.group], option, required=option.required and not shared)
 
 
 def options_given(a: argparse.Namespace) -> dict[str, Any]:
     """Option name -> value, or None if not given."""
-    return {name: getattr(a, name) for name in OPTIONS}
+    return {name: getattr(a, name) for name in OPTIONS if hasattr(a, name)}
+
+
+def without_effect(a: argparse.Namespace) -> list[str]:
+    """Remarks on options that are given and that this host does not have."""
+    return [f"{flag_of(OPTIONS[name])} has no effect: {why}." for name, why in NO_EFFECT.items() if getattr(a, name)]
 
 
 def flag_of(option: Option) -> str:
     return "--" + FLAGS.get(option.name, option.name.replace("_", "-"))
 
 
-def _add(group: argparse._ArgumentGroup, option: Option) -> None:
+def _add(group: argparse._ArgumentGroup, option: Option, required: bool) -> None:
     flag, others = flag_of(option), ["--" + name for name in (option.name.replace("_", "-"), *option.aliases)]
     hidden = [other for other in others if other != flag]
-    about = {"dest": option.name, "required": option.required, "help": _help(option), **_reading(option)}
-    if option.required:  # any of its names will do
+    about = {"dest": option.name, "required": required, "help": _help(option), **_reading(option)}
+    if required:  # any of its names will do
         group.add_argument(flag, *hidden, **about)
         return
     group.add_argument(flag, **about)

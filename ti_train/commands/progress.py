@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
+from time import monotonic
 from typing import TextIO
 
 from tqdm import tqdm
@@ -59,6 +61,32 @@ class TrainingBar(Bar):
         loss = f"loss {step.loss:.4f}  " if step.loss is not None else "untrained  "
         measured = self.session.validation_loss
         self.draw(step.step, loss + (f"validation {measured:.4f}  " if measured is not None else ""))
+
+
+class StatusLine:
+    """One line that is rewritten on a terminal; in a file, a line a minute."""
+
+    EVERY = 60.0  # seconds
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._shown, self._at = "", -math.inf
+
+    def show(self, line: str) -> None:
+        if line == self._shown:
+            return
+        if self.stream.isatty():
+            self.stream.write(f"\r{line.ljust(len(self._shown))}")
+        elif monotonic() - self._at >= self.EVERY:
+            self.stream.write(f"{line}\n")
+            self._at = monotonic()
+        else:
+            return
+        self._shown = line
+        self.stream.flush()
+
+    def end(self, line: str) -> None:
+        self.stream.write(f"\r{line.ljust(len(self._shown))}\n" if self.stream.isatty() else f"{line}\n")
 
 
 def scores_of(events: Iterable[Sampled | Score]) -> list[Score]:

@@ -12,15 +12,15 @@ from pathlib import Path
 from ..data.dataset import Dataset, find_pictures, with_repeats
 from ..errors import UserError
 from ..events import Done, Step, Warning
-from ..formats import file_names, names_file
 from ..host import Host
-from ..training.checkpoint import RunFiles
+from ..names import file_names, with_paths
+from ..training.checkpoint import RunFiles, name_in
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
 from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
 from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
-from .option_arguments import add_options, options_given
+from .option_arguments import add_options, options_given, without_effect
 from .progress import TrainingBar
 
 TO_CONTINUE = "with the same command and --resume"
@@ -55,7 +55,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(a: argparse.Namespace) -> None:
     from ..hosts.diffusers.host import DiffusersHost
 
+    if a.resume and a.overwrite:
+        raise UserError("Use --resume to continue the run or --overwrite to train it anew, not both.")
     config = config_given(a)
+    for remark in without_effect(a):
+        print(f"Warning: {remark}", file=sys.stderr)
     check_name_is_free(a, config.name)
     check_step_log(Records.beside_embedding(a.out, config.name).log)
     folders = with_repeats(a.images)
@@ -86,6 +90,7 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     by_switch = {(True, False): "captions", (True, True): "style-captions", (False, True): "style"}
     prompts = tuple(dict.fromkeys(given["preview_prompts"] or ())) or None
     read = {
+        "name": name_in(a.out, given["name"]) if a.resume else given["name"],
         "init": initial(given["init"], a.out),
         "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),
@@ -96,11 +101,13 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
 
 
 def initial(text: str, out: Path) -> str:
-    """The path of the embedding file that an initial text means, here or in --out; any other text as it is."""
-    if not names_file(text):
-        return text
-    files = [folder / name for name in file_names(text) for folder in (Path(), out)]
-    return str(next((file for file in files if file.is_file()), files[0]))
+    """An initial text with the paths of the embedding files that it means, here or in --out."""
+
+    def path_of(name: str) -> str:
+        files = [folder / each for each in file_names(name) for folder in (Path(), out)]
+        return str(next((file for file in files if file.is_file()), files[0]))
+
+    return with_paths(text, path_of)
 
 
 def train_with_progress(

@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..files import file_name
 from ..formats import config_of, names_file
 from ..host import Embeddings, Host, Prompt, Vectors
+from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import PLACEHOLDER, slots
 from ..text import unicode_text, with_rest
 from .measures import Measure, measured
@@ -150,6 +151,20 @@ def training_pictures(files: Sequence[Path], side: int, warn: list[str]) -> list
         why = "None of the training images can be used. Give the folder that the embedding was trained on."
         raise UserError("\n".join([why, *with_rest(warn)]))
     return pictures
+
+
+def prompt_remarks(host: Host, embeddings: Iterable[Embedding], prompts: Iterable[str], what: str) -> list[str]:
+    """What of prompts is not read as it was meant with the longest of the embeddings. what: "prompt", for messages."""
+    longest = max(embedding.num_vectors for embedding in embeddings)
+    counter, remarks = TokenCounter(host, {PLACEHOLDER: longest}), []
+    for text in prompts:
+        prompt, which = slots(text, {PLACEHOLDER: PLACEHOLDER}), f"{what} '{text}'"
+        remarks += counter.remarks(prompt, f"The {which}")
+        remarks += unknown_marks(prompt, [PLACEHOLDER], f"the {which}", host.known_marks)
+    return remarks
+
+
+NO_REFERENCE = "The embeddings have no initial text, so there is no row for it."
 
 
 class Judge(Protocol):

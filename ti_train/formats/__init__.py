@@ -14,6 +14,7 @@ from .layouts import Reading
 from .modelspec import without_thumbnail
 from .preview import put_preview
 from .reading import load_embedding, read_embedding, read_embeddings
+from .renaming import name_inside
 from .writing import (
     ENDINGS,
     PRECISIONS,
@@ -39,6 +40,7 @@ __all__ = [
     "files_of",
     "layout_for",
     "load_embedding",
+    "name_inside",
     "names_file",
     "put_preview",
     "read_embedding",

@@ -24,19 +24,26 @@ def modelspec(embedding: Embedding, data: bytes) -> dict[str, str]:
     widths = tuple(sorted((v.shape[1] for v in embedding.vectors.values()), reverse=True))
     if widths not in ARCHITECTURES:
         return {}
-    name, length = embedding.name, int.from_bytes(data[:8], "little")
+    length = int.from_bytes(data[:8], "little")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     keys = {
         "sai_model_spec": VERSION,
         "architecture": f"{ARCHITECTURES[widths]}/textual-inversion",
         "implementation": IMPLEMENTATION,
-        "title": name,
-        "trigger_phrase": name,
-        "usage_hint": f"In ComfyUI: embedding:{name}. In the WebUIs: {name}",
+        **named_keys(embedding.name),
         "date": embedding.provenance.get(PREFIX + "date", now),
         "hash_sha256": f"0x{hashlib.sha256(data[8 + length :]).hexdigest()}",
     }
     return {PREFIX + key: value for key, value in keys.items()}
+
+
+def named_keys(name: str) -> dict[str, str]:
+    """The keys that contain the embedding's name."""
+    return {
+        "title": name,
+        "trigger_phrase": name,
+        "usage_hint": f"In ComfyUI: embedding:{name}. In the WebUIs: {name}",
+    }
 
 
 def without_thumbnail(header: Mapping[str, str]) -> dict[str, str]:

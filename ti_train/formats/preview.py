@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
+import logging
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -16,22 +16,38 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..files import write_atomically
 from .modelspec import PREFIX, THUMBNAIL
+from .renaming import with_metadata
 
 SIDE, THUMBNAIL_SIDE = 512, 256  # pixels; the specification recommends the latter
 OURS = ("ti-train", "preview")  # text chunk of the pictures that may be replaced
 PICTURES = ("png", "jpg", "jpeg", "webp", "gif")
+log = logging.getLogger("ti_train")
 
 
-def put_preview(file: Path, image: Image.Image) -> None:
-    """Gives an embedding's safetensors file a picture, unless the user has put one beside it. Raises OSError."""
-    write_atomically(file, _with_thumbnail(file.read_bytes(), image))
+def put_preview(file: Path, image: Image.Image | None) -> None:
+    """Gives an embedding's safetensors file a picture, unless the user has put one beside it. Logs write errors.
+
+    None: there is none of these vectors, and that of earlier ones is removed.
+    """
+    try:
+        _put(file, image)
+    except OSError as error:  # the embedding matters more than its picture
+        log.warning("Could not write the picture of '%s' (%s).", file, error.strerror or error)
+
+
+def _put(file: Path, image: Image.Image | None) -> None:
     picture = file.with_name(f"{file.stem}.preview.png")
+    if image is None:
+        if _ours(picture):
+            picture.unlink()
+        return
+    write_atomically(file, _with_thumbnail(file.read_bytes(), image))
     beside = [file.with_name(f"{file.stem}{part}.{kind}") for part in ("", ".preview") for kind in PICTURES]
     if any(path.exists() for path in beside if path != picture or not _ours(picture)):
         return
     marks, written = PngInfo(), io.BytesIO()
     marks.add_text(*OURS)
-    _scaled(image, SIDE).save(written, "PNG", pnginfo=marks)
+    scaled(image).save(written, "PNG", pnginfo=marks)
     write_atomically(picture, written.getvalue())
 
 
@@ -43,7 +59,8 @@ def _ours(picture: Path) -> bool:
         return False
 
 
-def _scaled(image: Image.Image, side: int) -> Image.Image:
+def scaled(image: Image.Image, side: int = SIDE) -> Image.Image:
+    """A copy of at most this size."""
     copy = image.convert("RGB")
     copy.thumbnail((side, side))
     return copy
@@ -51,13 +68,11 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
 
 def _with_thumbnail(data: bytes, image: Image.Image) -> bytes:
     """The file with the picture in its header; its tensors stay bit for bit. Unchanged without ModelSpec's keys."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    if not any(key.startswith(PREFIX) for key in header.get("__metadata__", {})):
-        return data
     jpeg = io.BytesIO()
-    _scaled(image, THUMBNAIL_SIDE).save(jpeg, "JPEG", quality=80)
-    header["__metadata__"][THUMBNAIL] = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
-    packed = json.dumps(header, separators=(",", ":")).encode()
-    packed += b" " * (-len(packed) % 8)  # the format aligns the tensors
-    return len(packed).to_bytes(8, "little") + packed + data[8 + length :]
+    scaled(image, THUMBNAIL_SIDE).save(jpeg, "JPEG", quality=80)
+    thumbnail = {THUMBNAIL: "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()}
+
+    def add(metadata: dict[str, str]) -> dict[str, str]:
+        return metadata | thumbnail if any(key.startswith(PREFIX) for key in metadata) else metadata
+
+    return with_metadata(data, add)

@@ -37,7 +37,7 @@ ASTERISK = 265  # CLIP's token id of "*", which A1111 writes and no loader reads
 def save_embedding(embedding: Embedding, path: Path) -> None:
     """Writes the vectors [n, width] as fp32 safetensors with the provenance, atomically. Raises OSError.
 
-    The key of a single encoder is `emb_params`; several encoders are keyed by their names.
+    The key of Stable Diffusion 1's and 2's encoder is `emb_params`; others are keyed by their names.
     """
     write_embedding(embedding, path)
 
@@ -119,12 +119,11 @@ def rounding_error(embedding: Embedding, dtype: torch.dtype) -> tuple[float, flo
 
 
 def _named(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of a safetensors file."""
-    if len(vectors) > 1:
-        return vectors
-    ((encoder, rows),) = vectors.items()
-    without = {other: torch.empty(0, width) for other, width in WITHOUT_VECTORS.get(encoder, {}).items()}
-    return {encoder: rows, **without} if without else {SINGLE: rows}
+    """The keys of a safetensors file: those that ComfyUI looks for, and for Stable Diffusion 1 and 2 the common one."""
+    if len(vectors) == 1 and set(vectors) <= ONE_CLIP:
+        return {SINGLE: _only(vectors)}
+    without = {other: width for encoder in vectors for other, width in WITHOUT_VECTORS.get(encoder, {}).items()}
+    return vectors | {other: torch.empty(0, width) for other, width in without.items() if other not in vectors}
 
 
 def _only(vectors: dict[str, Tensor]) -> Tensor:

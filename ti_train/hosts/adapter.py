@@ -34,12 +34,18 @@ from ..host import (
 )
 from .weights import alias, frozen, restore_inference_tensors
 
+# width of the text conditioning -> see Host.bytes_per_latent. Measured with benchmarks/memory.py
+BYTES_PER_LATENT = {
+    768: (62_000, 205_000),  # Stable Diffusion 1
+    1024: (62_000, 205_000),  # 2: the same U-Net with wider text
+    2048: (46_000, 345_000),  # XL
+}
+
 
 class Adapter(ABC):
     """A Host (see host.py) for the model that a program has loaded."""
 
     stepping = False  # within a training step, in which no weights may be moved
-    kept_per_prompt = 0
     sampling = Sampling()
     remarks: tuple[str, ...] = ()
     bare_names = False
@@ -100,6 +106,10 @@ class Adapter(ABC):
                     yield
             finally:
                 self.stepping = False
+
+    @property
+    def bytes_per_latent(self) -> tuple[int, int] | None:
+        return BYTES_PER_LATENT.get(sum(self.widths.values()))
 
     @final
     @property

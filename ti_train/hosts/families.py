@@ -32,40 +32,58 @@ def distilled(steps: int) -> Sampling:
     return Sampling(steps, 1.0, "euler", "simple")
 
 
+# Where the settings are from: "template" is that of ComfyUI's workflow_templates repository for the family, "diffusers"
+# the default of its pipeline, or the example in its documentation.
 CLIP_PAIR = ("clip_l", "clip_g")
+FLUX = ("clip_l", "t5xxl")
 FAMILIES = (
-    Family("Stable Diffusion 1", ("SD15",), ("clip_l",), tried="random weights, a small trained model"),
+    Family(
+        "Stable Diffusion 1, also for inpainting", ("SD15",), ("clip_l",), tried="random weights, a small trained model"
+    ),
     Family("Stable Diffusion 2", ("SD20",), ("clip_h",)),
-    Family("Stable Diffusion XL (Pony, Illustrious, NoobAI ...); v-prediction, inpainting", ("SDXL",), CLIP_PAIR),
+    Family(
+        "Stable Diffusion XL (Pony, Illustrious, NoobAI ...); v-prediction, inpainting, SSD-1B, Vega, KOALA",
+        ("SDXL", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B"),
+        CLIP_PAIR,
+    ),
     Family("Stable Diffusion XL refiner", ("SDXLRefiner",), ("clip_g",)),
+    # diffusers, of the prior
     Family("Stable Cascade (stage C)", ("Stable_Cascade_C",), ("clip_g",), Sampling(20, 4.0, "euler", "simple")),
     Family(
         "Stable Diffusion 3 and 3.5, with and without T5",
         ("SD3",),
         (*CLIP_PAIR, "t5xxl"),
-        Sampling(28, 4.5, "euler", "sgm_uniform"),
+        Sampling(28, 4.5, "euler", "sgm_uniform"),  # 28: diffusers; 4.5: Stability's sd3.5 repository, of Large
     ),
-    Family("Flux.1 dev, Krea", ("Flux",), ("clip_l", "t5xxl"), distilled(20)),
-    Family("Flux.1 schnell", ("FluxSchnell",), ("clip_l", "t5xxl"), distilled(4)),
-    Family("Flux.2 klein 4B", ("Flux2",), ("qwen3_4b",), distilled(4), ("qwen3_8b", "mistral3_24b")),
-    Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 4.0, "euler", "beta")),
-    Family("PixArt Sigma", ("PixArtSigma",), ("t5xxl",), Sampling(20, 4.5)),
-    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5), syntax=False),
-    Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), Sampling(9, 1.0, "res_multistep", "simple")),
+    Family("Flux.1 dev, Krea, Kontext", ("Flux",), FLUX, distilled(20)),  # template; the guidance is the network's
+    Family("Flux.1 Fill", ("FluxInpaint",), FLUX, distilled(20)),
+    Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4)),  # template, diffusers
+    # template, of the distilled ones; the base models: 20 steps, cfg 5
+    Family("Flux.2 klein 4B and 9B", ("Flux2",), ("qwen3_4b", "qwen3_8b"), distilled(4), ("mistral3_24b",)),
+    Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 3.5, "euler", "beta")),  # template
+    Family("PixArt Alpha and Sigma", ("PixArtAlpha", "PixArtSigma"), ("t5xxl",), Sampling(20, 4.5)),  # diffusers
+    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5), syntax=False),  # cfg: diffusers
+    # template, of Turbo
+    Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), Sampling(8, 1.0, "res_multistep", "simple")),
     Family(
         "Lumina 2",
         ("Lumina2",),
         ("gemma2_2b",),
-        Sampling(25, 4.0, "res_multistep", "simple"),
+        Sampling(30, 4.0, "res_multistep", "simple"),  # steps and cfg: diffusers
         ("gemma3_4b", "jina_clip_2"),
         False,
     ),
+    # template
     Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple"), syntax=False),
-    Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(28, 5.0, "euler", "simple")),
+    # template, of Full; Dev and Fast: 28 or 16 steps, cfg 1, lcm
+    Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(50, 5.0, "uni_pc", "simple")),
+    # template; diffusers: 50 steps, cfg 4
     Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(20, 2.5, "euler", "simple"), syntax=False),
-    Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), Sampling(25, 4.0, "euler", "simple")),
+    # diffusers, of the base model; Turbo: 8 steps, cfg 1
+    Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), Sampling(28, 4.5, "euler", "simple")),
     Family("Anima", ("Anima",), ("qwen3_06b",), Sampling(30, 4.0, "euler", "simple")),
-    Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 6.0), syntax=False),
+    # cfg: diffusers
+    Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0), syntax=False),
     Family(
         "Playground 2.5, Cosmos-Predict2", (), (), refused="a noise schedule that is neither eps, v nor flow prediction"
     ),

@@ -69,7 +69,7 @@ def _counts_versions(tensor: Tensor) -> bool:
 def _set_data(tensor: Tensor, source: Tensor) -> None:
     """Makes the same tensor object an inference tensor over the memory of `source`."""
     with torch.inference_mode():
-        tensor.data = _over(source)
+        tensor.data = over(source)
 
 
 def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
@@ -85,11 +85,11 @@ def _tensors(modules: tuple[nn.Module, ...]) -> Iterator[tuple[dict[str, Any], s
 def alias(tensor: Tensor) -> Tensor:
     """A normal tensor over the memory of an inference tensor."""
     with torch.inference_mode(False), torch.no_grad():
-        normal = _over(tensor)
+        normal = over(tensor)
         return nn.Parameter(normal, requires_grad=False) if isinstance(tensor, nn.Parameter) else normal
 
 
-def _over(tensor: Tensor) -> Tensor:
+def over(tensor: Tensor) -> Tensor:
     """A new tensor over the same memory, of the current mode; a view would have the mode of the original."""
     made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
@@ -106,7 +106,7 @@ def checkpointed(
     """
     blocks = [block for block in _blocks(network) if "forward" not in vars(block)]
     for block in blocks:
-        block.forward = functools.partial(_recomputed, block.forward, context)
+        block.forward = functools.partial(recomputed, block.forward, context)
     try:
         yield
     finally:
@@ -114,7 +114,7 @@ def checkpointed(
             del block.forward  # restores the method of the class
 
 
-def _recomputed(
+def recomputed(
     forward: Callable[..., Any], context: Callable[[], AbstractContextManager[object]], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Calls a block so that backward computes it again, from copies of its inputs, to which blocks may add in place.

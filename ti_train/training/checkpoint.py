@@ -12,64 +12,40 @@ one never is.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .. import __version__
-from ..embedding import Embedding, first_of, mean_cosine
+from ..embedding import Embedding
 from ..errors import UserError
 from ..files import write_atomically
-from ..formats import save_embedding
-from ..names import numbered
-from .config import OPTIONS, TrainConfig
+from ..formats import put_preview, save_embedding
+from ..names import OldName, numbered
+from .config import OPTIONS
 from .keeping import Course
+from .pictures import picture_of
+from .provenance import FINISHED, RUN, digest_of
 from .run_lock import only_run
+from .state import State
 
 DIFFERENT = {  # of the identity, where the values say nothing to people
     "pictures": "the images are not the same (their files, captions, masks or crops)",
     "model": "another model is loaded",
     "templates": "the templates have changed",
 }
-VECTORS, INITIAL, OPTIMIZER, PER_IMAGE, BEST = "vectors.", "start.", "optimizer.", "own.", "best."
-AVERAGED = "averaged."
-RUN, FINISHED = "run_id", "finished"  # keys in headers: which run wrote a file; of a finished one, what it trained with
+VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
+AVERAGED, BEST, PICTURE = "averaged.", "best.", "picture."
+WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
-
-
-@dataclass(frozen=True)
-class State:
-    """A run after its last completed step. Tensors are fp32."""
-
-    step: int
-    seconds: float  # spent in steps
-    vectors: dict[str, Tensor]  # encoder -> [num_vectors, width]
-    initial: dict[str, Tensor]  # the same before step 1; the file they came from may have been replaced
-    optimizer: dict[str, Tensor]
-    per_image: dict[str, Tensor] = field(default_factory=dict)  # encoder -> [images, width]: per-image tokens
-    course: Course = field(default_factory=Course)
-    run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
-    averaged: dict[str, Tensor] = field(default_factory=dict)  # as `vectors`: over the last part of the run, so far
-
-    @property
-    def result(self) -> dict[str, Tensor]:
-        """The vectors that an embedding of this state has."""
-        return self.averaged or self.vectors
-
-    @property
-    def num_vectors(self) -> int:
-        return len(next(iter(self.vectors.values())))
 
 
 @dataclass(frozen=True)
@@ -95,7 +71,7 @@ class RunFiles:
     @property
     def beside(self) -> Path:
         """For an embedding that is worse than its untrained vectors, if there is an earlier one."""
-        return self.folder / f"{self.name}-worse.safetensors"
+        return self.folder / f"{self.name}{WORSE}.safetensors"
 
     @property
     def state(self) -> Path:
@@ -116,19 +92,17 @@ class RunFiles:
             yield
 
     def save(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
-        """Saves a run: its state, and its embedding if that may take its place, whose file is returned.
+        """Saves a run after a step: its state, and its embedding if that may take its place, whose file is returned.
 
         finished: the run is complete, or the user has asked to keep what it has. Then an earlier embedding of this name
         is replaced, unless by one that is worse than its untrained vectors: that one is put beside it. Raises OSError.
         """
-        if state.step or not self.state.exists():  # an earlier run of this name may have come further than step 0
-            self._save_state(state)
+        self._save_state(state)
         replaces, worse = self._is_free_for(state), state.course.improved is False
-        if not finished and (state.step == 0 or worse or not replaces):
+        if not finished and (worse or not replaces):
             return None
         file = self.beside if worse and not replaces else self.embedding
-        save_embedding(embedding, file)
-        return file
+        return _put(embedding, file, state, state.course.kept(state.step))
 
     def rescue(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
         """Saves; if that fails, saves to the system's temporary folder and raises UserError with its path."""
@@ -150,16 +124,14 @@ class RunFiles:
 
     def copy(self, state: State, embedding: Embedding) -> Path:
         """Writes a numbered copy, in a folder of this run's copies beside the embedding. Raises OSError."""
-        folders = map(self.embedding.with_name, numbered(f"{self.embedding.stem}-steps"))
+        folders = map(self.embedding.with_name, numbered(self.embedding.stem + COPIES))
         folder = next(folder for folder in folders if _are_of(folder, state.run))
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{self.embedding.stem}-{state.step:06d}.safetensors"
-        save_embedding(embedding, file)
-        return file
+        return _put(embedding, folder / f"{self.embedding.stem}-{state.step:06d}.safetensors", state, state.step)
 
     def interrupted(self) -> Interrupted | None:
         """What an interrupted run has left; None if there is none."""
-        state, embedding = _header(self.state), _header(self.embedding)
+        state, embedding = header_of(self.state), header_of(self.embedding)
         if "step" not in state:
             return None
         ours = RUN in state and state[RUN] == embedding.get(RUN)
@@ -167,7 +139,7 @@ class RunFiles:
 
     def _is_free_for(self, state: State) -> bool:
         """Whether the embedding's file does not exist, or was written by this run."""
-        return not self.embedding.exists() or _header(self.embedding).get(RUN) == state.run
+        return not self.embedding.exists() or header_of(self.embedding).get(RUN) == state.run
 
     def _save_state(self, state: State) -> None:
         tensors = {VECTORS + key: value for key, value in state.vectors.items()}
@@ -176,12 +148,14 @@ class RunFiles:
         tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
         tensors |= {AVERAGED + key: value.clone() for key, value in state.averaged.items()}
         tensors |= {BEST + key: value.clone() for key, value in state.course.vectors.items()}  # may be the same
+        tensors |= {PICTURE + key: value for key, value in state.pictures.items()}
         header = {
             "step": str(state.step),
             "seconds": str(state.seconds),
             "identity": json.dumps(self.identity),
             "course": state.course.written(),
             RUN: state.run,
+            "init": state.init,
         }
         self.state.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
@@ -201,7 +175,7 @@ class RunFiles:
             )
             best = _part(tensors, BEST)
             course = Course.read(header["course"], best) if "course" in header else Course()  # before version 0.2
-            run = header.get(RUN, "")
+            run, init = header.get(RUN, ""), header.get("init", "")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"'{self.state}' is not the state of a run, or it is damaged ({error!r}). Delete it and start "
@@ -209,7 +183,8 @@ class RunFiles:
             ) from None
         self._check(identity)
         vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        return State(step, seconds, vectors, initial, optimizer, own, course, run, _part(tensors, AVERAGED))
+        averaged, pictures = _part(tensors, AVERAGED), _part(tensors, PICTURE)
+        return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, init, run)
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
@@ -231,7 +206,7 @@ class RunFiles:
 
         The run was completed, or stopped by a user who wanted to keep what it had.
         """
-        return _header(self.embedding).get(FINISHED) == digest_of(self.identity)
+        return header_of(self.embedding).get(FINISHED) == digest_of(self.identity)
 
     def can_resume(self) -> bool:
         """Whether a run with the same settings, model and images was interrupted."""
@@ -241,19 +216,26 @@ class RunFiles:
             return False
         return True
 
+    @property
+    def exist(self) -> bool:
+        return self.embedding.exists() or self.state.exists()
+
     def finish(self) -> None:
         """Removes the state file of a completed run."""
         self.state.unlink(missing_ok=True)
 
 
-def finished(embedding: Embedding, identity: Mapping[str, Any]) -> Embedding:
-    """The embedding of a run that has ended as its user wanted; `RunFiles.has_finished` knows it by its header."""
-    return replace(embedding, provenance=embedding.provenance | {FINISHED: digest_of(identity)})
+def name_in(folder: Path, name: str) -> str:
+    """The name of a run that is in a folder, also one that only older versions accepted; any other name as it is."""
+    old = OldName(name)
+    return old if old.is_file_name and RunFiles(folder, old, {}).exist else name
 
 
-def digest_of(identity: Mapping[str, Any]) -> str:
-    """Identifies a run's settings, model and images in the header of its embedding."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+def _put(embedding: Embedding, file: Path, state: State, step: int) -> Path:
+    """Writes the embedding of a step under the file's name, with the picture of that step; returns the file."""
+    save_embedding(replace(embedding, name=file.stem), file)
+    put_preview(file, picture_of(state.pictures, step))
+    return file
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -262,45 +244,13 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _are_of(folder: Path, run: str) -> bool:
     """Whether all files in a folder were written by this run; it need not exist."""
-    return all(_header(file).get(RUN) == run for file in folder.glob("*"))
+    return all(header_of(file).get(RUN) == run for file in folder.glob("*.safetensors"))
 
 
-def _header(file: Path) -> dict[str, str]:
+def header_of(file: Path) -> dict[str, str]:
     """The header of a safetensors file; {} if it is none, or does not exist."""
     try:
         with safe_open(file, framework="pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError):
         return {}
-
-
-def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
-    """The embedding after a step, with its provenance. identity: of its run (see RunFiles)."""
-    count = config.vectors_at(state.step)
-    vectors, initial = (
-        {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.result, state.initial)
-    )
-    provenance = {
-        "step": str(state.step),
-        "init": config.init,
-        "base_model": str(identity["model"]),
-        "config": json.dumps(asdict(config)),
-        "norms": json.dumps(
-            {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
-        ),
-        "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
-        "software": f"ti-train {__version__}",
-        RUN: state.run,
-    }
-    return Embedding(config.bare_name, vectors, provenance)
-
-
-def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
-    """The embedding that a run leaves if it ends after this state (see keeping.py), with the reason in its header."""
-    course = state.course
-    vectors = dict(course.vectors) if course.keeps_best else state.result
-    kept_state = replace(state, step=course.kept(state.step), vectors=vectors, averaged={})
-    kept = as_embedding(kept_state, config, identity)
-    losses = {"validation_loss": course.loss, "validation_loss_untrained": course.untrained}
-    measured = {key: f"{loss:.6g}" for key, loss in losses.items() if loss is not None}
-    return replace(kept, provenance=kept.provenance | {"kept": course.why(state.step)} | measured)

@@ -9,7 +9,6 @@ from ..data.masks import Source
 from ..errors import UserError
 from ..names import bare_name, check_name
 from ..prompts import BUILT_IN
-from ..text import composed
 from .learning_rate import rate_segments
 from .options import option, options_of
 from .timesteps import NAMED, check_timesteps
@@ -50,7 +49,8 @@ class TrainConfig:
     )
     init: str = option(
         MISSING, EMBEDDING, "Initial text",
-        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from.",
+        "What the images show, in a word or two ('cat', 'painting'), or an embedding file to start from. Several, "
+        "with vertical bars between them: the one with the lowest validation loss is used.",
         example="object", aliases=("initializer_token", "init_word"),
     )
     num_vectors: int = option(
@@ -58,6 +58,12 @@ class TrainConfig:
         "Vectors (tokens) of the embedding; 0 = as many as the initial text has tokens, up to 4, or as the initial "
         "file has. A text with more tokens than vectors is condensed. Fewer vectors are easier to edit.",
         least=0, most=75, aliases=("num_vectors_per_token",),
+    )
+    initial_vectors: Literal["text", "condensed", "cross"] = option(
+        "text", EMBEDDING, "Initial vectors",
+        "How they are made of the initial text. text: its tokens; if these are more than the vectors, the mean of "
+        "neighbours. condensed: fewer vectors are fitted instead, so that prompts condition as with the text. cross: "
+        "the text encoder's output of the text (Cross Initialization; CLIP only).",
     )
     steps: int = option(
         120, TRAINING, "Steps",
@@ -294,7 +300,7 @@ class TrainConfig:
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
         values = {**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}}
-        return cls(**values | {"name": composed(values["name"])})  # as prompts write it
+        return cls(**values)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,24 +14,51 @@ from ..data.dataset import Dataset
 from ..embedding import from_text
 from ..errors import UserError
 from ..formats import load_embedding, names_file
-from ..host import Host
+from ..host import Host, Vectors
+from ..names import candidates
+from ..prompts import PLACEHOLDER, Templates
 from ..seeds import seed_from
-from .checkpoint import State
+from .condensing import condense
 from .config import TrainConfig
+from .cross_initialization import crossed
+from .state import State
+from .validation import ValidationBatch
 
 MOST_BY_DEFAULT = 4  # vectors: more are more faithful, and harder to edit (Gal et al. 2022, section 4.3)
+CLOSER = "Condensed through the text encoder {}: prompts are at {:.0%} of the mean's squared distance from the text."
 
 
-def initial_state(host: Host, dataset: Dataset, config: TrainConfig) -> tuple[State, list[str]]:
-    """The state of a run before its first step, and remarks for the user. Raises UserError."""
-    initial, remarks = initial_vectors(host, config)
+def initial_state(
+    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, stop: Callable[[], bool] = lambda: False
+) -> tuple[State, list[str]]:
+    """The state of a run before its first step, and remarks for the user. stop: as in train(). Raises UserError."""
+    made = {text: initial_vectors(host, replace(config, init=text), stop) for text in candidates(config.init)}
+    text, why = chosen(host, dataset, templates, config, {each: vectors for each, (vectors, _) in made.items()})
+    initial, remarks = made[text]
     if config.optimizer == "sphere":
         initial = {e: host.vocabulary(e).mean_norm * F.normalize(v, dim=-1) for e, v in initial.items()}
     vectors = {encoder: v.clone() for encoder, v in initial.items()}  # safetensors refuses shared tensors
-    return State(0, 0.0, vectors, initial, {}, initial_per_image(host, dataset, config)), remarks
+    state = State(0, 0.0, vectors, initial, {}, initial_per_image(host, dataset, config), init=text)
+    return state, [*remarks, *why]
 
 
-def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
+def chosen(
+    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, made: Mapping[str, Vectors]
+) -> tuple[str, list[str]]:
+    """The candidate with the lowest validation loss, and a remark if there was a choice."""
+    if len(made) == 1:
+        return next(iter(made)), []
+    there = {text: {PLACEHOLDER: {e: v.to(host.device) for e, v in vectors.items()}} for text, vectors in made.items()}
+    batch = ValidationBatch.draw(host, dataset, templates, config)
+    losses = {text: batch.loss(host, embeddings) for text, embeddings in there.items()}
+    best = min(losses, key=losses.__getitem__)
+    listed = ", ".join(f"{text} {loss:.5f}" for text, loss in sorted(losses.items(), key=lambda item: item[1]))
+    return best, [f"The initial text is '{best}', with the lowest validation loss ({listed})."]
+
+
+def initial_vectors(
+    host: Host, config: TrainConfig, stop: Callable[[], bool] = lambda: False
+) -> tuple[dict[str, Tensor], list[str]]:
     """The initial vectors, encoder -> [num_vectors, width], and remarks for the user. Raises UserError.
 
     By default they are as many as the tokens of the initial text, up to MOST_BY_DEFAULT, or as the vectors of its file.
@@ -49,6 +78,14 @@ def initial_vectors(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor],
     for encoder, vocabulary in vocabularies.items():
         initial[encoder], remark = from_text(vocabulary, config.init, count)
         remarks += [remark] if remark else []
+    if config.initial_vectors != "text":
+        rows = {encoder: vocabulary.rows(config.init) for encoder, vocabulary in vocabularies.items()}
+        if config.initial_vectors == "cross":
+            initial = crossed(host, rows, count)
+        else:
+            found = condense(host, rows, initial, stop)
+            initial = found.vectors
+            remarks += [CLOSER.format(encoder, share) for encoder, share in found.shares.items()]
     return initial, list(dict.fromkeys(remarks))
 
 

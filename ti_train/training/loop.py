@@ -21,14 +21,19 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..names import names_file
+from ..names import names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import INITIAL_FILE, RunFiles, State, as_embedding, finished, kept_embedding
+from .checkpoint import INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
+from .passes import ALONE, NO_GRADIENT, Passes
+from .pictures import with_preview
 from .prompt_sampling import check_prompts, preview_prompt, with_placeholder
+from .provenance import as_embedding, finished, kept_embedding
+from .state import State
 from .step_memory import shortage, step_memory
-from .steps import NO_GRADIENT, TrainedVectors, one_step_late, updates
+from .steps import TrainedVectors, one_step_late, updates
+from .unused import unused_options
 from .validation import ValidationBatch
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
@@ -50,19 +55,23 @@ def train(
     folder: Path,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    passes: Passes = ALONE,
 ) -> Generator[Event, None, None]:
     """Trains one embedding; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
 
     On close(), on any exception and when a checkpoint is due, the last completed step is saved; an earlier embedding of
     this name stays. stop: asked after each step whether to end with Done now; then the run can still be resumed.
+    passes: of this run alone, or shared with others.
     Raises UserError for everything that the user can fix.
     """
     templates = Templates.load(config.templates)
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
-    done, more = (files.load(), []) if resume else initial_state(host, dataset, config)
-    config = replace(config, num_vectors=done.num_vectors)
+    remarks += old_name(config.name)
+    done, more = (files.load(), []) if resume else initial_state(host, dataset, templates, config, stop)
+    config = replace(config, num_vectors=done.num_vectors, init=done.init or config.init)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
+    remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked():
         memory = step_memory(host, dataset, config)
@@ -93,7 +102,7 @@ def train(
                     yield from previews(host, config, side, trained, done, files.identity)
 
             began, saved = perf_counter(), monotonic()
-            queued = updates(host, dataset, templates, config, trained, done.step)
+            queued = updates(host, dataset, templates, config, trained, done.step, passes)
             for update in one_step_late(queued, host.device, config):
                 step = update.after.step
                 loss, gradient_norm, norm, cosine = update.numbers.read()
@@ -101,7 +110,7 @@ def train(
                     raise UserError(NO_GRADIENT)
                 skipped = 0 if math.isfinite(loss) and math.isfinite(gradient_norm) else skipped + 1
                 seconds = done.seconds + perf_counter() - began
-                after = replace(update.after, seconds=seconds, course=done.course, run=done.run)
+                after = update.after.following(done, seconds)
                 # a saved step has been validated: only now it is `done`
                 done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
 
@@ -111,7 +120,9 @@ def train(
                 if skipped == MOST_SKIPPED:
                     raise UserError(NEVER_FINITE.format(float32_first(host)))
                 if config.previews_after(step):
-                    yield from previews(host, config, side, trained, done, files.identity)
+                    for event in previews(host, config, side, trained, done, files.identity):
+                        done = showing(done, event, config)
+                        yield event
                 if config.copies_after(step):
                     files.copy(done, as_embedding(done, config, files.identity))
                 if config.saves_after(step, monotonic() - saved):
@@ -121,8 +132,8 @@ def train(
                 if stop() or done.course.stalled(config.early_stop):
                     break
                 began = perf_counter()
-        except BaseException as error:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
-            if done.step or not isinstance(error, UserError):  # what cannot be trained is not to be resumed
+        except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
+            if done.step:  # an untrained state would look like progress, and a new run is the same
                 files.rescue(done, kept_embedding(done, config, files.identity))
             raise
         yield from ended(done, config, files)
@@ -154,6 +165,14 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     if names_file(config.init) and Path(config.init).is_file():  # a resumed run does not need it any more
         ours |= {INITIAL_FILE: hashlib.sha256(Path(config.init).read_bytes()).hexdigest()[:16]}
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
+
+
+def showing(done: State, event: Event, config: TrainConfig) -> State:
+    """The state with a preview of the first prompt, for the embedding's picture."""
+    if not isinstance(event, Preview) or event.prompt != config.preview_prompts[0]:
+        return done
+    best = done.course.best.step if done.course.best else None
+    return replace(done, pictures=with_preview(done.pictures, event.step, event.image, best))
 
 
 def previews(

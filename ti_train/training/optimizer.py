@@ -117,7 +117,7 @@ class AdamW(Optimizer):
 
 def pulled(vectors: Tensor, norm: float, share: float) -> Tensor:
     """Vectors [n, width] whose norms have come a share of the way to `norm`."""
-    norms = vectors.norm(dim=-1, keepdim=True)
+    norms: Tensor = vectors.norm(dim=-1, keepdim=True)
     return vectors * torch.lerp(norms, torch.full_like(norms, norm), share) / norms.clamp_min(1e-12)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from ..device import empty_cache, is_out_of_memory, out_of_memory_message
-from ..errors import UserError
+from ..device import empty_cache, is_out_of_memory, out_of_memory_message, total_memory
+from ..errors import PassingError
 from ..events import Event, Preview, Step, Warning
 from ..host import Host
 from .config import TrainConfig
 from .loop import train
+from .passes import ALONE, Passes
+from .step_memory import with_less_memory, within
 
 
 def train_in_memory(
@@ -25,17 +26,22 @@ def train_in_memory(
     resume: bool = False,
     release: Callable[[], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    passes: Passes = ALONE,
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. stop: see train(). Raises UserError if the smallest
-    micro-batch does not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop, passes: see train(). Raises PassingError if
+    the smallest micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
+    fitting = within(total_memory(host.device), host, dataset, config)
+    if fitting != config:
+        config = fitting
+        yield Warning(f"A step of this size does not fit into the GPU's memory. {with_these(config, 'Training')}")
     last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
-            with closing(train(host, dataset, config, folder, resume, stop)) as events:
+            with closing(train(host, dataset, config, folder, resume, stop, passes)) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue
@@ -47,22 +53,16 @@ def train_in_memory(
                 raise
             smaller = with_less_memory(config)
             if smaller == config:
-                raise UserError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
-            message = out_of_memory_message(error, retrying(smaller))
+                raise PassingError(out_of_memory_message(error, does_not_fit(dataset.resolution))) from None
+            message = out_of_memory_message(error, with_these(smaller, "Continuing"))
         free_unused()  # out of the except clause, whose exception holds all that the step held
         config, before, resume = smaller, last, resume or last > 0
         yield Warning(message)
 
 
-def with_less_memory(config: TrainConfig) -> TrainConfig:
-    """Half the images per forward pass, as many per step, and gradient checkpointing."""
-    size = config.batch_size // 2 if config.batch_size % 2 == 0 else 1
-    return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
-
-
-def retrying(config: TrainConfig) -> str:
+def with_these(config: TrainConfig, what: str) -> str:
     return (
-        f"Continuing with gradient checkpointing, batch size {config.batch_size} and gradient accumulation "
+        f"{what} with gradient checkpointing, batch size {config.batch_size} and gradient accumulation "
         f"{config.accumulation}. The result is the same; a step takes longer."
     )
 

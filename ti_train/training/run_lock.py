@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import PassingError
 
 if sys.platform == "win32":
     import msvcrt
@@ -40,7 +40,7 @@ WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # of file syste
 
 @contextmanager
 def only_run(path: Path, name: str) -> Iterator[None]:
-    """Holds the lock file `path` within the context. Raises UserError if another run holds it, and OSError."""
+    """Holds the lock file `path` within the context. Raises PassingError if another run holds it, and OSError."""
     file = _locked(path, name)
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -62,21 +62,29 @@ def _locked(path: Path, name: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(file)
-        except (BlockingIOError, PermissionError):
+        if try_lock(file) is False:
             os.close(file)
-            raise UserError(
+            raise PassingError(
                 f"'{name}' is being trained by another run{_owner(path)}. Wait for it, stop it, or choose another name."
-            ) from None
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
-                raise
+            )
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 os.ftruncate(file, 0)
                 return file
         os.close(file)  # its owner has just removed it
+
+
+def try_lock(file: int) -> bool | None:
+    """Locks an open file until it is closed; False if another process has, None if the file system has no locks."""
+    try:
+        _lock(file)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return None
+    return True
 
 
 def _owner(path: Path) -> str:

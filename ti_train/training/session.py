@@ -16,15 +16,18 @@ from ..data.captions import CaptionReader
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..data.listing import Listing
 from ..drawing.loss_plot import loss_plot
+from ..errors import UserError
 from ..events import Done, Event, Preview, Step
-from ..formats import put_preview, write_embedding
+from ..formats import write_embedding
 from ..host import Host
 from ..prompts import Templates
 from .checkpoint import RunFiles
 from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
+from .passes import ALONE, Passes
 from .step_log import StepLog, check_step_log
+from .widgets import FROM_PRESET
 
 log = logging.getLogger("ti_train")
 FOR_CAPTIONS = "To use them, choose the templates captions or style-captions, or a file with [filewords]."
@@ -46,8 +49,13 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
 def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
     readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
     count = sum(bool(readers[path.parent].caption(path)) for path in paths)
-    unused = f"{count} image(s) have a caption, which the templates '{templates}' do not use. {FOR_CAPTIONS}"
+    unused = f"{count} image(s) have a caption, which {templates_named(templates)} do not use. {FOR_CAPTIONS}"
     return [unused] if count else []
+
+
+def templates_named(templates: str) -> str:
+    """The templates of the option's value, in a sentence."""
+    return "the preset's templates" if templates == FROM_PRESET else f"the templates '{Path(templates).name}'"
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,7 @@ class Session:
         self.steps: list[Step] = []  # without embeddings; a resumed run's begin with those of its step log
         self.kept: tuple[int, float] | None = None  # the step whose embedding is kept, and its validation loss
         self.done: Done | None = None
-        self._latest: Preview | None = None  # of the first preview prompt
-        self._of_kept: Preview | None = None  # the latest when the kept step was reached
+        self._resumed = False  # whether the state of an interrupted run was read
         self.pace = Pace(config.steps)
         self._log: StepLog | None = None
 
@@ -100,21 +107,27 @@ class Session:
         resume: bool = False,
         release: Callable[[], object] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        passes: Passes = ALONE,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
         folder = self.files.folder
         try:
-            with closing(train_in_memory(host, dataset, self.config, folder, resume, release, stop)) as events:
+            events = train_in_memory(host, dataset, self.config, folder, resume, release, stop, passes)
+            with closing(events):
                 for event in events:
+                    self._resumed = resume
                     self._record(event)
                     yield event
+        except BaseException as error:
+            self._resumed |= resume and not isinstance(error, UserError)  # which may be that there is nothing to resume
+            raise
         finally:
             self._close_records()
 
     @property
     def trained(self) -> bool:
-        """Whether a step is complete."""
-        return bool(self.steps) and self.steps[-1].step > 0
+        """Whether a step is complete, of this run or of the interrupted one that it resumes."""
+        return self._resumed or (bool(self.steps) and self.steps[-1].step > 0)
 
     @property
     def loss(self) -> float | None:
@@ -128,49 +141,41 @@ class Session:
 
     def saved(self, how: str) -> str:
         """What an interrupted run has left on disk, and how to continue it, in the words of the host."""
-        left = self.files.interrupted()
-        if not left or not self.trained:
-            there = "is unchanged" if self.file.exists() else "does not exist yet"
-            return f"'{self.file}' {there}. Continue {how}."
+        left = self.files.interrupted() if self.trained else None
+        if left is None:
+            there = f"; '{self.file}' is unchanged" if self.file.exists() else ""
+            return f"No step was completed, so there is nothing to continue{there}. Start the training again."
         there = f"; the earlier '{self.file.name}' is unchanged" if self.file.exists() else ""
         saved = f"in '{self.files.state}'{there}" if left.kept is None else f"in '{self.file}'"
         return f"Step {left.kept or left.step} is saved {saved}. Continue from step {left.step} {how}."
 
     def _record(self, event: Event) -> None:
-        if isinstance(event, Preview) and event.prompt == self.config.preview_prompts[0]:
-            self._latest = event
-            if self.kept is None or event.step == self.kept[0]:
-                self._of_kept = event
         match event:
             case Step():
                 self._add(event)
             case Preview() if self.records and self.records.previews:
                 number = self.config.preview_prompts.index(event.prompt)
                 file = self.records.preview(event.step, number)
+                file.parent.mkdir(parents=True, exist_ok=True)
                 write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
                 self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
-                self._put_preview(event)
 
     def _add(self, step: Step) -> None:
         self.pace.completed(step.step)
-        if self.records:
-            if self._log is None:
-                self._log = StepLog(self.records.log, step.step - 1)
-                self.steps += self._log.earlier
+        if self.records and step.step:  # a run that ends before its first step leaves the log of an earlier one
+            self._log = self._log or self._opened(self.records.log, step.step - 1)
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
-        if step.kept and step.kept != self.kept:
-            self.kept, self._of_kept = step.kept, self._latest
+        self.kept = step.kept or self.kept
 
-    def _put_preview(self, done: Done) -> None:
-        """Gives the embedding the last preview of its vectors as its picture. Logs write errors."""
-        found = [p for p in (self._latest, self._of_kept) if p and 0 < p.step <= done.kept]
-        try:
-            if found:
-                put_preview(done.path, found[0].image)
-        except OSError as error:
-            log.warning("Could not write the picture of '%s' (%s).", done.path, error.strerror or error)
+    def _opened(self, path: Path, last: int) -> StepLog:
+        """The step log, with the steps so far. last: the last step before that which is to be added."""
+        opened = StepLog(path, last)
+        for untrained in self.steps:
+            opened.add(untrained)
+        self.steps[:0] = opened.earlier
+        return opened
 
     def _close_records(self) -> None:
         """Logs write errors: a full disk must not hide why the run ended."""

@@ -1,40 +1,71 @@
-"""An estimate of the memory that a training step needs besides the weights, and a warning if less is free.
+"""An estimate of the memory that a training step needs besides the weights, and what follows from it before a run.
 
-For hosts that free memory on request, and for Windows, where the driver silently uses system memory when the GPU's is
-exhausted; elsewhere that is an error, handled by out_of_memory.py.
+Hosts free that much; micro-batches that cannot fit are made smaller at once. On Windows, where the driver silently
+uses system memory when the GPU's is exhausted, less free memory is a warning; elsewhere it is an error, handled by
+out_of_memory.py.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 
 import torch
 
 from ..data.dataset import Dataset
+from ..errors import UserError
 from ..host import Host
 from .config import TrainConfig
 
 GIB = 2**30
-# width of the text conditioning -> bytes per position of an image's latents in half precision, with and without
-# gradient checkpointing. Measured with benchmarks/memory.py.
-BYTES_PER_LATENT = {
-    768: (62_000, 205_000),  # Stable Diffusion 1
-    1024: (62_000, 205_000),  # 2: the same U-Net with wider text
-    2048: (46_000, 345_000),  # XL
-}
+LEAST_SIDE = 256  # pixels: smaller images show no model of these what they show
 TEXT = 0.4 * GIB  # bytes: activations of the text encoders, and tables cast to fp32
 
 
 def step_memory(host: Host, dataset: Dataset, config: TrainConfig) -> int:
     """Bytes that a step needs; 0 for a family without measurements."""
-    width = sum(host.widths.values())
-    if width not in BYTES_PER_LATENT:
+    return int(TEXT + images_memory(host, dataset, config)) if host.bytes_per_latent else 0
+
+
+def images_memory(host: Host, dataset: Dataset, config: TrainConfig) -> int:
+    """Bytes of the denoiser's activations, which grow with the images; 0 for a family without measurements."""
+    if host.bytes_per_latent is None:
         return 0
     positions = max(picture.mean.shape[-2] * picture.mean.shape[-1] for picture in dataset.pictures)
+    checkpointed, plain = host.bytes_per_latent
     size = 2 if config.dtype == "float32" else 1
-    picture = positions * BYTES_PER_LATENT[width][not config.gradient_checkpointing] * size
-    return int(TEXT + config.batch_size * (picture + host.kept_per_prompt))
+    return config.batch_size * positions * size * (checkpointed if config.gradient_checkpointing else plain)
+
+
+def within(memory: int | None, host: Host, dataset: Dataset, config: TrainConfig) -> TrainConfig:
+    """The config with micro-batches so small that a step fits into the GPU's memory of so many bytes, None if unknown.
+
+    Raises UserError if no step does.
+    """
+    while memory and images_memory(host, dataset, config) > memory:
+        smaller = with_less_memory(config)
+        if smaller == config:
+            raise UserError(too_small(memory, host, dataset, config))
+        config = smaller
+    return config
+
+
+def with_less_memory(config: TrainConfig) -> TrainConfig:
+    """Half the images per forward pass, as many per step, and gradient checkpointing."""
+    size = config.batch_size // 2 if config.batch_size % 2 == 0 else 1
+    return replace(config, gradient_checkpointing=True, batch_size=size, accumulation=config.effective_batch // size)
+
+
+def too_small(memory: int, host: Host, dataset: Dataset, config: TrainConfig) -> str:
+    needed, side = images_memory(host, dataset, config), config.resolution or dataset.resolution
+    fits = int(side * math.sqrt(max(0.0, memory - TEXT) / needed)) // 64 * 64
+    advice = f"Use a resolution of at most {fits} pixels." if fits >= LEAST_SIDE else "Use a smaller model."
+    return (
+        f"This model does not train at {side} pixels here: a step with one image and gradient checkpointing needs "
+        f"about {needed / GIB:.1f} GiB of GPU memory besides the model's weights, and the GPU has "
+        f"{memory / GIB:.1f} GiB. {advice}"
+    )
 
 
 def shortage(host: Host, dataset: Dataset, config: TrainConfig, system: str = sys.platform) -> list[str]:

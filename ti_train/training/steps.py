@@ -9,39 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, Encoded
 from ..device import ReadBack
-from ..embedding import SINGLE, first_of, mean_cosine, mean_norm, squared_distance
-from ..errors import UserError
+from ..embedding import CLIPS, first_of, mean_cosine, mean_norm, squared_distance
 from ..host import Embeddings, Host, Prompt, Vectors, Vocabulary
 from ..prompts import Templates
 from ..seeds import seed_from
-from .checkpoint import State
 from .config import TrainConfig
 from .context import context_loss, draw_contexts
-from .determinism import deterministic
 from .exclusion import draw_others, exclusion_losses
 from .micro_batches import MicroBatch, antithetic, draw_latents, draw_noise, split_batch
 from .optimizer import AdamW, Group, Optimizer
+from .passes import Passes, Work
 from .prompt_sampling import draw_prompt, embeddings_for
 from .sphere import SphereDescent
+from .state import State
 from .step_memory import step_memory
 from .timesteps import NoiseLevels, positions
 from .weighting import loss_weights
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sphere": SphereDescent}
-CLIPS = ("clip_", SINGLE)  # encoders whose spread the rates are made for
 CLIP_SPREAD = 0.014  # standard deviation of a coordinate in the table of CLIP ViT-L/14
-NO_GRADIENT = (
-    "No gradient reached the embedding, so it cannot be trained. Likely causes: the model ignores its prompt (an "
-    "untrained or damaged U-Net); an attention without a backward pass is enabled (SageAttention: start without "
-    "--use-sage-attention, or remove its node); or another extension runs the text encoder without gradients."
-)
 
 
 class TrainedVectors:
@@ -71,6 +65,10 @@ class TrainedVectors:
     def first(self, count: int) -> Vectors:
         """The first `count` vectors of the embedding."""
         return first_of(self.vectors, count)
+
+    def embeddings(self, pictures: Sequence[Encoded], count: int) -> Embeddings:
+        """What the prompts of these images may name, differentiable where gradients are enabled."""
+        return embeddings_for(pictures, self.first(count), self.per_image)
 
     def shown(self, count: int) -> Vectors:
         """The first `count` vectors as the file has them: averaged, where the run averages them."""
@@ -128,7 +126,13 @@ class Update:
 
 
 def updates(
-    host: Host, dataset: Dataset, templates: Templates, config: TrainConfig, trained: TrainedVectors, done: int
+    host: Host,
+    dataset: Dataset,
+    templates: Templates,
+    config: TrainConfig,
+    trained: TrainedVectors,
+    done: int,
+    passes: Passes,
 ) -> Iterator[Update]:
     """Queues the steps after step `done`. Raises UserError if the loss does not depend on the vectors."""
     levels = NoiseLevels.of(config.timesteps, host.sigmas, host.prediction)
@@ -147,19 +151,11 @@ def updates(
         contexts = draw_contexts(generator)
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
-        losses = []
-        with host.training(config.gradient_checkpointing, memory), deterministic(config.deterministic):
-            embeddings = embeddings_for(pictures, trained.first(count), trained.per_image)
-            for part in split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device):
-                weights = loss_weights(config.weighting, part.sigma, host.prediction) / mean_weight
-                part_of_loss = (part.losses(host, embeddings) * weights).sum() / size
-                if not part_of_loss.requires_grad:
-                    raise UserError(NO_GRADIENT)
-                (part_of_loss * optimizer.scale).backward()
-                losses.append(part_of_loss.detach())
-            for term in further_terms(host, config, trained, count, embeddings, others, contexts):
-                (term * optimizer.scale).backward()
-        loss = torch.stack(losses).sum()
+        parts = split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device)
+        weights = [loss_weights(config.weighting, part.sigma, host.prediction) / mean_weight / size for part in parts]
+        used = partial(trained.embeddings, pictures, count)
+        terms = partial(further_terms, host, config, trained, count, others, contexts)
+        loss = passes.backward(host, Work(config, parts, weights, used, terms, optimizer.scale, memory))
         norm = optimizer.step(loss, rate)
         trained.average(step)
         numbers = ReadBack(torch.cat([torch.stack([loss, norm]), trained.measures(count)]))
@@ -171,9 +167,9 @@ def further_terms(
     config: TrainConfig,
     trained: TrainedVectors,
     count: int,
-    embeddings: Embeddings,
     others: Sequence[MicroBatch],
     contexts: list[Prompt],
+    embeddings: Embeddings,
 ) -> Iterator[Tensor]:
     """What a step adds to the loss of its images, term by term, so that no two graphs are in memory."""
     for part in others:

@@ -72,15 +72,16 @@ def cumulative(kind: str, sigmas: Tensor, prediction: Prediction) -> Tensor:
     if kind == "high-noise":
         kind = HIGH_NOISE
     place = torch.arange(1, len(sigmas) + 1, dtype=torch.float64) / len(sigmas)
+    mass: Tensor = place
     if kind == "logit-normal" or (kind == "auto" and prediction == "flow"):
-        return torch.special.ndtr(place.logit())
-    if band := RANGE.fullmatch(kind):
+        mass = torch.special.ndtr(place.logit())
+    elif band := RANGE.fullmatch(kind):
         low, high, everywhere = int(band[1]) / TIMESTEPS, (int(band[2]) + 1) / TIMESTEPS, float(band[3] or 0)
-        return (1 - everywhere) * ((place - low) / (high - low)).clamp(0, 1) + everywhere * place
-    if normal := LOG_SNR.fullmatch(kind):
+        mass = (1 - everywhere) * ((place - low) / (high - low)).clamp(0, 1) + everywhere * place
+    elif normal := LOG_SNR.fullmatch(kind):
         mass = torch.special.ndtr((float(normal[1] + normal[2]) - log_snr(sigmas, prediction)) / float(normal[3]))
-        return mass - mass[0]
-    return place
+        mass = mass - mass[0]
+    return mass
 
 
 def log_snr(sigmas: Tensor, prediction: Prediction) -> Tensor:

@@ -1,6 +1,7 @@
 """Nodes of the tests, put into ComfyUI beside the pack: they write down what stock nodes do not let one see."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import folder_paths
@@ -56,4 +57,22 @@ class ProbeClip:
         return {}
 
 
-NODE_CLASS_MAPPINGS = {"ProbeConditioning": ProbeConditioning, "ProbeWeights": ProbeWeights, "ProbeClip": ProbeClip}
+class ProbeFamily:
+    """A tiny model of a family, see tiny_families.py."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"family": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL", "CLIP", "VAE"), "draw", "tests"
+
+    def draw(self, family):
+        sys.path.append(str(Path(__file__).resolve().parents[1]))
+        from tiny_families import draw
+
+        return draw(family, folder_paths.get_folder_paths("embeddings"))
+
+
+NODE_CLASS_MAPPINGS = {
+    "ProbeConditioning": ProbeConditioning,
+    "ProbeWeights": ProbeWeights,
+    "ProbeClip": ProbeClip,
+    "ProbeFamily": ProbeFamily,
+}

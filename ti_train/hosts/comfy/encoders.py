@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...errors import UserError
 from ...host import Vocabulary
@@ -81,7 +82,16 @@ def vocabulary(clip: Any, encoder: str) -> Vocabulary:
         piece = tokenizer.inv_vocab.get(token)
         return f"<{token}>" if piece is None else readable(str(piece))
 
+    if type(found.table.weight.data) is not Tensor:
+        return Vocabulary(dequantised(found.table), tokenize, spell)
     return Vocabulary(found.table.weight, tokenize, spell, scale_of(found.table))
+
+
+@torch.no_grad()
+def dequantised(table: Any) -> Tensor:
+    """The rows of a quantised table as its encoder reads them, [V, width] fp16."""
+    rows: Tensor = table(torch.arange(table.weight.shape[0], device=table.weight.device), out_dtype=torch.float16)
+    return rows
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from .encoders import encoders, reads_syntax
 
 NOT_TRIED = (
     "This pack has not been tried with this model family ({}). The run stops with an error if the embedding does not "
-    "reach the model; whether it learns what the images show, only the previews tell."
+    "reach the model. Look at the previews to see whether it trains what the images show."
 )
 NO_SYNTAX = (
     "ComfyUI reads no embedding:name in prompts for this model family. Use the clip output, or Load Embedding with the "

@@ -7,7 +7,7 @@ Everything goes through ComfyUI's own objects (tokenizer, `encode_from_tokens`, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.model_base
@@ -16,6 +16,7 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ from ...host import (
 )
 from ..adapter import Adapter
 from ..families import BY_CLASS, resolution_of
+from ..recast import recast
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import remarks_on
@@ -43,7 +45,12 @@ from .gradients import ForAutograd, differentiable
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
 from .text_states import captured
-from .weights import cast_bytes, load_whole, trainable_clip, trainable_model
+from .weights import load, trainable_clip, trainable_model
+
+OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half precision (comfy/model_base.py)
+# Times as much for a step, with and without gradient checkpointing. Not measured for transformers: the first is that of
+# Stable Diffusion 1 and XL (2.7 to 3.0, by benchmarks/memory.py), the second from counting Flux.1's activations.
+CHECKPOINTED, PLAIN = 3.0, 30.0
 
 
 class ComfyHost(Adapter):
@@ -63,15 +70,20 @@ class ComfyHost(Adapter):
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
-        encoders = self.clip.cond_stage_model
-        alone = self._one_by_one and self.clip.patcher.load_device == device
-        self.kept_per_prompt = cast_bytes(encoders) if alone else 0
+
+    @property
+    def bytes_per_latent(self) -> tuple[int, int] | None:
+        """Of a U-Net as measured; of others from ComfyUI's own estimate for sampling, which is for each model."""
+        if isinstance(self.model.model.diffusion_model, UNetModel):
+            return super().bytes_per_latent
+        sampling = OF_SAMPLING * self.model.model.memory_usage_factor
+        return int(CHECKPOINTED * sampling), int(PLAIN * sampling)
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
 
     def _load(self, memory: int = 0) -> None:
-        load_whole(self.model, self.clip.patcher, memory)
+        load(self.model, self.clip.patcher, memory)
 
     def _fingerprint(self) -> str:
         network = self.model.model.diffusion_model
@@ -80,7 +92,11 @@ class ComfyHost(Adapter):
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
         network = self.model.model.diffusion_model
-        with checkpointed(network, ForAutograd) if gradient_checkpointing else nullcontext(), differentiable():
+        with ExitStack() as stack:
+            stack.enter_context(recast(*self._weights(), context=ForAutograd))
+            if gradient_checkpointing:
+                stack.enter_context(checkpointed(network, ForAutograd))
+            stack.enter_context(differentiable())
             yield
 
     def _vocabulary(self, encoder: str) -> Vocabulary:

@@ -1,0 +1,173 @@
+"""Many embeddings from a list: how many per hour, what the fleet itself costs, and what survives kill -9.
+
+python benchmarks/fleet.py speed    [--model PATH --count 16 --steps 30 --together 1 2 4 8 --workers 1]
+python benchmarks/fleet.py kill     [--count 200 --steps 6 --times 50]
+python benchmarks/fleet.py two      two commands at once on one folder: each embedding is trained once
+python benchmarks/fleet.py many     [--count 10000]: seconds and memory per entry, with trainings of milliseconds
+
+The embedded model and its concepts, unless --model and --images are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ti_train.fleet.claims import EXPIRES, Claims  # noqa: E402
+from ti_train.fleet.records import OWN, Ledger, Record  # noqa: E402
+from ti_train.fleet.worker import Rules  # noqa: E402
+
+
+def main() -> None:
+    a = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        {"speed": speed, "kill": kill, "two": two, "many": many}[a.part](a, Path(folder))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("part", choices=("speed", "kill", "two", "many"))
+    add("--model", type=Path, default=ROOT / "demo" / "model")
+    add("--images", type=Path, default=ROOT / "demo" / "concepts", help="folder with one folder per embedding")
+    add("--count", type=int, default=0, help="embeddings (default: 16, kill 200, two 20, many 10000)")
+    add("--steps", type=int, default=0, help="of each (default: speed 30, else 6)")
+    add("--times", type=int, default=50, help="kills")
+    add("--together", type=int, nargs="+", default=[1, 2, 4, 8])
+    add("--workers", type=int, default=0, help="(default: speed 1, else 2)")
+    add("--option", action="append", default=[], help="further option of the fleet, such as --option=--resolution=256")
+    return parser.parse_args()
+
+
+def speed(a: argparse.Namespace, folder: Path) -> None:
+    """Seconds for the whole list. The overhead is what is left of a worker's time beside the steps it took."""
+    count, steps = a.count or 16, a.steps or 30
+    entries = write_list(folder, a.images, count)
+    base = None
+    for together in a.together:
+        out = folder / f"out-{together}"
+        began = time.perf_counter()
+        fleet(a, entries, out, steps, "--together", str(together), workers=a.workers or 1).wait()
+        seconds = time.perf_counter() - began
+        records = json.loads((out / "fleet.json").read_bytes())
+        trained = sum(record["seconds"] for record in records) / together
+        base = base or seconds
+        rate = f"{3600 * count / seconds:.0f} per hour, {base / seconds:.2f} x"
+        print(f"together {together}: {count} of {steps} steps in {seconds:.1f} s: {rate}; {trained:.1f} s in steps")
+    began = time.perf_counter()
+    fleet(a, entries, folder / f"out-{a.together[-1]}", steps).wait()
+    print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
+
+
+def kill(a: argparse.Namespace, folder: Path) -> None:
+    """Kills a worker or the parent at random moments, and compares all vectors with an undisturbed fleet's."""
+    count, steps, chance = a.count or 200, a.steps or 6, random.Random(0)
+    entries = write_list(folder, a.images, count)
+    fleet(a, entries, folder / "calm", steps).wait()
+    out, killed = folder / "killed", {"worker": 0, "parent": 0}
+    running = fleet(a, entries, out, steps)
+    while sum(killed.values()) < a.times and not finished(out, count):
+        time.sleep(chance.uniform(0.5, 6))
+        what = "parent" if chance.random() < 0.2 else "worker"
+        process = running.pid if what == "parent" else next(iter(workers(running.pid)), None)
+        if process is None or running.poll() is not None:
+            running = fleet(a, entries, out, steps)
+            continue
+        os.kill(process, signal.SIGKILL)
+        killed[what] += 1
+        if what == "parent":
+            running.wait()
+            running = fleet(a, entries, out, steps)
+    running.wait()
+    fleet(a, entries, out, steps).wait()
+    names = [f"w{number}" for number in range(count)]
+    equal = sum(
+        torch.equal(*(next(iter(load_file(f / f"{n}.safetensors").values())) for f in (folder / "calm", out)))
+        for n in names
+    )
+    print(f"killed {killed}: {equal} of {count} equal to the undisturbed fleet's, {leftovers(out)} leftovers")
+
+
+def two(a: argparse.Namespace, folder: Path) -> None:
+    count, steps = a.count or 20, a.steps or 6
+    entries = write_list(folder, a.images, count)
+    both = [fleet(a, entries, folder / "out", steps, workers=1) for _ in range(2)]
+    codes = [process.wait() for process in both]
+    claims = len([*(folder / "out" / OWN).glob("*.claim-*")])
+    print(f"exit codes {codes}, {count} embeddings, {claims} claims, finished {finished(folder / 'out', count)}")
+
+
+def many(a: argparse.Namespace, folder: Path) -> None:
+    """The real claims, records and tables, with a training that only writes its record."""
+    for count in (1000, a.count or 10_000):
+        out = folder / str(count)
+        rules, ledger, claims = Rules(out), Ledger(out), Claims(out / OWN, EXPIRES)
+        names = [f"w{number}" for number in range(count)]
+        began = time.perf_counter()
+        for name in names:
+            if rules.settles(ledger.read(name)):
+                continue
+            claim = claims.take(name)
+            assert claim
+            with claim.held():
+                ledger.write(Record(name, "done"))
+        ledger.write_tables([record for name in names if (record := ledger.read(name))])
+        seconds = time.perf_counter() - began
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(f"{count} entries: {1000 * seconds / count:.2f} ms each, {memory:.0f} MiB")
+
+
+def write_list(folder: Path, images: Path, count: int) -> Path:
+    concepts = sorted(path for path in images.iterdir() if path.is_dir())
+    rows = [f"w{i},toy,{concepts[i % len(concepts)]},{i}" for i in range(count)]
+    (folder / "list.csv").write_text("\n".join(["name,init,images,seed", *rows]), encoding="utf-8")
+    return folder / "list.csv"
+
+
+def fleet(
+    a: argparse.Namespace, entries: Path, out: Path, steps: int, *more: str, workers: int = 0
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ti_train", "fleet", entries, "--model", a.model, "--out", out, "--steps", steps]
+    given = ["--workers", workers or a.workers or 2, "--checkpoint-every", 2, *more, *a.option]
+    return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def finished(out: Path, count: int) -> bool:
+    return sum(json.loads(f.read_bytes())["status"] == "done" for f in (out / OWN).glob("*.json")) == count
+
+
+def workers(parent: int) -> list[int]:
+    """The worker processes of a fleet, on Linux."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            state, ppid = process.joinpath("stat").read_text().rpartition(")")[2].split()[:2]
+            if int(ppid) == parent and state != "Z" and b"spawn_main" in process.joinpath("cmdline").read_bytes():
+                found.append(int(process.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def leftovers(out: Path) -> int:
+    """Files that a finished fleet should not have left: states, locks, half-written files."""
+    return len([*out.rglob("*.resume"), *out.rglob(".*.lock"), *out.rglob(".*.json.*"), *out.rglob(".*.safetensors.*")])
+
+
+if __name__ == "__main__":
+    main()

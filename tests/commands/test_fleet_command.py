@@ -1,0 +1,132 @@
+"""`fleet`: with real worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_host import TinyHost
+
+from ti_train.__main__ import main
+from ti_train.commands.fleet import remarks_on, scores
+from ti_train.fleet.jobs import Job
+from ti_train.fleet.records import Ledger
+from ti_train.fleet.worker import Rules, work
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("a", "b", "pets/c")
+
+
+@pytest.fixture
+def fleet(pipeline_folder, pictures, tmp_path):
+    """The arguments of a fleet of three, of a few quick steps each."""
+    rows = [f"{name},toy,{pictures},{seed}" for seed, name in enumerate(NAMES)]
+    (tmp_path / "list.csv").write_text("\n".join(["name,init,images,seed", *rows]), encoding="utf-8")
+    given = [tmp_path / "list.csv", "--model", pipeline_folder, "--device", "cpu", "--dtype", "float32"]
+
+    def fleet(out: str, *more: str) -> list[str]:
+        quick = ("--steps", "4", "--batch-size", "2", "--checkpoint-every", "5")
+        return ["fleet", *map(str, given), *quick, "--out", str(tmp_path / out), *more]
+
+    return fleet
+
+
+def vectors(out: Path) -> dict[str, torch.Tensor]:
+    return {name: load_file(out / f"{name}.safetensors")["emb_params"] for name in NAMES}
+
+
+def status(out: Path) -> dict[str, str]:
+    return {entry["name"]: entry["status"] for entry in json.loads((out / "fleet.json").read_bytes())}
+
+
+def test_each_is_evaluated_and_the_poor_ones_are_named(pictures, settings, clip_weights, tmp_path):
+    """In this process: the workers of another do not know the small CLIP."""
+    jobs = [Job(settings(name=name), {pictures: 1}, "tiny") for name in ("a", "b")]
+    judge = partial(scores, "tiny-clip", str(clip_weights), 1)
+    work(TinyHost, jobs, Rules(tmp_path, evaluate=judge), lambda: False)
+    records = [Ledger(tmp_path).read(job.name) for job in jobs]
+    assert all(-1 <= record.scores["image_similarity"] <= 1 for record in records)
+    assert all(-1 <= record.scores["text_similarity"] <= 1 for record in records)
+    (remark,) = remarks_on(records, 2)
+    assert remark == "2 embedding(s) have an image similarity below 2: a, b."
+    assert remarks_on(records, 0) == []
+    Ledger(tmp_path).write_tables(records)
+    assert (tmp_path / "fleet.csv").read_text().splitlines()[0].endswith(",image_similarity,text_similarity")
+
+
+def test_one_that_cannot_be_evaluated_is_trained_all_the_same(pictures, settings, tmp_path):
+    judge = partial(scores, "tiny-clip", str(tmp_path / "nothing"), 1)
+    work(TinyHost, [Job(settings(name="a"), {pictures: 1}, "tiny")], Rules(tmp_path, evaluate=judge), lambda: False)
+    record = Ledger(tmp_path).read("a")
+    assert record.status == "done"
+    (remark,) = remarks_on([record], 0)
+    assert remark.startswith("a: Trained, but not evaluated: ")
+
+
+@pytest.mark.slow
+def test_a_fleet_trains_what_train_trains_and_the_second_time_nothing(
+    fleet, pipeline_folder, pictures, tmp_path, capsys
+):
+    assert main(fleet("out", "--workers", "2", "--sheet")) == 0
+    assert status(tmp_path / "out") == dict.fromkeys(NAMES, "done")
+    one = ["train", "--model", pipeline_folder, "--images", pictures, "--name", "b", "--init", "toy", "--seed", "1"]
+    quick = ["--steps", "4", "--batch-size", "2", "--device", "cpu", "--dtype", "float32", "--out", tmp_path / "one"]
+    assert main([str(part) for part in [*one, *quick]]) == 0
+    alone = load_file(tmp_path / "one" / "b.safetensors")["emb_params"]
+    assert torch.equal(vectors(tmp_path / "out")["b"], alone)
+    assert str(tmp_path / "out" / "sheet.png") in capsys.readouterr().out
+
+    began = time.monotonic()
+    assert main(fleet("out", "--workers", "2")) == 0
+    assert time.monotonic() - began < 10, "no worker is started"
+    assert main(["fleet", "status", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == "3 of 3 done\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs kill -9")
+def test_killed_processes_lose_nothing(fleet, tmp_path):
+    """First a worker, which is replaced; then the parent, whose workers end by themselves. The rest is as it was."""
+    longer = ("--steps", "40")
+    assert main(fleet("undisturbed", *longer)) == 0
+    parent = subprocess.Popen([sys.executable, "-m", "ti_train", *fleet("out", *longer)], cwd=ROOT)
+    started = tmp_path / "out" / "a.resume"
+    first = owner(tmp_path / "out" / ".fleet" / "a.claim-1", started)
+    os.kill(first, signal.SIGKILL)
+    started.unlink()
+    second = owner(tmp_path / "out" / ".fleet" / "a.claim-2", started)
+    parent.kill()
+    parent.wait()
+    assert main(fleet("out", *longer)) == 0
+    assert not_running(second)
+    assert status(tmp_path / "out") == dict.fromkeys(NAMES, "done")
+    expected = vectors(tmp_path / "undisturbed")
+    for name, found in vectors(tmp_path / "out").items():
+        assert torch.equal(found, expected[name])
+    assert not [*(tmp_path / "out").rglob("*.resume")]
+
+
+def owner(claim: Path, state: Path) -> int:
+    """The process of a claim, once it has saved a state."""
+    until = time.monotonic() + 120
+    while not (claim.exists() and state.exists()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return int(json.loads(claim.read_bytes())["pid"])
+
+
+def not_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -1,0 +1,119 @@
+"""The list of a fleet: what it may look like, and that all its faults are found before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from ti_train.errors import UserError
+from ti_train.fleet.jobs import Common, read_jobs, shard_of
+
+COMMON = Common("model", "Balanced", {"steps": 7})
+
+
+@pytest.fixture
+def listed(tmp_path, pictures):
+    """Writes a list beside a copy of the pictures in `toy`, and reads it."""
+    shutil.copytree(pictures, tmp_path / "toy")
+
+    def listed(text: str, name: str = "list.csv", encoding: str = "utf-8", common: Common = COMMON):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        return read_jobs(tmp_path / name, common)
+
+    return listed
+
+
+def test_a_csv_file_gives_options_by_column_and_the_command_line_the_rest(listed, tmp_path):
+    first, second = listed("name,init,images,lr,steps\nred-toy,toy,toy,1e-3,\npets/dog,dog,toy:3,,9\n")
+    assert (first.name, first.config.init, first.config.steps, first.config.learning_rate) == (
+        "red-toy",
+        "toy",
+        7,
+        1e-3,
+    )
+    assert (second.name, second.config.steps, second.config.learning_rate) == ("pets/dog", 9, 0.01)
+    assert dict(second.folders) == {tmp_path / "toy": 3}
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_spreadsheet_may_save_it_in_its_own_way(listed, separator, encoding):
+    (job,) = listed(f"name{separator}init{separator}images\ncafé{separator}toy{separator}toy\n", encoding=encoding)
+    assert job.name == "café"
+
+
+def test_json_lines_have_the_same_names_with_types_of_their_own(listed, tmp_path):
+    entry = {"name": "toy", "init": "toy", "images": ["toy", str(tmp_path / "toy") + ":2"], "flip": True, "steps": 3}
+    (job,) = listed(json.dumps({**entry, "preview_prompts": ["a *", "the *"], "seed": None}), "list.jsonl")
+    assert (job.config.flip, job.config.steps, job.config.preview_prompts) == (True, 3, ("a *", "the *"))
+
+
+def test_a_folder_has_one_folder_for_each_embedding(tmp_path, pictures):
+    for name in ("red", "pets/blue"):
+        shutil.copytree(pictures, tmp_path / name)
+    jobs = read_jobs(tmp_path, Common("model", "Style", {"init": "toy"}))
+    assert [(job.name, job.config.templates) for job in jobs] == [("pets/blue", "style"), ("red", "style")]
+
+
+def test_each_line_may_have_a_preset_and_an_initial_file_beside_the_list(listed, tmp_path):
+    (tmp_path / "start.safetensors").write_bytes(b"")
+    (job,) = listed("name,init,images,preset\ntoy,start.safetensors,toy,Paper\n")
+    assert job.config.init == str(tmp_path / "start.safetensors")
+    assert job.config.batch_size == 1
+
+
+def test_all_faults_are_told_at_once_with_their_lines(listed):
+    with pytest.raises(UserError) as caught:
+        listed(
+            "name,init,images,steps\n"
+            "toy,toy,toy,3\n"
+            "TOY,toy,toy,3\n"
+            "my toy,toy,toy,3\n"
+            "a,toy,nowhere,3\n"
+            "b,,toy,3\n"
+            "c,toy,toy,many\n"
+            "d,toy,toy,0\n"
+            "e,toy,toy,3,surplus\n"
+        )
+    head, *faults = str(caught.value).splitlines()
+    assert "8 entries" not in head
+    assert "7 entries" in head
+    beginnings = [
+        "line 3: the name 'TOY' is used by line 2 too",
+        "line 4: The name 'my toy' cannot be used",
+        "line 5: The folder ",
+        "line 6: init missing",
+        "line 7: steps is 'many'; it must be a whole number",
+        "line 8: steps is 0; it must be at least 1",
+        "line 9: it has more cells than the first line has columns",
+    ]
+    for fault, beginning in zip(faults, beginnings, strict=True):
+        assert fault.startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "sentence"),
+    [
+        ("name,init,images,stepz\na,toy,toy,3\n", "list.csv", "there is no option 'stepz'. Do you mean 'steps'"),
+        ("name,init,images,dtype\na,toy,toy,float32\n", "list.csv", "Give it as --dtype"),
+        ("name,init,images,flip\na,toy,toy,perhaps\n", "list.csv", "it must be true or false"),
+        ("name,init,images\n", "list.csv", "lists no embedding"),
+        ('{"name": "a"', "list.jsonl", "Line 1 is not JSON"),
+        ("[1]", "list.jsonl", "Line 1 is not an object"),
+        ('{"name": 3, "init": "toy", "images": "toy", "preset": "Best"}', "list.jsonl", "Unknown preset 'Best'"),
+    ],
+)
+def test_what_cannot_be_read_is_told(listed, text, name, sentence):
+    with pytest.raises(UserError, match=sentence.replace("'", ".")):
+        listed(text, name)
+
+
+def test_shards_share_a_list_without_overlap(listed):
+    jobs = listed("name,init,images\n" + "".join(f"toy{i},toy,toy\n" for i in range(7)))
+    parts = [shard_of(jobs, f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(job.name for part in parts for job in part) == [job.name for job in jobs]
+    assert [len(part) for part in parts] == [3, 2, 2]
+    with pytest.raises(UserError, match="must be i/n"):
+        shard_of(jobs, "4/3")

@@ -1,0 +1,193 @@
+"""A worker on a real small model: what it trains, what it skips, what it takes over, and what each end leaves."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_host import TinyHost, at_forward, raising
+
+from ti_train.errors import UserError
+from ti_train.fleet import worker as worker_module
+from ti_train.fleet.claims import Claims
+from ti_train.fleet.jobs import Job
+from ti_train.fleet.plan import plan
+from ti_train.fleet.records import OWN, Ledger, Record
+from ti_train.fleet.worker import Rules, work
+
+
+@pytest.fixture
+def fleet(tmp_path, pictures, settings):
+    """A fleet of three on one model, with folders of their own."""
+
+    class Fleet:
+        def __init__(self) -> None:
+            self.out, self.host, self.opened = tmp_path / "out", TinyHost(), 0
+            self.rules, self.ledger = Rules(self.out), Ledger(self.out)
+            self.jobs = []
+            for name in ("one", "two", "pets/three"):
+                shutil.copytree(pictures, tmp_path / name)
+                config = settings(name=name, seed=len(self.jobs), checkpoint_every=2)
+                self.jobs.append(Job(config, {tmp_path / name: 1}, "tiny"))
+
+        def open(self) -> TinyHost:
+            self.opened += 1
+            return self.host
+
+        def work(self, stop=lambda: False, **rules) -> dict[str, Record]:
+            work(self.open, self.jobs, replace(self.rules, **rules), stop)
+            return {job.name: self.ledger.read(job.name) for job in self.jobs}
+
+        def vectors(self) -> dict[str, torch.Tensor]:
+            return {job.name: next(iter(load_file(self.out / f"{job.name}.safetensors").values())) for job in self.jobs}
+
+    return Fleet()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(worker_module, "AGAIN", 0.01)
+
+
+def test_every_embedding_is_trained_on_one_opened_model(fleet):
+    records = fleet.work()
+    assert {record.status for record in records.values()} == {"done"}
+    assert {record.steps for record in records.values()} == {6}
+    assert fleet.opened == 1
+    one, two, three = fleet.vectors().values()
+    assert not torch.equal(one, two)
+    assert not torch.equal(two, three)
+
+
+def test_nothing_is_opened_when_all_is_done(fleet):
+    fleet.work()
+    before = {path: path.stat().st_mtime_ns for path in fleet.out.rglob("*.safetensors")}
+    assert plan(fleet.jobs, fleet.ledger, update=True) == []
+    fleet.work()
+    assert fleet.opened == 1
+    assert before == {path: path.stat().st_mtime_ns for path in fleet.out.rglob("*.safetensors")}
+
+
+def test_what_was_stopped_in_the_middle_continues_to_the_same_bits(fleet, tmp_path):
+    fleet.work()
+    undisturbed = fleet.vectors()
+    shutil.rmtree(fleet.out)
+    asked = iter([False] * 5)
+    records = fleet.work(stop=lambda: next(asked, True))
+    assert records["one"] is None
+    assert (fleet.out / "one.resume").exists()
+    assert {record.status for record in fleet.work().values()} == {"done"}
+    for name, vectors in fleet.vectors().items():
+        assert torch.equal(vectors, undisturbed[name])
+
+
+def test_a_bad_image_fails_its_embedding_only_and_is_not_tried_twice(fleet, tmp_path):
+    for path in (tmp_path / "two").glob("*.png"):
+        path.write_bytes(b"no image")
+    records = fleet.work()
+    assert [record.status for record in records.values()] == ["done", "failed", "done"]
+    assert "None of the images can be used" in records["two"].error
+    assert (records["two"].attempts, records["two"].retry) == (1, "never")
+    plan(fleet.jobs, fleet.ledger, update=False)
+    assert fleet.work()["two"].attempts == 1
+    shutil.copytree(tmp_path / "one", tmp_path / "two", dirs_exist_ok=True)
+    plan(fleet.jobs, fleet.ledger, update=False)
+    assert fleet.work()["two"].status == "done", "the images were replaced by good ones"
+
+
+def test_what_may_pass_the_second_time_is_repeated_and_then_given_up(fleet):
+    memory = raising(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    with at_forward(fleet.host.denoiser, range(1, 4), memory):  # two images, one image, one with checkpointing
+        assert fleet.work(retries=1)["one"].attempts == 2
+    assert fleet.ledger.read("one").status == "done"
+    shutil.rmtree(fleet.out)
+    with at_forward(fleet.host.denoiser, range(1, 1000), memory):
+        records = fleet.work(retries=1)
+    assert {(record.status, record.attempts) for record in records.values()} == {("failed", 2)}
+    assert "out of memory" in records["one"].error
+
+
+def test_a_lost_worker_s_embedding_is_taken_over_and_a_deadly_one_given_up(fleet, monkeypatch):
+    monkeypatch.setattr(Claims, "_gone", lambda *_: True)
+    Claims(fleet.out / OWN).take("one")  # by a worker that ends without a word
+    assert fleet.work()["one"].attempts == 2
+    for _ in range(3):
+        fleet.ledger.write(replace(fleet.ledger.read("one") or Record("one"), status="waiting"))
+        Claims(fleet.out / OWN).take("one")
+    fleet.ledger.write(Record("one", "failed", attempts=2, retry="now"))
+    Claims(fleet.out / OWN).take("one")
+    record = fleet.work()["one"]
+    assert (record.status, record.attempts) == ("failed", 3)
+    assert "ended without a word" in record.error
+
+
+def test_an_unexpected_error_is_recorded_and_ends_the_worker(fleet):
+    """A device may be unusable after it: the process is replaced."""
+    with (
+        at_forward(fleet.host.denoiser, [1], raising(RuntimeError("illegal memory access"))),
+        pytest.raises(RuntimeError),
+    ):
+        fleet.work()
+    record = fleet.ledger.read("one")
+    assert (record.status, record.retry, record.error) == ("failed", "now", "RuntimeError: illegal memory access")
+    assert fleet.work()["one"].status == "done"
+
+
+def test_a_time_limit_keeps_what_was_trained_and_the_next_fleet_continues(fleet):
+    records = fleet.work(time_limit=1e-9)
+    assert {record.status for record in records.values()} == {"failed"}
+    assert "time limit" in records["one"].error
+    plan(fleet.jobs, fleet.ledger, update=False)
+    assert fleet.work()["one"].status == "done"
+
+
+def test_changed_images_are_trained_again_only_if_asked(fleet, tmp_path):
+    fleet.work()
+    before = fleet.vectors()
+    (tmp_path / "one" / "red.png").unlink()
+    (remark,) = plan(fleet.jobs, fleet.ledger, update=False)
+    assert "1 embedding(s) were trained from other images or options: one." in remark
+    fleet.work()
+    assert torch.equal(fleet.vectors()["one"], before["one"])
+    assert plan(fleet.jobs, fleet.ledger, update=True) == []
+    fleet.work()
+    assert not torch.equal(fleet.vectors()["one"], before["one"])
+    assert torch.equal(fleet.vectors()["two"], before["two"])
+
+
+def test_touched_but_equal_images_are_unchanged(fleet, tmp_path):
+    fleet.work()
+    for path in (tmp_path / "one").iterdir():
+        path.touch()
+    assert plan(fleet.jobs, fleet.ledger, update=False) == []
+
+
+def test_an_embedding_of_the_user_s_own_is_not_replaced(fleet):
+    fleet.out.mkdir()
+    (fleet.out / "two.safetensors").write_bytes(b"mine")
+    with pytest.raises(UserError, match="not of this fleet"):
+        plan(fleet.jobs, fleet.ledger, update=True)
+    assert (fleet.out / "two.safetensors").read_bytes() == b"mine"
+
+
+def test_a_finished_embedding_without_its_record_is_found_finished(fleet):
+    """The worker was killed between the two."""
+    fleet.work()
+    (fleet.out / OWN / "one.json").unlink()
+    before = (fleet.out / "one.safetensors").stat().st_mtime_ns
+    assert plan(fleet.jobs, fleet.ledger, update=False) == []
+    record = fleet.work()["one"]
+    assert (record.status, record.kept) == ("done", 6)
+    assert (fleet.out / "one.safetensors").stat().st_mtime_ns == before
+
+
+def test_tables_have_a_line_for_each(fleet, tmp_path):
+    fleet.work()
+    fleet.ledger.write_tables([fleet.ledger.read(job.name) for job in fleet.jobs])
+    assert fleet.ledger.names() == ["one", "two", "pets/three"]
+    lines = (fleet.out / "fleet.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("name,status,steps")

@@ -1,0 +1,95 @@
+"""Layers that make their weight at each call: their gradient, and what is kept of the weight."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ti_train.hosts.recast import recast
+
+
+class Linear(nn.Linear):
+    """Casts as ComfyUI's layers do, into a buffer that the next call overwrites."""
+
+    comfy_cast_weights = True
+    buffer = torch.empty(64)
+    made: list[weakref.ref[Tensor]] = []  # noqa: RUF012
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.buffer[: self.weight.numel()].view(self.weight.shape)
+        weight.data.copy_(self.weight)  # as a copy on another stream: autograd does not see it
+        return nn.functional.linear(x, weight, self.bias.to(x.dtype))
+
+
+class Norm(nn.LayerNorm):
+    comfy_cast_weights = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype)
+        Linear.made.append(weakref.ref(weight))
+        return nn.functional.layer_norm(x, self.normalized_shape, weight, self.bias.to(x.dtype))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Sequential(Linear(8, 8), Norm(8), nn.SiLU(), Linear(8, 8)).half()
+    return layers.requires_grad_(False)
+
+
+def gradient(layers: nn.Module, context=nullcontext) -> Tensor:
+    given = torch.linspace(-1, 1, 16).reshape(2, 8).requires_grad_()
+    with context(layers):
+        answer = layers(given)
+        answer += 1  # as some blocks do
+        answer.pow(2).sum().backward()
+    return given.grad
+
+
+def exact() -> Tensor:
+    plain = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.SiLU(), nn.Linear(8, 8))
+    plain.load_state_dict({name: tensor.float() for name, tensor in network().state_dict().items()})
+    return gradient(plain)
+
+
+def test_weights_that_others_overwrite_have_the_right_gradient():
+    assert torch.allclose(gradient(network(), recast), exact(), rtol=1e-5)
+
+
+def test_without_it_the_gradient_is_wrong_and_nobody_says_so():
+    assert not torch.allclose(gradient(network()), exact(), rtol=0.1)
+
+
+def test_nothing_that_was_made_of_a_weight_is_kept_until_backward():
+    layers, given = network(), torch.ones(1, 8, requires_grad=True)
+    Linear.made.clear()
+    with recast(layers):
+        answer = layers(given)
+        gc.collect()
+        assert Linear.made
+        assert all(weight() is None for weight in Linear.made)
+        answer.sum().backward()
+
+
+def test_the_layers_are_what_they_were():
+    layers = network()
+    layers[3].forward = lambda x: x  # of a LoRA that computes beside the layer
+    own = layers[3].forward
+    with pytest.raises(KeyError), recast(layers):
+        raise KeyError
+    assert "forward" not in vars(layers[0])
+    assert layers[3].forward is own
+
+
+def test_a_layer_whose_forward_the_host_has_replaced_keeps_that_gradient():
+    layers = network()
+    plain = layers[3].forward
+    layers[3].forward = lambda x: plain(x) + 3 * x
+    given = torch.ones(1, 8, requires_grad=True)
+    with recast(layers[3]):
+        layers[3](given).sum().backward()
+    assert torch.allclose(given.grad, layers[3].weight.float().sum(0) + 3, rtol=1e-5)

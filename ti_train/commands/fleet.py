@@ -1,0 +1,179 @@
+"""`fleet`: trains the embeddings of a list, on all GPUs of this machine, or of several that share a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from ..data.dataset import find_pictures
+from ..errors import UserError
+from ..evaluation.clip import Clip, ClipJudge
+from ..evaluation.evaluate import PAPERS_PROMPTS, Subject, evaluate, training_pictures
+from ..evaluation.samples import Sampling
+from ..evaluation.scores import Score
+from ..fleet.jobs import Common, Job, read_jobs, shard_of
+from ..fleet.learn import Evaluate
+from ..fleet.local import Look, devices_of, run_local
+from ..fleet.plan import plan
+from ..fleet.progress import Tally
+from ..fleet.ray_cluster import run_ray
+from ..fleet.records import OWN, Ledger, Record
+from ..fleet.sheet import write_sheets
+from ..fleet.worker import Rules
+from ..formats import load_embedding
+from ..host import Host
+from ..text import listed, with_rest
+from ..training.checkpoint import RunFiles
+from ..training.config import MANY, PRESETS, PRESETS_HELP
+from ..training.learning_rate import number_or_schedule
+from .evaluate import add_judge
+from .model import MODEL, PREDICTION, PREDICTION_TYPES, on_device
+from .option_arguments import add_options, options_given
+from .progress import StatusLine
+
+STATUS = "status"
+IMAGE = "image_similarity"  # the score that --threshold is about
+LIST = (
+    "CSV or JSONL file with one embedding per line (name, init, images, preset, and any option as a column), or a "
+    f"folder with one folder of images per embedding; '{STATUS}' shows the progress of the fleet in DIR"
+)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("fleet", help="train many embeddings from a list, on one machine or several")
+    add = command.add_argument
+    add("list", metavar="LIST", help=LIST)
+    add("folder", metavar="DIR", nargs="?", type=Path, help=argparse.SUPPRESS)
+    add("--model", type=Path, help=MODEL)
+    add("--prediction-type", choices=PREDICTION_TYPES, help=PREDICTION)
+    add("--out", type=Path, default=Path("."), help="folder for the results (default: this one)")
+    add("--workers", type=int, default=0, metavar="N", help="processes (default: one per GPU, or one on the CPU)")
+    add("--together", type=int, default=1, metavar="M", help="embeddings per worker that share every forward pass")
+    add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (default: local)")
+    add("--address", default="", help="of the Ray cluster, such as auto or ray://HOST:10001 (default: a local one)")
+    add("--shard", default="1/1", metavar="I/N", help="train every N-th embedding of the list, from the I-th")
+    add(
+        "--retry",
+        type=int,
+        default=2,
+        metavar="K",
+        help="repeats of what may succeed then (default: %(default)s)",
+    )
+    add("--time-limit", type=float, default=0, metavar="S", help="seconds for one embedding (default: none)")
+    add("--update", action="store_true", help="train again what was trained from other images or options")
+    add("--sheet", action="store_true", help="sheets with an image before and after training for each embedding")
+    add("--evaluate", type=int, default=0, metavar="N", help="evaluate each embedding with N samples per prompt")
+    add("--threshold", type=float, default=0, metavar="X", help="report embeddings whose image similarity is below")
+    add_judge(command)
+    add("--preset", choices=PRESETS, default="Balanced", help=f"{PRESETS_HELP} (default: Balanced)")
+    add_options(command, shared=True)
+    command.set_defaults(run=run)
+
+
+def run(a: argparse.Namespace) -> None:
+    if a.list == STATUS and not Path(STATUS).exists():
+        show_status(a.folder or a.out)
+        return
+    if a.model is None:
+        raise UserError("No model is given. Give it with --model.")
+    options = options_given(a)
+    device, dtype = options.pop("device") or "auto", options.pop("dtype") or "auto"
+    options["learning_rate"] = number_or_schedule(options["learning_rate"])
+    if a.sheet and options["preview_every"] is None:
+        options["preview_every"] = MANY  # before the first step and after the last
+    jobs = shard_of(read_jobs(Path(a.list), Common(a.model.name, a.preset, options)), a.shard)
+    ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together, evaluate=evaluation(a))
+    for remark in plan(jobs, ledger, a.update):
+        print(f"Warning: {remark}", file=sys.stderr)
+    open_host = partial(opened, a.model, dtype, a.prediction_type)
+    if a.engine == "ray":
+        engine = partial(run_ray, open_host, a.address, device, a.workers, jobs, rules)
+    else:
+        engine = partial(run_local, open_host, devices_of(device, a.workers), jobs, rules)
+    records = train_all(engine, jobs, ledger, rules)
+    if a.sheet:
+        print(*write_sheets([job.name for job in jobs], a.out), sep="\n")
+    for remark in remarks_on(records, a.threshold):
+        print(f"Warning: {remark}", file=sys.stderr)
+    if failed := [record for record in records if record.status == "failed"]:
+        reasons = [f"{record.name}: {record.error}" for record in failed]
+        where = f"{len(failed)} embedding(s) failed (see '{a.out / 'fleet.csv'}'):"
+        raise UserError("\n".join([where, *with_rest(reasons)]))
+
+
+def remarks_on(records: Sequence[Record], threshold: float) -> list[str]:
+    """What a user should know of embeddings that were trained. threshold: of the image similarity."""
+    low = [record.name for record in records if record.scores.get(IMAGE, threshold) < threshold]
+    remarks = [f"{record.name}: {record.error}" for record in records if record.status == "done" and record.error]
+    if low:
+        remarks.append(f"{len(low)} embedding(s) have an image similarity below {threshold:g}: {listed(low)}.")
+    return remarks
+
+
+def evaluation(a: argparse.Namespace) -> Evaluate | None:
+    """What measures each embedding after its training; None if that was not asked for. Raises UserError."""
+    if not a.evaluate:
+        return None
+    Clip.load(a.clip_model, a.clip_weights)  # now, rather than after the first training
+    return partial(scores, a.clip_model, a.clip_weights, a.evaluate)
+
+
+@cache
+def clip_of_worker(model: str, weights: str) -> Clip:
+    return Clip.load(model, weights)
+
+
+def scores(clip_model: str, clip_weights: str, number: int, host: Host, job: Job, out: Path) -> dict[str, float]:
+    """Image and text similarity of a trained embedding, sampled as its previews are. Raises UserError and OSError."""
+    embedding = load_embedding(RunFiles(out, job.name, {}).embedding)
+    sampling = Sampling(host.resolution, number, host.sampling.steps, host.sampling.cfg)
+    pictures = training_pictures([p for folder in job.folders for p in find_pictures(folder)], sampling.side, [])
+    judge = ClipJudge(clip_of_worker(clip_model, clip_weights).to(host.device), pictures)
+    prompts = PAPERS_PROMPTS["style" if job.config.templates.startswith("style") else "object"]
+    subject, samples = Subject(job.name, on_device(embedding, host)), out / OWN / job.name
+    *_, score = evaluate(host, [subject], judge, prompts, sampling, samples / "samples")
+    assert isinstance(score, Score)
+    return {IMAGE: score.image_similarity, "text_similarity": score.text_similarity}
+
+
+def train_all(engine: Callable[[Look], None], jobs: Sequence[Job], ledger: Ledger, rules: Rules) -> list[Record]:
+    """Runs an engine with the progress in one line, and writes the tables however it ends."""
+    tally, line = Tally([job.name for job in jobs], ledger, rules), StatusLine()
+    ledger.write_tables(tally.records)
+
+    def look() -> int:
+        tally.look()
+        line.show(tally.line())
+        return tally.settled
+
+    try:
+        if not tally.is_complete:
+            engine(look)
+    finally:
+        tally.look(at_once=True)
+        line.end(tally.line())
+        ledger.write_tables(tally.records)
+    return tally.records
+
+
+def show_status(out: Path) -> None:
+    """Prints how far the fleet in a folder is. Raises UserError if there is none."""
+    ledger = Ledger(out)
+    names = ledger.names()
+    if not names:
+        raise UserError(f"There is no fleet in '{out}'. Give the folder that was its --out.")
+    tally = Tally(names, ledger, Rules(out))
+    print(tally.line())
+    for record in tally.records:
+        if record.status == "failed":
+            print(f"failed: {record.name}: {record.error}")
+
+
+def opened(model: Path, dtype: str, prediction: str | None, device: str) -> Host:
+    """Opens the model in a worker. Raises UserError."""
+    from ..hosts.diffusers.host import DiffusersHost
+
+    return DiffusersHost.load(model, device, dtype, prediction)

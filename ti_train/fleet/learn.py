@@ -1,0 +1,104 @@
+"""Training one embedding of a fleet on a host that is open: what every engine calls."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..device import out_of_memory_as_user_error
+from ..errors import PassingError, UserError
+from ..events import Done, Step
+from ..formats import load_embedding
+from ..host import Host
+from ..prompts import Templates
+from ..training.checkpoint import RunFiles
+from ..training.loop import identity
+from ..training.passes import ALONE, Passes
+from ..training.session import Session, load_dataset
+from .inputs import inputs_of
+from .jobs import Job
+from .records import Record, Retry
+from .sheet import records_of
+
+DOES_NOT_FIT = "Use a lower resolution for this embedding, fewer workers, or close other programs that use the memory."
+
+
+Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the user has stopped the fleet
+    """The fleet was stopped; the embedding is saved and can be resumed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a training ends early. seconds: after which it fails; 0 = never. stop: whether the fleet was stopped."""
+
+    seconds: float = 0.0
+    stop: Callable[[], bool] = lambda: False
+
+
+def learn(
+    host: Host, job: Job, out: Path, limits: Limits, evaluate: Evaluate | None = None, passes: Passes = ALONE
+) -> Record:
+    """Trains the embedding, or resumes it, or finds it finished; then evaluates it.
+
+    Raises Stopped; every other end is in the record.
+    """
+    record = _trained(host, job, out, limits, passes)
+    if record.status != "done" or evaluate is None:
+        return record
+    try:
+        with out_of_memory_as_user_error(DOES_NOT_FIT):
+            return replace(record, scores=evaluate(host, job, out))
+    except (UserError, OSError) as error:
+        return replace(record, error=f"Trained, but not evaluated: {error}")
+
+
+def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes) -> Record:
+    began = time.monotonic()
+    record = Record(job.name, worker=f"{socket.gethostname()}:{os.getpid()}")
+    try:
+        record = replace(record, inputs=inputs_of(job))
+        with out_of_memory_as_user_error(DOES_NOT_FIT):
+            dataset = load_dataset(host, job.folders, job.config, [])
+        files = RunFiles(out, job.name, identity(host, dataset, job.config, Templates.load(job.config.templates)))
+        if files.has_finished():  # but its record could not be written any more
+            header = load_embedding(files.embedding).provenance
+            loss = float(header["validation_loss"]) if "validation_loss" in header else None
+            return replace(record, status="done", steps=job.config.steps, kept=int(header["step"]), loss=loss)
+        session = Session(job.config, out, records_of(out, job.name))
+        with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:
+            for event in events:
+                if isinstance(event, Step):
+                    record = replace(record, steps=event.step, seconds=event.seconds)
+                    if limits.stop():
+                        raise Stopped
+                    if 0 < limits.seconds < time.monotonic() - began and event.step < job.config.steps:
+                        return _failed(record, _late(limits.seconds, event.step), "later")
+                elif isinstance(event, Done):
+                    loss = session.kept[1] if session.kept else None
+                    record = replace(record, status="done", kept=event.kept, loss=loss, improved=event.improved)
+    except PassingError as error:
+        return _failed(record, str(error), "now")
+    except UserError as error:
+        return _failed(record, str(error), "never")
+    except OSError as error:  # a full disk, a folder that has gone
+        return _failed(record, str(error), "later")
+    return record
+
+
+def _failed(record: Record, error: str, retry: Retry) -> Record:
+    return replace(record, status="failed", error=" ".join(error.split()), retry=retry)
+
+
+def _late(seconds: float, step: int) -> str:
+    return (
+        f"The time limit of {seconds:g} s was reached after step {step}. The same command continues from there; give a "
+        "longer --time-limit if it needs one."
+    )

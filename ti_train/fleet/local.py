@@ -1,0 +1,93 @@
+"""The local engine: one long-lived worker process per GPU, or per share of the CPU's cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event as Flag
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..host import Host
+from .jobs import Job
+from .worker import Rules, work_together
+
+CANNOT_START = 3  # exit status of a worker whose model cannot be loaded
+LOOKS_EVERY = 0.5  # seconds
+PATIENCE = 120.0  # seconds that the workers get to end their steps after the fleet is stopped
+MOST_LOSSES = 3  # lost workers per worker while nothing is settled
+
+OpenHost = Callable[[str], Host]  # from a device
+Look = Callable[[], int]  # shows the progress, and returns how many embeddings are settled
+
+
+def devices_of(device: str, workers: int) -> list[str]:
+    """The device of each worker. workers: 0 = one per GPU, or one on a CPU."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device in ("auto", "cuda") else []
+    count = workers or len(gpus) or 1
+    return [gpus[i % len(gpus)] if gpus else device for i in range(count)]
+
+
+def run_local(open_host: OpenHost, devices: Sequence[str], jobs: Sequence[Job], rules: Rules, look: Look) -> None:
+    """Runs workers until every job is settled, and replaces those that die.
+
+    look: called twice a second. On KeyboardInterrupt all workers end after their current step, with their runs saved.
+    Raises UserError if the model cannot be loaded, or if workers keep dying.
+    """
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    threads = max(1, (os.cpu_count() or 1) // len(devices))
+
+    def start(device: str) -> SpawnProcess:
+        process = context.Process(target=_worker, args=(open_host, device, threads, jobs, rules, stop), daemon=True)
+        process.start()
+        return process
+
+    running = {start(device): device for device in devices}
+    losses, last = 0, look()
+    try:
+        while running:
+            multiprocessing.connection.wait([process.sentinel for process in running], LOOKS_EVERY)
+            now = look()
+            losses, last = (losses if now == last else 0), now
+            for process in [process for process in running if process.exitcode is not None]:
+                device = running.pop(process)
+                if process.exitcode == CANNOT_START:
+                    raise UserError("The fleet cannot start; the message is above.")
+                if process.exitcode:
+                    losses += 1
+                    if losses > MOST_LOSSES * len(devices):
+                        raise UserError(f"{losses} workers have died, and no embedding was finished in between.")
+                    running[start(device)] = device
+    finally:
+        stop.set()
+        for process in running:
+            process.join(PATIENCE)
+            process.kill()
+        look()
+
+
+def _worker(open_host: OpenHost, device: str, threads: int, jobs: Sequence[Job], rules: Rules, stop: Flag) -> None:
+    """The body of a worker process. It ends with its parent, and on SIGTERM, each time after the current step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which decides
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
+    parent: Any = multiprocessing.parent_process()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads)
+
+    def opened() -> Host:
+        try:
+            return open_host(device)
+        except (UserError, OSError) as error:
+            sys.stderr.write(f"ti_train: {error}\n")
+            sys.exit(CANNOT_START)
+
+    work_together(opened, jobs, rules, lambda: bool(ended) or stop.is_set() or not parent.is_alive())

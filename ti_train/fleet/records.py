@@ -1,0 +1,91 @@
+"""What became of each embedding of a fleet: one small file per embedding, and tables of all of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ..files import write_atomically
+
+Status = Literal["waiting", "running", "done", "failed"]
+Retry = Literal["now", "later", "never"]
+OWN = ".fleet"  # the subfolder of --out with what a fleet needs to go on
+NOT_IN_TABLES = ("inputs", "retry")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The state of one embedding.
+
+    steps: completed. kept: the step whose vectors are in the file. loss: their validation loss. seconds: of all steps.
+    retry: of a failure, whether the same may succeed at once (memory, lost worker), in a later fleet, or only if
+    something is changed. inputs: what it was trained from (inputs.py).
+    """
+
+    name: str
+    status: Status = "waiting"
+    steps: int = 0
+    kept: int | None = None
+    loss: float | None = None
+    improved: bool | None = None
+    seconds: float = 0.0
+    attempts: int = 0
+    error: str = ""
+    worker: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+    retry: Retry = "never"
+    inputs: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Ledger:
+    """The records in a fleet's folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.folder = out, out / OWN
+
+    def read(self, name: str) -> Record | None:
+        """None if there is no record, or no readable one."""
+        try:
+            return Record(**json.loads(self._file(name).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, record: Record) -> None:
+        """Raises OSError."""
+        file = self._file(record.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(asdict(record)).encode())
+
+    def names(self) -> list[str]:
+        """The names of the fleet's list, as the last table has them."""
+        try:
+            return [entry["name"] for entry in json.loads((self.out / "fleet.json").read_bytes())]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def write_tables(self, records: Sequence[Record]) -> None:
+        """fleet.json and fleet.csv. Raises OSError."""
+        rows = [{key: value for key, value in asdict(record).items() if key not in NOT_IN_TABLES} for record in records]
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.out / "fleet.json", json.dumps(rows, indent=1).encode())
+        write_atomically(self.out / "fleet.csv", _as_csv(rows).encode())
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+
+def _as_csv(rows: Iterable[dict[str, Any]]) -> str:
+    """One column for each score."""
+    flat = [{**row, **row["scores"]} for row in rows]
+    measures = dict.fromkeys(key for row in flat for key in row["scores"])
+    columns = [f.name for f in fields(Record) if f.name not in (*NOT_IN_TABLES, "scores")]
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, [*columns, *measures], extrasaction="ignore")
+    table.writeheader()
+    table.writerows(flat)
+    return text.getvalue()
