@@ -16,7 +16,7 @@ from ti_train.events import Step, Warning
 from ti_train.prompts import PLACEHOLDER, Templates
 from ti_train.training.initial_vectors import initial_vectors
 from ti_train.training.loop import train
-from ti_train.training.validation import Validation
+from ti_train.training.validation import ValidationBatch
 
 SAMPLES = {
     name: sample
@@ -114,12 +114,9 @@ def test_of_several_texts_that_with_the_lowest_validation_loss_is_used(host, dat
     assert {*losses} == {"dog", "red", "toy"}
     assert said.startswith(f"The initial text is '{best}'")
     vectors = {PLACEHOLDER: {ENCODER: host.vocabulary(ENCODER).rows(best)}}
-    means = []
-    for parts in Validation.draw(host, dataset, Templates.load("object"), settings(), vectors).groups:
-        each = torch.cat([part.losses(host, vectors).detach() for part in parts])
-        sigma = torch.cat([part.sigma for part in parts])
-        means.append(float((each * sigma).sum() / sigma.sum()))
-    assert losses[best] == pytest.approx(sum(means) / len(means), rel=1e-3)
+    batch = ValidationBatch.draw(host, dataset, Templates.load("object"), settings())
+    each = torch.cat([part.losses(host, vectors).detach() for part in batch.micro_batches])
+    assert losses[best] == pytest.approx(float(each.prod() ** (1 / len(each))), rel=1e-3), "their geometric mean"
     header = events[-1].embedding.provenance
     assert header["init"] == best
     assert json.loads(header["config"])["init"] == best
