@@ -307,7 +307,7 @@ def test_progress_is_the_hosts_own(server):
 
 def test_every_option_reaches_the_training(server):
     given = {name: other_than_default(OPTIONS[name]) for name in {*OPTIONS} - {*NOT_OFFERED, *QUICK}}
-    given |= {"name": "all-options", "steps": 10, "preview_every": 5}
+    given |= {"name": "all-options", "steps": 4, "preview_every": 4}
     learn(server, **given)
     learnt = load_embedding(server.base / "embeddings" / "all-options.safetensors")
     assert config_of(learnt).items() >= json.loads(json.dumps(given)).items()
