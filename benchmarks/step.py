@@ -38,7 +38,7 @@ from ti_train.training.checkpoint import RunFiles  # noqa: E402
 from ti_train.training.config import TrainConfig  # noqa: E402
 from ti_train.training.loop import train  # noqa: E402
 from ti_train.training.state import State  # noqa: E402
-from ti_train.training.validation import Validation  # noqa: E402
+from ti_train.training.validation import ValidationBatch  # noqa: E402
 
 
 def sd15(device: str, dtype: str) -> DiffusersHost:
@@ -116,13 +116,13 @@ def main() -> None:
         (encoder,) = host.widths
         vectors = {encoder: host.vocabulary(encoder).rows("photo")[:1]}
         words = {PLACEHOLDER: vectors}
-        validation = Validation.draw(host, dataset, Templates.load("object"), config, words)
+        fixed = ValidationBatch.draw(host, dataset, Templates.load("object"), config)
         start = {encoder: v.clone() for encoder, v in vectors.items()}
         files, state = RunFiles(Path(folder), "word", {}), State(0, 0.0, vectors, start, {})
         embedding = Embedding("word", vectors)
         request = SampleRequest((("a photo of a ", Slot(PLACEHOLDER)),), (0,), side, side, steps=10)
         apart: dict[str, Callable[[], object]] = {
-            "evaluation": lambda: validation.loss(words, 0),
+            "evaluation": lambda: fixed.loss(host, words),
             "checkpoint": lambda: files.save(state, embedding),
             "preview of 10 sampling steps": lambda: host.sample(request, words),
         }

@@ -205,8 +205,9 @@ def test_the_card_learns_what_the_cpu_learns(found, way, by):
     done = found["trainings"]
     assert [done[way]["code"], done["cpu"]["code"]] == [0, 0], done[way]
     assert differ(done[way]["vectors"], done["cpu"]["vectors"]) < by
+    expected = ("have a caption, which the templates", "is not better than its initial vectors")  # in three steps
     warned = [line for line in done[way]["said"].splitlines() if "Warning" in line]
-    assert all("have a caption, which the templates" in line for line in warned)
+    assert all(any(text in line for text in expected) for line in warned), warned
 
 
 def test_an_interrupted_training_keeps_what_was_told_and_resumes_to_the_same_word(found):

@@ -19,6 +19,7 @@ from tiny_host import TinyHost
 from ti_train.__main__ import main
 from ti_train.commands.fleet import remarks_on, scores
 from ti_train.fleet.jobs import Job
+from ti_train.fleet.plan import plan
 from ti_train.fleet.records import Ledger
 from ti_train.fleet.worker import Rules, work
 
@@ -56,11 +57,23 @@ def test_each_is_evaluated_and_the_poor_ones_are_named(pictures, settings, clip_
     records = [Ledger(tmp_path).read(job.name) for job in jobs]
     assert all(-1 <= record.scores["image_similarity"] <= 1 for record in records)
     assert all(-1 <= record.scores["text_similarity"] <= 1 for record in records)
+    assert all("have a caption, which the templates" in record.remarks[0] for record in records)
     (remark,) = remarks_on(records, 2)
     assert remark == "2 embedding(s) have an image similarity below 2: a, b."
     assert remarks_on(records, 0) == []
     Ledger(tmp_path).write_tables(records)
     assert (tmp_path / "fleet.csv").read_text().splitlines()[0].endswith(",image_similarity,text_similarity")
+
+
+def test_what_was_trained_before_is_only_evaluated(pictures, settings, clip_weights, tmp_path):
+    job = Job(settings(name="a"), {pictures: 1}, "tiny")
+    work(TinyHost, [job], Rules(tmp_path), lambda: False)
+    before = (tmp_path / "a.safetensors").stat().st_mtime_ns
+    plan([job], Ledger(tmp_path), update=False, evaluate=True)
+    judge = partial(scores, "tiny-clip", str(clip_weights), 1)
+    work(TinyHost, [job], Rules(tmp_path, evaluate=judge), lambda: False)
+    assert Ledger(tmp_path).read("a").scores
+    assert (tmp_path / "a.safetensors").stat().st_mtime_ns == before
 
 
 def test_one_that_cannot_be_evaluated_is_trained_all_the_same(pictures, settings, tmp_path):

@@ -20,7 +20,7 @@ from ti_train.formats import load_embedding
 from ti_train.prompts import Templates
 from ti_train.training.loop import train
 from ti_train.training.objective import denoising_loss
-from ti_train.training.validation import Validation
+from ti_train.training.validation import ValidationBatch
 
 RED = (220, 30, 30)
 LEFT = (0, 0, 8, 32)  # the first column of the tiny model's four latents
@@ -210,9 +210,9 @@ def test_a_background_that_changes_moves_neither_the_losses_nor_the_word(run, tm
         for background in ("black", "yellow"):
             picture = before(background, mask)
             dataset = encode_pictures(host, [picture])
+            batch = ValidationBatch.draw(host, dataset, Templates.load("object"), config)
             toy = {"*": {"clip_tiny": host.vocabulary("clip_tiny").rows("toy")}}
-            validation = Validation.draw(host, dataset, Templates.load("object"), config, toy)
-            validation_losses.append(validation.untrained)
+            validation_losses.append(batch.loss(host, toy))
             words.append(learnt(host, [picture], config, tmp_path / f"{background}-{mask is None}"))
     assert torch.equal(words[0], words[1])
     assert validation_losses[0] == validation_losses[1]

@@ -40,6 +40,7 @@ def test_the_files_hold_every_figure_and_how_it_was_measured(tmp_path):
     whole = json.loads(files[1].read_text(encoding="utf-8"))
     assert whole["settings"] == {"judge": "CLIP", "steps": 50}
     assert whole["scores"][2] == {
-        "label": "my-cat", "kind": "word", "image_similarity": 0.75, "text_similarity": 0.25, "edits": WORD.edits
+        "label": "my-cat", "kind": "word", "image_similarity": 0.75, "text_similarity": 0.25,
+        "edits": WORD.edits, "more": {},
     }  # fmt: skip
     assert Image.open(files[2]).size == (900, 620)

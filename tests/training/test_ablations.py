@@ -22,6 +22,7 @@ from ti_train.training.loop import train
 from ti_train.training.prompt_sampling import embeddings_for, longest_prompt, per_image_token
 
 PROGRESSIVE = {"num_vectors": 3, "progressive_every": 2}
+ONCE = {"evaluate_every": 100}  # one measurement of the validation loss: the last step is kept
 PER_IMAGE = {"per_image_words": 0.5}
 COARSE = {"coarse_weight": 10.0}
 
@@ -85,12 +86,12 @@ def test_a_vector_stays_at_its_start_until_it_joins_in_and_only_those_in_use_are
     host, dataset, settings, tmp_path
 ):
     for step, count in ((1, 1), (2, 2), (3, 2), (4, 3)):
-        state = stopped_after(step, host, dataset, settings(**PROGRESSIVE), tmp_path / str(step))
+        state = stopped_after(step, host, dataset, settings(**PROGRESSIVE, **ONCE), tmp_path / str(step))
         moved = (state[f"vectors.{ENCODER}"] - initial(host)).abs().amax(dim=1) > 0
         assert moved.tolist() == [i < count for i in range(3)]
         written = load_embedding(tmp_path / str(step) / "my-toy.safetensors")
         assert torch.equal(written.vectors["emb_params"], state[f"vectors.{ENCODER}"][:count])
-    assert learnt(host, dataset, settings(**PROGRESSIVE), tmp_path / "end").shape == (3, WIDTH)
+    assert learnt(host, dataset, settings(**PROGRESSIVE, **ONCE), tmp_path / "end").shape == (3, WIDTH)
 
 
 def test_a_prompt_holds_as_many_vectors_as_have_joined_in(host, dataset, settings, tmp_path, monkeypatch):
@@ -197,7 +198,7 @@ def test_the_distance_is_the_mean_over_vectors_and_encoders():
 
 
 def test_a_checkpoint_of_a_growing_word_is_a_whole_word(host, dataset, settings, tmp_path):
-    config = settings(checkpoint_every=1, **PROGRESSIVE)
+    config = settings(checkpoint_every=1, **PROGRESSIVE, **ONCE)
     sizes = [
         load_embedding(event.path).num_vectors
         for event in train(host, dataset, config, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from tiny_host import ENCODER, WIDTH, TinyHost
 from ti_train.editability import initial_of
 from ti_train.errors import UserError
 from ti_train.events import Step, Warning
+from ti_train.prompts import PLACEHOLDER, Templates
 from ti_train.training.initial_vectors import initial_vectors
 from ti_train.training.loop import train
+from ti_train.training.validation import ValidationBatch
 
 SAMPLES = {
     name: sample
@@ -104,16 +107,16 @@ def test_cross_initialization_is_refused_for_other_encoders(host, settings, monk
 
 
 def test_of_several_texts_that_with_the_lowest_validation_loss_is_used(host, dataset, settings, tmp_path):
-    texts = ["dog", "red", "toy"]
-    losses = {}
-    for text in texts:
-        run = train(host, dataset, settings(init=text, steps=1), tmp_path / text)
-        losses[text] = next(event.validation_loss for event in run if isinstance(event, Step))
-    best = min(losses, key=losses.get)
-    events = list(train(host, dataset, settings(init=" dog|red | toy|dog", steps=1), tmp_path / "all"))
+    events = list(train(host, dataset, settings(init=" dog|red | toy|dog", steps=1), tmp_path))
     (said,) = [e.message for e in events if isinstance(e, Warning) and "lowest validation loss" in e.message]
+    losses = {text: float(loss) for text, loss in re.findall(r"(\w+) (\d\.\d+)", said)}
+    best = min(losses, key=losses.get)
+    assert {*losses} == {"dog", "red", "toy"}
     assert said.startswith(f"The initial text is '{best}'")
-    assert all(f"{text} {loss:.5f}" in said for text, loss in losses.items())
+    vectors = {PLACEHOLDER: {ENCODER: host.vocabulary(ENCODER).rows(best)}}
+    batch = ValidationBatch.draw(host, dataset, Templates.load("object"), settings())
+    each = torch.cat([part.losses(host, vectors).detach() for part in batch.micro_batches])
+    assert losses[best] == pytest.approx(float(each.prod() ** (1 / len(each))), rel=1e-3), "their geometric mean"
     header = events[-1].embedding.provenance
     assert header["init"] == best
     assert json.loads(header["config"])["init"] == best

@@ -28,6 +28,7 @@ from ti_train.training.micro_batches import antithetic, draw_latents
 from ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train.training.steps import CLIP_SPREAD, unit_of
 from ti_train.training.timesteps import NoiseLevels, positions
+from ti_train.training.validation import SIZE
 
 
 def on_disk(folder: Path) -> torch.Tensor:
@@ -447,7 +448,7 @@ def test_a_run_cut_short_while_it_measures_has_told_every_step_it_keeps(host, da
         yield
         handle.remove()
 
-    config = settings(batch_size=4, evaluate_every=1)
+    config = settings(batch_size=SIZE, evaluate_every=1)  # so that a measurement is one forward pass
     with interrupted_measure(), suppress(KeyboardInterrupt):
         for event in train(host, dataset, config, tmp_path):
             told += [event.step] if isinstance(event, Step) else []

@@ -19,7 +19,7 @@ from ti_train.host import Size
 from ti_train.prompts import Templates
 from ti_train.training.loop import train
 from ti_train.training.micro_batches import antithetic, draw_noise, split_batch
-from ti_train.training.validation import Validation
+from ti_train.training.validation import ValidationBatch
 
 SHAPES = [(32, 32), (24, 40), (40, 24), (16, 64)]
 
@@ -101,13 +101,12 @@ def test_stopped_and_resumed_equals_uninterrupted(host, mixed, settings, tmp_pat
 
 
 def test_the_validation_loss_takes_pictures_of_any_shape(host, mixed, settings):
+    batch = ValidationBatch.draw(host, mixed, Templates.load("object"), settings(batch_size=4))
     toy = {"*": {ENCODER: host.vocabulary(ENCODER).rows("toy")}}
-    validation = Validation.draw(host, mixed, Templates.load("object"), settings(batch_size=4), toy)
-    parts = validation.groups[0]
     with torch.no_grad():
-        weighted = sum(float((part.losses(host, toy) * part.sigma).sum()) for part in parts)
-    assert len(parts) > 1
-    assert validation.untrained == pytest.approx(weighted / sum(float(part.sigma.sum()) for part in parts))
+        losses = torch.cat([part.losses(host, toy) for part in batch.micro_batches])
+    assert len(batch.micro_batches) > 1
+    assert batch.loss(host, toy) == pytest.approx(float(losses.log().mean().exp()))
 
 
 def test_previews_stay_square(mixed, settings, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -86,7 +87,7 @@ def run(a: argparse.Namespace) -> None:
         options["preview_every"] = MANY  # before the first step and after the last
     jobs = shard_of(read_jobs(Path(a.list), Common(a.model.name, a.preset, options)), a.shard)
     ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together, evaluate=evaluation(a))
-    for remark in plan(jobs, ledger, a.update):
+    for remark in plan(jobs, ledger, a.update, bool(a.evaluate)):
         print(f"Warning: {remark}", file=sys.stderr)
     open_host = partial(opened, a.model, dtype, a.prediction_type)
     if a.engine == "ray":
@@ -133,8 +134,9 @@ def scores(clip_model: str, clip_weights: str, number: int, host: Host, job: Job
     pictures = training_pictures([p for folder in job.folders for p in find_pictures(folder)], sampling.side, [])
     judge = ClipJudge(clip_of_worker(clip_model, clip_weights).to(host.device), pictures)
     prompts = PAPERS_PROMPTS["style" if job.config.templates.startswith("style") else "object"]
-    subject, samples = Subject(job.name, on_device(embedding, host)), out / OWN / job.name
-    *_, score = evaluate(host, [subject], judge, prompts, sampling, samples / "samples")
+    samples = out / OWN / job.name / "samples"
+    shutil.rmtree(samples, ignore_errors=True)  # of an earlier embedding of this name
+    *_, score = evaluate(host, [Subject(job.name, on_device(embedding, host))], judge, prompts, sampling, samples)
     assert isinstance(score, Score)
     return {IMAGE: score.image_similarity, "text_similarity": score.text_similarity}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..device import out_of_memory_as_user_error
 from ..errors import PassingError, UserError
-from ..events import Done, Step
+from ..events import Done, Step, Warning
 from ..formats import load_embedding
 from ..host import Host
 from ..prompts import Templates
@@ -50,7 +50,8 @@ def learn(
 
     Raises Stopped; every other end is in the record.
     """
-    record = _trained(host, job, out, limits, passes)
+    remarks: list[str] = []
+    record = replace(_trained(host, job, out, limits, passes, remarks), remarks=remarks)
     if record.status != "done" or evaluate is None:
         return record
     try:
@@ -60,13 +61,14 @@ def learn(
         return replace(record, error=f"Trained, but not evaluated: {error}")
 
 
-def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes) -> Record:
+def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, remarks: list[str]) -> Record:
+    """remarks: what the user should know is appended."""
     began = time.monotonic()
     record = Record(job.name, worker=f"{socket.gethostname()}:{os.getpid()}")
     try:
         record = replace(record, inputs=inputs_of(job))
         with out_of_memory_as_user_error(DOES_NOT_FIT):
-            dataset = load_dataset(host, job.folders, job.config, [])
+            dataset = load_dataset(host, job.folders, job.config, remarks)
         files = RunFiles(out, job.name, identity(host, dataset, job.config, Templates.load(job.config.templates)))
         if files.has_finished():  # but its record could not be written any more
             header = load_embedding(files.embedding).provenance
@@ -75,7 +77,9 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes) ->
         session = Session(job.config, out, records_of(out, job.name))
         with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:
             for event in events:
-                if isinstance(event, Step):
+                if isinstance(event, Warning):
+                    remarks.append(event.message)
+                elif isinstance(event, Step):
                     record = replace(record, steps=event.step, seconds=event.seconds)
                     if limits.stop():
                         raise Stopped

@@ -90,4 +90,8 @@ def _worker(open_host: OpenHost, device: str, threads: int, jobs: Sequence[Job],
             sys.stderr.write(f"ti_train: {error}\n")
             sys.exit(CANNOT_START)
 
-    work_together(opened, jobs, rules, lambda: bool(ended) or stop.is_set() or not parent.is_alive())
+    try:
+        work_together(opened, jobs, rules, lambda: bool(ended) or stop.is_set() or not parent.is_alive())
+    except OSError as error:  # a claim or a record cannot be written
+        sys.stderr.write(f"ti_train: {error}\n")
+        sys.exit(1)

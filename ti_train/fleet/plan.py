@@ -14,8 +14,8 @@ from .jobs import Job
 from .records import Ledger, Record
 
 
-def plan(jobs: Sequence[Job], ledger: Ledger, update: bool) -> list[str]:
-    """Marks what is to be trained as waiting; returns remarks for the user.
+def plan(jobs: Sequence[Job], ledger: Ledger, update: bool, evaluate: bool = False) -> list[str]:
+    """Marks what is to be trained, or only to be evaluated, as waiting; returns remarks for the user.
 
     update: what has changed too. Failures that cannot succeed now are tried again only if their job has changed.
     Raises UserError if embeddings are in the way that no fleet has trained.
@@ -34,6 +34,8 @@ def plan(jobs: Sequence[Job], ledger: Ledger, update: bool) -> list[str]:
         done = record.status == "done" and _embedding(ledger.out, job).exists()
         if done and not same and not update:
             changed.append(job.name)
+        elif done and evaluate and not record.scores:
+            ledger.write(Record(job.name))  # its embedding is found finished
         elif not same or (not done and record.retry != "never") or (record.status == "done" and not done):
             ledger.write(Record(job.name))
     if not changed:

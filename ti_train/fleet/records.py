@@ -36,6 +36,7 @@ class Record:
     seconds: float = 0.0
     attempts: int = 0
     error: str = ""
+    remarks: Sequence[str] = ()  # warnings of the run: what was not used, what did not go well
     worker: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     retry: Retry = "never"
@@ -81,7 +82,7 @@ class Ledger:
 
 def _as_csv(rows: Iterable[dict[str, Any]]) -> str:
     """One column for each score."""
-    flat = [{**row, **row["scores"]} for row in rows]
+    flat = [{**row, **row["scores"], "remarks": " ".join(row["remarks"])} for row in rows]
     measures = dict.fromkeys(key for row in flat for key in row["scores"])
     columns = [f.name for f in fields(Record) if f.name not in (*NOT_IN_TABLES, "scores")]
     text = io.StringIO(newline="")

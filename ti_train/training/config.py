@@ -229,7 +229,7 @@ class TrainConfig:
         may_change=True,
     )
     evaluate_every: int = option(  # benchmarks/README.md has the cost
-        12, TRAINING, "Validate every", "Steps between two computations of the validation loss.",
+        24, TRAINING, "Validate every", "Steps between two computations of the validation loss.",
         least=1, most=MANY, may_change=True,
     )
     checkpoint_every: int = option(

@@ -22,7 +22,7 @@ from .condensing import condense
 from .config import TrainConfig
 from .cross_initialization import crossed
 from .state import State
-from .validation import Validation
+from .validation import ValidationBatch
 
 MOST_BY_DEFAULT = 4  # vectors: more are more faithful, and harder to edit (Gal et al. 2022, section 4.3)
 CLOSER = "Condensed through the text encoder {}: prompts are at {:.0%} of the mean's squared distance from the text."
@@ -49,10 +49,10 @@ def chosen(
     if len(made) == 1:
         return next(iter(made)), []
     there = {text: {PLACEHOLDER: {e: v.to(host.device) for e, v in vectors.items()}} for text, vectors in made.items()}
-    validation = Validation.draw(host, dataset, templates, config, next(iter(there.values())))
-    losses = {text: validation.mean(embeddings) for text, embeddings in there.items()}
+    batch = ValidationBatch.draw(host, dataset, templates, config)
+    losses = {text: batch.loss(host, embeddings) for text, embeddings in there.items()}
     best = min(losses, key=losses.__getitem__)
-    listed = ", ".join(f"{text} {loss:.5f}" for text, loss in sorted(losses.items(), key=lambda item: item[1]))
+    listed = ", ".join(f"{text} {loss:#.4g}" for text, loss in sorted(losses.items(), key=lambda item: item[1]))
     return best, [f"The initial text is '{best}', with the lowest validation loss ({listed})."]
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from ..data.dataset import Dataset
 from ..device import is_out_of_memory, out_of_memory_message
-from ..embedding import first_of
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
@@ -35,7 +34,7 @@ from .state import State
 from .step_memory import shortage, step_memory
 from .steps import TrainedVectors, one_step_late, updates
 from .unused import unused_options
-from .validation import Validation
+from .validation import ValidationBatch
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient after which the run stops
 SKIPPED = "Step {} was skipped: its loss or gradient is not a finite number ({} in a row)."
@@ -78,17 +77,14 @@ def train(
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room
             more += shortage(host, dataset, config)
-        untrained = {PLACEHOLDER: first_of(trained.initial, config.vectors_at(0))}
-        validation = Validation.draw(host, dataset, templates, config, untrained)
+        validation_batch = ValidationBatch.draw(host, dataset, templates, config)
         side, skipped = config.resolution or dataset.resolution, 0
 
         def measured(state: State, step: Step) -> tuple[State, Step]:
             """Both with the validation loss of the state's vectors, if it is due."""
             if not config.validates_after(step.step):
                 return state, step
-            shown = {PLACEHOLDER: trained.shown(config.vectors_at(step.step))}
-            number = -(-step.step // config.evaluate_every)
-            loss = validation.loss(shown, number) if number else validation.untrained
+            loss = validation_batch.loss(host, {PLACEHOLDER: trained.shown(config.vectors_at(step.step))})
             if step.step == 0 and not math.isfinite(loss):
                 raise UserError(NOT_FINITE.format(float32_first(host)))
             course = state.course.after(step.step, loss, state.result)
@@ -100,8 +96,8 @@ def train(
             yield from map(Warning, [*host.remarks, *remarks, *more])
             if done.step == 0:
                 norm, cosine = trained.measures(config.vectors_at(0)).tolist()
-                done, first = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
-                yield first
+                done, untrained = measured(done, Step(0, None, None, 0.0, norm, cosine, 0.0))
+                yield untrained
                 if config.preview_every:
                     yield from previews(host, config, side, trained, done, files.identity)
 
