@@ -102,14 +102,12 @@ def in_a_step(kinds: list[str], checkpointing: bool) -> dict[str, dict[str, floa
         data["vectors"] = {encoder: v.to("cuda") for encoder, v in data["vectors"].items()}
         for kind in kinds:
             host = make_host(*lowered("medium", kind, model, clip, load="cuda:0"), vae)
-            Card.computes = False
             with host.training():
                 weights = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             gradient_of(host, data, gradient_checkpointing=checkpointing)
             found[kind] = {"weights": weights / MIB, "beside": (Card.peak - weights) / MIB}
             management.unload_all_models()
-            Card.computes = True
     return found
 
 
