@@ -105,7 +105,7 @@ def line(record: Record) -> str:
 
 
 def show(records: Sequence[Record], order: list[str], wanted: str | None, folder: Path) -> None:
-    """Prints the tables, with differences to the arm `wanted`; writes the records as JSON and a picture of each world."""
+    """Prints the tables, with differences to the arm `wanted`; writes all as JSON and a picture of each world."""
     for world in dict.fromkeys(record.world for record in records):
         rows = tables.rows_of(records, world)
         ends = sorted(row for row in rows if row[0] == wanted)

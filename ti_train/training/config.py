@@ -384,10 +384,11 @@ class TrainConfig:
 
 OPTIONS = options_of(TrainConfig, PRESETS)
 PRESET_SUMMARIES = {
-    preset: "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})".format(
-        **{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets}
-    )
-    for preset in PRESETS
+    preset: (
+        "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})"
+        + ", loss weighting {weighting}" * ("weighting" in values)
+    ).format(**{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets})
+    for preset, values in PRESETS.items()
 }
 PRESETS_HELP = "Values of the options that are not given. " + " ".join(
     f"{preset}: {values}." for preset, values in PRESET_SUMMARIES.items()
