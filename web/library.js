@@ -61,7 +61,7 @@ export class Library {
 
   /** @param {Run} run */
   runRow(run) {
-    const best = run.best ? ` · ${text("best.value", { step: run.best[0], loss: run.best[1].toFixed(4) })}` : "";
+    const best = run.best ? ` · ${text("best.value", { step: run.best[0], loss: run.best[1].toPrecision(4) })}` : "";
     const line = `${date(run.began)} · ${text("step", run)}${best}`;
     const row = element("details", { role: "listitem" }, element("summary", {}, run.name, element("span", { class: "ti-train-hint" }, line)));
     row.addEventListener("toggle", () => row.open && this.showRun(run.id, row));

@@ -20,7 +20,7 @@ export class LossChart {
     this.run = null;
     /** @type {number | null} the step whose values are shown */
     this.reading = null;
-    /** @type {{cursor: SVGLineElement, dots: SVGGElement, reading: SVGTextElement, x: Scale, y: Scale, middle: number} | null} */
+    /** @type {{cursor: SVGLineElement, dots: SVGGElement, reading: SVGTextElement, x: Scale, y: Record<string, Scale>, middle: number} | null} */
     this.cursor = null;
   }
 
@@ -42,9 +42,10 @@ export class LossChart {
     this.drawn = { width: this.element.clientWidth, height: this.element.clientHeight };
     const width = this.drawn.width || WIDTH;
     const height = this.drawn.height || HEIGHT;
-    const [low, high] = extent(loss, evaluations);
+    const [low, high] = extent(evaluations.length ? evaluations : loss);
     const x = scale(0, steps, LEFT, width - RIGHT);
     const y = scale(low, high, height - BOTTOM, TOP);
+    const beside = scale(...extent(loss), height - BOTTOM, TOP); // the two losses are not comparable
     const svg = svgElement("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img" });
     svg.append(svgElement("title", {}, text("chart")));
     for (const value of ticks(low, high, 4)) {
@@ -55,7 +56,7 @@ export class LossChart {
       const anchor = x(step) > width - RIGHT - 20 ? "end" : "middle"; // the last one must not reach over the edge
       svg.append(svgElement("text", { x: x(step) + (anchor === "end" ? RIGHT : 0), y: height - 4, "text-anchor": anchor }, String(step)));
     }
-    svg.append(svgElement("path", { class: "noisy", d: path(loss, x, y) }));
+    svg.append(svgElement("path", { class: "noisy", d: path(loss, x, beside) }));
     svg.append(svgElement("path", { class: "measured", d: path(evaluations, x, y) }));
     if (best) svg.append(svgElement("circle", { class: "best", cx: x(best[0]), cy: y(best[1]), r: 4 }));
     const cursor = svgElement("line", { class: "cursor", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
@@ -63,7 +64,7 @@ export class LossChart {
     const reading = svgElement("text", { class: "reading", y: TOP + 8 });
     svg.append(cursor, dots, reading);
     this.listen(svg, width);
-    this.cursor = { cursor, dots, reading, x, y, middle: width / 2 };
+    this.cursor = { cursor, dots, reading, x, y: { measured: y, noisy: beside }, middle: width / 2 };
     const focused = this.element.contains(document.activeElement);
     this.element.replaceChildren(svg);
     if (focused) svg.focus({ preventScroll: true });
@@ -99,12 +100,12 @@ export class LossChart {
     /** @type {[string, Point][]} */
     const read = at === null ? [] : Object.entries(curves).filter(([, points]) => points.length).map(([name, points]) => [name, nearest(points, at)]);
     cursor.setAttribute("visibility", read.length ? "visible" : "hidden");
-    dots.replaceChildren(...read.map(([name, [of, value]]) => svgElement("circle", { class: name, cx: x(of), cy: y(value), r: 3 })));
+    dots.replaceChildren(...read.map(([name, [of, value]]) => svgElement("circle", { class: name, cx: x(of), cy: y[name](value), r: 3 })));
     if (at === null || !read.length) return reading.replaceChildren();
     const place = x(at), left = place > middle;
     cursor.setAttribute("x1", String(place));
     cursor.setAttribute("x2", String(place));
-    const lines = read.map(([name, [of, value]]) => text(`reading.${name}`, { step: of, loss: value.toFixed(4) }));
+    const lines = read.map(([name, [of, value]]) => text(`reading.${name}`, { step: of, loss: value.toPrecision(4) }));
     reading.replaceChildren(...lines.map((line, i) => svgElement("tspan", { x: left ? place - 5 : place + 5, dy: i ? "1.2em" : 0 }, line)));
     reading.setAttribute("text-anchor", left ? "end" : "start");
   }

@@ -132,7 +132,7 @@ export class Panel {
     const line = (/** @type {string} */ name, /** @type {string} */ value) => element("div", {}, element("span", {}, text(name)), value);
     const lines = [];
     if (data) lines.push(line("data", text("data.value", data)));
-    if (best) lines.push(line("best", text("best.value", { loss: best[1].toFixed(4), step: best[0] })));
+    if (best) lines.push(line("best", text("best.value", { loss: best[1].toPrecision(4), step: best[0] })));
     if (norm && usual) lines.push(line("length", text("length.value", { norm: norm.toFixed(2), usual: usual.toFixed(2) })));
     if (near) {
       const words = near.map((ofVector) => ofVector.map(([word, similarity]) => `${word} ${similarity.toFixed(2)}`).join(", "));

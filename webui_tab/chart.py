@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
-from ..ti_train.drawing.loss_plot import LEGEND, axes_of, loss_marks, step_marks
+from ..ti_train.drawing.loss_plot import LEGEND, axes_of, beside, loss_marks, step_marks
 from ..ti_train.training.session import FOR_CAPTIONS, templates_named
 from . import jobs
 from .pictures import Shown
@@ -33,7 +33,7 @@ def summary(job: jobs.Job) -> str:
     session = job.session
     if session.steps:
         last, measured = session.steps[-1], session.validation_loss
-        validation = f", validation loss {measured:.4f}" if measured is not None else ""
+        validation = f", validation loss {measured:#.4g}" if measured is not None else ""
         lines.append(f"Step {last.step} of {job.config.steps}{validation}, {last.seconds:.0f} s.")
     left = session.pace.seconds_left
     if job.state == jobs.RUNNING:
@@ -76,7 +76,7 @@ def chart(job: jobs.Job) -> str:
     for step, text in step_marks(axes).items():
         x, _ = axes.place(step, axes.up[0])
         drawn.append(f"<text x='{x:.1f}' y='{BOTTOM + 20}' text-anchor='middle'>{text}</text>")
-    drawn += [line(curves.loss, "noisy"), line(curves.validation_losses, "measured")]
+    drawn += [line(beside(curves, axes), "noisy"), line(curves.validation_losses, "measured")]
     if job.session.kept:
         x, y = axes.place(*job.session.kept)
         drawn.append(f"<circle class='best' cx='{x:.1f}' cy='{y:.1f}' r='5'/>")

@@ -231,7 +231,7 @@ def _show(job: Job, event: Event) -> None:
         case Step():
             shared.state.job_no = event.step
             measured = job.session.validation_loss
-            validation = f", validation loss {measured:.4f}" if measured is not None else ""
+            validation = f", validation loss {measured:#.4g}" if measured is not None else ""
             shared.state.textinfo = (
                 f"Training '{job.request.name}': step {event.step} of {job.config.steps}{validation}"
             )

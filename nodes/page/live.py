@@ -172,7 +172,7 @@ class LiveRun:
         """
         rate, left = self.numbers["rate"], self.numbers["left"]
         parts = [f"step {step.step} of {self.facts['steps']}"]
-        parts += [f"loss {step.loss:.4f}"] if step.loss is not None else []
+        parts += [f"loss {step.loss:#.4g}"] if step.loss is not None else []
         parts += [f"{rate:.2f} steps/s", f"{timedelta(seconds=round(left))} left"] if rate else []
         server: Any = getattr(PromptServer, "instance", None)
         if server is not None and server.client_id not in pages:

@@ -159,7 +159,7 @@ def test_the_chart_has_a_legend_and_reads_what_it_draws(page):
     opened.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     lines = panel.locator(".reading tspan").all_text_contents()
     at = int(lines[1].split("step ")[1].split(":")[0])
-    assert lines[1] == f"training (smoothed), step {at}: {dict(map(tuple, loss))[at]:.4f}"
+    assert lines[1] == f"training (smoothed), step {at}: {dict(map(tuple, loss))[at]:#.4g}"
     dot = panel.locator(".dots circle.noisy")
     drawn = panel.locator("path.noisy").get_attribute("d")
     assert f"{float(dot.get_attribute('cx')):.1f},{float(dot.get_attribute('cy')):.1f}" in drawn

@@ -58,9 +58,9 @@ class TrainingBar(Bar):
         self.session = session
 
     def show(self, step: Step) -> None:
-        loss = f"loss {step.loss:.4f}  " if step.loss is not None else "untrained  "
+        loss = f"loss {step.loss:#.4g}  " if step.loss is not None else "untrained  "
         measured = self.session.validation_loss
-        self.draw(step.step, loss + (f"validation {measured:.4f}  " if measured is not None else ""))
+        self.draw(step.step, loss + (f"validation {measured:#.4g}  " if measured is not None else ""))
 
 
 class StatusLine:

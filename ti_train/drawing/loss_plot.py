@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
 
 from ..events import Step
-from .axes import Axes, evenly, with_margin
+from .axes import Axes, Range, evenly, with_margin
 from .colours import FAINT, INK, MARK, PAPER
 from .loss_curves import LossCurves, Point
 from .text import font, write
 
-LEGEND = "dark: validation loss (ring: the step that is kept)   faint: training loss, smoothed"
+LEGEND = "dark: validation loss (ring: the step that is kept)   faint: training loss, smoothed, on a scale of its own"
 
 
 def loss_plot(
@@ -27,7 +27,7 @@ def loss_plot(
     write(pen, (left, 12), title, font(17))
     axes.draw(pen, step_marks(axes), loss_marks(axes))
     write(pen, ((left + right) / 2, height - 22), "step", font(13), anchor="ma")
-    for curve, colour, thickness in ((curves.loss, FAINT, 1), (curves.validation_losses, INK, 3)):
+    for curve, colour, thickness in ((beside(curves, axes), FAINT, 1), (curves.validation_losses, INK, 3)):
         line = [axes.place(*point) for point in curve]
         if len(line) > 1:
             pen.line(line, colour, thickness, joint="curve")
@@ -39,11 +39,21 @@ def loss_plot(
 
 
 def axes_of(curves: LossCurves, box: tuple[float, float, float, float]) -> Axes:
-    """Steps from 0 across, losses up; box: left, top, right, bottom in pixels."""
-    points = [*curves.loss, *curves.validation_losses]
+    """Steps from 0 across, validation losses up; without any the training losses. box: left, top, right, bottom."""
+    last = max([step for step, _ in (*curves.loss, *curves.validation_losses)] or [0])
+    return Axes((0, max(1, last)), _range([*curves.validation_losses] or curves.loss), box)
+
+
+def beside(curves: LossCurves, axes: Axes) -> list[Point]:
+    """The training losses moved onto the axes: the two losses are of different noise levels, and not comparable."""
+    low, high = _range(curves.loss)
+    bottom, top = axes.up
+    return [(step, bottom + (value - low) / (high - low) * (top - bottom)) for step, value in curves.loss]
+
+
+def _range(points: Iterable[Point]) -> Range:
     values = [value for _, value in points] or [0.0, 1.0]
-    last = max([step for step, _ in points] or [0])
-    return Axes((0, max(1, last)), with_margin(values, 0.05, 0.01 * max(map(abs, values)) or 1.0), box)
+    return with_margin(values, 0.05, 0.01 * max(map(abs, values)) or 1.0)
 
 
 def step_marks(axes: Axes) -> dict[float, str]:
@@ -53,4 +63,4 @@ def step_marks(axes: Axes) -> dict[float, str]:
 
 def loss_marks(axes: Axes) -> dict[float, str]:
     """The tick labels of the losses."""
-    return {value: f"{value:.4f}" for value in evenly(axes.up)}
+    return {value: f"{value:#.4g}" for value in evenly(axes.up)}

@@ -52,7 +52,7 @@ def chosen(
     batch = ValidationBatch.draw(host, dataset, templates, config)
     losses = {text: batch.loss(host, embeddings) for text, embeddings in there.items()}
     best = min(losses, key=losses.__getitem__)
-    listed = ", ".join(f"{text} {loss:.5f}" for text, loss in sorted(losses.items(), key=lambda item: item[1]))
+    listed = ", ".join(f"{text} {loss:#.4g}" for text, loss in sorted(losses.items(), key=lambda item: item[1]))
     return best, [f"The initial text is '{best}', with the lowest validation loss ({listed})."]
 
 

@@ -84,8 +84,8 @@ class Course:
         """Which step's vectors are kept after step `last`, and why, in a sentence."""
         if self.best and self.latest and self.keeps_best:
             return (
-                f"Step {self.best.step} of {last} is kept: the validation loss was {self.best.loss:.4f} there and has "
-                f"risen to {self.latest.loss:.4f} since (untrained: {self.untrained:.4f})."
+                f"Step {self.best.step} of {last} is kept: the validation loss was {self.best.loss:#.4g} there and has "
+                f"risen to {self.latest.loss:#.4g} since (untrained: {self.untrained:#.4g})."
             )
         return f"Step {last} is kept, the last one{self._change(last)}."
 
@@ -93,7 +93,7 @@ class Course:
         if self.latest is None or self.untrained is None:
             return ""
         where = "" if self.latest.step == last else f" at step {self.latest.step}"
-        return f" (validation loss {self.latest.loss:.4f}{where}, untrained: {self.untrained:.4f})"
+        return f" (validation loss {self.latest.loss:#.4g}{where}, untrained: {self.untrained:#.4g})"
 
     def warning(self, last: int) -> str:
         """What the user should know of a run that ended worse than it was, or ""."""
