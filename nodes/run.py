@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def run_training(
                     management.throw_exception_if_processing_interrupted()
         except BaseException:  # InterruptProcessingException too
             if session.trained:
-                log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
+                left = session.saved(TO_CONTINUE)
+                log.warning("The training of '%s' has ended early. %s", config.name, left)
+                live.left = left.replace(f"{folder}{os.sep}", "")  # the page gets no paths of the server
             raise
         images = list(previews or ())
         if previews and previews.seen > len(images):

@@ -78,6 +78,7 @@ class LiveRun:
             "prompt": self.prompt_with(config.name),
         }
         self.status, self.message, self.outcome = "running", "", ""
+        self.left = ""  # what a run that has ended early has left, and how to continue it
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
         self.earlier: list[dict[str, Any]] = earlier.get("previews", [])
         self.previews: ThinnedByKey[dict[str, Any]] = ThinnedByKey(PREVIEWS)
@@ -235,10 +236,10 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     try:
         yield run
     except management.InterruptProcessingException:
-        run.end("cancelled")
+        run.end("cancelled", run.left)
         raise
     except BaseException as error:
-        run.end("failed", str(error))
+        run.end("failed", f"{error} {run.left}".strip())
         raise
     run.end("done" if run.complete else "stopped", run.outcome)
 
