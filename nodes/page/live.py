@@ -159,6 +159,7 @@ class LiveRun:
 
     def done(self, done: Done, session: Session) -> None:
         """Which step's embedding is in the file, why, and whether it is better than the untrained one."""
+        self.complete = done.complete
         self.outcome = done.why if done.improved is not False else self.warnings[-1]
         self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
         self.numbers |= {"best": session.kept} if session.kept else {}
@@ -239,7 +240,7 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     except BaseException as error:
         run.end("failed", str(error))
         raise
-    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done", run.outcome)
+    run.end("done" if run.complete else "stopped", run.outcome)
 
 
 def changed_settings(config: TrainConfig) -> dict[str, Any]:
