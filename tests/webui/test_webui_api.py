@@ -433,7 +433,7 @@ def test_a_word_is_converted_listed_and_used_in_any_layout(server, cat, layout, 
 def test_a_trained_embedding_is_made_editable(server):
     """Its initial text is chosen, and condensed through the WebUI's text encoder."""
     settings = {
-        "init": "red toy | a blue toy car",
+        "init": "red toy | toy",
         "num_vectors": 1,
         "initial_vectors": "condensed",
         "steps": 2,
