@@ -57,6 +57,12 @@ def test_tokens_that_are_parts_of_a_letter_are_not_shown(vocabulary):
     assert from_text(bytewise, "кот", 3)[1] == "'кот' is 3 tokens of this model: 3 vectors."
 
 
+def test_tokens_that_begin_with_a_space_are_shown_without_it(vocabulary):
+    """A language model's, as they stand within a prompt."""
+    spaced = replace(vocabulary, tokenize=lambda _: [5, 6], spell=lambda i: [" red", " cat"][i - 5])
+    assert from_text(spaced, "red cat", 2)[1] == "'red cat' is 2 tokens of this model ('red', 'cat'): 2 vectors."
+
+
 def test_start_vectors_are_a_copy_of_the_table(vocabulary):
     before = vocabulary.table.detach().clone()
     from_text(vocabulary, "cat", 2)[0].add_(1)

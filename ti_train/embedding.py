@@ -113,7 +113,7 @@ def counted(number: int, noun: str) -> str:
 
 def spelt(vocabulary: Vocabulary, text: str) -> str:
     """The text's tokens in parentheses; "" if they do not spell it, as parts of a letter do not."""
-    pieces = [vocabulary.spell(token).strip("▁") for token in vocabulary.tokenize(text)]
+    pieces = [vocabulary.spell(token).strip("▁ ") for token in vocabulary.tokenize(text)]
     spells = "".join(pieces).casefold() == "".join(text.split()).casefold()
     return f" ({', '.join(map(repr, pieces))})" if spells else ""
 

@@ -1,12 +1,13 @@
 """What is looked at of a tiny model of a family, inside of ComfyUI's process. See tiny_families.py.
 
-usage: family_checks.py FOLDER FAMILY [FAMILY_OF_CLIP]     prints one line of JSON: what was found
+usage: family_checks.py FOLDER     reads lines "FAMILY" or "FAMILY FAMILY_OF_CLIP", answers each with a line of JSON
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,24 +21,35 @@ LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
 
 
-def main(folder: str, family: str, other: str = "") -> None:
+def main(folder: str) -> None:
     enter_comfyui("--cpu")
     pack()
+    import comfy.model_management as management
+
+    for line in sys.stdin:
+        try:
+            found = looked_at(Path(folder) / line.strip().replace(" ", "-with-"), *line.split())
+        except Exception:
+            found = {"error": traceback.format_exc()[-4000:]}
+        print("\n" + json.dumps(found), flush=True)
+        management.unload_all_models()
+
+
+def looked_at(folder: Path, family: str, other: str = "") -> dict[str, Any]:
     from pack.ti_train.errors import UserError
 
     if lacking := [name for name in (family, other) if name and lacks(name)]:
-        print("\n" + json.dumps({"lacking": lacking}))
-        return
+        return {"lacking": lacking}
+    folder.mkdir(exist_ok=True)
     with torch.inference_mode():
-        model, clip, vae = draw(family, [folder])
-        clip = draw(other, [folder])[1] if other else clip
+        model, clip, vae = draw(family, [str(folder)])
+        clip = draw(other, [str(folder)])[1] if other else clip
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):
         try:
-            found = checks(model, clip, vae, Path(folder), FAMILIES[family]().side)
+            return checks(model, clip, vae, folder, FAMILIES[family]().side)
         except UserError as error:
-            found = {"refused": str(error), "loading": loading(clip)}
-    print("\n" + json.dumps(found))
+            return {"refused": str(error), "loading": loading(clip)}
 
 
 def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str, Any]:
@@ -62,6 +74,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "part": part(clip, data["vectors"]),
         **trained,
         **conditionings(host, clip, folder),
+        **in_nodes(clip, folder),
     }
     return found | {"untouched": same(before, state_of(model, clip))}
 
@@ -204,14 +217,17 @@ def recomputed(model: Any) -> int:
 
 
 def start_is_text(host: Any, clip: Any) -> bool:
-    """Whether the initial vectors of a text are what each encoder reads for its tokens."""
+    """Whether the initial vectors of a text are what each encoder reads for its tokens within a prompt."""
     from pack.ti_train.hosts.comfy.encoders import encoders
 
     same_rows = []
     for name, encoder in encoders(clip).items():
-        vocabulary = host.vocabulary(name)
-        read = encoder.table(torch.tensor(vocabulary.tokenize("toy")), out_dtype=torch.float32)
-        same_rows.append(torch.allclose(vocabulary.rows("toy"), read, rtol=1e-5))
+        prompt, before = (encoder.tokenizer.tokenizer(f"a photo of a{end}")["input_ids"] for end in (" toy", ""))
+        end = -1 if encoder.tokenizer.tokenizer_adds_end_token else None
+        tokens = prompt[len(before[:end]) : end]
+        read = encoder.table(torch.tensor(tokens), out_dtype=torch.float32)
+        rows = host.vocabulary(name).rows("toy")
+        same_rows.append(rows.shape == read.shape and torch.allclose(rows, read, rtol=1e-5))
     return all(same_rows)
 
 
@@ -253,6 +269,31 @@ def conditionings(host: Any, clip: Any, folder: Path) -> dict[str, Any]:
         "loaded": equal(trained, loaded),
         "typed": equal(trained, own),
         "differs": not equal(trained, plain),
+    }
+
+
+def in_nodes(clip: Any, folder: Path) -> dict[str, Any]:
+    """What Embedding Info, Merge Embeddings, Save Embedding and the page's list make of the file."""
+    import folder_paths
+    from pack.nodes.embeddings.info import EmbeddingInfo
+    from pack.nodes.embeddings.merge import MergeEmbeddings
+    from pack.nodes.embeddings.save import SaveEmbedding
+    from pack.nodes.page.embeddings import listed
+    from pack.ti_train.formats import load_embedding
+
+    folder_paths.folder_names_and_paths["embeddings"] = ([str(folder)], folder_paths.supported_pt_extensions)
+    file = f"{NAME}.safetensors"
+    with torch.inference_mode():
+        report = EmbeddingInfo.execute(clip, file).args[0]
+        merged = MergeEmbeddings.execute(file, file, "concatenate", 1.0, 0.5).args[0]
+        SaveEmbedding.execute(merged, "merged", "replace")
+    saved, vectors = (load_embedding(folder / each).vectors for each in ("merged.safetensors", file))
+    twice = {encoder: torch.cat([v, v / 2]) for encoder, v in vectors.items()}
+    return {
+        "report": report,
+        "merged": saved.keys() == twice.keys() and all(torch.equal(saved[e], v) for e, v in twice.items()),
+        "merged encodes": bool(encode(clip, "a photo of a embedding:merged, red")),
+        "listed": sorted(each["file"] for each in listed()),
     }
 
 

@@ -86,7 +86,7 @@ def lowered(family: str, kind: str, model: Any, clip: Any, load: str = "cpu") ->
     """The same model and CLIP with weights of few bits."""
     import comfy.ops
 
-    sizes, dtype = FAMILIES[family](), {"fp8": FP8, "fp16": torch.float16}.get(kind)
+    sizes, dtype = FAMILIES[family](), {"fp8": FP8, "fp16": torch.float16, "fp32": torch.float32}.get(kind)
     network, text = (in_few_bits(part, kind, dtype) for part in (model.model.diffusion_model, clip.cond_stage_model))
     if dtype:  # of all weights, and ComfyUI casts them
         pair = models(sizes, [], dtype, torch.float32, load=load)

@@ -176,7 +176,7 @@ def trained(model: Any, clip: Any, vae: Any, name: str, **settings: Any) -> Any:
     from pack.nodes.train import TrainEmbedding
 
     class Node(TrainEmbedding):
-        hidden = SimpleNamespace(unique_id="1")
+        hidden = SimpleNamespace(unique_id="1", prompt=None, extra_pnginfo=None)
 
     given = {
         "model": model, "clip": clip, "vae": vae, "name": name, "initial_text": "toy", "num_vectors": 1,

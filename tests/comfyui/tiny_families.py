@@ -80,6 +80,16 @@ def sdxl(model: str = "SDXL", unet: dict[str, Any] | None = None, **more: Any) -
     return Family(model, unet or SDXL, text, CLIPS, 4, **more)
 
 
+def shallow(depth: int, middle: int) -> dict[str, Any]:
+    """XL with fewer transformer blocks. middle: of the middle part; -1: it has none, -2: there is no such part."""
+    output = [0, 0, depth, depth]
+    return SDXL | {
+        "transformer_depth": [0, depth],
+        "transformer_depth_output": output,
+        "transformer_depth_middle": middle,
+    }
+
+
 def sd1(unet: dict[str, Any]) -> Family:
     def text() -> tuple[Any, Any]:
         import comfy.sd1_clip as c
@@ -237,7 +247,10 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "sd1-inpainting": lambda: sd1({"in_channels": 9}),
     "sdxl-vpred": lambda: sdxl(weights=V_PREDICTION),
     "sdxl-inpainting": lambda: sdxl(unet=SDXL | {"in_channels": 9}),
-    "ssd-1b": lambda: sdxl("SSD1B", SDXL | {"transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 1]}),
+    "ssd-1b": lambda: sdxl("SSD1B", shallow(2, -1) | {"transformer_depth_output": [0, 0, 2, 1]}),
+    "vega": lambda: sdxl("Segmind_Vega", shallow(1, -1)),
+    "koala-700m": lambda: sdxl("KOALA_700M", shallow(2, -2)),
+    "koala-1b": lambda: sdxl("KOALA_1B", shallow(2, 2)),
     "sdxl-refiner": lambda: sdxl("SDXLRefiner", SDXL | {"context_dim": WIDTH, "adm_in_channels": WIDTH + 5 * 256}),
     "playground": lambda: sdxl(weights={"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)}),
     "sd3": lambda: sd3(True),

@@ -29,14 +29,14 @@ def test_the_side_that_a_family_was_trained_at(family, context_width, prediction
     assert resolution_of(context_width, prediction) == side
 
 
-def test_each_row_of_the_table_of_families_is_held_to_it():
+def test_each_model_of_the_table_of_families_is_held_to_it():
     """By a tiny model, or because it is refused; Stable Diffusion 1 and 2 are trained in the running server."""
     sys.path.append(str(ROOT / "tests" / "comfyui"))
     from tiny_families import FAMILIES as TINY
 
     drawn = {make().model for make in TINY.values()}
     for family in FAMILIES[2:]:
-        assert family.refused or drawn & set(family.classes), family.title
+        assert family.refused or drawn >= set(family.classes), family.title
 
 
 def test_the_keys_of_a_file_are_read_back():

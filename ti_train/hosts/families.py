@@ -55,7 +55,8 @@ FAMILIES = (
         (*CLIP_PAIR, "t5xxl"),
         Sampling(28, 4.5, "euler", "sgm_uniform"),  # 28: diffusers; 4.5: Stability's sd3.5 repository, of Large
     ),
-    Family("Flux.1 dev, Krea, Kontext", ("Flux",), FLUX, distilled(20)),  # template; the guidance is the network's
+    # template; the guidance is the network's
+    Family("Flux.1 dev; Krea and Kontext, which are the same network", ("Flux",), FLUX, distilled(20)),
     Family("Flux.1 Fill", ("FluxInpaint",), FLUX, distilled(20)),
     Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4)),  # template, diffusers
     # template, of the distilled ones; the base models: 20 steps, cfg 5

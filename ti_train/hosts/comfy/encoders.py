@@ -14,6 +14,7 @@ from ..spelling import readable
 from .inputs import check_inputs
 
 MEASURED = 256  # rows of a table from which its scale is measured; some rows are zero
+BEFORE = "a"  # a word before a text: to language models " cat", as in a prompt, is another token than "cat"
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,12 @@ def vocabulary(clip: Any, encoder: str) -> Vocabulary:
     found = encoders(clip)[encoder]
     tokenizer = found.tokenizer
 
+    def ids(text: str) -> list[int]:
+        found = tokenizer.tokenizer(text)["input_ids"][tokenizer.tokens_start :]
+        return list(found[:-1] if tokenizer.tokenizer_adds_end_token else found)
+
     def tokenize(text: str) -> list[int]:
-        ids = tokenizer.tokenizer(text)["input_ids"][tokenizer.tokens_start :]
-        return list(ids[:-1] if tokenizer.tokenizer_adds_end_token else ids)
+        return ids(f"{BEFORE} {text}".rstrip())[len(ids(BEFORE)) :]
 
     def spell(token: int) -> str:
         """Tables have more rows than the tokenizer has pieces: T5's 28, Qwen's 267."""
