@@ -18,7 +18,7 @@ from tiny_host import TinyHost
 
 from ti_train.__main__ import main
 from ti_train.commands.fleet import remarks_on, scores
-from ti_train.fleet.jobs import Job
+from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import Ledger
 from ti_train.fleet.worker import Rules, work

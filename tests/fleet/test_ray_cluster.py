@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ti_train.commands.fleet import opened
 from ti_train.errors import UserError
-from ti_train.fleet.jobs import Job
+from ti_train.fleet.job_list import Job
 from ti_train.fleet.ray_cluster import pack, run_ray, unpack
 from ti_train.fleet.records import Ledger
 from ti_train.fleet.worker import Rules, work

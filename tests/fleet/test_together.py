@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_host import TinyHost, at_forward, raising
 
-from ti_train.fleet.jobs import Job
+from ti_train.fleet.job_list import Job
 from ti_train.fleet.records import Ledger, Record
 from ti_train.fleet.worker import Rules, work, work_together
 

@@ -13,7 +13,7 @@ from tiny_host import TinyHost, at_forward, raising
 from ti_train.errors import UserError
 from ti_train.fleet import worker as worker_module
 from ti_train.fleet.claims import Claims
-from ti_train.fleet.jobs import Job
+from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import OWN, Ledger, Record
 from ti_train.fleet.worker import Rules, work

@@ -15,7 +15,7 @@ from ..evaluation.clip import Clip, ClipJudge
 from ..evaluation.evaluate import PAPERS_PROMPTS, Subject, evaluate, training_pictures
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import Score
-from ..fleet.jobs import Common, Job, read_jobs, shard_of
+from ..fleet.job_list import Common, Job, read_jobs, shard_of
 from ..fleet.learn import Evaluate
 from ..fleet.local import Look, devices_of, run_local
 from ..fleet.plan import plan

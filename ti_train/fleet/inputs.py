@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.listing import Listing
 from ..names import candidates, names_file
-from .jobs import Job
+from .job_list import Job
 
 Stamp = tuple[int, int, str]  # size in bytes, modification time in ns, SHA-256
 

@@ -21,7 +21,7 @@ from ..training.loop import identity
 from ..training.passes import ALONE, Passes
 from ..training.session import Session, load_dataset
 from .inputs import inputs_of
-from .jobs import Job
+from .job_list import Job
 from .records import Record, Retry
 from .sheet import records_of
 

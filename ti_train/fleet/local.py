@@ -16,7 +16,7 @@ import torch
 
 from ..errors import UserError
 from ..host import Host
-from .jobs import Job
+from .job_list import Job
 from .worker import Rules, work_together
 
 CANNOT_START = 3  # exit status of a worker whose model cannot be loaded

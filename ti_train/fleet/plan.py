@@ -10,7 +10,7 @@ from ..text import listed, with_rest
 from ..training.checkpoint import RunFiles
 from .claims import Claims
 from .inputs import unchanged
-from .jobs import Job
+from .job_list import Job
 from .records import Ledger, Record
 
 

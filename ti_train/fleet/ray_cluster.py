@@ -23,7 +23,7 @@ from ..host import Host
 from ..training.checkpoint import RunFiles
 from .claims import Claims
 from .inputs import inputs_of
-from .jobs import Job
+from .job_list import Job
 from .learn import Limits, Stopped, learn
 from .local import LOOKS_EVERY, PATIENCE, Look, OpenHost
 from .records import OWN, Ledger, Record

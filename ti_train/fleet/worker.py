@@ -12,7 +12,7 @@ from pathlib import Path
 from ..host import Host
 from ..training.passes import ALONE, Passes
 from .claims import EXPIRES, Claim, Claims
-from .jobs import Job
+from .job_list import Job
 from .learn import Evaluate, Limits, Stopped, learn
 from .records import OWN, Ledger, Record
 from .together import SharedPasses

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from ti_train.errors import UserError
-from ti_train.fleet.jobs import Common, read_jobs, shard_of
+from ti_train.fleet.job_list import Common, read_jobs, shard_of
 
 COMMON = Common("model", "Balanced", {"steps": 7})
 
