@@ -28,10 +28,10 @@ from benchmarks.quality_parts.records import Record, Records, digest  # noqa: E4
 from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
 
-BASES = (("diffusers 500", 500), ("Paper", 5000), ("Paper", 500))  # the first that is there
+BASES = (("diffusers 500", 500), ("Paper", 5000), ("Paper", 500), ("Balanced", 480))  # the first that is there
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     ours = arms()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, action="append", default=[], help="a drawn world's folder (repeatable)")
@@ -41,12 +41,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--few", action="store_true", help="half the pictures")
     parser.add_argument("--tables", action="store_true", help="only the tables, of what is recorded")
+    parser.add_argument("--base", choices=ours, metavar="NAME", help="what the tables compare with, at its end")
     parser.add_argument("--diffusers", type=Path, default=os.environ.get("DIFFUSERS_PATH"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "quality-runs", help="folder of records and embeddings")
     parser.add_argument("--results", type=Path, default=HERE, help="folder of quality.json and the pictures")
-    a = parser.parse_args()
+    a = parser.parse_args(given)
     records = Records(a.out / "records")
     for world in () if a.tables else worlds(a):
         for concept in (c for c in world.concepts.values() if not a.concepts or c.name in a.concepts):
@@ -55,7 +56,7 @@ def main() -> None:
                     for record in measured(world, arm, concept, seed, records, a):
                         records.add(record)
                         print(line(record), flush=True)
-    show(records.all(), list(ours), a.results)
+    show(records.all(), list(ours), a.base, a.results)
 
 
 def worlds(a: argparse.Namespace) -> Iterator[World]:
@@ -103,11 +104,12 @@ def line(record: Record) -> str:
     )
 
 
-def show(records: Sequence[Record], order: list[str], folder: Path) -> None:
-    """Prints the tables, and writes the records as JSON and a picture of each world."""
+def show(records: Sequence[Record], order: list[str], wanted: str | None, folder: Path) -> None:
+    """Prints the tables, with differences to the arm `wanted`; writes all as JSON and a picture of each world."""
     for world in dict.fromkeys(record.world for record in records):
         rows = tables.rows_of(records, world)
-        base = next((base for base in BASES if base in rows), next(iter(rows)))
+        ends = sorted(row for row in rows if row[0] == wanted)
+        base = next((base for base in (*ends[-1:], *BASES) if base in rows), next(iter(rows)))
         styles = {record.concept for record in records if record.world == world and "shape" in record.by_question}
         print(f"\n## {world}: objects\n\n{tables.table(rows, order, base, lambda r: r.concept not in styles)}")  # noqa: B023
         if styles:

@@ -69,7 +69,7 @@ NOTES = {  # added to the tooltips of these inputs
 FIRST_OPTIONAL = "crop"
 OPTIONAL_IN_TRAIN_EMBEDDING = ("resolution",)  # after all sockets
 NOT_OFFERED = {
-    "mask": "Masks come with the images, through the masks input.",
+    "mask": "Masks come with the images.",
     "device": "ComfyUI chooses it (--cpu, --cuda-device).",
     "dtype": "The model is already loaded; ComfyUI chooses its precision (--force-fp32, --bf16-unet ...).",
 }

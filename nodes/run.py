@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def run_training(
 
     hidden: the node's unique_id. facts: what it trains with, for the page. remarks: for the user.
     """
-    live = live_run(config, folder, hidden, resume, facts, NO_SYNTAX not in host.remarks)
+    live = live_run(host, config, folder, hidden, resume, facts)
     session = Session(config, folder, Records(folder / f"{config.name}.csv", live.record.folder / "loss.png", None))
     previews: ThinnedByKey[Image.Image] | None = None
     with followed(live):
@@ -58,7 +59,9 @@ def run_training(
                     management.throw_exception_if_processing_interrupted()
         except BaseException:  # InterruptProcessingException too
             if session.trained:
-                log.warning("The training of '%s' has ended early. %s", config.name, session.saved(TO_CONTINUE))
+                left = session.saved(TO_CONTINUE)
+                log.warning("The training of '%s' has ended early. %s", config.name, left)
+                live.left = left.replace(f"{folder}{os.sep}", "")  # the page gets no paths of the server
             raise
         images = list(previews or ())
         if previews and previews.seen > len(images):
@@ -76,20 +79,20 @@ def most_previews(image: Image.Image, config: TrainConfig) -> int:
 
 
 def use_finished(
-    config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+    host: Host, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
 ) -> tuple[Embedding, Session, list[Image.Image]]:
     """The embedding of a run that was trained before, and a session without steps."""
     session = Session(config, folder)
     embedding = load_embedding(session.file)
     log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
-    live_run(config, folder, hidden, False, facts).already_trained(int(embedding.provenance["step"]))
+    live_run(host, config, folder, hidden, False, facts).already_trained(int(embedding.provenance["step"]))
     return embedding, session, []
 
 
 def live_run(
-    config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int], syntax: bool = True
+    host: Host, config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int]
 ) -> LiveRun:
-    syntax = syntax and not old_name(config.name)
+    syntax = NO_SYNTAX not in host.remarks and not old_name(config.name)
     return LiveRun(config, str(hidden.unique_id), folder == embeddings_folder(), resume, facts, syntax)
 
 

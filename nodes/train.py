@@ -30,7 +30,7 @@ from .tensors import side_to_train_at, to_batch
 from .training_data import TrainingData
 
 SMALL = 100_000_000  # parameters of a denoiser: fewer than any published model of these families has
-DOES_NOT_FIT = "Give a lower resolution in Training Options, or close other programs that use the GPU."
+DOES_NOT_FIT = "Give a lower resolution, or close other programs that use the GPU."
 HERE: dict[str, dict[str, Any]] = {
     "learning_rate": {"max": 1.0, "round": 0.000001},
     "seed": {"control_after_generate": False},  # else the page sets a new seed at every Run, which trains again
@@ -158,7 +158,7 @@ class TrainEmbedding(io.ComfyNode):
         asked, config = config.name, replace(config, name=here.name)
         facts = data.facts(templates, side)
         if here.finished:
-            embedding, session, sampled = use_finished(config, here.folder, cls.hidden, facts)
+            embedding, session, sampled = use_finished(host, config, here.folder, cls.hidden, facts)
         else:
             remarks = data.remarks(templates, config.templates) + overridden(inputs, options or {})
             remarks += resolution_remarks(host, config, side)
@@ -211,8 +211,9 @@ def config_from(
 
 
 def overridden(inputs: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    """Remarks on inputs of this node that Training Options override."""
+    """Remarks on inputs of this node that Training Options override. The page fills in the preset's values itself."""
     both = {name: (inputs.get(name), options.get(TRAIN_EMBEDDING[name])) for name in ("learning_rate", "resolution")}
+    both = {name: pair for name, pair in both.items() if pair[0] not in OPTIONS[TRAIN_EMBEDDING[name]].presets.values()}
     return [
         f"{name} {given:g} of Train Embedding has no effect: Training Options give {instead}."
         for name, (given, instead) in both.items()

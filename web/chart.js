@@ -3,7 +3,7 @@
 /** @typedef {[step: number, value: number]} Point */
 /** @typedef {(value: number) => number} Scale */
 
-/** [lowest, highest] of the points' values, with a margin; [0, 1] if there are none. @param {...Point[]} curves */
+/** [lowest, highest] of the points' values, with a margin; [0, 1] if there are none. @param {...Point[]} curves @returns {[number, number]} */
 export function extent(...curves) {
   const values = curves.flat().map((point) => point[1]);
   if (!values.length) return [0, 1];

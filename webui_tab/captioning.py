@@ -29,15 +29,19 @@ _notes: dict[str, str] = {}  # task -> what it did
 def start(folder: str, interrogator: str) -> str:
     """Queues the captioning; returns its task id for the WebUI's progress bar. Raises UserError."""
     place = folders.picture_folder(folder, write=True)
-    listing = listing_with_images(place)
-    reader = CaptionReader(listing, [])
-    bare = [path for path in listing.images if not reader.caption(path)]
-    if not bare:
+    if not without_caption(place):
         raise UserError(f"All images of '{folder}' have captions. To replace one, empty it and save first.")
     task = progress.create_task_id("ti-train-captions")
     progress.add_task_to_queue(task)
-    threading.Thread(target=_work, args=(task, bare, INTERROGATORS[interrogator]), name=task, daemon=True).start()
+    threading.Thread(target=_work, args=(task, place, INTERROGATORS[interrogator]), name=task, daemon=True).start()
     return task
+
+
+def without_caption(place: Path) -> list[Path]:
+    """The images of a folder that have no caption. Raises UserError if it has no images."""
+    listing = listing_with_images(place)
+    reader = CaptionReader(listing, [])
+    return [path for path in listing.images if not reader.caption(path)]
 
 
 def note_of(task: str) -> str:
@@ -45,12 +49,12 @@ def note_of(task: str) -> str:
     return _notes.pop(task, "")
 
 
-def _work(task: str, paths: list[Path], interrogate: Callable[[Image.Image], str]) -> None:
+def _work(task: str, place: Path, interrogate: Callable[[Image.Image], str]) -> None:
     with call_queue.queue_lock:
         shared.state.begin(job=task)
         progress.start_task(task)
         try:
-            _notes[task] = _captioned(paths, interrogate)
+            _notes[task] = _captioned(without_caption(place), interrogate)  # some may have one by now
         except Exception as error:  # of the interrogators and of their downloads
             log.exception("Captioning failed")
             _notes[task] = f"Captioning failed: {type(error).__name__}: {error} (see the WebUI's console)"

@@ -13,7 +13,7 @@ from . import jobs
 from .pictures import Shown
 from .request import uses_captions
 
-WIDTH, HEIGHT = 760, 320
+WIDTH, HEIGHT = 780, 320  # with room for half of the last step mark
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
 WAITING = "<div class='ti-train-note'>The loss chart appears here during training.</div>"
 STOPPED = "It was stopped before its last step: Resume continues it."

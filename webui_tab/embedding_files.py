@@ -21,6 +21,8 @@ Row = dict[str, Any]
 NOT_LOOKED_UP = "The nearest words need the model, which a training uses: ask again when it has ended."
 RELOADED_LATER = "Prompts can use new files when the training has ended."
 
+_reload_waits = threading.Lock()  # held while a reload waits for its turn
+
 
 def listed() -> list[Row]:
     """Every embedding of the folder: name, file, layout, vectors, widths, step; or the problem of a file."""
@@ -96,12 +98,14 @@ def reload() -> str:
 
 
 def reload_later() -> None:
-    """Reloads the embeddings folder when it is the turn in the WebUI's queue."""
-    threading.Thread(target=_reload, daemon=True).start()
+    """Reloads the embeddings folder when it is the turn in the WebUI's queue; once for all that ask until then."""
+    if _reload_waits.acquire(blocking=False):
+        threading.Thread(target=_reload, daemon=True).start()
 
 
 def _reload() -> None:
     with call_queue.queue_lock:
+        _reload_waits.release()  # whoever asks from here on may have written a file that is not read
         try:
             connect().reload_embeddings()
         except UserError as error:  # the loaded model takes no embeddings; the next one reads the folder when it loads

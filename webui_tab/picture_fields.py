@@ -19,7 +19,7 @@ def picture_fields(name: Any) -> Fields:
             folder = gr.Dropdown(
                 folders.picture_folders(),
                 label="Images",
-                info="A folder in ti-train/pictures with 3 to 5 images, or a whole path. Or upload them on the right.",
+                info="A folder in ti-train/pictures with 3 to 5 images, or a path. Uploads go into it, or a new one.",
                 elem_id="ti_train_folder",
                 allow_custom_value=True,
             )
@@ -27,7 +27,7 @@ def picture_fields(name: Any) -> Fields:
                 refresh = gr.Button("Refresh folders", size="sm", min_width=80, elem_id="ti_train_refresh_folders")
                 new = gr.Button("New folder", size="sm", min_width=80, elem_id="ti_train_new_folder")
         upload = gr.File(
-            label="Upload images and masks: into the chosen folder, or a new one",
+            label="Upload images and masks",
             file_count="multiple",
             file_types=["image"],
             elem_id="ti_train_upload",

@@ -9,7 +9,7 @@ from typing import Any
 from ti_train.training.config import PRESETS, TrainConfig
 
 PAPERS_MARKS = (25, 50, 100, 200, 500, 1000, 5000)
-BASE = "Balanced"  # whose options the ablations change, one at a time
+BASE = "Balanced"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ def arms() -> dict[str, Arm]:
         *(Arm(f"diffusers {images}", "diffusers", DIFFUSERS | {"max_train_steps": images}) for images in (100, 500)),
         Arm("diffusers default", "diffusers"),
         *(Arm(preset, "preset", preset=preset) for preset in PRESETS if preset != "Paper"),
-        *(Arm(f"{BASE}, {name}", "ablation", options) for name, options in ABLATIONS.items()),
+        *(
+            Arm(f"{preset}, {name}", "ablation", options, preset)
+            for preset, ablations in ABLATIONS.items()
+            for name, options in ablations.items()
+        ),
     ]
     return {arm.name: arm for arm in made}
 
@@ -38,11 +42,20 @@ def arms() -> dict[str, Arm]:
 # How the script's README and most users run it; its own defaults are batches of 16 at 1e-4.
 DIFFUSERS: Mapping[str, Any] = {"train_batch_size": 1, "learning_rate": 5e-3, "lr_warmup_steps": 0}
 
-ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    "one at a time": {"batch_size": 1, "steps": TrainConfig("x", "x").steps * TrainConfig("x", "x").batch_size},
-    "constant rate": {"schedule": "constant"},
-    "half the rate": {"learning_rate": 0.5 * float(TrainConfig("x", "x").learning_rate)},
-    "twice the rate": {"learning_rate": 2 * float(TrainConfig("x", "x").learning_rate)},
-    "uniform noise levels": {"timesteps": "uniform"},
-    "high noise": {"timesteps": "high-noise"},
+# What is changed of a preset, to see what it is worth.
+ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    BASE: {
+        "one at a time": {"batch_size": 1, "steps": TrainConfig("x", "x").steps * TrainConfig("x", "x").batch_size},
+        "constant rate": {"schedule": "constant"},
+        "half the rate": {"learning_rate": 0.5 * float(TrainConfig("x", "x").learning_rate)},
+        "twice the rate": {"learning_rate": 2 * float(TrainConfig("x", "x").learning_rate)},
+        "uniform noise levels": {"timesteps": "uniform"},
+        "high noise": {"timesteps": "high-noise"},
+        "sigma": {"weighting": "sigma"},
+        "averaged": {"average": 0.25},
+    },
+    "Preview": {
+        "unweighted": {"weighting": "none"},
+        "exclusion": {"per_image_words": 0.5, "exclusion": 0.05},
+    },
 }

@@ -72,6 +72,7 @@ EMBEDDED = {
     "lime-star": "",
     "violet-arrow": "",
     "spring-ring": "green ring",
+    "magenta-moon": "",
     "rose-drop": "",
     "dusk-lines": "",
     "woodcut": "",

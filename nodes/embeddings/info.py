@@ -45,7 +45,8 @@ class EmbeddingInfo(io.ComfyNode):
     def execute(
         cls, clip: Any, embedding_name: str, embedding: Embedding | None = None, word: str = ""
     ) -> io.NodeOutput:
-        layout, remarks = "", []
+        layout = ""
+        remarks: list[str] = []
         if embedding is None:
             reading = read_embedding(embedding_path(embedding_name), word=word.strip())
             embedding, layout = reading.embedding, f"\nfile: {reading.layout}"

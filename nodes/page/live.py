@@ -78,6 +78,7 @@ class LiveRun:
             "prompt": self.prompt_with(config.name),
         }
         self.status, self.message, self.outcome = "running", "", ""
+        self.left = ""  # what a run that has ended early has left, and how to continue it
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
         self.earlier: list[dict[str, Any]] = earlier.get("previews", [])
         self.previews: ThinnedByKey[dict[str, Any]] = ThinnedByKey(PREVIEWS)
@@ -159,6 +160,7 @@ class LiveRun:
 
     def done(self, done: Done, session: Session) -> None:
         """Which step's embedding is in the file, why, and whether it is better than the untrained one."""
+        self.complete = done.complete
         self.outcome = done.why if done.improved is not False else self.warnings[-1]
         self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
         self.numbers |= {"best": session.kept} if session.kept else {}
@@ -234,12 +236,12 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
     try:
         yield run
     except management.InterruptProcessingException:
-        run.end("cancelled")
+        run.end("cancelled", run.left)
         raise
     except BaseException as error:
-        run.end("failed", str(error))
+        run.end("failed", f"{error} {run.left}".strip())
         raise
-    run.end("stopped" if run.numbers["step"] < run.facts["steps"] else "done", run.outcome)
+    run.end("done" if run.complete else "stopped", run.outcome)
 
 
 def changed_settings(config: TrainConfig) -> dict[str, Any]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 
+from benchmarks import quality
+from benchmarks.quality_parts import worlds
 from benchmarks.quality_parts.arms import Arm, arms
 from benchmarks.quality_parts.pictures import Figures, Judged
 from benchmarks.quality_parts.records import Record, Records, digest
 from benchmarks.quality_parts.tables import difference, each_concept, picture, rows_of, table
 from benchmarks.quality_parts.training import config_of
 from benchmarks.quality_parts.worlds import Concept
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def record(concept: str = "heart", seed: int = 0, fidelity: float = 0.5, arm: str = "a", images: int = 100) -> Record:
@@ -109,13 +107,21 @@ def test_every_arm_is_a_run_that_the_trainer_takes(arm: Arm):
 
 
 @pytest.mark.slow
-def test_it_trains_judges_and_goes_on_where_it_was_stopped(tmp_path):
-    words = ["--out", str(tmp_path), "--arms", "Preview", "--concepts", "teal-heart", "--seeds", "1", "--few"]
-    command = [sys.executable, str(ROOT / "benchmarks/quality.py"), *words, "--results", str(tmp_path)]
-    first, again = (subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in "ab")
-    assert "embedded Preview" in first
-    assert "embedded Preview" not in again
-    assert "| Preview |" in again
+def test_it_trains_judges_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    """Three training steps and two sampling steps: the words are bad, but all of it is real."""
+    monkeypatch.setattr(quality, "arms", lambda: {"short": Arm("short", "preset", {"steps": 3})})
+    monkeypatch.setattr(worlds, "STEPS", 2)
+    where = ["--out", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    told = []
+    for _ in range(2):
+        quality.main(["--concepts", "teal-heart", "--seeds", "1", "--few", *where])
+        told.append(capsys.readouterr().out)
+    first, again = told
+    assert "embedded short 12: teal-heart 0  fidelity " in first
+    assert "embedded short" not in again
+    assert "| short | 12 | 1 |" in again
     (found,) = json.loads((tmp_path / "quality.json").read_text())
-    assert 0 < found["fidelity"] <= 1
+    assert (found["arm"], found["images"], found["vectors"]) == ("short", 12, 1)
+    assert set(found["by_question"]) == {"plain", "background", "style", "beside"}
+    assert 0 <= found["fidelity"] <= 1
     assert (tmp_path / "quality-embedded.png").is_file()

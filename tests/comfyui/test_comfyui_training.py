@@ -127,6 +127,10 @@ def test_cancel_keeps_what_was_learnt_and_continue_ends_as_if_uninterrupted(serv
     assert 2 <= last_step(state) < 8
     assert word(server, "broken").is_file()
     assert "if_exists = continue" in server.said()
+    run = run_of(server, "broken")
+    assert run["status"] == "cancelled"
+    assert run["message"].endswith("with the same settings and if_exists = continue.")
+    assert str(server.base) not in run["message"]
 
     server.run(w.training(name="broken", steps=1))
     assert "A run of 'broken' has not ended." in server.said(), "it is not forgotten behind broken-2"

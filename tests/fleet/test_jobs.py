@@ -62,6 +62,8 @@ def test_each_line_may_have_a_preset_and_an_initial_file_beside_the_list(listed,
     (job,) = listed("name,init,images,preset\ntoy,start.safetensors,toy,Paper\n")
     assert job.config.init == str(tmp_path / "start.safetensors")
     assert job.config.batch_size == 1
+    (job,) = listed("name,init,images\ntoy,toy | start.safetensors,toy\n")
+    assert job.config.init == f"toy | {tmp_path / 'start.safetensors'}", "one of several to choose from"
 
 
 def test_all_faults_are_told_at_once_with_their_lines(listed):

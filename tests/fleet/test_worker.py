@@ -162,6 +162,9 @@ def test_touched_but_equal_images_are_unchanged(fleet, tmp_path):
     fleet.work()
     for path in (tmp_path / "one").iterdir():
         path.touch()
+    (tmp_path / "one" / "Thumbs.db").write_bytes(b"what a file manager leaves")
+    (tmp_path / "one" / "removed").mkdir()
+    shutil.copy(tmp_path / "one" / "red.png", tmp_path / "one" / "removed")
     assert plan(fleet.jobs, fleet.ledger, update=False) == []
 
 

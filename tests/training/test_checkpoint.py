@@ -195,9 +195,10 @@ def test_only_a_run_that_has_ended_as_wanted_is_finished(host, dataset, settings
     assert RunFiles(tmp_path / "stopped", config.name, files.identity).has_finished()
 
 
-def test_another_content_of_the_initial_file_is_another_run_but_can_be_resumed(host, dataset, settings, tmp_path):
+@pytest.mark.parametrize("init", ["{}", "toy | {}"], ids=["a file", "a text or a file"])
+def test_another_content_of_the_initial_file_is_another_run_but_can_be_resumed(host, dataset, settings, tmp_path, init):
     save_embedding(Embedding("start", {"clip_tiny": torch.ones(1, 8)}), tmp_path / "start.safetensors")
-    config = settings(steps=2, init=str(tmp_path / "start.safetensors"))
+    config = settings(steps=2, init=init.format(tmp_path / "start.safetensors"))
     before = identity(host, dataset, config, Templates.load(config.templates))
     save_embedding(Embedding("start", {"clip_tiny": torch.zeros(1, 8) + 2}), tmp_path / "start.safetensors")
     after = identity(host, dataset, config, Templates.load(config.templates))

@@ -37,11 +37,20 @@ def remarks(host, pictures, config, folder) -> list[str]:
         ({"warmup": 2, "learning_rate": "0.1:3, 0.01"}, "warmup has no effect: learning_rate gives the rate of every"),
         ({"progressive_every": 2, "num_vectors": 1}, "progressive_every has no effect: there is only one vector."),
         ({"copy_every": 50}, "copy_every has no effect: the run has fewer steps."),
+        ({"early_stop": 3}, "early_stop has no effect: the run has too few measurements of the validation loss."),
     ],
 )
 def test_what_has_no_effect_is_reported_with_the_reason(host, pictures, settings, tmp_path, given, remark):
     (said,) = (said for said in remarks(host, pictures, settings(**given), tmp_path) if "no effect" in said)
     assert said.startswith(remark)
+
+
+def test_a_file_has_its_vectors(host, pictures, settings, tmp_path):
+    list(train(host, dataset_of(host, pictures), settings(name="start", steps=1), tmp_path))
+    config = settings(init=str(tmp_path / "start.safetensors"), initial_vectors="cross")
+    assert "initial_vectors has no effect: the initial vectors are those of a file." in remarks(
+        host, pictures, config, tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,6 +62,8 @@ def test_what_has_no_effect_is_reported_with_the_reason(host, pictures, settings
         {"templates": "captions", "shuffle_tags": True, "keep_tags": 1},
         {"warmup": 2},
         {"copy_every": 2},
+        {"early_stop": 2},
+        {"initial_vectors": "cross"},
     ],
 )
 def test_what_has_an_effect_or_is_a_default_is_not(host, pictures, settings, tmp_path, given):

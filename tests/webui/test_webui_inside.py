@@ -82,6 +82,14 @@ def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server
     assert len(set(norms.values())) == len(norms), "a setting has no effect"
 
 
+def test_an_encoders_states_are_those_that_the_unet_reads(server):
+    """A slot filled with a text's own rows is that text, and its place is known, in a further chunk too."""
+    for found in server.get("/ti-train-test/conditioning"):
+        assert max(found["text"], found["read"]) < 1e-5
+        assert found["offset"] == 0
+        assert found["gradient"] > 0
+
+
 def test_other_families_are_refused_in_words(server):
     assert (
         "is not supported. In a WebUI, embeddings can be trained on Stable Diffusion 1, 2 and XL"

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from tab_page import RUNS_WITHIN, beside, chosen, entered, expect, fill, new_page, opened, says, shot, summary, upload
 
-from ti_train.formats import load_embedding
+from ti_train.editability import initial_of
+from ti_train.formats import config_of, load_embedding
 
 pytestmark = pytest.mark.slow
 
@@ -261,6 +263,30 @@ def test_interrupt_ends_the_shown_training_and_no_other(browser, page, server):
     says(page, "first-page was interrupted")
 
 
+def test_what_is_entered_reaches_the_training(browser, server):
+    """Of fields with choices, what is not among them too."""
+    page = new_page(browser, server)
+    opened(page, "More")
+    fill(page, "name", "entered")
+    chosen(page, "folder", "tabtoy")
+    typed = {"timesteps": "500-899 .1", "weighting": "sigma 0.5"}
+    picked = {"optimizer": "sphere", "initial_vectors": "condensed", "schedule": "constant", "square": "square"}
+    filled = {"steps": 4, "early_stop": 9, "pull": 0.25, "average": 0.5, "context": 0.001, "num_vectors": 1}
+    for field, text in (typed | picked).items():
+        chosen(page, field, text)
+    for field, number in filled.items():
+        fill(page, field, str(number))
+    fill(page, "init", "red toy")
+    page.locator("#ti_train_start").click()
+    says(page, "entered is trained")
+    config = config_of(load_embedding(server.base / "embeddings" / "entered.safetensors"))
+    assert config.items() >= (typed | picked | filled | {"square": True, "init": "red toy"}).items()
+    entered(page, server)
+    for field, text in typed.items():
+        expect(page.locator(f"#ti_train_{field} input").first).to_have_value(text)
+    page.close()
+
+
 def test_embeddings(page, server):
     page.locator("#ti_train_tabs > .tab-nav > button", has_text="Embeddings").click()
     expect(page.locator("#ti_train_embedding_table").first).to_contain_text("tabtoy")
@@ -282,6 +308,15 @@ def test_convert_and_merge(page, server):
     page.locator("#ti_train_convert").click()
     expect(outcome).to_contain_text("Wrote tabtoy-pt.pt: 1 x 768 (emb_params), fp32, as a1111.")
     expect(table).to_contain_text("tabtoy-pt.pt")
+    fill(page, "convert_name", "editable")
+    chosen(page, "convert_format", "safetensors")
+    fill(page, "convert_editability", "1")
+    page.locator("#ti_train_convert").click()
+    expect(outcome).to_contain_text("Wrote editable.safetensors")
+    trained, editable = (
+        load_embedding(server.base / "embeddings" / f"{n}.safetensors") for n in ("tabtoy", "editable")
+    )
+    assert torch.allclose(editable.vectors["emb_params"], initial_of(trained)["emb_params"], atol=1e-5)
 
     page.locator("#ti_train_new_files > .tab-nav > button", has_text="Merge").click()
     chosen(page, "merge_word_1", "tabtoy.safetensors")

@@ -32,7 +32,7 @@ from ..training.config import MANY, PRESETS, PRESETS_HELP
 from ..training.learning_rate import number_or_schedule
 from .evaluate import add_judge
 from .model import MODEL, PREDICTION, PREDICTION_TYPES, on_device
-from .option_arguments import add_options, options_given
+from .option_arguments import PREVIEWS_EVERY, add_options, options_given, without_effect
 from .progress import StatusLine
 
 STATUS = "status"
@@ -80,11 +80,15 @@ def run(a: argparse.Namespace) -> None:
         return
     if a.model is None:
         raise UserError("No model is given. Give it with --model.")
+    for remark in without_effect(a):
+        print(f"Warning: {remark}", file=sys.stderr)
     options = options_given(a)
     device, dtype = options.pop("device") or "auto", options.pop("dtype") or "auto"
     options["learning_rate"] = number_or_schedule(options["learning_rate"])
     if a.sheet and options["preview_every"] is None:
         options["preview_every"] = MANY  # before the first step and after the last
+    elif options["preview_prompts"] and options["preview_every"] is None:
+        options["preview_every"] = PREVIEWS_EVERY
     jobs = shard_of(read_jobs(Path(a.list), Common(a.model.name, a.preset, options)), a.shard)
     ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together, evaluate=evaluation(a))
     for remark in plan(jobs, ledger, a.update, bool(a.evaluate)):

@@ -15,6 +15,7 @@ NO_EFFECT = {  # here; other hosts have more models and samplers
     "preview_sampler": "previews are sampled with the model's own scheduler",
     "preview_scheduler": "previews are sampled with the model's own scheduler",
 }
+PREVIEWS_EVERY = 100  # steps, where only prompts are given
 METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
 
 

@@ -20,7 +20,7 @@ from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
 from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
-from .option_arguments import add_options, options_given, without_effect
+from .option_arguments import PREVIEWS_EVERY, add_options, options_given, without_effect
 from .progress import TrainingBar
 
 TO_CONTINUE = "with the same command and --resume"
@@ -95,7 +95,7 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
         "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),
         "preview_prompts": prompts,
-        "preview_every": 100 if prompts and given["preview_every"] is None else given["preview_every"],
+        "preview_every": PREVIEWS_EVERY if prompts and given["preview_every"] is None else given["preview_every"],
     }
     return TrainConfig.from_preset(a.preset or ("Style" if a.style else "Balanced"), **given | read)
 

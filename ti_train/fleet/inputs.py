@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..formats import names_file
+from ..data.listing import Listing
+from ..names import candidates, names_file
 from .jobs import Job
 
 Stamp = tuple[int, int, str]  # size in bytes, modification time in ns, SHA-256
@@ -39,11 +40,12 @@ def _options(job: Job) -> dict[str, Any]:
 
 
 def _files(job: Job) -> list[Path]:
-    """All visible files in the folders of images, and files of initial vectors and templates."""
-    inner = [path for folder in job.folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    visible = [path for path in inner if not path.name.startswith(".")]
-    named = [Path(text) for text in (job.config.init, job.config.templates) if names_file(text) or Path(text).suffix]
-    return [*visible, *(path for path in named if path.is_file())]
+    """The images with their captions and masks, and files of initial vectors and templates."""
+    found: list[Path] = []
+    for listing in map(Listing.of, job.folders):
+        found += [*listing.images, *listing.captions.values(), *listing.masks.values(), *listing.tables]
+    named = [*filter(names_file, candidates(job.config.init)), job.config.templates]
+    return list(dict.fromkeys([*found, *(Path(text) for text in named if Path(text).is_file())]))
 
 
 def _stat(path: Path) -> tuple[int, int]:

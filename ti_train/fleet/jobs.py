@@ -19,7 +19,7 @@ from typing import Any
 from ..data.dataset import find_pictures, with_repeats
 from ..data.listing import Listing, subfolders
 from ..errors import UserError
-from ..formats import file_names, names_file
+from ..names import BETWEEN, file_names, names_file, with_paths
 from ..text import decode, name_key, with_rest
 from ..training.config import OPTIONS, TrainConfig
 from ..training.learning_rate import number_or_schedule
@@ -29,7 +29,6 @@ IMAGES, PRESET = "images", "preset"  # columns that are no options
 OF_THE_MODEL = ("device", "dtype")
 COLUMNS = {IMAGES, PRESET, *OPTIONS}
 ALIASES = {alias: name for name, option in OPTIONS.items() for alias in option.aliases}
-BETWEEN = "|"  # several folders, or several lines, in a cell of a table
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 MOST_FAULTS = 30
 
@@ -135,9 +134,8 @@ def _job(values: Mapping[str, Any], common: Common, beside: Path) -> Job:
     missing = [key for key in ("name", "init") if both.get(key) is None] + [IMAGES] * (IMAGES not in columns)
     if missing:
         raise UserError(f"{' and '.join(missing)} missing.")
-    for key in ("init", "templates"):  # may be files
-        if isinstance(both.get(key), str):
-            both[key] = _file_beside(both[key], beside)
+    both["init"] = with_paths(both["init"], lambda text: _file_beside(text, beside))
+    both["templates"] = _file_beside(both.get("templates") or "", beside) or None
     folders = with_repeats(_texts(columns[IMAGES]), beside.joinpath)
     for folder in folders:
         find_pictures(folder)

@@ -73,7 +73,8 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
         if files.has_finished():  # but its record could not be written any more
             header = load_embedding(files.embedding).provenance
             loss = float(header["validation_loss"]) if "validation_loss" in header else None
-            return replace(record, status="done", steps=job.config.steps, kept=int(header["step"]), loss=loss)
+            step = int(header["step"])
+            return replace(record, status="done", steps=step, kept=step, loss=loss)
         session = Session(job.config, out, records_of(out, job.name))
         with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:
             for event in events:

@@ -21,7 +21,7 @@ from ..device import is_out_of_memory, out_of_memory_message
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
-from ..names import names_file, old_name
+from ..names import candidates, names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
 from .checkpoint import INITIAL_FILE, RunFiles
 from .config import TrainConfig
@@ -162,8 +162,10 @@ def float32_first(host: Host) -> str:
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must have in common with its start."""
     ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction}
-    if names_file(config.init) and Path(config.init).is_file():  # a resumed run does not need it any more
-        ours |= {INITIAL_FILE: hashlib.sha256(Path(config.init).read_bytes()).hexdigest()[:16]}
+    files = [Path(text) for text in candidates(config.init) if names_file(text)]
+    # a resumed run does not need them any more
+    if digests := [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]:
+        ours |= {INITIAL_FILE: " ".join(digests)}
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 

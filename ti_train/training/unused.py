@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..host import Host
+from ..names import candidates, names_file
 from ..prompts import NAME, Templates
 from ..text import listed
 from .config import OPTIONS, TrainConfig
@@ -49,6 +50,16 @@ RULES = (
     ),
     Rule(("warmup",), lambda f: isinstance(f.config.learning_rate, str), "learning_rate gives the rate of every step"),
     Rule(("progressive_every",), lambda f: f.config.num_vectors == 1, "there is only one vector"),
+    Rule(
+        ("early_stop",),
+        lambda f: f.config.early_stop * f.config.evaluate_every >= f.config.steps,
+        "the run has too few measurements of the validation loss",
+    ),
+    Rule(
+        ("initial_vectors",),
+        lambda f: all(map(names_file, candidates(f.config.init))),
+        "the initial vectors are those of a file",
+    ),
     Rule(("copy_every",), lambda f: f.config.copy_every > f.config.steps, "the run has fewer steps"),
 )
 

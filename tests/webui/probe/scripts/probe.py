@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,42 @@ def encoded() -> dict[str, Any]:
         return {"differences": differences, "norm": float(alone[0].context.norm())}
 
 
+def conditioning() -> list[dict[str, float]]:
+    """How a slot with a text's own rows compares to that text, for each prompt and encoder.
+
+    text, read: relative distance of the slot's states to the text's, and of those to what the U-Net reads. offset: of
+    the first state that the vectors change to the first of the slot. gradient: the smallest, in absolute value.
+    """
+    around = [("a photo of a ", ", red"), ("very " * 78, " on a table")]  # the second slot is in the second chunk
+    with call_queue.queue_lock:
+        host = connect()
+        rows = {encoder: host.vocabulary(encoder).rows("cat dog").to(host.device) for encoder in host.widths}
+        return [comparison for before, behind in around for comparison in compared(host, rows, before, behind)]
+
+
+def compared(host: Any, rows: dict[str, torch.Tensor], before: str, behind: str) -> Iterator[dict[str, float]]:
+    vectors = {encoder: v.clone().requires_grad_() for encoder, v in rows.items()}
+    prompts, text = [(before, WORD, behind)], (f"{before}cat dog{behind}",)
+    with host.training():
+        slots = host.conditioning(prompts, {"*": vectors})
+        doubled = host.conditioning(prompts, {"*": {encoder: 2 * v for encoder, v in rows.items()}})
+        texts = host.conditioning([text], {})
+        read = host.encode([text], {})[0].context[0].split(list(host.widths.values()), dim=-1)
+        sum(slot.states[slot.after :].pow(2).sum() for (slot,) in slots.values()).backward()
+    for (encoder, (slot,)), wanted in zip(slots.items(), read, strict=True):
+        changed = (slot.states != doubled[encoder][0].states).any(dim=-1).nonzero()
+        yield {
+            "text": far(slot.states, texts[encoder][0].states),
+            "read": far(texts[encoder][0].states, wanted),
+            "offset": int(changed[0]) - (slot.after - len(rows[encoder])),
+            "gradient": float(vectors[encoder].grad.abs().min()),
+        }
+
+
+def far(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
 def too_many_vectors() -> dict[str, Any]:
     """What is said of a second word that has more vectors than the text encoder takes at a time."""
     with call_queue.queue_lock:
@@ -259,6 +296,7 @@ def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/many-words", many_words, methods=["GET"])
     app.add_api_route("/ti-train-test/condition", condition, methods=["POST"])
     app.add_api_route("/ti-train-test/encoded", encoded, methods=["GET"])
+    app.add_api_route("/ti-train-test/conditioning", conditioning, methods=["GET"])
     app.add_api_route("/ti-train-test/too-many-vectors", too_many_vectors, methods=["POST"])
     app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
