@@ -85,7 +85,9 @@ def comfyui_host(family: str, folder: Path, dtype: torch.dtype) -> Any:
     enter_comfyui()
     pack()
     import comfy.sd
+    import comfy_kitchen
 
+    comfy_kitchen.registry.disable("cuda")  # kernels that need a driver
     Card.computes = False
     with torch.inference_mode():
         if weights is not None:
