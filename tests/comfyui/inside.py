@@ -112,9 +112,15 @@ def state_of(model: Any, clip: Any) -> dict[str, tuple]:
 
 
 def same(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
+    """Bit by bit: a weight that was never drawn may be no number, which is not equal to itself."""
     return before.keys() == after.keys() and all(
-        b[0] == after[n][0] and torch.equal(b[1], after[n][1]) and b[2:] == after[n][2:] for n, b in before.items()
+        b[0] == after[n][0] and torch.equal(bits(b[1]), bits(after[n][1])) and b[2:] == after[n][2:]
+        for n, b in before.items()
     )
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -302,6 +302,14 @@ def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
     return model, clip, vae
 
 
+def known_here(unet: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what an older ComfyUI does not know, and has no need of."""
+    from comfy.ldm.flux.model import FluxParams
+
+    newer = {"txt_ids_dims"} - {field.name for field in fields(FluxParams)}
+    return {name: value for name, value in unet.items() if name not in newer}
+
+
 def models(
     family: Family, folders: list[str], stored: torch.dtype = torch.float32, cast: torch.dtype | None = None,
     operations: Any = None, load: str = "cpu", text: dict[str, Any] | None = None,
@@ -315,7 +323,7 @@ def models(
     import comfy.supported_models_base as base
 
     without_vision_towers()
-    config = getattr(comfy.supported_models, family.model)(family.unet)
+    config = getattr(comfy.supported_models, family.model)(known_here(family.unet))
     config.set_inference_dtype(stored, cast)
     config.custom_operations = operations
     cpu, device = torch.device("cpu"), torch.device(load)
