@@ -311,10 +311,11 @@ def test_what_is_given_and_not_used_is_said(server):
 def test_so_is_what_other_inputs_replace_or_switch_off(server):
     workflow = w.training(
         folder="one-wire", name="overridden", steps=1, preview_prompts="a * at night", learning_rate=0.1,
-        resolution=128, captions=["caption", 0], masks=["pictures", 2],
+        resolution=128, captions=["caption", 0], masks=["inverted", 0],
     )  # fmt: skip
     workflow["options"] = w.options(learning_rates="0.2:1", resolution=64)
     workflow["caption"] = w.node("PrimitiveString", value="another caption")
+    workflow["inverted"] = w.node("InvertMask", mask=["pictures", 2])
     server.run(workflow)
     said = run_of(server, "overridden")["warnings"]
     for start in (
