@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import unicodedata
 from collections.abc import Sequence
 
+SEPARATORS = ",;\t"  # of a CSV file; spreadsheets write semicolons where the comma is for decimals
 NAMED = 5  # of several things that a message is about
 
 MARKS = {  # UTF-32's little-endian mark begins with UTF-16's
@@ -30,6 +33,12 @@ def unicode_forms(text: str) -> set[str]:
 def name_key(name: str) -> str:
     """Equal for names that differ in letter case or Unicode form only."""
     return composed(composed(name).casefold())
+
+
+def csv_rows(text: str, restkey: str | None = None) -> csv.DictReader[str]:
+    """The rows of a table, by the names in its first line. restkey: of the cells that have no name."""
+    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
+    return csv.DictReader(io.StringIO(text, newline=""), restkey=restkey, delimiter=separator)
 
 
 def listed(names: Sequence[str]) -> str:

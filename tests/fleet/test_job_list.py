@@ -50,6 +50,12 @@ def test_json_lines_have_the_same_names_with_types_of_their_own(listed, tmp_path
     assert (job.config.flip, job.config.steps, job.config.preview_prompts) == (True, 3, ("a *", "the *"))
 
 
+def test_a_json_string_may_contain_what_ends_lines_elsewhere(listed):
+    entry = {"name": "toy", "init": "toy", "images": "toy", "preview_negative": "dark\u2028blurred"}
+    (job,) = listed(json.dumps(entry, ensure_ascii=False), "list.jsonl")
+    assert job.config.preview_negative == "dark\u2028blurred"
+
+
 def test_a_folder_has_one_folder_for_each_embedding(tmp_path, pictures):
     for name in ("red", "pets/blue"):
         shutil.copytree(pictures, tmp_path / name)

@@ -6,8 +6,6 @@ file_name and text. An image's own text file takes precedence.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,11 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files import write_atomically
-from ..text import decode, listed, name_key
+from ..text import csv_rows, decode, listed, name_key
 from .listing import CAPTIONS, Listing, Names
 
 FILE, TEXTS = "file_name", ("text", "caption")  # columns
-SEPARATORS = ",;\t"  # of a CSV file; spreadsheets write semicolons where the comma is for decimals
 
 
 def write_caption(picture: Path, text: str) -> str:
@@ -74,7 +71,7 @@ class CaptionReader:
         names, captions = Names(self.listing.images), {}
         for file in self.listing.tables:
             text, bad, unknown = self._text(file), [], []
-            for number, row in enumerate(_csv(text) if file.suffix.lower() == ".csv" else _jsonl(text), 1):
+            for number, row in enumerate(csv_rows(text) if file.suffix.lower() == ".csv" else _jsonl(text), 1):
                 name, caption = row.get(FILE), next((row[key] for key in TEXTS if row.get(key) is not None), None)
                 if not (isinstance(name, str) and isinstance(caption, str)):
                     bad.append(str(number))
@@ -97,12 +94,6 @@ class CaptionReader:
     def _of_subfolder(self, name: str) -> bool:
         """Whether an entry is for an image of a subfolder, which is not read here."""
         return (self.listing.folder / name.replace("\\", "/")).is_file()
-
-
-def _csv(text: str) -> Iterator[dict[str, Any]]:
-    columns = text.partition("\n")[0]
-    separator = max(SEPARATORS, key=columns.count)
-    yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
 
 
 def _jsonl(text: str) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,6 @@ once.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from ..data.dataset import find_pictures, with_repeats
 from ..data.listing import Listing, subfolders
 from ..errors import UserError
 from ..names import BETWEEN, file_names, names_file, with_paths
-from ..text import decode, name_key, with_rest
+from ..text import csv_rows, decode, name_key, with_rest
 from ..training.config import OPTIONS, TrainConfig
 from ..training.learning_rate import number_or_schedule
 from ..training.options import Option
@@ -94,9 +92,8 @@ def _entries(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _rows(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a CSV file, separated by commas, semicolons or tabs. Empty cells are not given."""
-    first = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), restkey="")
+    """The rows of a CSV file. Empty cells are not given."""
+    reader = csv_rows(text, restkey="")
     for row in reader:
         cells = {key.strip(): value for key, value in row.items() if key and isinstance(value, str) and value.strip()}
         if "" in row:
@@ -106,7 +103,7 @@ def _rows(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _json_lines(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # JSON strings may have other line ends
         if not line.strip():
             continue
         try:
