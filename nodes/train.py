@@ -21,6 +21,7 @@ from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConf
 from ..ti_train.training.loop import identity
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
+from .embeddings.sampling import DOES_NOT_FIT
 from .files import EXISTING, asked_for, place
 from .option_inputs import option_input
 from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
@@ -30,7 +31,6 @@ from .tensors import side_to_train_at, to_batch
 from .training_data import TrainingData
 
 SMALL = 100_000_000  # parameters of a denoiser: fewer than any published model of these families has
-DOES_NOT_FIT = "Give a lower resolution, or close other programs that use the GPU."
 HERE: dict[str, dict[str, Any]] = {
     "learning_rate": {"max": 1.0, "round": 0.000001},
     "seed": {"control_after_generate": False},  # else the page sets a new seed at every Run, which trains again

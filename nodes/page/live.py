@@ -78,6 +78,7 @@ class LiveRun:
             "prompt": self.prompt_with(config.name),
         }
         self.status, self.message, self.outcome = "running", "", ""
+        self.complete = False  # whether the run has ended as it was to end
         self.left = ""  # what a run that has ended early has left, and how to continue it
         self.curves, self.added = LossCurves(), 0  # added: steps of the session that are in the curves
         self.earlier: list[dict[str, Any]] = earlier.get("previews", [])

@@ -16,10 +16,8 @@ NO_EFFECT = {  # here; other hosts have more models and samplers
     "preview_scheduler": "previews are sampled with the model's own scheduler",
 }
 PREVIEWS_EVERY = 100  # steps, where only prompts are given
-METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
-
-
 OWN = ("name",)  # of each embedding of a list
+METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
 
 
 def add_options(command: argparse.ArgumentParser, shared: bool = False) -> None:

@@ -26,8 +26,6 @@ from .records import Record, Retry
 from .sheet import records_of
 
 DOES_NOT_FIT = "Use a lower resolution for this embedding, fewer workers, or close other programs that use the memory."
-
-
 Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
 
 

@@ -148,7 +148,7 @@ def updates(
         noise = antithetic(draw_noise(x0, generator), sigma)
         prompts = [draw_prompt(picture, templates, config, generator) for picture in pictures]
         others = draw_others(host, dataset, pictures, config, levels, generator)
-        contexts = draw_contexts(generator)
+        contexts = draw_contexts(generator) if config.context else []
         count, rate = config.vectors_at(step), config.learning_rate_at(step)
 
         parts = split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device)
