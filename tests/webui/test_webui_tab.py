@@ -184,6 +184,17 @@ def test_previews_take_the_prompt_of_txt2img(page):
     expect(page.locator("#ti_train_preview_sampler input")).to_have_value(sampler)
 
 
+def test_preview_prompts_that_are_typed_before_a_click_are_used(page):
+    fill(page, "preview_every", "0")
+    fill(page, "name", "typedtoy")
+    fill(page, "steps", "1")
+    page.locator("#ti_train_preview_prompts textarea").fill("a * on a shelf")
+    page.locator("#ti_train_start").click()
+    says(page, "typedtoy is trained")
+    expect(page.locator("#ti_train_preview_every input")).to_have_value("25")
+    expect(page.locator("#ti_train_previews img").first).to_be_visible()
+
+
 def test_interrupt_and_resume_in_another_session(page, server):
     fill(page, "name", "stopped")
     fill(page, "steps", "60")
