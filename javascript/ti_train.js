@@ -22,7 +22,7 @@ function ti_train_follow(id) {
     requestProgress(id, place, null, () => { questions = 5; }, () => {}); // the host ends its task before the job
     function ask() {
         if (id !== ti_train_followed) return;
-        const typing = gradioApp().querySelector("#ti_train_captions :is(input, textarea):focus"); // an answer would end it
+        const typing = gradioApp().querySelector("#ti_train_captions :is(input, textarea):focus"); // gradio 3 would end it
         if (!typing) ti_train_click("ti_train_look");
         const unfinished = gradioApp().querySelector("#ti_train_summary .ti-train-unfinished");
         if (typing || (unfinished && questions-- > 0)) setTimeout(ask, 1000);
@@ -84,7 +84,7 @@ function ti_train_choose(row) {
 }
 
 /**
- * Runs when there are other preview prompts: they are meant to be used. A handler would answer after a click on "Train".
+ * Runs when there are other preview prompts: they are to be used. A handler would answer after a click on "Train".
  * @param {string} prompts
  * @param {number} every steps between previews
  * @param {string} known the default prompts

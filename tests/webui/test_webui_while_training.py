@@ -69,9 +69,7 @@ def test_files_can_be_dropped(training, server, tmp_path):
     assert len(list((server.base / "ti-train" / "pictures" / "toys").glob("5-*.png"))) == SEVERAL
 
 
-@pytest.mark.parametrize(
-    ("field", "text"), [("preview_negative", "dark"), ("pull", "0.25"), ("timesteps", "500-899")]
-)
+@pytest.mark.parametrize(("field", "text"), [("preview_negative", "dark"), ("pull", "0.25"), ("timesteps", "500-899")])
 def test_a_field_keeps_what_is_typed(training, field, text):
     box = training.locator(f"#ti_train_{field} input, #ti_train_{field} textarea").first
     box.click()
