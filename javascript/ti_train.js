@@ -22,7 +22,8 @@ function ti_train_follow(id) {
     requestProgress(id, place, null, () => { questions = 5; }, () => {}); // the host ends its task before the job
     function ask() {
         if (id !== ti_train_followed) return;
-        const typing = gradioApp().querySelector("#ti_train_captions :is(input, textarea):focus"); // gradio 3 would end it
+        // gradio 3 ends the typing in its table when a handler answers
+        const typing = gradioApp().querySelector("#ti_train_captions :is(input, textarea):focus");
         if (!typing) ti_train_click("ti_train_look");
         const unfinished = gradioApp().querySelector("#ti_train_summary .ti-train-unfinished");
         if (typing || (unfinished && questions-- > 0)) setTimeout(ask, 1000);
