@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from jobs_over_http import API, begin, status, until, write_toys
 from PIL import Image
-from tab_page import beside, chosen, expect, new_page, opened, says, shot, upload
+from tab_page import beside, chosen, expect, fill, new_page, opened, says, shot, upload
+
+from ti_train.training.config import OPTIONS
 
 pytestmark = pytest.mark.slow
 SEVERAL = 3  # files at a time
@@ -103,10 +105,11 @@ def test_a_caption_is_typed_and_saved(training, server):
 
 
 def test_a_click_that_comes_before_an_answer_has_the_chosen_preset(training, server):
-    training.locator("#ti_train_name input, #ti_train_name textarea").first.fill("hasty")
+    fill(training, "steps", str(OPTIONS["steps"].presets["Balanced"]))
+    fill(training, "name", "hasty")
     chosen(training, "preset", "Paper")
     training.locator("#ti_train_start").click()
     says(training, "hasty is queued")
     job = training.evaluate("ti_train_followed")
-    assert status(server, job)["steps"] == 5000
+    assert status(server, job)["steps"] == OPTIONS["steps"].presets["Paper"]
     server.post(f"{API}/interrupt", {"id": job})
