@@ -283,6 +283,7 @@ def test_what_is_entered_reaches_the_training(browser, server):
     typed = {"timesteps": "500-899 .1", "weighting": "sigma 0.5"}
     picked = {"optimizer": "sphere", "initial_vectors": "condensed", "schedule": "constant", "square": "square"}
     filled = {"steps": 4, "early_stop": 9, "pull": 0.25, "average": 0.5, "context": 0.001, "num_vectors": 1}
+    filled |= {"batch_size": 1, "resolution": 64}  # short steps
     for field, text in (typed | picked).items():
         chosen(page, field, text)
     for field, number in filled.items():
