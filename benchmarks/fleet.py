@@ -2,6 +2,7 @@
 
 python benchmarks/fleet.py speed    [--model PATH --count 16 --steps 30 --together 1 2 4 8 --workers 1]
 python benchmarks/fleet.py kill     [--count 200 --steps 6 --times 50]
+python benchmarks/fleet.py faults   a folder that disappears, a broken image, and a full disk in the middle of a list
 python benchmarks/fleet.py two      two commands at once on one folder: each embedding is trained once
 python benchmarks/fleet.py many     [--count 10000]: seconds and memory per entry, with trainings of milliseconds
 
@@ -15,15 +16,14 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -32,20 +32,23 @@ from ti_train.fleet.claims import EXPIRES, Claims  # noqa: E402
 from ti_train.fleet.records import OWN, Ledger, Record  # noqa: E402
 from ti_train.fleet.worker import Rules  # noqa: E402
 
+LOG = subprocess.DEVNULL
+DISK = 192  # KiB of the disk that gets full
+
 
 def main() -> None:
     a = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        {"speed": speed, "kill": kill, "two": two, "many": many}[a.part](a, Path(folder))
+        {"speed": speed, "kill": kill, "two": two, "faults": faults, "many": many}[a.part](a, Path(folder))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("part", choices=("speed", "kill", "two", "many"))
+    add("part", choices=("speed", "kill", "two", "faults", "many"))
     add("--model", type=Path, default=ROOT / "demo" / "model")
     add("--images", type=Path, default=ROOT / "demo" / "concepts", help="folder with one folder per embedding")
-    add("--count", type=int, default=0, help="embeddings (default: 16, kill 200, two 20, many 10000)")
+    add("--count", type=int, default=0, help="embeddings (default: 16, kill 200, two 20, faults 12, many 10000)")
     add("--steps", type=int, default=0, help="of each (default: speed 30, else 6)")
     add("--times", type=int, default=50, help="kills")
     add("--together", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -75,7 +78,7 @@ def speed(a: argparse.Namespace, folder: Path) -> None:
 
 
 def kill(a: argparse.Namespace, folder: Path) -> None:
-    """Kills a worker or the parent at random moments, and compares all vectors with an undisturbed fleet's."""
+    """Kills a worker or the parent at random moments, and compares all files with an undisturbed fleet's."""
     count, steps, chance = a.count or 200, a.steps or 6, random.Random(0)
     entries = write_list(folder, a.images, count)
     fleet(a, entries, folder / "calm", steps).wait()
@@ -95,11 +98,8 @@ def kill(a: argparse.Namespace, folder: Path) -> None:
             running = fleet(a, entries, out, steps)
     running.wait()
     fleet(a, entries, out, steps).wait()
-    names = [f"w{number}" for number in range(count)]
-    equal = sum(
-        torch.equal(*(next(iter(load_file(f / f"{n}.safetensors").values())) for f in (folder / "calm", out)))
-        for n in names
-    )
+    pairs = [(file, out / file.name) for file in sorted((folder / "calm").glob("*.safetensors"))]
+    equal = sum(calm.read_bytes() == file.read_bytes() for calm, file in pairs)
     print(f"killed {killed}: {equal} of {count} equal to the undisturbed fleet's, {leftovers(out)} leftovers")
 
 
@@ -110,6 +110,48 @@ def two(a: argparse.Namespace, folder: Path) -> None:
     codes = [process.wait() for process in both]
     claims = len([*(folder / "out" / OWN).glob("*.claim-*")])
     print(f"exit codes {codes}, {count} embeddings, {claims} claims, finished {finished(folder / 'out', count)}")
+
+
+def faults(a: argparse.Namespace, folder: Path) -> None:
+    """What cannot be trained costs the others nothing, and the table says why; what is mended is trained then.
+
+    The full disk needs Linux and root.
+    """
+    count, steps, out = a.count or 12, a.steps or 6, folder / "out"
+    out.mkdir()
+    entries = write_list(folder, a.images, count, copied=True)
+    broken, lost = folder / "images-3", folder / "images-7"
+    good = {file: file.read_bytes() for file in broken.iterdir()}
+    for file in good:
+        file.write_bytes(b"no image")
+    running = fleet(a, entries, out, steps)
+    while not (out / "fleet.json").exists():  # written when the list is checked
+        time.sleep(0.1)
+    lost.rename(folder / "elsewhere")
+    told(out, "broken images, and a folder that disappears", running.wait())
+    for file, data in good.items():
+        file.write_bytes(data)
+    (folder / "elsewhere").rename(lost)
+    told(out, "the same command after both are mended", fleet(a, entries, out, steps).wait())
+    small = folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", small], check=True)
+    try:
+        told(small, f"a disk of {DISK} KiB", fleet(a, entries, small, steps).wait())
+        subprocess.run(["mount", "-o", "remount,size=1g", small], check=True)
+        told(small, "the same command after there is room", fleet(a, entries, small, steps).wait())
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def told(out: Path, what: str, code: int) -> None:
+    """Prints what a fleet's table tells."""
+    records = json.loads((out / "fleet.json").read_bytes())
+    counts = Counter(record["status"] for record in records)
+    print(f"{what}: exit {code}, {dict(counts)}, {leftovers(out)} leftovers")
+    for record in records:
+        if record["status"] != "done":
+            print(f"  {record['name']}: {record['error']}")
 
 
 def many(a: argparse.Namespace, folder: Path) -> None:
@@ -132,9 +174,13 @@ def many(a: argparse.Namespace, folder: Path) -> None:
         print(f"{count} entries: {1000 * seconds / count:.2f} ms each, {memory:.0f} MiB")
 
 
-def write_list(folder: Path, images: Path, count: int) -> Path:
+def write_list(folder: Path, images: Path, count: int, copied: bool = False) -> Path:
+    """copied: each entry has a folder of its own, images-0 and so on."""
     concepts = sorted(path for path in images.iterdir() if path.is_dir())
-    rows = [f"w{i},toy,{concepts[i % len(concepts)]},{i}" for i in range(count)]
+    folders = [concepts[i % len(concepts)] for i in range(count)]
+    if copied:
+        folders = [shutil.copytree(source, folder / f"images-{i}") for i, source in enumerate(folders)]
+    rows = [f"w{i},toy,{source},{i}" for i, source in enumerate(folders)]
     (folder / "list.csv").write_text("\n".join(["name,init,images,seed", *rows]), encoding="utf-8")
     return folder / "list.csv"
 
@@ -144,7 +190,8 @@ def fleet(
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ti_train", "fleet", entries, "--model", a.model, "--out", out, "--steps", steps]
     given = ["--workers", workers or a.workers or 2, "--checkpoint-every", 2, *more, *a.option]
-    return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "0"}  # equal runs leave equal files
+    return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=LOG, env=environment)
 
 
 def finished(out: Path, count: int) -> bool:

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..embedding import Embedding
-from ..errors import UserError
+from ..errors import DiskError, UserError
 from ..files import write_atomically
 from ..formats import put_preview, save_embedding
 from ..names import OldName, numbered
@@ -79,12 +79,12 @@ class RunFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs of this name from starting. Raises UserError if one runs, or if the folder is read-only."""
+        """Keeps other runs of this name from starting. Raises PassingError if one runs, and DiskError."""
         try:
             lock = ExitStack()
             lock.enter_context(only_run(self.embedding.with_name(f".{self.embedding.stem}.lock"), self.name))
         except OSError as error:
-            raise UserError(
+            raise DiskError(
                 f"'{self.folder}' is not writable ({error.strerror or error}). Choose another folder, or free disk "
                 "space."
             ) from None
@@ -105,7 +105,7 @@ class RunFiles:
         return _put(embedding, file, state, state.course.kept(state.step))
 
     def rescue(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
-        """Saves; if that fails, saves to the system's temporary folder and raises UserError with its path."""
+        """Saves; if that fails, saves to the system's temporary folder and raises DiskError with its path."""
         try:
             return self.save(state, embedding, finished)
         except OSError as error:
@@ -113,11 +113,11 @@ class RunFiles:
             try:
                 refuge.save(state, embedding, finished)
             except OSError as second:
-                raise UserError(
+                raise DiskError(
                     f"Neither '{self.folder}' ({error.strerror or error}) nor '{refuge.folder}' "
                     f"({second.strerror or second}) is writable. The files of the last save are unchanged."
                 ) from error
-            raise UserError(
+            raise DiskError(
                 f"'{self.folder}' is not writable ({error.strerror or error}). Step {state.step} was saved to "
                 f"'{refuge.folder}' instead. Free disk space, copy the files back, and resume."
             ) from error
