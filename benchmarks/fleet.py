@@ -1,18 +1,21 @@
 """Many embeddings from a list: how many per hour, what the fleet itself costs, and what survives kill -9.
 
 python benchmarks/fleet.py speed    [--model PATH --count 16 --steps 30 --together 1 2 4 8 --workers 1]
+python benchmarks/fleet.py overhead [--count 200 --steps 12]: the fleet against the bare trainings, in as many processes
 python benchmarks/fleet.py kill     [--count 200 --steps 6 --times 50]
 python benchmarks/fleet.py faults   a folder that disappears, a broken image, and a full disk in the middle of a list
 python benchmarks/fleet.py two      two commands at once on one folder: each embedding is trained once
 python benchmarks/fleet.py many     [--count 10000]: seconds and memory per entry, with trainings of milliseconds
 
-The embedded model and its concepts, unless --model and --images are given.
+The embedded model and its concepts, unless --model and --images are given; --model sd15 is Stable Diffusion 1.5's shape
+with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -25,12 +28,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import torch
+from step import sd15
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ti_train.fleet.claims import EXPIRES, Claims  # noqa: E402
+from ti_train.fleet.job_list import Common, read_jobs  # noqa: E402
 from ti_train.fleet.records import OWN, Ledger, Record  # noqa: E402
 from ti_train.fleet.worker import Rules  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
+from ti_train.training.session import Records, Session, load_dataset  # noqa: E402
 
 LOG = subprocess.DEVNULL
 DISK = 192  # KiB of the disk that gets full
@@ -39,17 +48,27 @@ DISK = 192  # KiB of the disk that gets full
 def main() -> None:
     a = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        {"speed": speed, "kill": kill, "two": two, "faults": faults, "many": many}[a.part](a, Path(folder))
+        if str(a.model) == "sd15":
+            a.model = Path(folder, "sd15")
+            sd15().save_pretrained(a.model)
+        {"speed": speed, "overhead": overhead, "kill": kill, "two": two, "faults": faults, "many": many}[a.part](
+            a, Path(folder)
+        )
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("part", choices=("speed", "kill", "two", "faults", "many"))
+    add("part", choices=("speed", "overhead", "kill", "two", "faults", "many"))
     add("--model", type=Path, default=ROOT / "demo" / "model")
     add("--images", type=Path, default=ROOT / "demo" / "concepts", help="folder with one folder per embedding")
-    add("--count", type=int, default=0, help="embeddings (default: 16, kill 200, two 20, faults 12, many 10000)")
-    add("--steps", type=int, default=0, help="of each (default: speed 30, else 6)")
+    add(
+        "--count",
+        type=int,
+        default=0,
+        help="embeddings (default: 16, overhead and kill 200, two 20, faults 12, many 10000)",
+    )
+    add("--steps", type=int, default=0, help="of each (default: speed 30, overhead 12, else 6)")
     add("--times", type=int, default=50, help="kills")
     add("--together", type=int, nargs="+", default=[1, 2, 4, 8])
     add("--workers", type=int, default=0, help="(default: speed 1, else 2)")
@@ -58,7 +77,7 @@ def arguments() -> argparse.Namespace:
 
 
 def speed(a: argparse.Namespace, folder: Path) -> None:
-    """Seconds for the whole list. The overhead is what is left of a worker's time beside the steps it took."""
+    """Seconds for the whole list, the start of the worker included."""
     count, steps = a.count or 16, a.steps or 30
     entries = write_list(folder, a.images, count)
     base = None
@@ -73,8 +92,44 @@ def speed(a: argparse.Namespace, folder: Path) -> None:
         rate = f"{3600 * count / seconds:.0f} per hour, {base / seconds:.2f} x"
         print(f"together {together}: {count} of {steps} steps in {seconds:.1f} s: {rate}; {trained:.1f} s in steps")
     began = time.perf_counter()
-    fleet(a, entries, folder / f"out-{a.together[-1]}", steps).wait()
+    fleet(a, entries, out, steps, workers=a.workers or 1).wait()
     print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
+
+
+def overhead(a: argparse.Namespace, folder: Path) -> None:
+    """The same trainings without claims, records and checks of the list, each process with its share of them."""
+    count, steps, processes = a.count or 200, a.steps or 12, a.workers or 2
+    entries = write_list(folder, a.images, count)
+    context = multiprocessing.get_context("spawn")
+    began = time.perf_counter()
+    shares = [
+        context.Process(target=bare, args=(a.model, entries, folder, steps, i, processes)) for i in range(processes)
+    ]
+    for process in shares:
+        process.start()
+    for process in shares:
+        process.join()
+    alone = time.perf_counter() - began
+    began = time.perf_counter()
+    fleet(a, entries, folder / "out", steps).wait()
+    seconds = time.perf_counter() - began
+    rate = f"{3600 * count / seconds:.0f} per hour"
+    print(f"{count} of {steps} steps: bare {alone:.1f} s, fleet {seconds:.1f} s ({seconds / alone - 1:+.1%}), {rate}")
+    began = time.perf_counter()
+    fleet(a, entries, folder / "out", steps).wait()
+    print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
+
+
+def bare(model: Path, entries: Path, folder: Path, steps: int, first: int, every: int) -> None:
+    """Every `every`-th training of the list, from the first."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // every))
+    host = DiffusersHost.load(model)
+    options = {"steps": steps, "checkpoint_every": 2}
+    for job in read_jobs(entries, Common(model.name, "Balanced", options))[first::every]:
+        dataset = load_dataset(host, job.folders, job.config, [])
+        for _ in Session(job.config, folder / "bare", Records.in_own_folder(folder / job.name)).train(host, dataset):
+            pass
 
 
 def kill(a: argparse.Namespace, folder: Path) -> None:
