@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..embedding import Embedding
 from ..errors import DiskError, UserError
-from ..files import write_atomically
+from ..files import remove_unfinished, write_atomically
 from ..formats import put_preview, save_embedding
 from ..names import OldName, numbered
 from .config import OPTIONS
@@ -89,6 +89,8 @@ class RunFiles:
                 "space."
             ) from None
         with lock:
+            for file in (self.embedding, self.beside, self.state):
+                remove_unfinished(file)
             yield
 
     def save(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
@@ -167,7 +169,10 @@ class RunFiles:
         try:
             with safe_open(self.state, framework="pt") as file:
                 header = file.metadata() or {}
-                tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                tensors: dict[str, Tensor] = {
+                    key: file.get_tensor(key).clone()  # they would be views of a file that is replaced
+                    for key in file.keys()  # noqa: SIM118
+                }
             step, seconds, identity = (
                 int(header["step"]),
                 float(header["seconds"]),
