@@ -200,13 +200,14 @@ def faults(a: argparse.Namespace, folder: Path) -> None:
 
 
 def told(out: Path, what: str, code: int) -> None:
-    """Prints what a fleet's table tells."""
-    records = json.loads((out / "fleet.json").read_bytes())
-    counts = Counter(record["status"] for record in records)
+    """Prints what became of a fleet."""
+    ledger = Ledger(out)
+    records = [ledger.read(name) or Record(name) for name in ledger.names()]
+    counts = Counter(record.status for record in records)
     print(f"{what}: exit {code}, {dict(counts)}, {leftovers(out)} leftovers")
     for record in records:
-        if record["status"] != "done":
-            print(f"  {record['name']}: {record['error']}")
+        if record.status == "failed":
+            print(f"  {record.name} (retry {record.retry}): {record.error}")
 
 
 def many(a: argparse.Namespace, folder: Path) -> None:
