@@ -266,11 +266,10 @@ def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[
         engine, missed = next(iter(host.encoders.values())), []
         for name in names:
             embedding = host._embedding("x", word_of(host, 0, 1), name)
-            host.register(embedding)
-            for prompt in prompts:
-                if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
-                    missed.append([name, prompt])
-            host.unregister(name)
+            with host.found(embedding):
+                for prompt in prompts:
+                    if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
+                        missed.append([name, prompt])
         return missed
 
 
