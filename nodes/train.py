@@ -25,6 +25,7 @@ from .embeddings.sampling import DOES_NOT_FIT
 from .files import EXISTING, asked_for, place
 from .option_inputs import option_input
 from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
+from .remarks import show
 from .run import run_training, use_finished
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket, searched
 from .tensors import side_to_train_at, to_batch
@@ -169,7 +170,7 @@ class TrainEmbedding(io.ComfyNode):
         plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(asked), vectors))
+        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(asked), vectors), tell=show)
         shown = plot if previews is None else previews
         outputs = (embedding, trained, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))

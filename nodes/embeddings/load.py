@@ -112,7 +112,7 @@ class LoadEmbedding(io.ComfyNode):
                 "own placeholder."
             )
         show(remarks)
-        return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
+        return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}, tell=show))
 
 
 def chosen(name: str, embedding: Embedding | None, word: str = "") -> tuple[Embedding, list[str]]:
