@@ -17,6 +17,7 @@ from PIL import Image
 
 from ...ti_train.data.picture import bucket, crop
 from ...ti_train.device import out_of_memory_as_user_error
+from ...ti_train.editability import for_model
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
@@ -142,8 +143,10 @@ class EvaluateEmbedding(io.ComfyNode):
         judge = ClipJudge(measure.to(host.device), [as_trained(image, sampling.side) for image in images])
         references = initial_texts([found], "")
         remarks += prompt_remarks(host, [found], asked, "prompt") + [NO_REFERENCE] * (not references)
+        used, unused = for_model(found, host.widths, host.vocabulary)
+        remarks += unused
         show(remarks)
-        subjects = [*references, Subject(found.name, found.fitted_to(host.widths))]
+        subjects = [*references, Subject(found.name, used.vectors)]
         settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(asked)}
         scores, bar = [], comfy.utils.ProgressBar(1)
         for event in evaluate(host, subjects, judge, asked, sampling, samples_folder(settings, subjects)):

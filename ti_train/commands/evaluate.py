@@ -133,12 +133,14 @@ def measure(
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
+    used = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    warnings += [remark for _, remarks in used.values() for remark in remarks]
     warnings += prompt_remarks(host, embeddings.values(), prompts, "prompt")
     for message in warnings:
         print(f"Warning: {message}", file=sys.stderr)
     samples = a.out / "samples"
     print(f"Sampling to {samples}. You can interrupt: the same command continues later.")
-    subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
+    subjects = [*references, *(Subject(name, vectors) for name, (vectors, _) in used.items())]
     scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples, measures))
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
