@@ -121,7 +121,7 @@ def test_an_initial_file_without_vectors_for_an_encoder_is_refused(host, setting
     save_file({"clip_l": torch.ones(1, WIDTH)}, file)
     host.widths = {"clip_l": WIDTH, "clip_g": 4}
     host.vocabulary = lambda _, own=host.vocabulary: own(ENCODER)
-    with pytest.raises(UserError, match="no vectors for the model's clip_g. Train from a text, or"):
+    with pytest.raises(UserError, match="no vectors for the model's clip_g\\. Train from a text, or"):
         initial_vectors(host, settings(init=str(file)))
 
 

@@ -36,7 +36,7 @@ from ...host import (
     fingerprint,
 )
 from ..adapter import Adapter
-from ..families import BY_CLASS, resolution_of
+from ..families import ARCHITECTURES, BY_CLASS, resolution_of
 from ..recast import recast
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
@@ -69,6 +69,7 @@ class ComfyHost(Adapter):
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
+        self.architecture = ARCHITECTURES.get(type(config).__name__, "")
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
 
     @property
