@@ -97,8 +97,7 @@ FAMILIES = (
     ),
     Family("HiDream-O1", ("HiDreamO1",), (), refused="it has no text encoder"),
 )
-# ComfyUI's name -> ModelSpec's identifier, or that of kohya's sd-scripts or of SwarmUI. Where none of them has one, a file
-# names no architecture.
+# ComfyUI's name -> ModelSpec's identifier, or that of kohya's sd-scripts or SwarmUI. Without one, a file names none.
 ARCHITECTURES = {
     "SD15": "stable-diffusion-v1",
     "SD20": "stable-diffusion-v2",
