@@ -18,7 +18,6 @@ from ..ti_train.embedding import Embedding
 from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.host import Host
-from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
 from ..ti_train.names import old_name
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
@@ -92,7 +91,7 @@ def use_finished(
 def live_run(
     host: Host, config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int]
 ) -> LiveRun:
-    syntax = NO_SYNTAX not in host.remarks and not old_name(config.name)
+    syntax = host.reads_syntax and not old_name(config.name)
     return LiveRun(config, str(hidden.unique_id), folder == embeddings_folder(), resume, facts, syntax)
 
 

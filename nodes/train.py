@@ -21,7 +21,6 @@ from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConf
 from ..ti_train.training.loop import identity
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
-from .embeddings.sampling import DOES_NOT_FIT
 from .files import EXISTING, asked_for, place
 from .option_inputs import option_input
 from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
@@ -133,7 +132,7 @@ class TrainEmbedding(io.ComfyNode):
         **lists: list[Any],
     ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+        with torch.inference_mode(False), out_of_memory_as_user_error():
             return cls.train(TrainingData.gathered(images, captions or [], masks or []), **given)
 
     @classmethod

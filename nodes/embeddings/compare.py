@@ -26,7 +26,7 @@ from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 from ..tensors import to_batch
 from .load import NONE, embedding_named, embedding_path
-from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
+from .sampling import model_inputs, sampling_inputs
 
 CHOSEN = ("embedding_name_1", "embedding_name_2", "embedding_name_3")
 
@@ -126,7 +126,7 @@ class CompareEmbeddings(io.ComfyNode):
         if not embeddings:
             raise UserError("No embedding is chosen. Choose one or more files, or connect a trained embedding.")
         lines = prompt_lines(prompts.splitlines(), "prompts")
-        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+        with torch.inference_mode(False), out_of_memory_as_user_error():
             host = ComfyHost(model, clip, vae)
             subjects = initial_texts(embeddings, "") if initial_text else []
             remarks = [NO_REFERENCE] * (initial_text and not subjects)

@@ -41,7 +41,7 @@ from ..sockets import CATEGORY, searched
 from ..tensors import to_batch, to_images
 from ..training_data import TrainingData
 from .load import NONE, LoadEmbedding, chosen, embedding_inputs
-from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
+from .sampling import model_inputs, sampling_inputs
 
 CLIPS = "clip_vision"  # the host's folder
 
@@ -140,7 +140,7 @@ class EvaluateEmbedding(io.ComfyNode):
         **lists: list[Any],
     ) -> io.NodeOutput:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+        with torch.inference_mode(False), out_of_memory_as_user_error():
             return cls.evaluate(TrainingData.gathered(images, [], masks or []), to_images(gallery or []), **given)
 
     @classmethod

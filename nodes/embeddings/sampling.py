@@ -6,8 +6,6 @@ from comfy_api.latest import io
 
 from ...ti_train.evaluation.options import sentence
 
-DOES_NOT_FIT = "Give a lower resolution, or close other programs that use the GPU."
-
 
 def model_inputs() -> tuple[io.Input, ...]:
     return (
