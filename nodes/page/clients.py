@@ -19,8 +19,10 @@ def send(event: str, data: dict[str, Any]) -> None:
 def send_text(text: str, node: str) -> None:
     """Sends a node's progress text to the client whose prompt is executed, if it does not handle this pack's events.
 
-    Pages do, and would show the text in whichever workflow is open, on its node of the same id.
+    Pages do, and would show the text in whichever workflow is open, on its node of the same id. A prompt without a client
+    has nobody to hear it: the host would send its text to all.
     """
     server: Any = getattr(PromptServer, "instance", None)
-    if server is not None and server.client_id not in pages:
-        server.send_progress_text(text, node, server.client_id)
+    client = server.client_id if server is not None else None
+    if client is not None and client not in pages:
+        server.send_progress_text(text, node, client)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import workflows as w
+from comfyui_server import Server
 from page import Page
 from safetensors.torch import save_file
 
@@ -89,12 +91,26 @@ def test_a_misspelt_mark_is_seen_on_its_node_in_every_run(opened, server):
     assert not opened.problems()
 
 
-def test_it_is_shown_in_no_other_workflow(opened):
+def by_api(server: Server) -> None:
+    """The same nodes with the same ids, queued by a program without a page."""
+    given = {"embedding_name": "blue.safetensors", "placeholder": "<blue>", "strength": 1.0}
+    server.run(
+        {
+            "1": w.node("CheckpointLoaderSimple", ckpt_name="sd1.safetensors"),
+            "2": w.node("TITrain_LoadEmbedding", clip=["1", 1], **given),
+            "3": w.node("CLIPTextEncode", clip=["2", 0], text="another <blu> thing"),
+            "4": w.node("ProbeConditioning", conditioning=["3", 0], file="api.pt"),
+        }
+    )
+
+
+def test_it_is_shown_in_no_other_workflow(opened, server):
     """Nodes of several workflows have the same ids."""
     run(opened)
     opened.tab.evaluate("window.app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     opened.tab.evaluate(WORKFLOW, "a <blue> thing")
-    opened.tab.wait_for_timeout(500)
+    by_api(server)
+    opened.tab.wait_for_timeout(1000)
     assert opened.tab.locator(ON_NODES).all_inner_texts() == []
     names = "window.app.graph.nodes.flatMap((node) => node.widgets.map((widget) => widget.name))"
     assert not {"ti_train_remarks", "$$node-text-preview"} & set(opened.tab.evaluate(names))
