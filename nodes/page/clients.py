@@ -19,8 +19,8 @@ def send(event: str, data: dict[str, Any]) -> None:
 def send_text(text: str, node: str) -> None:
     """Sends a node's progress text to the client whose prompt is executed, if it does not handle this pack's events.
 
-    Pages do, and would show the text in whichever workflow is open, on its node of the same id. A prompt without a client
-    has nobody to hear it: the host would send its text to all.
+    Pages do, and would show the text in whichever workflow is open, on its node of the same id. The text of a prompt
+    without a client would go to all of them.
     """
     server: Any = getattr(PromptServer, "instance", None)
     client = server.client_id if server is not None else None
