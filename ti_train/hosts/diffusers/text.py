@@ -52,7 +52,7 @@ class TextEncoder:
 
     def rows(self, slot: Slot, embeddings: Embeddings) -> Tensor:
         """The vectors in a slot; none if the embedding has none for this encoder."""
-        return embeddings[slot.name].get(self.name, self.table.weight.detach()[:0].float())
+        return embeddings[slot.name].get(self.name, self.vocabulary.table.detach()[:0].float())
 
     def end_of_slots(self, prompt: Prompt, embeddings: Embeddings) -> int:
         """The position behind the last slot; 0 without a slot."""
