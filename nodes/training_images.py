@@ -154,7 +154,7 @@ def read_picture(
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
     try:
         picture, alpha = read_image(path, 0, remarks)
-        mask = read_mask(mask_file) if mask_file else alpha if alpha_as_mask else None
+        mask = read_mask(mask_file, remarks) if mask_file else alpha if alpha_as_mask else None
     except (UserError, *DAMAGED) as error:
         raise UserError(f"'{path}' cannot be used: {error} Repair it, or remove it from the folder.") from None
     if mask is not None and not mask.getbbox():

@@ -161,7 +161,7 @@ def read_pictures(
         mask_path = reader.listing.masks.get(path) if masks != "none" else None
         try:
             image, alpha = read_image(path, resolution, warn)
-            mask = read_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
+            mask = read_mask(mask_path, warn) if mask_path else alpha if masks == "alpha" else None
             shape = (resolution, resolution) if square else bucket(image.size, resolution)
             caption = reader.caption(path)
             if captions and caption is None:
