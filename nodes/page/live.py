@@ -171,7 +171,7 @@ class LiveRun:
         parts = [f"step {step.step} of {self.facts['steps']}"]
         parts += [f"loss {step.loss:#.4g}"] if step.loss is not None else []
         parts += [f"{rate:.2f} steps/s", f"{timedelta(seconds=round(left))} left"] if rate else []
-        clients.send_text(" · ".join(parts), self.facts["node"])
+        clients.send_text(" · ".join(parts), str(self.facts["node"]))
 
     def preview(self, preview: Preview) -> None:
         number, self.next_preview = self.next_preview, self.next_preview + 1
