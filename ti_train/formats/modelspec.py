@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 
 from ..embedding import Embedding
+from ..reproducible import now
 from .layouts import reads_syntax
 
 VERSION = "1.0.1"
@@ -34,14 +34,13 @@ def modelspec(embedding: Embedding, data: bytes) -> dict[str, str]:
     """
     architecture = architecture_of(embedding)
     length = int.from_bytes(data[:8], "little")
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     named = {
         "sai_model_spec": VERSION,
         "architecture": f"{architecture}/textual-inversion",
         "implementation": STABILITYS if architecture in BY_WIDTHS.values() else COMFYUIS,
     }
     keys = (named if architecture else {}) | {
-        "date": embedding.provenance.get(PREFIX + "date", now),
+        "date": embedding.provenance.get(PREFIX + "date") or now().isoformat(),
         "hash_sha256": f"0x{hashlib.sha256(data[8 + length :]).hexdigest()}",
     }
     named_after_it = named_keys(embedding.name, usage_of(embedding.vectors, architecture))
