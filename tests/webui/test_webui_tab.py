@@ -139,9 +139,9 @@ def test_captions_are_edited_and_written(page, server):
     page.locator("#ti_train_write_captions").click()
     expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
     beside(page, "1 with a caption.")
-    beside(page, "The templates 'object' do not use the captions.")
+    beside(page, "1 image(s) have a caption, which the templates 'object' do not use.")
     chosen(page, "templates", "captions")
-    expect(page.locator("#ti_train_pictures_note").first).not_to_contain_text("do not use the captions")
+    expect(page.locator("#ti_train_pictures_note").first).not_to_contain_text("a caption, which the templates")
     chosen(page, "templates", "object")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
 
