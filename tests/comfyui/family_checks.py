@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,8 @@ from tiny_families import FAMILIES, draw, lacks
 
 LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
+STEPS = (1e-2, 3e-2, 3e-3)  # of finite differences: rounding at the small, curvature at the large
+CLOSE = 3e-3  # no other step is tried
 
 
 def main(folder: str) -> None:
@@ -60,6 +63,9 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
     trained = train(host, folder, side)
     found = {
         "prediction": host.prediction,
+        "unit": host.unit,
+        "latents": host.latents(torch.zeros(1, 2 * side, side, 3, dtype=torch.uint8)).mean.shape[-2:],
+        "odd": odd(host),
         "encoders": host.widths,
         "norms": {encoder: float(g.norm()) for encoder, g in gradient.items()},
         "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in gradient.items()},
@@ -112,11 +118,11 @@ def slope(host: Any, data: dict[str, Any], encoder: str, gradient: torch.Tensor)
     worst = 0.0
     for direction in directions:
         unit = direction / direction.norm()
-        expected = float((gradient * unit).sum())
-        steps = [
-            float(given.norm()) * size for size in (3e-2, 1e-2, 3e-3)
-        ]  # rounding at the small, curvature at the large
-        errors = [abs(difference_quotient(host, data, encoder, unit, step) - expected) for step in steps]
+        expected, errors = float((gradient * unit).sum()), [inf]
+        for size in STEPS:
+            if min(errors) > CLOSE * float(gradient.norm()):
+                quotient = difference_quotient(host, data, encoder, unit, size * float(given.norm()))
+                errors.append(abs(quotient - expected))
         worst = max(worst, min(errors) / float(gradient.norm()))
     return worst
 
@@ -180,6 +186,18 @@ def last_row(host: Any, encoder: str) -> torch.Tensor:
     vocabulary = host.vocabulary(encoder)
     row: torch.Tensor = vocabulary.scale * vocabulary.table[-1].float()
     return row
+
+
+def odd(host: Any) -> str:
+    """What is said of a resolution that is 8 pixels more than one which the model takes."""
+    from pack.ti_train.errors import UserError
+    from pack.ti_train.training.config import TrainConfig
+    from pack.ti_train.training.sides import side_for
+
+    try:
+        return str(side_for(host, TrainConfig(NAME, "toy", resolution=host.resolution + 8), []))
+    except UserError as error:
+        return str(error)
 
 
 def far(host: Any, data: dict[str, Any]) -> str:

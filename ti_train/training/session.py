@@ -26,6 +26,7 @@ from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
 from .passes import ALONE, Passes
+from .sides import side_for
 from .step_log import StepLog, check_step_log
 from .widgets import FROM_PRESET
 
@@ -41,8 +42,8 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     paths = [path for folder in folders for path in find_pictures(folder)]
     captions = Templates.load(config.templates).use_captions
     warn += [] if captions else _unused_captions(paths, config.templates)
-    side = config.resolution or host.resolution
-    pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
+    side = side_for(host, config, warn)
+    pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders, host.unit)
     return encode_pictures(host, pictures, config.flip, warn)
 
 

@@ -15,6 +15,7 @@ import comfy.model_management as management
 import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from einops import rearrange
@@ -60,7 +61,7 @@ class ComfyHost(Adapter):
         """guidance: that of a model in which it is distilled; 0: the model's own. Raises UserError."""
         check_inputs(model=model, clip=clip, vae=vae)
         self.remarks = remarks_on(model, clip)  # first: nothing is loaded for models that do not fit together
-        self.model, self.clip, self.vae, self.guidance = trainable_model(model), trainable_clip(clip), vae, guidance
+        self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
         config = self.model.model.model_config
@@ -69,6 +70,8 @@ class ComfyHost(Adapter):
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
+        self.guidance = guidance or (family.guidance if family else 0.0)
+        self.compression, self.unit = compression_of(self.model, vae), unit_of(self.model, vae)
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
 
     @property
@@ -105,9 +108,22 @@ class ComfyHost(Adapter):
     def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
         # one at a time: to the autoencoder of a video model, several images are one film
-        encoded = torch.cat([self.vae.encode(image[None].float() / 255) for image in pixels])
+        encoded = torch.cat([self.vae.encode(self._for_vae(image[None].float() / 255)) for image in pixels])
         latents = self.model.model.process_latent_in(encoded.float())
         return Latents(latents.squeeze(2) if self._video else latents, None)
+
+    def _for_vae(self, images: Tensor) -> Tensor:
+        """Images [B, H, W, 3] of a size at which the VAE makes as many latents as the model has for theirs.
+
+        Stable Cascade's differ: stage C has a latent for 42 pixels, its encoder for 32. As in ComfyUI's node
+        StableCascade_StageC_VAEEncode.
+        """
+        own = self.vae.spacial_compression_encode()
+        if own == self.compression:
+            return images
+        height, width = (length // self.compression * own for length in images.shape[1:3])
+        scaled: Tensor = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "bicubic", "center")
+        return scaled.movedim(1, -1)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """The conditioning of each prompt, as CLIP Text Encode computes it."""
@@ -178,8 +194,7 @@ class ComfyHost(Adapter):
 
     def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, embeddings: Embeddings) -> Image.Image:
         positive, negative = (self._node_output(p, embeddings) for p in (prompt, request.negative))
-        ratio = self.vae.spacial_compression_encode()
-        shape = (1, 4, request.height // ratio, request.width // ratio)
+        shape = (1, 4, request.height // self.compression, request.width // self.compression)
         empty = torch.zeros(shape, device=management.intermediate_device())
         latent = comfy.sample.fix_empty_latent_channels(self.model, empty)
         noise = comfy.sample.prepare_noise(latent, seed)
@@ -196,6 +211,21 @@ class ComfyHost(Adapter):
         """A CONDITIONING, as CLIP Text Encode returns it."""
         (cond,) = self._conds(self._clip_with(embeddings), [prompt])
         return [[cond.pop("cross_attn"), cond]]
+
+
+def compression_of(model: Any, vae: Any) -> int:
+    """Pixels of a latent's side; ComfyUI 0.3 knows the VAE's only."""
+    own = vae.spacial_compression_encode()
+    return int(getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", own))
+
+
+def unit_of(model: Any, vae: Any) -> int:
+    """Pixels of a patch's side: at other sizes the VAE crops an image, and the network pads its latents."""
+    network = model.model.diffusion_model
+    names = ("patch_size", "patch_spatial", "patch")  # of Cosmos and Anima; of Krea 2
+    patch = next((getattr(network, name) for name in names if hasattr(network, name)), 1)
+    side = patch if isinstance(patch, int) else patch[-1]  # of a video model: frames, rows, columns
+    return int(vae.spacial_compression_encode()) * side
 
 
 def mark(name: str) -> str:
