@@ -26,6 +26,16 @@ class Linear(nn.Linear):
         return nn.functional.linear(x, weight, self.bias.to(x.dtype))
 
 
+class Borrowing:
+    class Linear(Linear):
+        """Gives the memory of its weight back when its call ends, as ComfyUI's layers do (`uncast_bias_weight`)."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer = super().forward(x)
+            self.buffer.data.fill_(torch.nan)
+            return answer
+
+
 class Norm(nn.LayerNorm):
     comfy_cast_weights = True
 
@@ -35,9 +45,9 @@ class Norm(nn.LayerNorm):
         return nn.functional.layer_norm(x, self.normalized_shape, weight, self.bias.to(x.dtype))
 
 
-def network() -> nn.Module:
+def network(linear: type[Linear] = Linear) -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.Sequential(Linear(8, 8), Norm(8), nn.SiLU(), Linear(8, 8)).half()
+    layers = nn.Sequential(linear(8, 8), Norm(8), nn.SiLU(), linear(8, 8)).half()
     return layers.requires_grad_(False)
 
 
@@ -58,6 +68,10 @@ def exact() -> Tensor:
 
 def test_weights_that_others_overwrite_have_the_right_gradient():
     assert torch.allclose(gradient(network(), recast), exact(), rtol=1e-5)
+
+
+def test_a_weight_is_not_read_after_its_layer_has_given_it_back():
+    assert torch.allclose(gradient(network(Borrowing.Linear), recast), exact(), rtol=1e-5)
 
 
 def test_without_it_the_gradient_is_wrong_and_nobody_says_so():

@@ -84,15 +84,22 @@ class Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        with torch.no_grad(), WeightOfLinear() as found:
+        with torch.no_grad(), TimesWeight(gradients[0]) as times:
             ctx.layer(ctx.like)
-        return (gradients[0].to(found.weight.dtype) @ found.weight).to(ctx.like.dtype), None
+        return times.product.to(ctx.like.dtype), None
 
 
-class WeightOfLinear(TorchFunctionMode):
-    """Takes the weight with which a layer calls `linear`, and answers with zeros."""
+class TimesWeight(TorchFunctionMode):
+    """Multiplies a gradient by the weight with which a layer calls `linear`, and answers the layer with zeros.
 
-    weight: Tensor
+    Within that call: behind it the host may put another layer's weight into the same memory.
+    """
+
+    product: Tensor
+
+    def __init__(self, gradient: Tensor) -> None:
+        super().__init__()
+        self.gradient = gradient
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -100,5 +107,6 @@ class WeightOfLinear(TorchFunctionMode):
         if func is not nn.functional.linear:
             return func(*args, **(kwargs or {}))
         x, weight, *_ = args
-        self.weight = weight.dequantize() if hasattr(weight, "_qdata") else weight.as_subclass(Tensor)
-        return torch.zeros(*x.shape[:-1], len(weight), dtype=self.weight.dtype, device=x.device)
+        plain = weight.dequantize() if hasattr(weight, "_qdata") else weight.as_subclass(Tensor)
+        self.product = self.gradient.to(plain.dtype) @ plain
+        return torch.zeros(*x.shape[:-1], len(plain), dtype=plain.dtype, device=x.device)
