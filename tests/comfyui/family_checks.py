@@ -12,6 +12,7 @@ from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from inside import batch, difference, enter_comfyui, gradient_of, loss_of, make_host, pack, same, state_of
@@ -72,6 +73,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "batch": difference(gradient, mean_of_singles(host, data)),
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
+        "sliced": difference(sliced(host, data), gradient),
         "start": start_is_text(host, clip),
         "text_states": text_states(host),
         "guided": guided(host, data),
@@ -143,6 +145,17 @@ def mean_of_singles(host: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
         for i in range(2)
     ]
     return {encoder: (singles[0][encoder] + singles[1][encoder]) / 2 for encoder in singles[0]}
+
+
+def sliced(host: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The gradient where so little memory is free that ComfyUI's attention takes the keys in slices."""
+    import comfy.model_management as management
+
+    def few(_: Any = None, torch_free_too: bool = False) -> Any:
+        return (2**16, 2**16) if torch_free_too else 2**16
+
+    with patch.object(management, "get_free_memory", few):
+        return gradient_of(host, data)
 
 
 def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
