@@ -188,9 +188,8 @@ def guided(host: Any, data: dict[str, Any]) -> float:
     """By how much a guidance of 1, given to the model, changes the loss."""
     with torch.no_grad():
         plain = float(loss_of(host, data, data["vectors"]))
-        host.guidance = 1.0
-        changed = float(loss_of(host, data, data["vectors"]))
-    host.guidance = 0.0
+        with patch.object(host, "guidance", 1.0):
+            changed = float(loss_of(host, data, data["vectors"]))
     return abs(changed - plain) / plain
 
 

@@ -56,5 +56,7 @@ def test_it_is_a_side_at_which_a_step_with_one_image_fits(gib):
     assert step_memory(host(), pictures, config(batch_size=1, gradient_checkpointing=True)) <= gib * GIB
 
 
-def test_an_unknown_family_keeps_its_own():
-    assert fitting_side(GIB, host(bytes_per_latent=None), config()) == 1024
+@pytest.mark.parametrize("memory", [GIB // 4, GIB])
+def test_an_unknown_family_and_a_small_model_keep_their_own(memory):
+    assert fitting_side(memory, host(bytes_per_latent=None), config()) == 1024
+    assert fitting_side(memory, host(resolution=64), config()) == 64

@@ -39,6 +39,7 @@ def fitting_side(memory: int, host: Host, config: TrainConfig) -> int:
     """The model's own side, or less so that a step with one image fits into so many bytes beside weights elsewhere."""
     one = replace(config, batch_size=1, gradient_checkpointing=True)
     needed = activations(host, (host.resolution / host.compression) ** 2, one)
-    if needed + TEXT <= memory:
+    if not needed or needed + TEXT <= memory:
         return host.resolution
-    return max(LEAST_SIDE, int(host.resolution * math.sqrt(max(0.0, memory - TEXT) / needed)) // 64 * 64)
+    fits = int(host.resolution * math.sqrt(max(0.0, memory - TEXT) / needed)) // 64 * 64
+    return min(host.resolution, max(LEAST_SIDE, fits))
