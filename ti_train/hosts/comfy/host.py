@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as management
 import comfy.model_sampling
@@ -52,6 +53,7 @@ OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half prec
 # Times as much for a step, with and without gradient checkpointing. Not measured for transformers: the first is that of
 # Stable Diffusion 1 and XL (2.7 to 3.0, by benchmarks/memory.py), the second from counting Flux.1's activations.
 CHECKPOINTED, PLAIN = 3.0, 30.0
+STAGE_C = 42  # pixels for a latent of Stable Cascade, in ComfyUI's nodes for it
 
 
 class ComfyHost(Adapter):
@@ -71,7 +73,8 @@ class ComfyHost(Adapter):
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
         self.guidance = guidance or (family.guidance if family else 0.0)
-        self.compression, self.unit = compression_of(self.model, vae), unit_of(self.model, vae)
+        self.compression, self._encoded = compression_of(self.model, vae)
+        self.unit = self._encoded * patch_of(self.model)
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
 
     @property
@@ -115,13 +118,11 @@ class ComfyHost(Adapter):
     def _for_vae(self, images: Tensor) -> Tensor:
         """Images [B, H, W, 3] of a size at which the VAE makes as many latents as the model has for theirs.
 
-        Stable Cascade's differ: stage C has a latent for 42 pixels, its encoder for 32. As in ComfyUI's node
-        StableCascade_StageC_VAEEncode.
+        As in ComfyUI's node StableCascade_StageC_VAEEncode.
         """
-        own = self.vae.spacial_compression_encode()
-        if own == self.compression:
+        if self._encoded == self.compression:
             return images
-        height, width = (length // self.compression * own for length in images.shape[1:3])
+        height, width = (length // self.compression * self._encoded for length in images.shape[1:3])
         scaled: Tensor = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "bicubic", "center")
         return scaled.movedim(1, -1)
 
@@ -213,19 +214,24 @@ class ComfyHost(Adapter):
         return [[cond.pop("cross_attn"), cond]]
 
 
-def compression_of(model: Any, vae: Any) -> int:
-    """Pixels of a latent's side; ComfyUI 0.3 knows the VAE's only."""
-    own = vae.spacial_compression_encode()
-    return int(getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", own))
+def compression_of(model: Any, vae: Any) -> tuple[int, int]:
+    """Pixels of a latent's side, as the model samples and as the VAE encodes. They differ for Stable Cascade only.
+
+    ComfyUI 0.3 knows the VAE's only; of a small VAE of Flux.2 (TAESD) that is wrong.
+    """
+    latent_format, own = model.get_model_object("latent_format"), int(vae.spacial_compression_encode())
+    if isinstance(latent_format, comfy.latent_formats.SC_Prior):
+        return STAGE_C, own
+    pixels = int(getattr(latent_format, "spacial_downscale_ratio", own))
+    return pixels, pixels
 
 
-def unit_of(model: Any, vae: Any) -> int:
-    """Pixels of a patch's side: at other sizes the VAE crops an image, and the network pads its latents."""
+def patch_of(model: Any) -> int:
+    """Latents of a patch's side, to multiples of which the network pads."""
     network = model.model.diffusion_model
     names = ("patch_size", "patch_spatial", "patch")  # of Cosmos and Anima; of Krea 2
     patch = next((getattr(network, name) for name in names if hasattr(network, name)), 1)
-    side = patch if isinstance(patch, int) else patch[-1]  # of a video model: frames, rows, columns
-    return int(vae.spacial_compression_encode()) * side
+    return int(patch if isinstance(patch, int) else patch[-1])  # of a video model: frames, rows, columns
 
 
 def mark(name: str) -> str:
