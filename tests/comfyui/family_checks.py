@@ -21,7 +21,7 @@ from tiny_families import FAMILIES, draw, lacks
 
 LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
-STEPS = (1e-2, 3e-2, 1e-1, 3e-3)  # of finite differences: rounding at the small, curvature at the large
+STEPS = (1e-2, 3e-2, 3e-3, 1e-3, 3e-4)  # of finite differences: rounding at the small, curvature at the large
 CLOSE = 3e-3  # no other step is tried
 
 

@@ -36,6 +36,28 @@ class Borrowing:
             return answer
 
 
+class Own(Tensor):
+    """The class of a GGUF file's weights in ComfyUI-GGUF, which nobody makes without their kind."""
+
+    def __init__(self, _: Tensor, *, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __new__(cls, stored: Tensor, *, kind: str) -> Tensor:
+        return stored.as_subclass(cls)
+
+
+class Packed:
+    class Linear(nn.Linear):
+        """Keeps bytes, and makes a plain tensor of them at each call."""
+
+        comfy_cast_weights = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = self.weight.to(x.dtype)
+            return nn.functional.linear(x, Tensor(made) if isinstance(made, Own) else made, self.bias.to(x.dtype))
+
+
 class Norm(nn.LayerNorm):
     comfy_cast_weights = True
 
@@ -107,3 +129,14 @@ def test_a_layer_whose_forward_the_host_has_replaced_keeps_that_gradient():
     with recast(layers[3]):
         layers[3](given).sum().backward()
     assert torch.allclose(given.grad, layers[3].weight.float().sum(0) + 3, rtol=1e-5)
+
+
+def test_a_weight_of_the_hosts_own_class_becomes_a_plain_one_as_it_does_without_gradients():
+    layer = Packed.Linear(8, 8).requires_grad_(False)
+    stored = torch.arange(64).reshape(8, 8) % 7
+    layer.weight = nn.Parameter(Own(stored.to(torch.int8), kind="Q8_0"), requires_grad=False)
+    given = torch.ones(1, 8, requires_grad=True)
+    with recast(layer), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        layer(given).sum().backward()
+        assert layer(torch.ones(1, 8)).shape == (1, 8)
+    assert torch.equal(given.grad, stored.float().sum(0, keepdim=True))

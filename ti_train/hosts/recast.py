@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode_temporarily
 
 from .weights import over, recomputed
 
@@ -47,11 +48,21 @@ def _forward(
     *args: Any, **kwargs: Any,
 ) -> Any:  # fmt: skip
     x = args[0] if args else None
+    if _is_made(layer):
+        forward = functools.partial(_without_mode, forward)
     if not (isinstance(x, Tensor) and torch.is_grad_enabled() and x.requires_grad and makes_its_weight(layer, x)):
         return forward(*args, **kwargs)
     if type(layer).__name__ == "Linear" and not replaced and len(args) == 1 and not kwargs:
         return Linear.apply(x, forward)
     return recomputed(forward, context, *args, **kwargs)
+
+
+def _without_mode(forward: Forward, *args: Any, **kwargs: Any) -> Any:
+    """Outside of the mode that watches for changed tensors: in it `torch.Tensor(weight)`, by which ComfyUI-GGUF makes a
+    plain tensor of its own class, is of that class again. No such layer changes a tensor that is saved.
+    """
+    with _pop_mode_temporarily() if _get_current_dispatch_mode() else nullcontext():
+        return forward(*args, **kwargs)
 
 
 def may_make_its_weight(layer: Any) -> bool:
