@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
-COSINES = {"Q8_0": 0.99, "Q5_1": 0.9, "Q4_0": 0.6, "Q4_K": 0.6}
+COSINES = {"Q8_0": 0.99, "Q5_1": 0.95, "Q4_0": 0.7, "Q4_K": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def found(comfyui, comfyui_python, tmp_path_factory):
 def test_an_embedding_trains_on_gguf_files(found, kind):
     case = found[kind]
     assert "torch.uint8" in case["stored"]
-    assert case["rounded"] < 1e-3, "the gradient is not that of the weights which the file holds"
+    # the custom node makes a weight in fp16
+    assert case["rounded"] < 0.01, "the gradient is not that of the weights which the file holds"
+    assert min(case["cosine to rounded"].values()) > 0.9999
     assert min(case["cosine"].values()) > COSINES[kind], "to the weights before rounding"
     assert case["checkpointed"] < 1e-5
     assert case["file"]
