@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from PIL import Image, ImageDraw
 
 from ..events import Step
-from .axes import Axes, Range, evenly, with_margin
+from .axes import Axes, Range, evenly, round_numbers, with_margin
 from .colours import FAINT, INK, MARK, PAPER
 from .loss_curves import LossCurves, Point
 from .text import font, write
 
-LEGEND = "dark: validation loss (ring: the step that is kept)   faint: training loss, smoothed, on a scale of its own"
+LEGEND = "thick: validation loss (ring: the step that is kept)   thin: training loss, smoothed, on a scale of its own"
 
 
 def loss_plot(
@@ -57,8 +57,8 @@ def _range(points: Iterable[Point]) -> Range:
 
 
 def step_marks(axes: Axes) -> dict[float, str]:
-    """The tick labels of the steps."""
-    return {round(step): str(round(step)) for step in evenly(axes.across)}
+    """The tick labels of the steps: round numbers."""
+    return {step: f"{step:g}" for step in round_numbers(axes.across) if step.is_integer()}
 
 
 def loss_marks(axes: Axes) -> dict[float, str]:

@@ -50,6 +50,7 @@ class Adapter(ABC):
     compression = unit = 8  # of Stable Diffusion 1, 2 and XL
     remarks: tuple[str, ...] = ()
     bare_names = False
+    architecture = ""
     known_marks: Collection[str] = ()
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..formats.layouts import reads_syntax
 from ..host import Prediction, Sampling
 
 USUAL = Sampling()
@@ -23,11 +24,15 @@ class Family:
     encoders: tuple[str, ...]  # any part of them may be loaded
     sampling: Sampling = USUAL
     others: tuple[str, ...] = ()  # of relatives that ComfyUI has under the same name, and that were not tried
-    syntax: bool = True  # whether ComfyUI reads embedding:name in its prompts
     guidance: float = 0.0  # of the network, if it is usually another than ComfyUI's default
     hosts: tuple[str, ...] = VERSIONS  # those of them that load it
     refused: str = ""  # why no embedding can be trained for it
     tried: str = "random weights"
+
+    @property
+    def syntax(self) -> bool:
+        """Whether ComfyUI reads embedding:name in its prompts."""
+        return reads_syntax(self.encoders)
 
 
 def distilled(steps: int, sampler: str = "euler") -> Sampling:
@@ -74,7 +79,7 @@ FAMILIES = (
     # PixArtAlphaPipeline, PixArtSigmaPipeline
     Family("PixArt Alpha and Sigma", ("PixArtAlpha", "PixArtSigma"), ("t5xxl",), Sampling(20, 4.5)),
     # AuraFlowPipeline, which has 50 steps
-    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5), syntax=False),
+    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5)),
     # image_z_image_turbo; image_z_image, of the base model: 25 steps, cfg 4
     Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), distilled(8, "res_multistep"), hosts=(NEW,)),
     # image_netayume_lumina_t2i; Lumina2Pipeline has these steps and cfg too
@@ -84,20 +89,19 @@ FAMILIES = (
         ("gemma2_2b",),
         Sampling(30, 4.0, "res_multistep", "simple"),
         ("gemma3_4b", "jina_clip_2"),
-        False,
     ),
     # image_omnigen2_t2i, the cfg of its text
-    Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple"), syntax=False),
+    Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple")),
     # hidream_i1_full; hidream_i1_dev and hidream_i1_fast: 28 and 16 steps, cfg 1, lcm, normal
     Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(50, 5.0, "uni_pc", "simple")),
     # image_qwen_Image_2512 and QwenImagePipeline, which have 50 steps
-    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(25, 4.0, "euler", "simple"), syntax=False),
+    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(25, 4.0, "euler", "simple")),
     # image_krea2_turbo_t2i; the base model: 28 steps, cfg 5.5 (Krea2Pipeline, whose guidance_scale is less by 1)
     Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), distilled(8), hosts=(NEW,)),
     # image_anima_base_v1
     Family("Anima", ("Anima",), ("qwen3_06b",), Sampling(30, 4.0, "euler", "simple"), hosts=(NEW,)),
     # HunyuanDiTPipeline, which has 50 steps
-    Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0), syntax=False),
+    Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0)),
     Family(
         "Playground 2.5, Cosmos-Predict2", (), (), refused="a noise schedule that is neither eps, v nor flow prediction"
     ),
@@ -110,6 +114,27 @@ FAMILIES = (
     ),
     Family("HiDream-O1", ("HiDreamO1",), (), hosts=(NEW,), refused="it has no text encoder"),
 )
+# ComfyUI's name -> ModelSpec's identifier, or that of kohya's sd-scripts or SwarmUI. Without one, a file names none.
+ARCHITECTURES = {
+    "SD15": "stable-diffusion-v1",
+    "SD20": "stable-diffusion-v2",
+    "SDXL": "stable-diffusion-xl-v1-base",
+    "SDXLRefiner": "stable-diffusion-xl-v1-refiner",
+    "SSD1B": "segmind-stable-diffusion-1b",
+    "Stable_Cascade_C": "stable-cascade-v1",
+    "SD3": "stable-diffusion-3",
+    "Flux": "flux-1-dev",
+    "FluxInpaint": "flux-1-dev",
+    "FluxSchnell": "flux-1-schnell",
+    "Flux2": "flux-2",
+    "Chroma": "chroma",
+    "AuraFlow": "auraflow-v1",
+    "ZImage": "z-image",
+    "Lumina2": "lumina-2",
+    "Omnigen2": "omnigen-2",
+    "HiDream": "hidream-i1",
+    "QwenImage": "qwen-image",
+}
 BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
 
