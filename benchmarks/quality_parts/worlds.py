@@ -47,6 +47,7 @@ class World(Protocol):
     host: DiffusersHost
     concepts: Mapping[str, Concept]
     words: Embeddings  # that questions name besides the one that is judged
+    few: bool  # half the pictures
 
     def questions(self, concept: Concept) -> Sequence[Question]: ...
 

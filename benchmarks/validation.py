@@ -1,0 +1,156 @@
+"""What the validation loss knows of fidelity: the step that each rule would keep, against the best one.
+
+python benchmarks/validation.py [--world FOLDER] [--arms NAME ...] [--concepts NAME ...] [--seeds 2] [--first-seed 2]
+
+Trains each arm on each concept, and judges pictures of the vectors of every measurement. Prints for each rule how much
+lower than the best step's the fidelity of the kept step is. Stop it and start it again: what is recorded in --out is
+not done twice. The ends of the runs are records for benchmarks/quality.py with the same --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from benchmarks.quality import mark_of, record_of  # noqa: E402
+from benchmarks.quality_parts.arms import Arm, arms  # noqa: E402
+from benchmarks.quality_parts.records import Records  # noqa: E402
+from benchmarks.quality_parts.training import Trained, config_of  # noqa: E402
+from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers  # noqa: E402
+from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures  # noqa: E402
+from ti_train.events import Done, Step  # noqa: E402
+from ti_train.files import file_name, write_atomically  # noqa: E402
+from ti_train.prompts import PLACEHOLDER, Templates  # noqa: E402
+from ti_train.training.loop import train  # noqa: E402
+from ti_train.training.validation import ValidationBatch  # noqa: E402
+
+EVERY = 12  # steps between two measurements: twice as often as a run does by default
+TOLERATED = 0.05  # of fidelity
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run's measurements: step, logarithm of each sample's loss, fidelity."""
+
+    arm: str
+    concept: str
+    seed: int
+    steps: list[int]
+    logs: list[list[float]]
+    fidelity: list[float]
+
+
+def measured(world: World, arm: Arm, concept: Concept, seed: int, folder: Path) -> tuple[Course, Trained]:
+    """The course of a run, and its end."""
+    config = replace(config_of(arm, concept, seed), evaluate_every=EVERY)
+    images = read_pictures(find_pictures(concept.folder), world.host.resolution, [])
+    dataset = encode_pictures(world.host, images, config.flip)
+    batch = ValidationBatch.draw(world.host, dataset, Templates.load(config.templates), config)
+    course, done = Course(arm.name, concept.name, seed, [], [], []), None
+    for event in train(world.host, dataset, config, folder):
+        if isinstance(event, Step) and event.embedding is not None:
+            vectors = event.embedding.fitted_to(world.host.widths)
+            there = {PLACEHOLDER: {encoder: v.to(world.host.device) for encoder, v in vectors.items()}}
+            _, judged = next(answers(world, concept, vectors))  # the plain prompt
+            course.steps.append(event.step)
+            course.logs.append(list(batch.log_losses(world.host, there)))
+            course.fidelity.append(fmean(one.fidelity or 0.0 for one in judged))
+        elif isinstance(event, Done):
+            done = event
+    assert done
+    return course, Trained(done.path, config.steps * config.effective_batch, done.seconds)
+
+
+def means(course: Course) -> list[float]:
+    return [fmean(logs) for logs in course.logs]
+
+
+def lowest(course: Course) -> int:
+    """Of the measurements after the untrained one."""
+    losses = means(course)
+    return min(range(1, len(losses)), key=losses.__getitem__)
+
+
+def lowest_median(course: Course) -> int:
+    """By the median of three measurements in a row."""
+    losses = means(course)
+    smooth = {i: median(losses[max(0, i - 2) : i + 1]) for i in range(1, len(losses))}
+    return min(smooth, key=smooth.__getitem__)
+
+
+def last(course: Course) -> int:
+    return len(course.steps) - 1
+
+
+def last_unless_worse(course: Course, errors: float = 2.0) -> int:
+    """The last one, unless its samples are worse than the lowest one's by more than so many standard errors."""
+    best, end = lowest(course), last(course)
+    pairs = [now - before for now, before in zip(course.logs[end], course.logs[best], strict=True)]
+    return best if fmean(pairs) > errors * stdev(pairs) / len(pairs) ** 0.5 else end
+
+
+RULES: Mapping[str, Callable[[Course], int]] = {
+    "last": last,
+    "lowest": lowest,
+    "lowest median of three": lowest_median,
+    "last, unless worse by two standard errors": last_unless_worse,
+    "last, unless worse by one standard error": lambda course: last_unless_worse(course, 1.0),
+}
+
+
+def table(courses: Sequence[Course]) -> str:
+    lines = ["| arm | rule | runs | lost, mean | lost, worst | more than .05 lost |", "|---|---|---|---|---|---|"]
+    for arm in dict.fromkeys(course.arm for course in courses):
+        runs = [course for course in courses if course.arm == arm]
+        for name, rule in RULES.items():
+            lost = [max(run.fidelity[1:]) - run.fidelity[rule(run)] for run in runs]
+            bad = sum(value > TOLERATED for value in lost)
+            lines.append(f"| {arm} | {name} | {len(lost)} | {fmean(lost):.3f} | {max(lost):.2f} | {bad} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    ours = arms()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", type=Path, help="a drawn world's folder, instead of the embedded model")
+    parser.add_argument("--arms", nargs="*", choices=ours, default=["Balanced"], metavar="NAME")
+    parser.add_argument("--concepts", nargs="*", metavar="NAME", help="(default: all objects)")
+    parser.add_argument("--seeds", type=int, default=2, help="how many")
+    parser.add_argument("--first-seed", type=int, default=2, help="(the samples were chosen with 0 and 1)")
+    parser.add_argument("--few", action="store_true", help="half the pictures")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--out", type=Path, default=HERE / "quality-runs", help="folder of records and embeddings")
+    a = parser.parse_args()
+    place = (a.out, a.device, a.dtype, a.few)
+    world: World = Drawn(a.world, *place) if a.world else Embedded(*place)
+    courses = a.out / "courses" / world.name
+    for concept in (c for c in world.concepts.values() if (c.name in a.concepts if a.concepts else not c.style)):
+        for seed in range(a.first_seed, a.first_seed + a.seeds):
+            for arm in (ours[name] for name in a.arms):
+                file = courses / f"{file_name(arm.name)}-{concept.name}-{seed}.json"
+                if file.is_file():
+                    continue
+                folder = a.out / "words" / world.name / file.stem
+                shutil.rmtree(folder, ignore_errors=True)
+                course, end = measured(world, arm, concept, seed, folder)
+                Records(a.out / "records").add(
+                    record_of(world, arm, concept, seed, end, mark_of(world, arm, concept, seed))
+                )
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, json.dumps(asdict(course)).encode())
+                print(f"{file.stem}: fidelity {' '.join(f'{value:.2f}' for value in course.fidelity)}", flush=True)
+    print(table([Course(**json.loads(file.read_text())) for file in sorted(courses.glob("*.json"))]))
+
+
+if __name__ == "__main__":
+    main()
