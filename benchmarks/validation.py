@@ -2,8 +2,8 @@
 
 python benchmarks/validation.py [--world FOLDER] [--arms NAME ...] [--concepts NAME ...] [--seeds 2] [--first-seed 2]
 
-Trains each arm on each concept, and judges pictures of the vectors of every measurement. Prints for each rule how much
-lower than the best step's the fidelity of the kept step is. Stop it and start it again: what is recorded in --out is
+Trains each arm on each concept, and judges pictures of the vectors of every measurement; each measurement is made with
+several choices of samples. Prints for each rule how much lower than the best step's the fidelity of the kept step is. Stop it and start it again: what is recorded in --out is
 not done twice. The ends of the runs are records for benchmarks/quality.py with the same --out.
 """
 
@@ -33,28 +33,34 @@ from ti_train.prompts import PLACEHOLDER, Templates  # noqa: E402
 from ti_train.training.loop import train  # noqa: E402
 from ti_train.training.validation import ValidationBatch  # noqa: E402
 
-EVERY = 12  # steps between two measurements: twice as often as a run does by default
+CHOICES = 10  # of the samples of the validation loss; the first is the run's own
 TOLERATED = 0.05  # of fidelity
 
 
 @dataclass(frozen=True)
 class Course:
-    """A run's measurements: step, logarithm of each sample's loss, fidelity."""
+    """A run's measurements, one for each choice of samples. logs: the logarithm of each sample's loss."""
 
     arm: str
     concept: str
     seed: int
     steps: list[int]
-    logs: list[list[float]]
     fidelity: list[float]
+    logs: list[list[list[float]]]  # of each measurement with each choice
+
+    def choices(self) -> list[list[list[float]]]:
+        """The logarithms of the losses of each measurement, for each choice of samples."""
+        return [list(logs) for logs in zip(*self.logs, strict=True)]
 
 
 def measured(world: World, arm: Arm, concept: Concept, seed: int, folder: Path) -> tuple[Course, Trained]:
     """The course of a run, and its end."""
-    config = replace(config_of(arm, concept, seed), evaluate_every=EVERY)
+    config = config_of(arm, concept, seed)
     images = read_pictures(find_pictures(concept.folder), world.host.resolution, [])
     dataset = encode_pictures(world.host, images, config.flip)
-    batch = ValidationBatch.draw(world.host, dataset, Templates.load(config.templates), config)
+    templates = Templates.load(config.templates)
+    seeds = [seed, *range(1000, 1000 + CHOICES - 1)]
+    batches = [ValidationBatch.draw(world.host, dataset, templates, replace(config, seed=s)) for s in seeds]
     course, done = Course(arm.name, concept.name, seed, [], [], []), None
     for event in train(world.host, dataset, config, folder):
         if isinstance(event, Step) and event.embedding is not None:
@@ -62,7 +68,7 @@ def measured(world: World, arm: Arm, concept: Concept, seed: int, folder: Path) 
             there = {PLACEHOLDER: {encoder: v.to(world.host.device) for encoder, v in vectors.items()}}
             _, judged = next(answers(world, concept, vectors))  # the plain prompt
             course.steps.append(event.step)
-            course.logs.append(list(batch.log_losses(world.host, there)))
+            course.logs.append([list(batch.log_losses(world.host, there)) for batch in batches])
             course.fidelity.append(fmean(one.fidelity or 0.0 for one in judged))
         elif isinstance(event, Done):
             done = event
@@ -70,49 +76,47 @@ def measured(world: World, arm: Arm, concept: Concept, seed: int, folder: Path) 
     return course, Trained(done.path, config.steps * config.effective_batch, done.seconds)
 
 
-def means(course: Course) -> list[float]:
-    return [fmean(logs) for logs in course.logs]
+Logs = Sequence[Sequence[float]]  # the logarithm of each sample's loss, of each measurement; the first is untrained
 
 
-def lowest(course: Course) -> int:
+def lowest(logs: Logs) -> int:
     """Of the measurements after the untrained one."""
-    losses = means(course)
-    return min(range(1, len(losses)), key=losses.__getitem__)
+    return min(range(1, len(logs)), key=lambda i: fmean(logs[i]))
 
 
-def lowest_median(course: Course) -> int:
+def lowest_median(logs: Logs) -> int:
     """By the median of three measurements in a row."""
-    losses = means(course)
+    losses = [fmean(samples) for samples in logs]
     smooth = {i: median(losses[max(0, i - 2) : i + 1]) for i in range(1, len(losses))}
     return min(smooth, key=smooth.__getitem__)
 
 
-def last(course: Course) -> int:
-    return len(course.steps) - 1
+def last(logs: Logs) -> int:
+    return len(logs) - 1
 
 
-def last_unless_worse(course: Course, errors: float = 2.0) -> int:
+def last_unless_worse(logs: Logs, errors: float) -> int:
     """The last one, unless its samples are worse than the lowest one's by more than so many standard errors."""
-    best, end = lowest(course), last(course)
-    pairs = [now - before for now, before in zip(course.logs[end], course.logs[best], strict=True)]
+    best, end = lowest(logs), last(logs)
+    pairs = [now - before for now, before in zip(logs[end], logs[best], strict=True)]
     return best if fmean(pairs) > errors * stdev(pairs) / len(pairs) ** 0.5 else end
 
 
-RULES: Mapping[str, Callable[[Course], int]] = {
+RULES: Mapping[str, Callable[[Logs], int]] = {
     "last": last,
     "lowest": lowest,
     "lowest median of three": lowest_median,
-    "last, unless worse by two standard errors": last_unless_worse,
-    "last, unless worse by one standard error": lambda course: last_unless_worse(course, 1.0),
+    "last, unless worse by two standard errors": lambda logs: last_unless_worse(logs, 2.0),
+    "last, unless worse by one standard error": lambda logs: last_unless_worse(logs, 1.0),
 }
 
 
 def table(courses: Sequence[Course]) -> str:
-    lines = ["| arm | rule | runs | lost, mean | lost, worst | more than .05 lost |", "|---|---|---|---|---|---|"]
+    lines = ["| arm | rule | choices | lost, mean | lost, worst | more than .05 lost |", "|---|---|---|---|---|---|"]
     for arm in dict.fromkeys(course.arm for course in courses):
         runs = [course for course in courses if course.arm == arm]
         for name, rule in RULES.items():
-            lost = [max(run.fidelity[1:]) - run.fidelity[rule(run)] for run in runs]
+            lost = [max(run.fidelity[1:]) - run.fidelity[rule(logs)] for run in runs for logs in run.choices()]
             bad = sum(value > TOLERATED for value in lost)
             lines.append(f"| {arm} | {name} | {len(lost)} | {fmean(lost):.3f} | {max(lost):.2f} | {bad} |")
     return "\n".join(lines)
