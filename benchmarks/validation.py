@@ -3,8 +3,9 @@
 python benchmarks/validation.py [--world FOLDER] [--arms NAME ...] [--concepts NAME ...] [--seeds 2] [--first-seed 2]
 
 Trains each arm on each concept, and judges pictures of the vectors of every measurement; each measurement is made with
-several choices of samples. Prints for each rule how much lower than the best step's the fidelity of the kept step is. Stop it and start it again: what is recorded in --out is
-not done twice. The ends of the runs are records for benchmarks/quality.py with the same --out.
+several choices of samples. Prints for each rule how much lower than the best step's the fidelity of the kept step is.
+Stop it and start it again: what is recorded in --out is not done twice. The ends of the runs are records for
+benchmarks/quality.py with the same --out.
 """
 
 from __future__ import annotations
