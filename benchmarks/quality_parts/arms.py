@@ -53,6 +53,12 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "high noise": {"timesteps": "high-noise"},
         "sigma": {"weighting": "sigma"},
         "averaged": {"average": 0.25},
+        "pull": {"pull": 1.0},
+        "sphere": {"optimizer": "sphere", "learning_rate": 2e-2, "pull": 0.1},
+        "two vectors": {"num_vectors": 2},
+        "twice the steps": {"steps": 2 * TrainConfig("x", "x").steps},
+        "half the steps": {"steps": TrainConfig("x", "x").steps // 2},
+        "half the steps, sigma": {"steps": TrainConfig("x", "x").steps // 2, "weighting": "sigma"},
     },
     "Preview": {
         "unweighted": {"weighting": "none"},

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..events import Step
 
-COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
+COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds", "validation_error")
 
 
 class StepLog:
@@ -26,6 +26,7 @@ class StepLog:
 
     def add(self, step: Step) -> None:
         numbers = (step.loss, step.validation_loss, step.learning_rate, step.norm, step.cosine, step.seconds)
+        numbers += (step.validation_error,)
         self._writer.writerow([step.step, *("" if n is None else f"{n:.6g}" for n in numbers)])
         self._file.flush()
 
@@ -61,6 +62,7 @@ def read_steps(path: Path) -> list[Step]:
             n["norm"] or 0.0,
             n["cosine_to_init"] or 0.0,
             n["seconds"] or 0.0,
+            validation_error=n.get("validation_error"),  # earlier versions have none
         )
         for n in number
     ]
