@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
@@ -31,6 +31,7 @@ from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures 
 from ti_train.events import Done, Step  # noqa: E402
 from ti_train.files import file_name, write_atomically  # noqa: E402
 from ti_train.prompts import PLACEHOLDER, Templates  # noqa: E402
+from ti_train.training.keeping import Course  # noqa: E402
 from ti_train.training.loop import train  # noqa: E402
 from ti_train.training.validation import ValidationBatch  # noqa: E402
 
@@ -39,7 +40,7 @@ TOLERATED = 0.05  # of fidelity
 
 
 @dataclass(frozen=True)
-class Course:
+class Run:
     """A run's measurements, one for each choice of samples. logs: the logarithm of each sample's loss."""
 
     arm: str
@@ -54,27 +55,27 @@ class Course:
         return [list(logs) for logs in zip(*self.logs, strict=True)]
 
 
-def measured(world: World, arm: Arm, concept: Concept, seed: int, folder: Path) -> tuple[Course, Trained]:
-    """The course of a run, and its end."""
+def measured(world: World, arm: Arm, concept: Concept, seed: int, folder: Path) -> tuple[Run, Trained]:
+    """The measurements of a run, and its end."""
     config = config_of(arm, concept, seed)
     images = read_pictures(find_pictures(concept.folder), world.host.resolution, [])
     dataset = encode_pictures(world.host, images, config.flip)
     templates = Templates.load(config.templates)
     seeds = [seed, *range(1000, 1000 + CHOICES - 1)]
     batches = [ValidationBatch.draw(world.host, dataset, templates, replace(config, seed=s)) for s in seeds]
-    course, done = Course(arm.name, concept.name, seed, [], [], []), None
+    run, done = Run(arm.name, concept.name, seed, [], [], []), None
     for event in train(world.host, dataset, config, folder):
         if isinstance(event, Step) and event.embedding is not None:
             vectors = event.embedding.fitted_to(world.host.widths)
             there = {PLACEHOLDER: {encoder: v.to(world.host.device) for encoder, v in vectors.items()}}
             _, judged = next(answers(world, concept, vectors))  # the plain prompt
-            course.steps.append(event.step)
-            course.logs.append([list(batch.log_losses(world.host, there)) for batch in batches])
-            course.fidelity.append(fmean(one.fidelity or 0.0 for one in judged))
+            run.steps.append(event.step)
+            run.logs.append([list(batch.log_losses(world.host, there)) for batch in batches])
+            run.fidelity.append(fmean(one.fidelity or 0.0 for one in judged))
         elif isinstance(event, Done):
             done = event
     assert done
-    return course, Trained(done.path, config.steps * config.effective_batch, done.seconds)
+    return run, Trained(done.path, config.steps * config.effective_batch, done.seconds)
 
 
 Logs = Sequence[Sequence[float]]  # the logarithm of each sample's loss, of each measurement; the first is untrained
@@ -85,39 +86,27 @@ def lowest(logs: Logs) -> int:
     return min(range(1, len(logs)), key=lambda i: fmean(logs[i]))
 
 
-def lowest_median(logs: Logs) -> int:
-    """By the median of three measurements in a row."""
-    losses = [fmean(samples) for samples in logs]
-    smooth = {i: median(losses[max(0, i - 2) : i + 1]) for i in range(1, len(losses))}
-    return min(smooth, key=smooth.__getitem__)
-
-
 def last(logs: Logs) -> int:
     return len(logs) - 1
 
 
-def last_unless_worse(logs: Logs, errors: float) -> int:
-    """The last one, unless its samples are worse than the lowest one's by more than so many standard errors."""
-    best, end = lowest(logs), last(logs)
-    pairs = [now - before for now, before in zip(logs[end], logs[best], strict=True)]
-    return best if fmean(pairs) > errors * stdev(pairs) / len(pairs) ** 0.5 else end
+def kept(logs: Logs) -> int:
+    """What a run keeps."""
+    course = Course()
+    for i, samples in enumerate(logs):
+        course = course.after(i, samples, {})
+    return course.kept(last(logs))
 
 
-RULES: Mapping[str, Callable[[Logs], int]] = {
-    "last": last,
-    "lowest": lowest,
-    "lowest median of three": lowest_median,
-    "last, unless worse by two standard errors": lambda logs: last_unless_worse(logs, 2.0),
-    "last, unless worse by one standard error": lambda logs: last_unless_worse(logs, 1.0),
-}
+RULES: Mapping[str, Callable[[Logs], int]] = {"last": last, "lowest": lowest, "kept": kept}
 
 
-def table(courses: Sequence[Course]) -> str:
+def table(runs: Sequence[Run]) -> str:
     lines = ["| arm | rule | choices | lost, mean | lost, worst | more than .05 lost |", "|---|---|---|---|---|---|"]
-    for arm in dict.fromkeys(course.arm for course in courses):
-        runs = [course for course in courses if course.arm == arm]
+    for arm in dict.fromkeys(run.arm for run in runs):
+        of_arm = [run for run in runs if run.arm == arm]
         for name, rule in RULES.items():
-            lost = [max(run.fidelity[1:]) - run.fidelity[rule(logs)] for run in runs for logs in run.choices()]
+            lost = [max(run.fidelity[1:]) - run.fidelity[rule(logs)] for run in of_arm for logs in run.choices()]
             bad = sum(value > TOLERATED for value in lost)
             lines.append(f"| {arm} | {name} | {len(lost)} | {fmean(lost):.3f} | {max(lost):.2f} | {bad} |")
     return "\n".join(lines)
@@ -147,14 +136,14 @@ def main() -> None:
                     continue
                 folder = a.out / "words" / world.name / file.stem
                 shutil.rmtree(folder, ignore_errors=True)
-                course, end = measured(world, arm, concept, seed, folder)
+                run, end = measured(world, arm, concept, seed, folder)
                 Records(a.out / "records").add(
                     record_of(world, arm, concept, seed, end, mark_of(world, arm, concept, seed))
                 )
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, json.dumps(asdict(course)).encode())
-                print(f"{file.stem}: fidelity {' '.join(f'{value:.2f}' for value in course.fidelity)}", flush=True)
-    print(table([Course(**json.loads(file.read_text())) for file in sorted(courses.glob("*.json"))]))
+                write_atomically(file, json.dumps(asdict(run)).encode())
+                print(f"{file.stem}: fidelity {' '.join(f'{value:.2f}' for value in run.fidelity)}", flush=True)
+    print(table([Run(**json.loads(file.read_text())) for file in sorted(courses.glob("*.json"))]))
 
 
 if __name__ == "__main__":

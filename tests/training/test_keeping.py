@@ -34,10 +34,12 @@ def course(*losses: float) -> Course:
     [
         ((0.5,), 0),
         ((0.5, 0.4, 0.3), 20),
-        ((0.5, 0.3, 0.303), 20),  # by a hundredth: samples disagree on it
-        ((0.5, 0.3, 0.305), 10),
+        ((0.31, 0.3, 0.303), 20),  # by a hundredth: samples disagree on it
+        ((0.31, 0.3, 0.305), 10),
+        ((0.5, 0.3, 0.305), 20),  # a twentieth of the gain, though clear
+        ((0.5, 0.3, 0.33), 10),
         ((0.5, 0.3, 0.4, 0.303), 30),  # only the end counts
-        ((0.5, 0.3, 0.302, 0.304, 0.306), 40),  # the farther apart, the less clear
+        ((0.31, 0.3, 0.302, 0.304, 0.306), 40),  # the farther apart, the less clear
         ((0.5, 0.6, 0.7, 0.8), 10),  # never better than untrained: the least bad
         ((0.5, math.nan, 0.3, math.nan), 30),
         ((math.nan, 0.3, 0.9, 0.9), 10),  # whatever it began with

@@ -25,8 +25,15 @@ class StepLog:
             self.add(step)
 
     def add(self, step: Step) -> None:
-        numbers = (step.loss, step.validation_loss, step.learning_rate, step.norm, step.cosine, step.seconds)
-        numbers += (step.validation_error,)
+        numbers = (
+            step.loss,
+            step.validation_loss,
+            step.learning_rate,
+            step.norm,
+            step.cosine,
+            step.seconds,
+            step.validation_error,
+        )
         self._writer.writerow([step.step, *("" if n is None else f"{n:.6g}" for n in numbers)])
         self._file.flush()
 
