@@ -37,6 +37,7 @@ from ti_train.training.validation import ValidationBatch  # noqa: E402
 
 CHOICES = 10  # of the samples of the validation loss; the first is the run's own
 TOLERATED = 0.05  # of fidelity
+COURSES = "courses"  # the folder of the records
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     ours = arms()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, help="a drawn world's folder, instead of the embedded model")
@@ -121,29 +122,33 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="how many")
     parser.add_argument("--first-seed", type=int, default=2, help="(the samples were chosen with 0 and 1)")
     parser.add_argument("--few", action="store_true", help="half the pictures")
+    parser.add_argument("--tables", action="store_true", help="only the table, of what is recorded")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "quality-runs", help="folder of records and embeddings")
-    a = parser.parse_args()
-    place = (a.out, a.device, a.dtype, a.few)
-    world: World = Drawn(a.world, *place) if a.world else Embedded(*place)
-    courses = a.out / "courses" / world.name
-    for concept in (c for c in world.concepts.values() if (c.name in a.concepts if a.concepts else not c.style)):
-        for seed in range(a.first_seed, a.first_seed + a.seeds):
-            for arm in (ours[name] for name in a.arms):
-                file = courses / f"{file_name(arm.name)}-{concept.name}-{seed}.json"
-                if file.is_file():
-                    continue
-                folder = a.out / "words" / world.name / file.stem
-                shutil.rmtree(folder, ignore_errors=True)
-                run, end = measured(world, arm, concept, seed, folder)
-                Records(a.out / "records").add(
-                    record_of(world, arm, concept, seed, end, mark_of(world, arm, concept, seed))
-                )
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, json.dumps(asdict(run)).encode())
-                print(f"{file.stem}: fidelity {' '.join(f'{value:.2f}' for value in run.fidelity)}", flush=True)
-    print(table([Run(**json.loads(file.read_text())) for file in sorted(courses.glob("*.json"))]))
+    a = parser.parse_args(given)
+    if not a.tables:
+        place = (a.out, a.device, a.dtype, a.few)
+        world: World = Drawn(a.world, *place) if a.world else Embedded(*place)
+        for concept in (c for c in world.concepts.values() if (c.name in a.concepts if a.concepts else not c.style)):
+            for seed in range(a.first_seed, a.first_seed + a.seeds):
+                for arm in (ours[name] for name in a.arms):
+                    add(world, arm, concept, seed, a.out)
+    print(table([Run(**json.loads(file.read_text())) for file in sorted((a.out / COURSES).rglob("*.json"))]))
+
+
+def add(world: World, arm: Arm, concept: Concept, seed: int, out: Path) -> None:
+    """Records a run, unless it is recorded."""
+    file = out / COURSES / world.name / f"{file_name(arm.name)}-{concept.name}-{seed}.json"
+    if file.is_file():
+        return
+    folder = out / "words" / world.name / file.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    run, end = measured(world, arm, concept, seed, folder)
+    Records(out / "records").add(record_of(world, arm, concept, seed, end, mark_of(world, arm, concept, seed)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(asdict(run)).encode())
+    print(f"{file.stem}: fidelity {' '.join(f'{value:.2f}' for value in run.fidelity)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     BASE: {
         "one at a time": {"batch_size": 1, "steps": TrainConfig("x", "x").steps * TrainConfig("x", "x").batch_size},
         "constant rate": {"schedule": "constant"},
+        "far too fast": {"schedule": "constant", "learning_rate": 0.2},
         "half the rate": {"learning_rate": 0.5 * float(TrainConfig("x", "x").learning_rate)},
         "twice the rate": {"learning_rate": 2 * float(TrainConfig("x", "x").learning_rate)},
         "uniform noise levels": {"timesteps": "uniform"},
