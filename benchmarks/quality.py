@@ -25,7 +25,7 @@ from benchmarks.quality_parts import tables, training  # noqa: E402
 from benchmarks.quality_parts.arms import Arm, arms  # noqa: E402
 from benchmarks.quality_parts.pictures import Figures  # noqa: E402
 from benchmarks.quality_parts.records import Record, Records, digest  # noqa: E402
-from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers  # noqa: E402
+from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers, ceiling  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
 
 BASES = (("diffusers 500", 500), ("Paper", 5000), ("Paper", 500), ("Balanced", 480))  # the first that is there
@@ -52,6 +52,7 @@ def main(given: Sequence[str] | None = None) -> None:
     records = Records(a.out / "records")
     for world in () if a.tables else worlds(a):
         for concept in (c for c in world.concepts.values() if not a.concepts or c.name in a.concepts):
+            print(f"{world.name}: {concept.name}'s own images, encoded and decoded: {ceiling(world, concept):.2f}")
             for seed in range(a.first_seed, a.first_seed + a.seeds):
                 for arm in (ours[name] for name in a.arms):
                     for record in measured(world, arm, concept, seed, records, a):
