@@ -92,8 +92,8 @@ def train(
             course = state.course.after(step.step, logs, state.result)
             kept = None if course.loss is None else (course.kept(step.step), course.loss)
             embedding = as_embedding(state, config, files.identity)
-            loss_and_error = {"validation_loss": loss, "validation_error": course.error}
-            return replace(state, course=course), replace(step, embedding=embedding, kept=kept, **loss_and_error)
+            step = replace(step, validation_loss=loss, validation_error=course.error, embedding=embedding, kept=kept)
+            return replace(state, course=course), step
 
         try:
             yield from map(Warning, [*host.remarks, *remarks, *more])
