@@ -1,52 +1,74 @@
 """Many embeddings from a list: how many per hour, what the fleet itself costs, and what survives kill -9.
 
 python benchmarks/fleet.py speed    [--model PATH --count 16 --steps 30 --together 1 2 4 8 --workers 1]
+python benchmarks/fleet.py overhead [--count 200 --steps 12]: the fleet against the bare trainings, in as many processes
 python benchmarks/fleet.py kill     [--count 200 --steps 6 --times 50]
+python benchmarks/fleet.py faults   a folder that disappears, a broken image, and a full disk in the middle of a list
 python benchmarks/fleet.py two      two commands at once on one folder: each embedding is trained once
 python benchmarks/fleet.py many     [--count 10000]: seconds and memory per entry, with trainings of milliseconds
 
-The embedded model and its concepts, unless --model and --images are given.
+The embedded model and its concepts, unless --model and --images are given; --model sd15 is Stable Diffusion 1.5's shape
+with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from step import sd15
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ti_train.fleet.claims import EXPIRES, Claims  # noqa: E402
+from ti_train.fleet.job_list import Common, read_jobs  # noqa: E402
 from ti_train.fleet.records import OWN, Ledger, Record  # noqa: E402
 from ti_train.fleet.worker import Rules  # noqa: E402
+from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
+from ti_train.training.session import Records, Session, load_dataset  # noqa: E402
+
+LOG = subprocess.DEVNULL
+DISK = 192  # KiB of the disk that gets full
 
 
 def main() -> None:
     a = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        {"speed": speed, "kill": kill, "two": two, "many": many}[a.part](a, Path(folder))
+        if str(a.model) == "sd15":
+            a.model = Path(folder, "sd15")
+            sd15().save_pretrained(a.model)
+        {"speed": speed, "overhead": overhead, "kill": kill, "two": two, "faults": faults, "many": many}[a.part](
+            a, Path(folder)
+        )
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("part", choices=("speed", "kill", "two", "many"))
+    add("part", choices=("speed", "overhead", "kill", "two", "faults", "many"))
     add("--model", type=Path, default=ROOT / "demo" / "model")
     add("--images", type=Path, default=ROOT / "demo" / "concepts", help="folder with one folder per embedding")
-    add("--count", type=int, default=0, help="embeddings (default: 16, kill 200, two 20, many 10000)")
-    add("--steps", type=int, default=0, help="of each (default: speed 30, else 6)")
+    add(
+        "--count",
+        type=int,
+        default=0,
+        help="embeddings (default: 16, overhead and kill 200, two 20, faults 12, many 10000)",
+    )
+    add("--steps", type=int, default=0, help="of each (default: speed 30, overhead 12, else 6)")
     add("--times", type=int, default=50, help="kills")
     add("--together", type=int, nargs="+", default=[1, 2, 4, 8])
     add("--workers", type=int, default=0, help="(default: speed 1, else 2)")
@@ -55,7 +77,7 @@ def arguments() -> argparse.Namespace:
 
 
 def speed(a: argparse.Namespace, folder: Path) -> None:
-    """Seconds for the whole list. The overhead is what is left of a worker's time beside the steps it took."""
+    """Seconds for the whole list, the start of the worker included."""
     count, steps = a.count or 16, a.steps or 30
     entries = write_list(folder, a.images, count)
     base = None
@@ -70,12 +92,48 @@ def speed(a: argparse.Namespace, folder: Path) -> None:
         rate = f"{3600 * count / seconds:.0f} per hour, {base / seconds:.2f} x"
         print(f"together {together}: {count} of {steps} steps in {seconds:.1f} s: {rate}; {trained:.1f} s in steps")
     began = time.perf_counter()
-    fleet(a, entries, folder / f"out-{a.together[-1]}", steps).wait()
+    fleet(a, entries, out, steps, workers=a.workers or 1).wait()
     print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
 
 
+def overhead(a: argparse.Namespace, folder: Path) -> None:
+    """The same trainings without claims, records and checks of the list, each process with its share of them."""
+    count, steps, processes = a.count or 200, a.steps or 12, a.workers or 2
+    entries = write_list(folder, a.images, count)
+    context = multiprocessing.get_context("spawn")
+    began = time.perf_counter()
+    shares = [
+        context.Process(target=bare, args=(a.model, entries, folder, steps, i, processes)) for i in range(processes)
+    ]
+    for process in shares:
+        process.start()
+    for process in shares:
+        process.join()
+    alone = time.perf_counter() - began
+    began = time.perf_counter()
+    fleet(a, entries, folder / "out", steps).wait()
+    seconds = time.perf_counter() - began
+    rate = f"{3600 * count / seconds:.0f} per hour"
+    print(f"{count} of {steps} steps: bare {alone:.1f} s, fleet {seconds:.1f} s ({seconds / alone - 1:+.1%}), {rate}")
+    began = time.perf_counter()
+    fleet(a, entries, folder / "out", steps).wait()
+    print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
+
+
+def bare(model: Path, entries: Path, folder: Path, steps: int, first: int, every: int) -> None:
+    """Every `every`-th training of the list, from the first."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // every))
+    host = DiffusersHost.load(model)
+    options = {"steps": steps, "checkpoint_every": 2}
+    for job in read_jobs(entries, Common(model.name, "Balanced", options))[first::every]:
+        dataset = load_dataset(host, job.folders, job.config, [])
+        for _ in Session(job.config, folder / "bare", Records.in_own_folder(folder / job.name)).train(host, dataset):
+            pass
+
+
 def kill(a: argparse.Namespace, folder: Path) -> None:
-    """Kills a worker or the parent at random moments, and compares all vectors with an undisturbed fleet's."""
+    """Kills a worker or the parent at random moments, and compares all files with an undisturbed fleet's."""
     count, steps, chance = a.count or 200, a.steps or 6, random.Random(0)
     entries = write_list(folder, a.images, count)
     fleet(a, entries, folder / "calm", steps).wait()
@@ -95,11 +153,8 @@ def kill(a: argparse.Namespace, folder: Path) -> None:
             running = fleet(a, entries, out, steps)
     running.wait()
     fleet(a, entries, out, steps).wait()
-    names = [f"w{number}" for number in range(count)]
-    equal = sum(
-        torch.equal(*(next(iter(load_file(f / f"{n}.safetensors").values())) for f in (folder / "calm", out)))
-        for n in names
-    )
+    pairs = [(file, out / file.name) for file in sorted((folder / "calm").glob("*.safetensors"))]
+    equal = sum(calm.read_bytes() == file.read_bytes() for calm, file in pairs)
     print(f"killed {killed}: {equal} of {count} equal to the undisturbed fleet's, {leftovers(out)} leftovers")
 
 
@@ -110,6 +165,49 @@ def two(a: argparse.Namespace, folder: Path) -> None:
     codes = [process.wait() for process in both]
     claims = len([*(folder / "out" / OWN).glob("*.claim-*")])
     print(f"exit codes {codes}, {count} embeddings, {claims} claims, finished {finished(folder / 'out', count)}")
+
+
+def faults(a: argparse.Namespace, folder: Path) -> None:
+    """What cannot be trained costs the others nothing, and the table says why; what is mended is trained then.
+
+    The full disk needs Linux and root.
+    """
+    count, steps, out = a.count or 12, a.steps or 6, folder / "out"
+    out.mkdir()
+    entries = write_list(folder, a.images, count, copied=True)
+    broken, lost = folder / "images-3", folder / "images-7"
+    good = {file: file.read_bytes() for file in broken.iterdir()}
+    for file in good:
+        file.write_bytes(b"no image")
+    running = fleet(a, entries, out, steps)
+    while not (out / "fleet.json").exists():  # written when the list is checked
+        time.sleep(0.1)
+    lost.rename(folder / "elsewhere")
+    told(out, "broken images, and a folder that disappears", running.wait())
+    for file, data in good.items():
+        file.write_bytes(data)
+    (folder / "elsewhere").rename(lost)
+    told(out, "the same command after both are mended", fleet(a, entries, out, steps).wait())
+    small = folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", small], check=True)
+    try:
+        told(small, f"a disk of {DISK} KiB", fleet(a, entries, small, steps).wait())
+        subprocess.run(["mount", "-o", "remount,size=1g", small], check=True)
+        told(small, "the same command after there is room", fleet(a, entries, small, steps).wait())
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def told(out: Path, what: str, code: int) -> None:
+    """Prints what became of a fleet."""
+    ledger = Ledger(out)
+    records = [ledger.read(name) or Record(name) for name in ledger.names()]
+    counts = Counter(record.status for record in records)
+    print(f"{what}: exit {code}, {dict(counts)}, {leftovers(out)} leftovers")
+    for record in records:
+        if record.status == "failed":
+            print(f"  {record.name} (retry {record.retry}): {record.error}")
 
 
 def many(a: argparse.Namespace, folder: Path) -> None:
@@ -132,9 +230,13 @@ def many(a: argparse.Namespace, folder: Path) -> None:
         print(f"{count} entries: {1000 * seconds / count:.2f} ms each, {memory:.0f} MiB")
 
 
-def write_list(folder: Path, images: Path, count: int) -> Path:
+def write_list(folder: Path, images: Path, count: int, copied: bool = False) -> Path:
+    """copied: each entry has a folder of its own, images-0 and so on."""
     concepts = sorted(path for path in images.iterdir() if path.is_dir())
-    rows = [f"w{i},toy,{concepts[i % len(concepts)]},{i}" for i in range(count)]
+    folders = [concepts[i % len(concepts)] for i in range(count)]
+    if copied:
+        folders = [shutil.copytree(source, folder / f"images-{i}") for i, source in enumerate(folders)]
+    rows = [f"w{i},toy,{source},{i}" for i, source in enumerate(folders)]
     (folder / "list.csv").write_text("\n".join(["name,init,images,seed", *rows]), encoding="utf-8")
     return folder / "list.csv"
 
@@ -144,7 +246,8 @@ def fleet(
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ti_train", "fleet", entries, "--model", a.model, "--out", out, "--steps", steps]
     given = ["--workers", workers or a.workers or 2, "--checkpoint-every", 2, *more, *a.option]
-    return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "0"}  # equal runs leave equal files
+    return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=LOG, env=environment)
 
 
 def finished(out: Path, count: int) -> bool:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,14 +42,14 @@ from ti_train.training.state import State  # noqa: E402
 from ti_train.training.validation import ValidationBatch  # noqa: E402
 
 
-def sd15(device: str, dtype: str) -> DiffusersHost:
-    """Stable Diffusion 1.5's shapes with random weights; the tokenizer is the demo's, whose ids are fewer."""
+def sd15() -> Any:
+    """A pipeline in Stable Diffusion 1.5's shapes with random weights and the demo's tokenizer, whose ids are fewer."""
     from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
     text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    pipeline = StableDiffusionPipeline(
+    return StableDiffusionPipeline(
         vae=AutoencoderTiny(),
         text_encoder=CLIPTextModel(text),
         tokenizer=CLIPTokenizer.from_pretrained(ROOT / "demo/model/tokenizer"),
@@ -58,8 +59,6 @@ def sd15(device: str, dtype: str) -> DiffusersHost:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    chosen = pick_device(device)
-    return DiffusersHost(pipeline, chosen, pick_dtype(dtype, chosen))
 
 
 def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[], None]:
@@ -94,7 +93,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     a = parser.parse_args()
-    host = DiffusersHost.load(a.model, a.device, a.dtype) if a.model else sd15(a.device, a.dtype)
+    device = pick_device(a.device)
+    if a.model:
+        host = DiffusersHost.load(a.model, a.device, a.dtype)
+    else:
+        host = DiffusersHost(sd15(), device, pick_dtype(a.dtype, device))
     side, batch = a.pixels or (host.resolution if a.model else 256), a.batch or (4 if a.model else 1)
     draw = np.random.default_rng(0)
     noise = [Image.fromarray(draw.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(5)]

@@ -1,14 +1,15 @@
-"""What image files are called, and what is wrong with a safetensors file, or stands in its place."""
+"""Atomic writes, what image files are called, and what is wrong with a safetensors file, or stands in its place."""
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from ti_train.files import file_name, safetensors_damage
+from ti_train.files import file_name, remove_unfinished, safetensors_damage, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,23 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, change, said):
     (tmp_path / "x.safetensors").write_bytes(change(save({"v": torch.zeros(4)})))
     found = safetensors_damage(tmp_path / "x.safetensors")
     assert re.match(said, found) if said else found == ""
+
+
+def test_data_are_on_disk_before_their_name_and_the_name_before_it_returns(tmp_path, monkeypatch):
+    """So that a power cut leaves the old file or the new one."""
+    order, sync, put = [], os.fsync, os.replace
+    kinds = {True: "folder", False: "data"}
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (order.append(kinds[os.path.isdir(f"/proc/self/fd/{file}")]), sync(file))
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: (order.append("name"), put(*names)))
+    write_atomically(tmp_path / "x.txt", b"new")
+    assert order == ["data", "name", "folder"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    theirs = [".x.txt.123", ".y.txt.123", ".x.txt.bak", ".x.txt", "x.txt", ".x.txt.123.456"]
+    for name in theirs:
+        (tmp_path / name).write_bytes(b"")
+    remove_unfinished(tmp_path / "x.txt")
+    assert {path.name for path in tmp_path.iterdir()} == {*theirs} - {".x.txt.123", ".x.txt.123.456"}

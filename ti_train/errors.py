@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class PassingError(UserError):
     """A UserError that may not occur again: memory that others use, an embedding that another run trains."""
+
+
+class DiskError(UserError):
+    """A UserError of a folder that cannot be written: a full disk, a read-only or a lost one."""

@@ -3,24 +3,61 @@
 from __future__ import annotations
 
 import codecs
+import glob
 import json
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 LONGEST_HEADER = 2**27  # bytes; safetensors accepts 100 MB
+SCANNED = (0.02, 0.1, 0.5) if os.name == "nt" else ()  # seconds to wait before another try to replace a file
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` completely or not at all; an existing file stays until then. Raises OSError."""
+    """Writes `data` to `path` completely or not at all; an existing file stays until then. Raises OSError.
+
+    Also across a power cut: the data are on disk before the name, and the name before this returns.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what killed processes have left of writes to `path`; for the only process that writes it now."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if file.suffix[1:].isdecimal():
+            file.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for pause in SCANNED:
+        try:
+            os.replace(temporary, path)
+        except PermissionError:  # on Windows while a virus scanner or an indexer has the file open
+            time.sleep(pause)
+        else:
+            return
+    os.replace(temporary, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # its journal does it
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def safetensors_damage(path: Path) -> str:

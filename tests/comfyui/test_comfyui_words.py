@@ -105,13 +105,13 @@ def test_editability_goes_from_what_was_trained_to_the_initial_text(words):
     )
     words.run(workflow)
     workflow = {
-        "near": load("far.safetensors", "*", ["model", 1], editability=0.5),
-        "back": load("far.safetensors", "*", ["model", 1], editability=1.0),
+        "nearer": load("far.safetensors", "*", ["model", 1], editability=0.5),
+        "initial": load("far.safetensors", "*", ["model", 1], editability=1.0),
     }
     texts = {
-        "near": (["near", 0], "a *"),
+        "near": (["nearer", 0], "a *"),
         "saved": (["model", 1], "a embedding:near"),
-        "back": (["back", 0], "a *"),
+        "back": (["initial", 0], "a *"),
         "toy": (["model", 1], "a toy"),
         "far": (["model", 1], "a embedding:far"),
     }

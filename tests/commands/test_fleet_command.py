@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from tiny_host import TinyHost
 
 from ti_train.__main__ import main
-from ti_train.commands.fleet import remarks_on, scores
+from ti_train.commands.fleet import remarks_on, scores, train_all
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import Ledger
@@ -83,6 +84,23 @@ def test_one_that_cannot_be_evaluated_is_trained_all_the_same(pictures, settings
     assert record.status == "done"
     (remark,) = remarks_on([record], 0)
     assert remark.startswith("a: Trained, but not evaluated: ")
+
+
+def test_a_disk_that_is_full_at_the_end_does_not_hide_what_became_of_each(
+    pictures, settings, tmp_path, monkeypatch, capsys
+):
+    job = Job(settings(name="a"), {pictures: 1}, "tiny")
+
+    def engine(look) -> None:
+        work(TinyHost, [job], Rules(tmp_path), lambda: False)
+        monkeypatch.setattr(os, "replace", full)
+
+    def full(*_names) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (record,) = train_all(engine, [job], Ledger(tmp_path), Rules(tmp_path))
+    assert record.status == "done"
+    assert "fleet.csv and fleet.json could not be written (No space left on device)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +99,35 @@ def test_a_bad_image_fails_its_embedding_only_and_is_not_tried_twice(fleet, tmp_
     shutil.copytree(tmp_path / "one", tmp_path / "two", dirs_exist_ok=True)
     plan(fleet.jobs, fleet.ledger, update=False)
     assert fleet.work()["two"].status == "done", "the images were replaced by good ones"
+
+
+def test_a_folder_that_has_gone_fails_its_embedding_only_and_is_tried_again_later(fleet, tmp_path):
+    """The list was checked when it was still there."""
+    (tmp_path / "two").rename(tmp_path / "elsewhere")
+    records = fleet.work()
+    assert [record.status for record in records.values()] == ["done", "failed", "done"]
+    assert str(tmp_path / "two") in records["two"].error
+    (tmp_path / "elsewhere").rename(tmp_path / "two")
+    plan(fleet.jobs, fleet.ledger, update=False)
+    assert fleet.work()["two"].status == "done"
+
+
+def test_a_full_disk_fails_what_does_not_fit_and_the_next_fleet_trains_it(fleet, monkeypatch):
+    put = os.replace
+
+    def refuse(source, target):
+        if Path(target).parent == fleet.out and Path(target).stem == "two":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(source, target)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", refuse)
+        records = fleet.work()
+    assert [record.status for record in records.values()] == ["done", "failed", "done"]
+    assert "No space left on device" in records["two"].error
+    assert records["two"].retry == "later"
+    plan(fleet.jobs, fleet.ledger, update=False)
+    assert fleet.work()["two"].status == "done"
 
 
 def test_what_may_pass_the_second_time_is_repeated_and_then_given_up(fleet):

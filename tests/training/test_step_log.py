@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -79,3 +80,25 @@ def test_a_resumed_log_has_every_step_once(tmp_path, written, after, added, ther
 
 def test_no_file_has_no_steps(tmp_path):
     assert read_steps(tmp_path / "none.csv") == []
+
+
+def test_a_line_that_was_cut_is_left_out(tmp_path):
+    """A full disk, a power cut; the run resumes all the same."""
+    write(tmp_path / "run.csv", step(1), step(2))
+    whole = (tmp_path / "run.csv").read_bytes()
+    for length in range(whole.rindex(b"2,"), len(whole)):
+        (tmp_path / "run.csv").write_bytes(whole[:length])
+        assert [s.step for s in read_steps(tmp_path / "run.csv")] == [1]
+
+
+def test_the_steps_so_far_are_never_gone_from_the_disk(tmp_path, monkeypatch):
+    """Not even if the process is killed while a resumed run opens its log."""
+    write(tmp_path / "run.csv", step(1), step(2))
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        StepLog(tmp_path / "run.csv", after=1)
+    assert [s.step for s in read_steps(tmp_path / "run.csv")] == [1, 2]
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -37,6 +37,7 @@ from .progress import StatusLine
 
 STATUS = "status"
 IMAGE = "image_similarity"  # the score that --threshold is about
+NOT_WRITTEN = "fleet.csv and fleet.json could not be written ({}). `ti_train fleet status {}` shows what they would."
 LIST = (
     "CSV or JSONL file with one embedding per line (name, init, images, preset, and any option as a column), or a "
     f"folder with one folder of images per embedding; '{STATUS}' shows the progress of the fleet in DIR"
@@ -146,7 +147,10 @@ def scores(clip_model: str, clip_weights: str, number: int, host: Host, job: Job
 
 
 def train_all(engine: Callable[[Look], None], jobs: Sequence[Job], ledger: Ledger, rules: Rules) -> list[Record]:
-    """Runs an engine with the progress in one line, and writes the tables however it ends."""
+    """Runs an engine with the progress in one line, and writes the tables however it ends. Raises OSError at the start.
+
+    A disk that is full at the end must not hide what became of the embeddings.
+    """
     tally, line = Tally([job.name for job in jobs], ledger, rules), StatusLine()
     ledger.write_tables(tally.records)
 
@@ -161,7 +165,10 @@ def train_all(engine: Callable[[Look], None], jobs: Sequence[Job], ledger: Ledge
     finally:
         tally.look(at_once=True)
         line.end(tally.line())
-        ledger.write_tables(tally.records)
+        try:
+            ledger.write_tables(tally.records)
+        except OSError as error:
+            print(f"Warning: {NOT_WRITTEN.format(error.strerror or error, ledger.out)}", file=sys.stderr)
     return tally.records
 
 

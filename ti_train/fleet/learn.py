@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..device import out_of_memory_as_user_error
-from ..errors import PassingError, UserError
+from ..errors import DiskError, PassingError, UserError
 from ..events import Done, Step, Warning
 from ..formats import load_embedding
 from ..host import Host
@@ -89,10 +89,10 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
                     record = replace(record, status="done", kept=event.kept, loss=loss, improved=event.improved)
     except PassingError as error:
         return _failed(record, str(error), "now")
+    except (DiskError, OSError) as error:  # a full disk, a folder that has gone
+        return _failed(record, str(error), "later")
     except UserError as error:
         return _failed(record, str(error), "never")
-    except OSError as error:  # a full disk, a folder that has gone
-        return _failed(record, str(error), "later")
     return record
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime, timezone
 
 from ..embedding import Embedding
+from ..reproducible import now
 
 VERSION = "1.0.1"
 PREFIX = "modelspec."
@@ -25,13 +25,12 @@ def modelspec(embedding: Embedding, data: bytes) -> dict[str, str]:
     if widths not in ARCHITECTURES:
         return {}
     length = int.from_bytes(data[:8], "little")
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     keys = {
         "sai_model_spec": VERSION,
         "architecture": f"{ARCHITECTURES[widths]}/textual-inversion",
         "implementation": IMPLEMENTATION,
         **named_keys(embedding.name),
-        "date": embedding.provenance.get(PREFIX + "date", now),
+        "date": embedding.provenance.get(PREFIX + "date") or now().isoformat(),
         "hash_sha256": f"0x{hashlib.sha256(data[8 + length :]).hexdigest()}",
     }
     return {PREFIX + key: value for key, value in keys.items()}

@@ -121,4 +121,4 @@ def _read_safetensors(path: Path, word: str | None) -> tuple[dict[str, Any], dic
             raise UserError(
                 f"holds more than {LARGEST >> 20} MiB of tensors; an embedding has less than one. Is it a model?"
             )
-        return {key: file.get_tensor(key) for key in wanted}, header
+        return {key: file.get_tensor(key).clone() for key in wanted}, header  # not views of a file that may change

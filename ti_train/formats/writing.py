@@ -19,6 +19,7 @@ from ..files import write_atomically
 from .embedded_images import card_bytes
 from .layouts import EMP, ONETRAINER, OUT, PROVENANCE, SDXL, WITHOUT_VECTORS
 from .modelspec import modelspec
+from .renaming import with_metadata
 from .torch_files import torch_bytes
 
 Layout = Literal["safetensors", "a1111", "diffusers", "onetrainer", "png"]
@@ -81,12 +82,12 @@ def write_embedding(
     match layout:
         case "safetensors":
             tensors = _named(vectors)
-            contents = [save(tensors, header | modelspec(embedding, save(tensors)))]
+            contents = [_file_of(tensors, header | modelspec(embedding, save(tensors)))]
         case "diffusers":
             ordered = [vectors[encoder] for encoder in SDXL] if len(vectors) > 1 else [_only(vectors)]
-            contents = [save({f"<{embedding.name}>": rows}, header) for rows in ordered]
+            contents = [_file_of({f"<{embedding.name}>": rows}, header) for rows in ordered]
         case "onetrainer":
-            contents = [save(_onetrainer(vectors, outputs or {}, dtype), header)]
+            contents = [_file_of(_onetrainer(vectors, outputs or {}, dtype), header)]
         case "a1111":
             further = {PROVENANCE: json.dumps(header)} if len(vectors) == 1 else {}
             contents = [torch_bytes(_a1111(embedding, vectors) | further)]
@@ -99,6 +100,11 @@ def write_embedding(
     for file, content in zip(paths, contents, strict=True):
         write_atomically(file, content)
     return paths
+
+
+def _file_of(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with the metadata in this order; the library's own differs from process to process."""
+    return with_metadata(save(tensors), lambda _none: metadata)
 
 
 def _cast(vectors: Tensor, dtype: torch.dtype) -> Tensor:

@@ -25,8 +25,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..embedding import Embedding
-from ..errors import UserError
-from ..files import write_atomically
+from ..errors import DiskError, UserError
+from ..files import remove_unfinished, write_atomically
 from ..formats import put_preview, save_embedding
 from ..names import OldName, numbered
 from .config import OPTIONS
@@ -79,16 +79,18 @@ class RunFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs of this name from starting. Raises UserError if one runs, or if the folder is read-only."""
+        """Keeps other runs of this name from starting. Raises PassingError if one runs, and DiskError."""
         try:
             lock = ExitStack()
             lock.enter_context(only_run(self.embedding.with_name(f".{self.embedding.stem}.lock"), self.name))
         except OSError as error:
-            raise UserError(
+            raise DiskError(
                 f"'{self.folder}' is not writable ({error.strerror or error}). Choose another folder, or free disk "
                 "space."
             ) from None
         with lock:
+            for file in (self.embedding, self.beside, self.state):
+                remove_unfinished(file)
             yield
 
     def save(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
@@ -105,7 +107,7 @@ class RunFiles:
         return _put(embedding, file, state, state.course.kept(state.step))
 
     def rescue(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
-        """Saves; if that fails, saves to the system's temporary folder and raises UserError with its path."""
+        """Saves; if that fails, saves to the system's temporary folder and raises DiskError with its path."""
         try:
             return self.save(state, embedding, finished)
         except OSError as error:
@@ -113,11 +115,11 @@ class RunFiles:
             try:
                 refuge.save(state, embedding, finished)
             except OSError as second:
-                raise UserError(
+                raise DiskError(
                     f"Neither '{self.folder}' ({error.strerror or error}) nor '{refuge.folder}' "
                     f"({second.strerror or second}) is writable. The files of the last save are unchanged."
                 ) from error
-            raise UserError(
+            raise DiskError(
                 f"'{self.folder}' is not writable ({error.strerror or error}). Step {state.step} was saved to "
                 f"'{refuge.folder}' instead. Free disk space, copy the files back, and resume."
             ) from error
@@ -167,7 +169,10 @@ class RunFiles:
         try:
             with safe_open(self.state, framework="pt") as file:
                 header = file.metadata() or {}
-                tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                tensors: dict[str, Tensor] = {
+                    key: file.get_tensor(key).clone()  # they would be views of a file that is replaced
+                    for key in file.keys()  # noqa: SIM118
+                }
             step, seconds, identity = (
                 int(header["step"]),
                 float(header["seconds"]),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from secrets import token_hex
 
 from torch import Tensor
 
+from ..reproducible import new_run
 from .keeping import Course
 from .pictures import Pictures
 
@@ -25,7 +25,7 @@ class State:
     pictures: Pictures = field(default_factory=dict)
     averaged: dict[str, Tensor] = field(default_factory=dict)  # as `vectors`: over the last part of the run, so far
     init: str = ""  # the initial text that was chosen from several
-    run: str = field(default_factory=lambda: token_hex(8))  # tells the files of this run from those of others
+    run: str = field(default_factory=new_run)  # tells the files of this run from those of others
 
     @property
     def result(self) -> dict[str, Tensor]:

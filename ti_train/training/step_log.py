@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from ..errors import UserError
 from ..events import Step
+from ..files import write_atomically
 
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds", "validation_error")
 
@@ -18,27 +20,24 @@ class StepLog:
         """after: the last step of an interrupted run to keep, as `earlier`; 0 overwrites the file."""
         self.earlier = [step for step in read_steps(path) if step.step <= after] if after else []
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="", encoding="utf-8")
+        rows = io.StringIO(newline="")
+        csv.writer(rows).writerows([COLUMNS, *map(_row, self.earlier)])
+        write_atomically(path, rows.getvalue().encode())
+        self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
-        for step in self.earlier:
-            self.add(step)
 
     def add(self, step: Step) -> None:
-        numbers = (
-            step.loss,
-            step.validation_loss,
-            step.learning_rate,
-            step.norm,
-            step.cosine,
-            step.seconds,
-            step.validation_error,
-        )
-        self._writer.writerow([step.step, *("" if n is None else f"{n:.6g}" for n in numbers)])
+        self._writer.writerow(_row(step))
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+def _row(step: Step) -> list[object]:
+    measured = (step.norm, step.cosine, step.seconds, step.validation_error)
+    numbers = (step.loss, step.validation_loss, step.learning_rate, *measured)
+    return [step.step, *("" if n is None else f"{n:.6g}" for n in numbers)]
 
 
 def check_step_log(path: Path) -> None:
@@ -54,22 +53,17 @@ def check_step_log(path: Path) -> None:
 
 
 def read_steps(path: Path) -> list[Step]:
-    """The steps in a CSV file written by StepLog; [] if it does not exist."""
+    """The steps in a CSV file written by StepLog; [] if it does not exist. A last line that was cut is left out."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    number = [{key: float(value) if value else None for key, value in row.items()} for row in rows]
-    return [
-        Step(
-            int(n["step"] or 0),
-            n["loss"],
-            n["noise_free_loss"],
-            n["learning_rate"] or 0.0,
-            n["norm"] or 0.0,
-            n["cosine_to_init"] or 0.0,
-            n["seconds"] or 0.0,
-            validation_error=n.get("validation_error"),  # earlier versions have none
-        )
-        for n in number
-    ]
+    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]  # a full disk or a power cut leaves a part of one
+    return list(map(_step, csv.DictReader(whole)))
+
+
+def _step(row: dict[str, str]) -> Step:
+    n = {key: float(value) if value else None for key, value in row.items()}
+    rate, norm, cosine, seconds = (n[key] or 0.0 for key in COLUMNS[3:7])
+    error = n.get("validation_error")  # earlier versions have none
+    step, loss, validation_loss = int(n["step"] or 0), n["loss"], n["noise_free_loss"]
+    return Step(step, loss, validation_loss, rate, norm, cosine, seconds, validation_error=error)
