@@ -17,7 +17,7 @@ export default [
     files: ["javascript/*.js"], // scripts of a gradio page, whose functions are global
     languageOptions: {
       sourceType: "script",
-      globals: { ...globals.browser, gradioApp: "readonly", requestProgress: "readonly" },
+      globals: { ...globals.browser, gradioApp: "readonly", onUiLoaded: "readonly", requestProgress: "readonly" },
     },
     rules: { ...rules, "no-unused-vars": ["error", { vars: "local" }] },
   },

@@ -1,4 +1,5 @@
-// Functions of the page for the tab's events: following a training, the clicked row, and the values of the txt2img tab.
+// Functions of the page for the tab's events: following a training, uploads, the clicked row, and the values of the
+// txt2img tab.
 
 /** @type {string} the job that the page asks about */
 let ti_train_followed = "";
@@ -21,8 +22,11 @@ function ti_train_follow(id) {
     requestProgress(id, place, null, () => { questions = 5; }, () => {}); // the host ends its task before the job
     function ask() {
         if (id !== ti_train_followed) return;
-        ti_train_click("ti_train_look");
-        if (gradioApp().querySelector("#ti_train_summary .ti-train-unfinished") && questions-- > 0) setTimeout(ask, 1000);
+        // gradio 3 ends the typing in its table when a handler answers
+        const typing = gradioApp().querySelector("#ti_train_captions :is(input, textarea):focus");
+        if (!typing) ti_train_click("ti_train_look");
+        const unfinished = gradioApp().querySelector("#ti_train_summary .ti-train-unfinished");
+        if (typing || (unfinished && questions-- > 0)) setTimeout(ask, 1000);
         else ti_train_followed = "";
     }
     setTimeout(ask, 300); // the page shows what the handler returned
@@ -36,6 +40,33 @@ function ti_train_follow(id) {
 function ti_train_follow_captions(id) {
     const place = gradioApp().getElementById("ti_train_captions_written");
     if (id) requestProgress(id, place, null, () => ti_train_click("ti_train_captioned"), () => {});
+    return [];
+}
+
+/** Has files that are dropped on the upload button uploaded. gradio 3 mixes up uploads that overlap: one at a time. */
+function ti_train_take_dropped_files() {
+    const place = /** @type {HTMLElement} */ (gradioApp().getElementById("ti_train_upload"));
+    const input = /** @type {HTMLInputElement} */ (place.querySelector("input[type=file]"));
+    input.addEventListener("change", () => {
+        if (input.files?.length) place.classList.add("ti-train-uploading");
+    });
+    place.addEventListener("dragover", (event) => {
+        event.preventDefault();
+        if (event.dataTransfer && place.matches(".ti-train-uploading")) event.dataTransfer.dropEffect = "none";
+    });
+    place.addEventListener("drop", (event) => {
+        event.preventDefault();
+        if (!event.dataTransfer?.files.length) return;
+        input.files = event.dataTransfer.files;
+        input.dispatchEvent(new Event("change"));
+    });
+}
+
+onUiLoaded(ti_train_take_dropped_files);
+
+/** Runs when the uploaded files are in their folder, or are refused. */
+function ti_train_uploaded() {
+    gradioApp().getElementById("ti_train_upload")?.classList.remove("ti-train-uploading");
     return [];
 }
 
@@ -54,16 +85,26 @@ function ti_train_choose(row) {
 }
 
 /**
- * Runs before the handler of "From txt2img"; returns its inputs: the embedding's name, the steps between previews, that tab's values.
- * @param {string} name
- * @param {number} every
+ * Runs when there are other preview prompts: they are to be used. A handler would answer after a click on "Train".
+ * @param {string} prompts
+ * @param {number} every steps between previews
+ * @param {string} known the default prompts
+ * @param {number} on
  */
-function ti_train_of_txt2img(name, every) {
+function ti_train_previews_on(prompts, every, known, on) {
+    return [every || ["", known].includes(prompts.trim()) ? every : on];
+}
+
+/**
+ * Runs before the handler of "From txt2img"; returns its inputs: the embedding's name, and that tab's values.
+ * @param {string} name
+ */
+function ti_train_of_txt2img(name) {
     /** @param {string} id */
     function value(id) {
         const field = gradioApp().querySelector(`#txt2img_${id} textarea, #txt2img_${id} input`);
         return /** @type {HTMLInputElement} */ (field).value;
     }
     const [seed, ...numbers] = ["seed", "steps", "cfg_scale", "width", "height"].map((id) => Number(value(id)));
-    return [name, every, value("prompt"), value("neg_prompt"), seed, value("sampling"), ...numbers];
+    return [name, value("prompt"), value("neg_prompt"), seed, value("sampling"), ...numbers];
 }

@@ -1,22 +1,31 @@
-"""Remarks of nodes without a panel of their own: in the log, and as the host's text on the node."""
+"""Remarks on nodes without a panel of their own, also on those that encode prompts: in the log and on the node."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from comfy_execution.utils import get_executing_context
-from server import PromptServer
+
+from .page.clients import send, send_text
 
 log = logging.getLogger("ti_train")
+shown: dict[tuple[str, str], list[str]] = {}  # (prompt, node) -> its remarks, of the prompt that is executed
 
 
 def show(remarks: Sequence[str]) -> None:
-    """Shows remarks on the node that is being executed."""
-    for remark in remarks:
-        log.warning(remark)
-    server: Any = getattr(PromptServer, "instance", None)
+    """Shows remarks on the node that is being executed, each once in the run of a prompt."""
     executing = get_executing_context()
-    if remarks and server is not None and executing:
-        server.send_progress_text("\n".join(remarks), executing.node_id, server.client_id)
+    place = (executing.prompt_id, executing.node_id) if executing else None
+    before = shown.get(place, []) if place else []
+    new = [remark for remark in dict.fromkeys(remarks) if remark not in before]
+    for remark in new:
+        log.warning(remark)
+    if place is None or not new:
+        return
+    prompt, node = place
+    for ended in [other for other in shown if other[0] != prompt]:
+        del shown[ended]
+    shown[place] = [*before, *new]
+    send("remarks", {"prompt_id": prompt, "node": node, "remarks": shown[place]})
+    send_text("\n".join(shown[place]), node)

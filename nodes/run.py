@@ -17,8 +17,7 @@ from ..ti_train.drawing.thinned import ThinnedByKey
 from ..ti_train.embedding import Embedding
 from ..ti_train.events import Preview, Warning
 from ..ti_train.formats import load_embedding
-from ..ti_train.host import Host
-from ..ti_train.hosts.comfy.fitting import NO_SYNTAX
+from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.names import old_name
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
@@ -30,7 +29,7 @@ MOST_PREVIEWS = 512 * 2**20  # bytes of the output with the previews: 170 of 512
 
 
 def run_training(
-    host: Host,
+    host: ComfyHost,
     dataset: Dataset,
     config: TrainConfig,
     folder: Path,
@@ -79,7 +78,7 @@ def most_previews(image: Image.Image, config: TrainConfig) -> int:
 
 
 def use_finished(
-    host: Host, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
 ) -> tuple[Embedding, Session, list[Image.Image]]:
     """The embedding of a run that was trained before, and a session without steps."""
     session = Session(config, folder)
@@ -90,9 +89,9 @@ def use_finished(
 
 
 def live_run(
-    host: Host, config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int]
+    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int]
 ) -> LiveRun:
-    syntax = NO_SYNTAX not in host.remarks and not old_name(config.name)
+    syntax = host.reads_syntax and not old_name(config.name)
     return LiveRun(config, str(hidden.unique_id), folder == embeddings_folder(), resume, facts, syntax)
 
 

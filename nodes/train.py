@@ -21,10 +21,10 @@ from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConf
 from ..ti_train.training.loop import identity
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
-from .embeddings.sampling import DOES_NOT_FIT
 from .files import EXISTING, asked_for, place
 from .option_inputs import option_input
 from .option_names import OPTIONAL_IN_TRAIN_EMBEDDING, TRAIN_EMBEDDING
+from .remarks import show
 from .run import run_training, use_finished
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket, searched
 from .tensors import side_to_train_at, to_batch
@@ -132,7 +132,7 @@ class TrainEmbedding(io.ComfyNode):
         **lists: list[Any],
     ) -> Any:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+        with torch.inference_mode(False), out_of_memory_as_user_error():
             return cls.train(TrainingData.gathered(images, captions or [], masks or []), **given)
 
     @classmethod
@@ -169,7 +169,7 @@ class TrainEmbedding(io.ComfyNode):
         plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None
         vectors = embedding.fitted_to(host.widths)
-        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(asked), vectors))
+        trained = with_embeddings(clip, dict.fromkeys(placeholders_of(asked), vectors), tell=show)
         shown = plot if previews is None else previews
         outputs = (embedding, trained, ExecutionBlocker(None) if previews is None else previews, plot)
         return io.NodeOutput(*outputs, ui=ui.PreviewImage(shown, cls=cls))

@@ -12,8 +12,8 @@ from PIL import Image
 from ..ti_train.data.captions import one_line
 from ..ti_train.data.picture import Picture, bucket
 from ..ti_train.errors import UserError
-from ..ti_train.prompts import NAME, Templates
-from ..ti_train.training.session import templates_named
+from ..ti_train.prompts import Templates
+from ..ti_train.training.session import unused_captions
 from .tensors import to_images, to_masks
 
 T = TypeVar("T")
@@ -86,17 +86,13 @@ class TrainingData:
 
     def facts(self, templates: Templates, side: int) -> dict[str, int]:
         """What is trained with, for the page."""
-        used = [text for text in self.captions if text.strip() and uses(templates, text)]
+        used = [text for text in self.captions if text.strip() and templates.uses(text)]
         masks = sum(mask is not None for mask in self.masks)
         return {"images": len(self.images), "captions": len(used), "masks": masks, "side": side}
 
     def remarks(self, templates: Templates, source: str) -> list[str]:
         """What was given but is not used. source: the option that chose the templates."""
-        unused = sum(bool(text.strip()) and not uses(templates, text) for text in self.captions)
-        for_captions = "Choose captions or style-captions in Training Options, or leave templates at the default."
         reasons = {
-            f"The captions of {unused} images are not used: {templates_named(source)} have no place for them. "
-            + for_captions: unused,
             f"The masks of {self.unused_masks} images are not used: use_masks is off in Load Training Images.": (
                 self.unused_masks
             ),
@@ -106,12 +102,7 @@ class TrainingData:
                 self.replaced_masks
             ),
         }
-        return [reason for reason, count in reasons.items() if count]
-
-
-def uses(templates: Templates, caption: str) -> bool:
-    """Whether prompts contain this caption: by a template, or because it names the embedding itself."""
-    return templates.use_captions or NAME in caption
+        return unused_captions(self.captions, templates, source) + [why for why, count in reasons.items() if count]
 
 
 def one_each(values: Sequence[T], kind: str, images: Sequence[Image.Image]) -> list[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from .files import digest
+from .remarks import show
 from .sockets import CATEGORY, searched
 from .tensors import to_batch, to_mask
 from .training_data import TrainingImage
-
-log = logging.getLogger("ti_train")
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -109,8 +107,7 @@ class LoadTrainingImages(io.ComfyNode):
                 image, mask = read_picture(path, listing.masks.get(path), alpha_as_mask, remarks)
                 off = mask is not None and not use_masks
                 images.append(TrainingImage.of(image, caption, None if off else mask, off))
-        for remark in remarks:
-            log.warning(remark)
+        show(remarks)
         masks = [torch.ones(image.shape[:3]) if image.mask is None else image.mask for image in images]
         return io.NodeOutput(images, [image.caption for image in images], masks)
 
@@ -157,7 +154,7 @@ def read_picture(
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
     try:
         picture, alpha = read_image(path, 0, remarks)
-        mask = read_mask(mask_file) if mask_file else alpha if alpha_as_mask else None
+        mask = read_mask(mask_file, remarks) if mask_file else alpha if alpha_as_mask else None
     except (UserError, *DAMAGED) as error:
         raise UserError(f"'{path}' cannot be used: {error} Repair it, or remove it from the folder.") from None
     if mask is not None and not mask.getbbox():

@@ -68,6 +68,7 @@ class TinyHost:
     remarks = ()
     bare_names = True
     known_marks = ()
+    architecture = ""
     full_precision = True
 
     def __init__(

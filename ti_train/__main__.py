@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from . import __version__
 from .commands import convert, evaluate, fleet, generate, inspect, merge, train
 from .commands.terminal import show_any_text
-from .device import out_of_memory_as_user_error
+from .device import LOWER_RESOLUTION, out_of_memory_as_user_error
 from .errors import UserError
 
 COMMANDS = (train, fleet, generate, evaluate, inspect, convert, merge)
 INTERRUPTED = 130
-DOES_NOT_FIT = (
-    "Use a lower --resolution or --batch-size if the command has it, close other programs that use the memory, or use "
-    "--device cpu."
-)
+DOES_NOT_FIT = f"{LOWER_RESOLUTION} A smaller --batch-size needs less; --device cpu uses the computer's memory."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

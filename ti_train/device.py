@@ -14,6 +14,7 @@ from .errors import PassingError
 
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation; the same number in HIP
 ON_THE_CPU = "DefaultCPUAllocator"
+LOWER_RESOLUTION = "Use a lower resolution, or close other programs that use the memory."
 OUT_OF_MEMORY = re.compile(
     r"out of memory"  # of the CUDA and HIP runtimes, Metal ("MPS backend out of memory") and XPU before PyTorch 2.5
     r"|alloc(ation)?_?failed"  # cuBLAS, cuDNN, cuFFT, cuSOLVER, hipBLAS, MIOpen, which allocate by themselves
@@ -33,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_as_user_error(advice: str) -> Iterator[None]:
+def out_of_memory_as_user_error(advice: str = LOWER_RESOLUTION) -> Iterator[None]:
     """Turns an out-of-memory error into a PassingError. advice: what would need less memory."""
     try:
         yield
@@ -43,7 +44,7 @@ def out_of_memory_as_user_error(advice: str) -> Iterator[None]:
         raise PassingError(out_of_memory_message(error, advice)) from None
 
 
-def out_of_memory_message(error: Exception, advice: str) -> str:
+def out_of_memory_message(error: Exception, advice: str = LOWER_RESOLUTION) -> str:
     """The message for users: which memory, `advice`, and the library's own message."""
     of_the_cpu = isinstance(error, MemoryError) or ON_THE_CPU in str(error)
     original = shorten(str(error), 160, placeholder=" ...")

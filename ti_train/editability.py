@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +80,19 @@ def editable(embedding: Embedding, strength: float, vocabularies: Mapping[str, V
     turned = {e: between(v.float(), initial[e], strength, norm) for e, v in embedding.vectors.items()}
     kept = {key: value for key, value in embedding.provenance.items() if key not in MEASURED}
     return replace(embedding, vectors=turned, provenance=kept | {"editability": f"{strength:g}"})
+
+
+def for_model(
+    embedding: Embedding, widths: Mapping[str, int], vocabulary: Callable[[str], Vocabulary], editability: float = 0.0
+) -> tuple[Embedding, list[str]]:
+    """What a model uses of an embedding, under its own encoder names and with this editability; and what is not used.
+
+    widths, vocabulary: of the model's encoders. Raises UserError if nothing of it fits.
+    """
+    vectors, remark = embedding.part_for(widths)
+    used = replace(embedding, vectors=vectors)
+    vocabularies = {encoder: vocabulary(encoder) for encoder in vectors} if editability else {}
+    return editable(used, editability, vocabularies), [remark] if remark else []
 
 
 def _from_recorded_text(embedding: Embedding, vocabularies: Mapping[str, Vocabulary]) -> dict[str, torch.Tensor]:

@@ -139,6 +139,7 @@ class Host(Protocol):
     resolution: int  # side in pixels of the model's training images
     sampling: Sampling  # of previews, unless the user chooses
     remarks: tuple[str, ...]  # what the user should know before a run
+    architecture: str  # the identifier of its model in ModelSpec's headers; "" if it has none
     known_marks: Collection[str]  # of embeddings that the host itself replaces in a prompt, as they are written
     bare_names: bool  # whether prompts use an embedding by its bare name, and not only by a syntax of its own
 

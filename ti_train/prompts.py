@@ -114,6 +114,10 @@ class Templates:
         """Whether any line includes the image's caption."""
         return any(FILEWORDS in line for line in self.lines)
 
+    def uses(self, caption: str) -> bool:
+        """Whether prompts contain this caption: by a template, or because it names the embedding itself."""
+        return self.use_captions or NAME in caption
+
     def prompts(self, caption: str) -> tuple[Prompt, ...]:
         """Every prompt with the embedding that an image with this caption may be trained with."""
         lines = (caption,) if NAME in caption else tuple(line for line in self.lines if NAME in line)

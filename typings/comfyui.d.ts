@@ -34,6 +34,7 @@ interface GraphNode {
     name: string, type: string, element: HTMLElement,
     options: { serialize: boolean; hideOnZoom: boolean; hideInPanel: boolean; getMinHeight(): number },
   ): Widget;
+  removeWidget(widget: Widget): void;
   computeSize(): [number, number];
   setSize(size: [number, number]): void;
   getInputNode?(slot: number): GraphNode | null;

@@ -15,6 +15,12 @@ export function isFromOpenWorkflow(prompt) {
   return from !== undefined && from.path === app.extensionManager.workflow.activeWorkflow?.path;
 }
 
+/** Whether a prompt was queued in this browser tab. @param {string} prompt */
+export const wasQueuedHere = (prompt) => queued.has(prompt);
+
+/** Whether two prompts were queued from one workflow. @param {string} one @param {string} other */
+export const ofSameWorkflow = (one, other) => queued.get(one)?.path === queued.get(other)?.path;
+
 /**
  * Tells the server that this page shows runs itself. It then sends no progress text, which the front end would show in
  * whichever workflow is open, on its node of the same id. Each time: the server may have been restarted.

@@ -2,7 +2,6 @@
 
 import { api } from "../../scripts/api.js";
 import { applyEvent } from "./run.js";
-import { notePrompts } from "./prompts.js";
 
 const KEPT = 8; // runs
 /** @typedef {import("./run.js").Run} Run */
@@ -83,7 +82,6 @@ export async function listen({ updated, ended }) {
       return show(run);
     });
   }
-  notePrompts(() => show());
   const connection = (/** @type {boolean} */ connected) => panels.forEach((_, panel) => panel.connection(connected));
   api.addEventListener("reconnecting", () => connection(false));
   api.addEventListener("reconnected", () => {

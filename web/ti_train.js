@@ -7,7 +7,8 @@ import { element } from "./element.js";
 import { nodeAt } from "./graph.js";
 import { Panel } from "./panel.js";
 import { showPresetValues } from "./preset_values.js";
-import { isFromOpenWorkflow } from "./prompts.js";
+import { isFromOpenWorkflow, notePrompts } from "./prompts.js";
+import { listenToRemarks, showRemarks } from "./remarks.js";
 import { dismiss, follow, listen, showRuns, translatePanels } from "./runs.js";
 import { Sidebar } from "./sidebar.js";
 import { loadTexts, text } from "./text.js";
@@ -145,6 +146,11 @@ app.registerExtension({
   async setup() {
     const shown = new Sidebar({ actions, notify: toast, reloadEmbeddings });
     sidebar = shown;
+    listenToRemarks((summary, detail) => toast("warn", summary, detail, 20000));
+    notePrompts(() => {
+      showRuns();
+      showRemarks();
+    });
     await listen({ updated: (run) => shown.update(run), ended });
   },
   nodeCreated(node) {
@@ -158,5 +164,6 @@ app.registerExtension({
   afterConfigureGraph() {
     detachGone();
     showRuns();
+    showRemarks();
   },
 });

@@ -9,13 +9,10 @@ import { isGone } from "./graph.js";
 const attached = new Map();
 let made = 0;
 
-/**
- * @param {GraphNode} node
- * @param {string} name
- * @param {{element: HTMLElement, height: number}} content height: minimum in pixels
- * @param {Presence} presence
- */
-export function attach(node, name, content, presence) {
+/** @typedef {{element: HTMLElement, height: number}} Content height: minimum in pixels */
+
+/** @param {GraphNode} node @param {string} name @param {Content} content */
+export function addElement(node, name, content) {
   // Nodes 2.0 keeps the element of a widget as long as node id, name and type are the same, although undo has made the node anew
   const type = `ti-train-${++made}`;
   const widget = node.addDOMWidget(name, type, content.element, {
@@ -26,6 +23,12 @@ export function attach(node, name, content, presence) {
   });
   widget.serialize = false;
   passToCanvas(content.element);
+  return widget;
+}
+
+/** Adds an element to a new node. @param {GraphNode} node @param {string} name @param {Content} content @param {Presence} presence */
+export function attach(node, name, content, presence) {
+  addElement(node, name, content);
   chain(node, "onAdded", () => { // never called for a copy in the clipboard, nor for what Convert to Subgraph copies
     attached.set(node, presence);
     presence.added();

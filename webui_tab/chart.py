@@ -8,10 +8,9 @@ from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, beside, loss_marks, outline_of, step_marks
-from ..ti_train.training.session import FOR_CAPTIONS, templates_named
 from . import jobs
 from .pictures import Shown
-from .request import uses_captions
+from .request import captions_left_out
 
 WIDTH, HEIGHT = 780, 320  # with room for half of the last step mark
 LEFT, TOP, RIGHT, BOTTOM = 70, 30, 750, 285
@@ -91,10 +90,8 @@ def pictures_note(found: Shown, templates: str) -> str:
     parts += [f"{found.masks} with a mask (faded areas are not trained)"] if found.masks else []
     parts += [f"{captions} with a caption"] if captions else []
     lines = [escape(", ".join(parts) + ".")]
-    if captions and not uses_captions(templates):
-        unused = f"{templates_named(templates)} do not use the captions. {FOR_CAPTIONS}"
-        lines.append(f"<span class='error'>{escape(unused[:1].upper() + unused[1:])}</span>")
-    lines += [f"<span class='error'>{escape(p)}</span>" for p in found.problems]
+    problems = [*captions_left_out([caption for _, caption in found.captions], templates), *found.problems]
+    lines += [f"<span class='error'>{escape(problem)}</span>" for problem in problems]
     return "<div class='ti-train-note'>" + "<br>".join(lines) + "</div>"
 
 

@@ -130,6 +130,12 @@ def filled_from(preset: str, earlier: str, *values: Any) -> list[Any]:
     return [preset, *(of_preset(preset) | {name: given[name] for name in changed}).values()]
 
 
+def with_preset(values: dict[str, Any], earlier: str) -> dict[str, Any]:
+    """The fields' values with those of the chosen preset, also if the page has not got them yet."""
+    given = (values[name] for name in OF_PRESETS)
+    return values | dict(zip(("preset", *OF_PRESETS), filled_from(values["preset"], earlier, *given), strict=True))
+
+
 def request_of(values: dict[str, Any], resuming: bool) -> TrainRequest:
     """The values of the fields; 0, empty and "the preset's" mean the preset's value. Raises UserError."""
     if not values["pictures"]:

@@ -28,7 +28,6 @@ from .request import TrainRequest
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are kept
-DOES_NOT_FIT = "Lower the resolution, or close other programs that use the GPU."
 
 
 class StopTraining(Exception):  # noqa: N818
@@ -179,7 +178,7 @@ def _outcome(job: Job, ending: ExitStack) -> tuple[str, str]:
         return FAILED, str(error)
     except Exception as error:
         if is_out_of_memory(error):  # outside of training steps, such as in encoding the images
-            return FAILED, out_of_memory_message(error, DOES_NOT_FIT)
+            return FAILED, out_of_memory_message(error)
         log.exception("The training of '%s' failed", job.request.name)
         return FAILED, _named(error)
     return DONE, ""

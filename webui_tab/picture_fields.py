@@ -12,6 +12,8 @@ from . import captioning, chart, folders, pictures
 from .fields import Fields, field_of
 from .scripts import hidden_button, script
 
+UPLOAD = "Drop images and masks here, or click to upload"
+
 
 def picture_fields(name: Any) -> Fields:
     with gr.Row():
@@ -26,13 +28,9 @@ def picture_fields(name: Any) -> Fields:
             with gr.Row():
                 refresh = gr.Button("Refresh folders", size="sm", min_width=80, elem_id="ti_train_refresh_folders")
                 new = gr.Button("New folder", size="sm", min_width=80, elem_id="ti_train_new_folder")
-        upload = gr.File(
-            label="Upload images and masks",
-            file_count="multiple",
-            file_types=["image"],
-            elem_id="ti_train_upload",
-            height=150,
-        )
+        with gr.Column(min_width=200, elem_id="ti_train_upload"):
+            # not gr.File: that of gradio 3 forgets its upload if any handler of the whole page answers meanwhile
+            upload = gr.UploadButton(UPLOAD, file_count="multiple", file_types=["image"])
     thumbnails = gr.Gallery(
         label="Images", elem_id="ti_train_thumbnails", columns=5, height=190, object_fit="contain", visible=False
     )
@@ -52,7 +50,8 @@ def picture_fields(name: Any) -> Fields:
         changed.change(show_folder, look, seen)
     refresh.click(lambda: gr.update(choices=folders.picture_folders()), [], [folder])
     new.click(lambda: "", [], [folder])
-    upload.upload(upload_pictures, [upload, name, *look], [done, upload, folder, *seen])
+    uploaded = upload.upload(upload_pictures, [upload, name, *look], [done, folder, *seen])
+    uploaded.then(None, [], [], **script("ti_train_uploaded"))
     thumbnails.select(clicked, [folder], [picked])
     remove.click(remove_picture, [picked, *look], [done, *seen])
     return {"pictures": folder, "mask": mask, "templates": templates} | fields
@@ -113,9 +112,9 @@ def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source, temp
     try:
         folder, note = pictures.uploaded(files, name, chosen)
     except UserError as error:
-        return chart.error_note(str(error)), *(gr.update() for _ in range(6))
+        return chart.error_note(str(error)), *(gr.update() for _ in range(5))
     choice = gr.update(choices=folders.picture_folders(), value=folder)
-    return chart.written(note), None, choice, *show_folder(folder, mask, templates)
+    return chart.written(note), choice, *show_folder(folder, mask, templates)
 
 
 def clicked(folder: str, event: gr.SelectData) -> str:

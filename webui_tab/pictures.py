@@ -62,7 +62,7 @@ def thumbnail(path: Path, mask_file: Path | None, source: Source) -> tuple[Image
     """The thumbnail of an image, and its mask. Raises UserError and the errors in DAMAGED."""
     small, alpha = read_thumbnail(path, THUMBNAIL)
     if mask_file and source != "none":
-        return small, read_mask(mask_file)
+        return small, read_mask(mask_file, [])
     return small, alpha if source == "alpha" else None
 
 

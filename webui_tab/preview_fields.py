@@ -16,7 +16,8 @@ from ..ti_train.training.config import OPTIONS
 from .fields import Fields, field_of
 from .scripts import script
 
-EVERY = 25  # steps between the previews that typed prompts switch on
+BY_DEFAULT = "\n".join(OPTIONS["preview_prompts"].default)
+EVERY = 25  # steps between the previews that prompts of the user's own switch on
 
 
 def preview_fields(name: Any) -> Fields:
@@ -32,9 +33,11 @@ def preview_fields(name: Any) -> Fields:
         with gr.Column(min_width=120):
             seed = field_of("preview_seed")
     fields = {"preview_prompts": prompts, "preview_negative": negative, "preview_seed": seed} | sampling_fields()
-    prompts.blur(switched_on, [prompts, every], [every])
-    taken = [every, *fields.values()]
-    take.click(from_txt2img, [name, *taken], taken, **script("ti_train_of_txt2img"))
+    taken = list(fields.values())
+    copied = take.click(from_txt2img, [name, *taken], taken, **script("ti_train_of_txt2img"))
+    known = [gr.Textbox(BY_DEFAULT, visible=False), gr.Number(EVERY, precision=0, visible=False)]
+    for event in (prompts.blur, copied.then):
+        event(None, [prompts, every, *known], [every], **script("ti_train_previews_on"))
     return {"preview_every": every} | fields
 
 
@@ -60,21 +63,13 @@ def sampling_fields() -> Fields:
         }
 
 
-def switched_on(prompts: str, every: float) -> float:
-    """The steps between previews: prompts that a user types are meant to be used."""
-    typed = prompts.strip() not in ("", "\n".join(OPTIONS["preview_prompts"].default))
-    return EVERY if typed and not every else every
-
-
-def from_txt2img(
-    name: str, every: float, prompt: str, negative: str, seed: float, sampler: str, *numbers: float
-) -> tuple[Any, ...]:
+def from_txt2img(name: str, prompt: str, negative: str, seed: float, sampler: str, *numbers: float) -> tuple[Any, ...]:
     """The page passes the values of the txt2img tab; the embedding's name becomes *.
 
     numbers: steps, CFG scale, width, height.
     """
     prompt, negative = (with_placeholder(text, name) for text in (prompt, negative))
-    return switched_on(prompt, every), prompt, negative, int(seed), sampler, *numbers
+    return prompt, negative, int(seed), sampler, *numbers
 
 
 def with_placeholder(text: str, name: str) -> str:

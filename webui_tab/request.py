@@ -5,7 +5,7 @@ Works with pydantic 1.10 and 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ..ti_train.training.checkpoint import Interrupted, RunFiles, name_in
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
+from ..ti_train.training.session import unused_captions
 from . import folders
 from .option_names import NOT_OFFERED, NOTES
 
@@ -141,12 +142,13 @@ def templates_of(name: str) -> str:
     return name if name in BUILT_IN else str(files[name])
 
 
-def uses_captions(templates: str) -> bool:
-    """Whether templates with this name use the images' captions; a file that cannot be read uses none."""
+def captions_left_out(captions: Sequence[str], templates: str) -> list[str]:
+    """A remark if templates with this name leave out captions; a file that cannot be read uses none."""
     try:
-        return Templates.load(templates_of(templates)).use_captions
+        loaded = Templates.load(templates_of(templates))
     except UserError:
-        return False
+        loaded = Templates(())
+    return unused_captions(captions, loaded, templates)
 
 
 def interrupted_run(name: str) -> Interrupted | None:

@@ -12,7 +12,7 @@ import gradio as gr
 
 from ..ti_train.errors import UserError
 from . import chart, embeddings_tab, jobs, unfinished
-from .fields import embedding_fields, fill_from_preset, more_fields, request_of, run_fields, values_of_job
+from .fields import embedding_fields, fill_from_preset, more_fields, request_of, run_fields, values_of_job, with_preset
 from .picture_fields import picture_fields
 from .preview_fields import preview_fields
 from .request import check_resumable
@@ -21,6 +21,7 @@ from .scripts import hidden_button, script
 RESUMED = "Resumed with the settings that this training was started with."
 NOTHING_RUNS = "This page shows no training that runs or waits. Show running finds the current one."
 NOT_STARTED = "No training has been started since the WebUI started."
+EARLIER = "earlier"  # the preset whose numbers the fields have got
 HIDDEN = {"show_progress": "hidden"}
 
 
@@ -66,7 +67,7 @@ def build_train(blocks: gr.Blocks) -> None:
         event.then(None, [task], [], **script("ti_train_follow"))
 
     begun = [problem, task, *shown]
-    follow(start.click(beginning(train, names), inputs, begun, **HIDDEN))
+    follow(start.click(beginning(train, [*names, EARLIER]), filled, begun, **HIDDEN))
     follow(resume.click(beginning(resume_job, names, filled=True), inputs, [*begun, *filled], **HIDDEN))
     follow(show.click(show_current, [], begun, **HIDDEN))
     for button, end in ((interrupt, jobs.interrupt), (keep, jobs.stop_and_keep)):
@@ -92,7 +93,8 @@ def beginning(
 
 
 def train(values: dict[str, Any]) -> jobs.Job:
-    return jobs.start(request_of(values, resuming=False))
+    earlier = values.pop(EARLIER)
+    return jobs.start(request_of(with_preset(values, earlier), resuming=False))
 
 
 def resume_job(values: dict[str, Any]) -> jobs.Job:

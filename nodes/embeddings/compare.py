@@ -14,7 +14,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...ti_train.device import out_of_memory_as_user_error
-from ...ti_train.editability import SHEET, editable
+from ...ti_train.editability import SHEET, for_model
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.comparison import compare, comparison_sheet
@@ -26,7 +26,7 @@ from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 from ..tensors import to_batch
 from .load import NONE, embedding_named, embedding_path
-from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
+from .sampling import model_inputs, sampling_inputs
 
 CHOSEN = ("embedding_name_1", "embedding_name_2", "embedding_name_3")
 
@@ -126,7 +126,7 @@ class CompareEmbeddings(io.ComfyNode):
         if not embeddings:
             raise UserError("No embedding is chosen. Choose one or more files, or connect a trained embedding.")
         lines = prompt_lines(prompts.splitlines(), "prompts")
-        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
+        with torch.inference_mode(False), out_of_memory_as_user_error():
             host = ComfyHost(model, clip, vae)
             subjects = initial_texts(embeddings, "") if initial_text else []
             remarks = [NO_REFERENCE] * (initial_text and not subjects)
@@ -135,10 +135,11 @@ class CompareEmbeddings(io.ComfyNode):
             remarks += ["negative has no effect: it is used only if guidance is not 1."] * (
                 guidance == 1 and negative != ""
             )
-            show(remarks)
             labels = labelled([each.name for each in embeddings], ["connected"] * (embedding is not None) + files)
             for label, each in zip(labels, embeddings, strict=True):
-                subjects += rows_of(label, each, SHEET if editability_rows else (0.0,), host)
+                rows, unused = rows_of(label, each, SHEET if editability_rows else (0.0,), host)
+                subjects, remarks = subjects + rows, remarks + unused
+            show(remarks)
             sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
             bar, compared = comfy.utils.ProgressBar(len(lines) * len(subjects) * number), []
             for one in compare(host, subjects, lines, sampling, negative):
@@ -149,12 +150,13 @@ class CompareEmbeddings(io.ComfyNode):
         return io.NodeOutput(sheet, to_batch([one.image for one in compared]), ui=ui.PreviewImage(sheet, cls=cls))
 
 
-def rows_of(label: str, embedding: Embedding, strengths: Sequence[float], host: ComfyHost) -> list[Subject]:
-    """A subject for each editability."""
-    vocabularies = {encoder: host.vocabulary(encoder) for encoder in host.widths}
+def rows_of(
+    label: str, embedding: Embedding, strengths: Sequence[float], host: ComfyHost
+) -> tuple[list[Subject], list[str]]:
+    """A subject for each editability, and what of the embedding is not used."""
+    used = [for_model(embedding, host.widths, host.vocabulary, strength) for strength in strengths]
     labels = [label + f", editability {strength:g}" * (len(strengths) > 1) for strength in strengths]
-    turned = [editable(embedding, strength, vocabularies).fitted_to(host.widths) for strength in strengths]
-    return list(map(Subject, labels, turned))
+    return [Subject(each, turned.vectors) for each, (turned, _) in zip(labels, used, strict=True)], used[0][1]
 
 
 def labelled(names: Sequence[str], origins: Sequence[str]) -> list[str]:

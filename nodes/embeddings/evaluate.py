@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import comfy.model_management as management
@@ -15,11 +15,13 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
-from ...ti_train.data.picture import bucket, crop
+from ...ti_train.data.picture import Picture, bucket, crop
 from ...ti_train.device import out_of_memory_as_user_error
+from ...ti_train.editability import for_model
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
+from ...ti_train.evaluation.dino import WHERE_WEIGHTS_ARE, Dino
 from ...ti_train.evaluation.evaluate import (
     NO_REFERENCE,
     PAPERS_PROMPTS,
@@ -29,14 +31,17 @@ from ...ti_train.evaluation.evaluate import (
     initial_texts,
     prompt_remarks,
 )
+from ...ti_train.evaluation.measures import further_measures
+from ...ti_train.evaluation.options import sentence
 from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.evaluation.scores import Score, plot, table, write_scores
 from ...ti_train.hosts.comfy.host import ComfyHost
 from ..remarks import show
 from ..sockets import CATEGORY, searched
 from ..tensors import to_batch, to_images
+from ..training_data import TrainingData
 from .load import NONE, LoadEmbedding, chosen, embedding_inputs
-from .sampling import DOES_NOT_FIT, model_inputs, sampling_inputs
+from .sampling import model_inputs, sampling_inputs
 
 CLIPS = "clip_vision"  # the host's folder
 
@@ -85,6 +90,25 @@ class EvaluateEmbedding(io.ComfyNode):
                 *sampling_inputs(number=8, what="Images of each prompt (paper: 64)"),
                 socket,
                 word,
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="The subject white, its surroundings black: similarity to both, each alone. One mask per "
+                    "image, or one for all. Used instead of the masks that come with the images.",
+                ),
+                io.Image.Input(
+                    "gallery",
+                    optional=True,
+                    tooltip=f"{sentence('gallery')} For example from Load Training Images with subfolders; the training"
+                    " images among them are left out.",
+                ),
+                io.Combo.Input(
+                    "dino",
+                    options=[NONE, *dino_folders()],
+                    default=NONE,
+                    optional=True,
+                    tooltip=f"{sentence('dino')} In models/clip_vision.",
+                ),
             ],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The measures, as a table."),
@@ -108,15 +132,22 @@ class EvaluateEmbedding(io.ComfyNode):
         return str(LoadEmbedding.fingerprint_inputs(name))
 
     @classmethod
-    def execute(cls, images: list[torch.Tensor], **lists: list[Any]) -> io.NodeOutput:
+    def execute(
+        cls,
+        images: list[torch.Tensor],
+        masks: list[torch.Tensor] | None = None,
+        gallery: list[torch.Tensor] | None = None,
+        **lists: list[Any],
+    ) -> io.NodeOutput:
         given = {key: values[0] for key, values in lists.items()}
-        with torch.inference_mode(False), out_of_memory_as_user_error(DOES_NOT_FIT):
-            return cls.evaluate(to_images(images), **given)
+        with torch.inference_mode(False), out_of_memory_as_user_error():
+            return cls.evaluate(TrainingData.gathered(images, [], masks or []), to_images(gallery or []), **given)
 
     @classmethod
     def evaluate(
         cls,
-        images: list[Image.Image],
+        data: TrainingData,
+        gallery: list[Image.Image],
         model: Any,
         clip: Any,
         vae: Any,
@@ -132,6 +163,7 @@ class EvaluateEmbedding(io.ComfyNode):
         resolution: int,
         embedding: Embedding | None = None,
         word: str = "",
+        dino: str = NONE,
     ) -> io.NodeOutput:
         found, remarks = chosen(embedding_name, embedding, word)
         asked = PAPERS_PROMPTS[kind]
@@ -139,14 +171,21 @@ class EvaluateEmbedding(io.ComfyNode):
         measure = Clip.load(clip_model.strip(), clip_file(clip_weights))
         host = ComfyHost(model, clip, vae)
         sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
-        judge = ClipJudge(measure.to(host.device), [as_trained(image, sampling.side) for image in images])
+        pictures = [*data.pictures(sampling.side, square=False)]
+        judge = ClipJudge(measure.to(host.device), [Image.fromarray(picture.pixels) for picture in pictures])
+        in_dinos_space = None if dino == NONE else dino_named(dino).to(host.device).features
+        others = look_alikes(gallery, pictures, sampling.side)
+        measures = further_measures(pictures, others, judge.clip.features, in_dinos_space)
         references = initial_texts([found], "")
         remarks += prompt_remarks(host, [found], asked, "prompt") + [NO_REFERENCE] * (not references)
+        used, unused = for_model(found, host.widths, host.vocabulary)
+        remarks += unused
         show(remarks)
-        subjects = [*references, Subject(found.name, found.fitted_to(host.widths))]
+        subjects = [*references, Subject(found.name, used.vectors)]
         settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(asked)}
         scores, bar = [], comfy.utils.ProgressBar(1)
-        for event in evaluate(host, subjects, judge, asked, sampling, samples_folder(settings, subjects)):
+        folder = samples_folder(settings, subjects)
+        for event in evaluate(host, subjects, judge, asked, sampling, folder, measures):
             match event:
                 case Sampled():
                     bar.update_absolute(event.done, event.total)
@@ -174,9 +213,34 @@ def clip_file(name: str) -> str:
     return path
 
 
-def as_trained(image: Image.Image, side: int) -> Image.Image:
-    """Cropped as for training at this resolution."""
-    return Image.fromarray(crop(image, bucket(image.size, side))[0])
+def dino_folders() -> list[str]:
+    """The folders of models/clip_vision that have weights, and the configuration of a model of transformers."""
+    return sorted({folder for folder, path in folders_of_weights() if (path / "config.json").is_file()})
+
+
+def folders_of_weights() -> list[tuple[str, Path]]:
+    """The folders in models/clip_vision with files of weights: name, path."""
+    names = [name for name in folder_paths.get_filename_list(CLIPS) if PurePath(name).parent.name]
+    paths = ((name, folder_paths.get_full_path(CLIPS, name)) for name in names)
+    return [(PurePath(name).parent.as_posix(), Path(path).parent) for name, path in paths if path]
+
+
+def dino_named(folder: str) -> Dino:
+    """Raises UserError."""
+    path = dict(folders_of_weights()).get(folder)
+    if path is None:
+        raise UserError(f"models/clip_vision has no folder '{folder}' with weights. {WHERE_WEIGHTS_ARE}")
+    return Dino.load(path)
+
+
+def look_alikes(gallery: list[Image.Image], own: list[Picture], side: int) -> list[Image.Image]:
+    """A gallery's images, cropped as for training, without the training images. Raises UserError if none is left."""
+    cropped = [Image.fromarray(crop(image, bucket(image.size, side))[0]) for image in gallery]
+    known = {picture.pixels.tobytes() for picture in own}
+    others = [image for image in cropped if image.tobytes() not in known]
+    if gallery and not others:
+        raise UserError("gallery has no images of other things: all of them are training images.")
+    return others
 
 
 def samples_folder(settings: dict[str, Any], subjects: list[Subject]) -> Path:

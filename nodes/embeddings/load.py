@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
-from ...ti_train.editability import HELP, editable
+from ...ti_train.editability import HELP, for_model
 from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.formats import load_embedding, read_embedding
@@ -103,16 +104,15 @@ class LoadEmbedding(io.ComfyNode):
     ) -> io.NodeOutput:
         placeholder = check_placeholder(placeholder)
         found, remarks = chosen(embedding_name, embedding, word)
-        vocabularies = {encoder: vocabulary(clip, encoder) for encoder in widths(clip)} if editability else {}
-        vectors, remark = editable(found, editability, vocabularies).scaled(strength).part_for(widths(clip))
-        remarks += [remark] if remark else []
+        used, unused = for_model(found, widths(clip), partial(vocabulary, clip), editability)
+        remarks += unused
         if placeholder in getattr(clip.tokenizer, "ti_train_names", {}):
             remarks.append(
                 f"{placeholder} stood for another embedding in this CLIP, which '{found.name}' replaces. Give each its "
                 "own placeholder."
             )
         show(remarks)
-        return io.NodeOutput(with_embeddings(clip, {placeholder: vectors}))
+        return io.NodeOutput(with_embeddings(clip, {placeholder: used.scaled(strength).vectors}, tell=show))
 
 
 def chosen(name: str, embedding: Embedding | None, word: str = "") -> tuple[Embedding, list[str]]:

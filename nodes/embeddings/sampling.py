@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-DOES_NOT_FIT = "Give a lower resolution, or close other programs that use the GPU."
+from ...ti_train.evaluation.options import sentence
 
 
 def model_inputs() -> tuple[io.Input, ...]:
@@ -20,16 +20,14 @@ def sampling_inputs(number: int, what: str) -> tuple[io.Input, ...]:
     return (
         io.Int.Input("number", default=number, min=1, max=1000, tooltip=f"{what}, each with a seed of its own."),
         io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps (Euler)."),
-        io.Float.Input(
-            "guidance", default=5.0, min=0.0, max=100.0, step=0.1, tooltip="Classifier-free guidance (cfg)."
-        ),
+        io.Float.Input("guidance", default=5.0, min=0.0, max=100.0, step=0.1, tooltip=sentence("guidance")),
         io.Int.Input(
             "seed",
             default=0,
             min=0,
             max=2**63 - 1,
             control_after_generate=False,  # else every Run samples again
-            tooltip="Seed of the first image; each further image adds 1.",
+            tooltip=sentence("seed"),
         ),
         io.Int.Input(
             "resolution",
@@ -37,6 +35,6 @@ def sampling_inputs(number: int, what: str) -> tuple[io.Input, ...]:
             min=0,
             max=2048,
             step=8,
-            tooltip="Side of the sampled images in pixels; 0 = the model's own (Stable Diffusion 1: 512).",
+            tooltip=sentence("resolution"),
         ),
     )

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ...ti_train.describe import rounding
 from ...ti_train.editability import editable
 from ...ti_train.embedding import Embedding
-from ...ti_train.formats import ENDINGS, PRECISIONS, files_of, write_embedding
+from ...ti_train.formats import ENDINGS, PRECISIONS, files_of, how_to_use, write_embedding
 from ...ti_train.names import bare_name, check_name
 from ..files import NEW_NUMBER, REPLACE, embeddings_folder, free_name
 from ..sockets import CATEGORY, EmbeddingSocket, searched
@@ -107,7 +107,7 @@ class SaveEmbedding(io.ComfyNode):
         file = folder / f"{name}{ending}"
         file.parent.mkdir(parents=True, exist_ok=True)
         paths = write_embedding(replace(scaled, name=file.stem), file, format, PRECISIONS[precision])
-        lines = [f"embedding:{name}"]
+        lines = [how_to_use(scaled, name)]
         if format != "safetensors":
             lines = [path.relative_to(folder).as_posix() for path in paths]
         lines += [rounding(scaled, precision)] if precision != "fp32" else []

@@ -11,7 +11,7 @@ from typing import Any
 import folder_paths
 from PIL import Image
 
-from ...ti_train.data.image_files import DAMAGED, read_thumbnail
+from ...ti_train.data.image_files import DAMAGED, has_colours, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
@@ -33,6 +33,7 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         for listing in listings
         for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True)
     }
+    masks = {path: mask for listing in listings for path, mask in listing.masks.items()}
     sizes = {path: size_of(path) for path in captions}
     side = side_to_train_at([size for size in sizes.values() if size], resolution, square)
     copies = identical([path for path, size in sizes.items() if size])
@@ -47,6 +48,8 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
             if size[0] < wanted[1] or size[1] < wanted[0]:
                 small = {"kind": "small", "width": size[0], "height": size[1], "resolution": resolution}
                 described["warnings"].append(small)
+        if path in masks and is_coloured(masks[path]):
+            described["warnings"].append({"kind": "coloured", "mask": masks[path].name})
         if path in copies:
             described["warnings"].append({"kind": "copy", "of": copies[path].name})
         pictures.append(described)
@@ -73,6 +76,14 @@ def size_of(path: Path) -> tuple[int, int] | None:
             return (picture.height, picture.width) if turned else picture.size
     except UNREADABLE:
         return None
+
+
+def is_coloured(mask: Path) -> bool:
+    """Whether a mask file looks like a training image; one that cannot be read does not."""
+    try:
+        return has_colours(read_thumbnail(mask, THUMBNAIL)[0])
+    except UNREADABLE:
+        return False
 
 
 def part_kept(size: tuple[int, int], shape: tuple[int, int]) -> list[float]:

@@ -21,7 +21,6 @@ import comfy.model_management as management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
 from latent_preview import MAX_PREVIEW_RESOLUTION
-from server import PromptServer
 
 from ...ti_train.drawing.loss_curves import LossCurves
 from ...ti_train.drawing.thinned import ThinnedByKey
@@ -31,6 +30,7 @@ from ...ti_train.host import Host, Slot
 from ...ti_train.prompts import PLACEHOLDER, placeholders_of, slots
 from ...ti_train.training.config import OPTIONS, TrainConfig
 from ...ti_train.training.session import Session
+from . import clients
 from .records import Record, delete_old, interrupted_run, new_record
 
 PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: per prompt, per run, in memory
@@ -106,9 +106,7 @@ class LiveRun:
         return self.facts | self.numbers | state | curves
 
     def send(self, event: str, data: dict[str, Any]) -> None:
-        server: Any = getattr(PromptServer, "instance", None)
-        if server is not None:
-            server.send_sync(f"ti_train.{event}", {"run": self.id} | data)
+        clients.send(event, {"run": self.id} | data)
 
     def show(self, event: Event, session: Session, host: Host) -> None:
         match event:
@@ -171,17 +169,11 @@ class LiveRun:
         self.facts["prompt"] = self.prompt_with(PurePosixPath(self.config.name).with_name(done.path.stem).as_posix())
 
     def progress_text(self, step: Step) -> None:
-        """Sends the node's progress text, for clients that do not handle this pack's events.
-
-        Pages do, and would show the text in whichever workflow is open, on its node of the same id.
-        """
         rate, left = self.numbers["rate"], self.numbers["left"]
         parts = [f"step {step.step} of {self.facts['steps']}"]
         parts += [f"loss {step.loss:#.4g}"] if step.loss is not None else []
         parts += [f"{rate:.2f} steps/s", f"{timedelta(seconds=round(left))} left"] if rate else []
-        server: Any = getattr(PromptServer, "instance", None)
-        if server is not None and server.client_id not in pages:
-            server.send_progress_text(" · ".join(parts), self.facts["node"], server.client_id)
+        clients.send_text(" · ".join(parts), str(self.facts["node"]))
 
     def preview(self, preview: Preview) -> None:
         number, self.next_preview = self.next_preview, self.next_preview + 1
@@ -225,7 +217,6 @@ class LiveRun:
         self.send("run", self.snapshot())
 
 
-pages: set[str] = set()  # the ids of clients that handle this pack's events
 runs: deque[LiveRun] = deque(maxlen=RUNS)
 
 

@@ -22,8 +22,9 @@ from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import inside_input
 from . import embeddings
+from .clients import pages
 from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
-from .live import LiveRun, pages, runs
+from .live import LiveRun, runs
 from .records import Record, find, records
 
 USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, if Training Options give none

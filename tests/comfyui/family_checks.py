@@ -53,6 +53,8 @@ def looked_at(folder: Path, family: str, other: str = "") -> dict[str, Any]:
 
 
 def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str, Any]:
+    from pack.ti_train.hosts.comfy.fitting import reads_guidance
+
     host = make_host(model, clip, vae)
     before = state_of(model, clip)
     data = fixed_batch(host, side)
@@ -69,6 +71,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "start": start_is_text(host, clip),
         "text_states": text_states(host),
         "guided": guided(host, data),
+        "reads guidance": reads_guidance(host.model.model),
         "last rows": [host.vocabulary(encoder).nearest(last_row(host, encoder))[0][1] for encoder in host.widths],
         "far": far(host, data),
         "part": part(clip, data["vectors"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ import workflows as w
 from comfyui_server import Server
 from PIL import Image
 from tiny_clip import NAME, write_clip
+from tiny_dino import write_dino
 
+from ti_train.data.dataset import find_pictures, read_pictures
 from ti_train.data.picture import bucket, crop
 from ti_train.embedding import Embedding
+from ti_train.evaluation.dino import Dino
+from ti_train.evaluation.measures import further_measures, gallery, measured
 from ti_train.formats import save_embedding
 
 pytestmark = pytest.mark.slow
@@ -150,7 +155,7 @@ def test_its_figures_follow_from_the_images_by_another_computation(words, clip_w
 
 
 def test_what_is_not_used_is_said_in_the_text(words, clip_weights):
-    workflow = evaluating(clip_weights, prompts="a red *\n" + "a long " * 40 + "*", word="cat")
+    workflow = evaluating(clip_weights, prompts="a red *\na <blu> *", word="cat")
     both = {"embedding_name_1": "apart.safetensors", "embedding_name_2": "apart.safetensors"}
     workflow["load"] = w.node("TITrain_MergeEmbeddings", how="sum", weight_1=1.0, weight_2=1.0, **both)
     workflow["evaluate"]["inputs"] |= {"embedding": ["load", 0]}
@@ -158,7 +163,7 @@ def test_what_is_not_used_is_said_in_the_text(words, clip_weights):
     for remark in (
         "The file 'apart.safetensors' has no effect: the connected embedding 'apart-apart' is used.",
         "word 'cat' has no effect: the connected embedding 'apart-apart' is used.",
-        "and the text encoder reads 75: '",
+        "<blu> in the prompt 'a <blu> *' is read as plain text",
         "no initial text",
     ):
         assert remark in text
@@ -168,3 +173,36 @@ def test_what_is_not_used_is_said_in_the_text(words, clip_weights):
 def test_without_weights_it_says_which(words):
     with pytest.raises(AssertionError, match=r"choose clip_weights\. The paper's is open_clip_model"):
         words.run(evaluating("none"))
+
+
+def test_masks_look_alikes_and_dino_are_measured_as_the_command_does(words, clip_weights):
+    """The figures are those of the command's own measures, from the samples that the node has left."""
+    folder = words.base / "input" / "masked"
+    shutil.copytree(words.base / "input" / "toys", folder)
+    (folder / "red.txt").unlink()
+    Image.fromarray(np.pad(np.full((40, 40), 255, np.uint8), 12)).save(folder / "blue-mask.png")
+    others = words.base / "input" / "shelf" / "dog"
+    others.mkdir(parents=True)
+    for number in range(3):
+        Image.effect_noise((64, 64), 60 + number).convert("RGB").save(others / f"{number}.png")
+    shutil.copytree(words.base / "input" / "toys", words.base / "input" / "shelf" / "toys")
+    write_dino(words.base / "models" / "clip_vision" / "dino")
+
+    workflow = evaluating(clip_weights, seed=11, dino="dino", gallery=["shelf", 0])
+    workflow["pictures"]["inputs"]["folder"] = "masked"
+    workflow["shelf"] = w.node("TITrain_LoadTrainingImages", folder="shelf", subfolders=True)
+    (text,) = words.run(workflow)["evaluate"]["text"]
+    with (words.base / "output" / "evaluation" / "apart" / "evaluation.csv").open(encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[2]
+    columns = ["DINOv2", "DINOv2, subject alone", "DINOv2, background alone", "DINOv2, found among others"]
+    assert [column for column in row if column.startswith("DINOv2")] == columns
+    assert all(column in text for column in columns)
+
+    found = (words.base / "temp" / "ti_train" / "evaluation").glob("*/apart")
+    made = max(found, key=lambda each: each.stat().st_mtime).glob(f"{PROMPT_FILES[0]}-*.png")
+    samples = [Image.open(path).convert("RGB") for path in sorted(made)]
+    features = Dino.load(words.base / "models" / "clip_vision" / "dino").features
+    pictures = list(read_pictures(find_pictures(folder), 64, []))
+    look_alikes = gallery(words.base / "input" / "shelf", words.base / "input" / "shelf" / "toys", 64)
+    expected = measured(further_measures(pictures, look_alikes, features, features), samples)
+    assert {column: float(row[column]) for column in columns} == pytest.approx(expected, abs=2e-3)

@@ -70,7 +70,7 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["loaded"], "Load Embedding gives another conditioning than training had"
     assert found["typed"] == row.syntax, "embedding:name"
     assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
-    assert (found["guided"] > 0) == (family in GUIDED)
+    assert (found["guided"] > 0) == (family in GUIDED) == found["reads guidance"]
     assert min(found["last rows"]) > 0.99, "the nearest row is not the row itself"
     assert found["far"] == "" or "does not reach the text encoder" in found["far"]
     assert ("no vectors for the model's" in found["part"]) == (len(found["encoders"]) > 1)

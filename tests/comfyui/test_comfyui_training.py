@@ -304,7 +304,7 @@ def test_what_is_given_and_not_used_is_said(server):
     run = run_of(server, "unused")
     assert run["data"] == {"images": 2, "captions": 0, "masks": 0, "side": 64}
     said = " ".join(run["warnings"])
-    assert "captions of 1 images are not used: the templates 'object' have no place for them" in said
+    assert "1 image(s) have a caption, which the templates 'object' do not use. To use them, choose" in said
     assert "masks of 1 images are not used: use_masks is off" in said
 
 

@@ -143,3 +143,12 @@ def test_other_settings_in_the_same_folder_are_told(run, tmp_path, capsys):
     assert run("--prompts", str(edits(tmp_path))) == 0
     assert run("--prompts", str(edits(tmp_path)), "--steps", "3") == 1
     assert "steps 2, now 3" in capsys.readouterr().err
+
+
+def test_of_a_file_for_several_encoders_what_fits_is_measured_and_told(run, words, tmp_path, capsys):
+    rows = 0.3 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    save_file({"clip_l": rows, "clip_g": torch.ones(1, 48)}, tmp_path / "both.safetensors")
+    assert run(embeddings=[words[0], tmp_path / "both.safetensors"]) == 0
+    assert "'both' is used for clip_l only. The model does not use those for clip_g." in capsys.readouterr().err
+    measured = figures(tmp_path / "out")
+    assert measured["both"] == measured["my-cat"], "the same vectors"

@@ -9,11 +9,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_pipeline import write_pipeline
 
 from ti_train.__main__ import main
 from ti_train.editability import recorded
 from ti_train.embedding import Embedding
 from ti_train.formats import save_embedding
+from ti_train.host import SampleRequest, Slot
+from ti_train.hosts.diffusers.host import DiffusersHost
+
+ONE = ("--number", "1")
 
 
 def generate(model: Path, out: Path, prompt: str, words: list[Path], *more: str) -> list[str]:
@@ -107,3 +112,28 @@ def test_several_editabilities_make_one_labelled_sheet(pipeline_folder, tmp_path
     assert plain != turned
     (alone,) = generate(pipeline_folder, tmp_path / "alone", "a *", words, "--number", "1")
     assert Image.open(tmp_path / "alone" / alone).tobytes() == plain
+
+
+def test_of_a_file_for_several_encoders_what_fits_is_used_and_told(pipeline_folder, tmp_path, capsys):
+    rows = 0.3 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    save_file({"emb_params": rows}, tmp_path / "alone.safetensors")
+    save_file({"clip_l": rows, "clip_g": torch.ones(1, 48)}, tmp_path / "both.safetensors")
+    made = {}
+    for name in ("alone", "both"):
+        (picture,) = generate(pipeline_folder, tmp_path / name, "a *", [tmp_path / f"{name}.safetensors"], *ONE)
+        made[name] = Image.open(tmp_path / name / picture).tobytes()
+    assert made["both"] == made["alone"]
+    assert "'both' is used for clip_l only. The model does not use those for clip_g." in capsys.readouterr().err
+
+
+def test_an_embedding_for_one_of_two_encoders_stands_for_nothing_in_the_other(tmp_path, capsys):
+    """The second encoder reads the prompt without it: an empty slot."""
+    model = write_pipeline(tmp_path / "sdxl", "sdxl")
+    rows = 0.3 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    save_file({"clip_l": rows}, tmp_path / "half.safetensors")
+    (picture,) = generate(model, tmp_path / "out", "a *", [tmp_path / "half.safetensors"], *ONE)
+    assert "It has no vectors for the model's clip_g." in capsys.readouterr().err
+    host = DiffusersHost.load(model, "cpu", "float32")
+    request = SampleRequest((("a ", Slot("*")),), (0,), 16, 16, 2, 5.0)
+    (expected,) = host.sample(request, {"*": {"clip_l": rows, "clip_g": torch.ones(0, 48)}})
+    assert Image.open(tmp_path / "out" / picture).tobytes() == expected.tobytes()

@@ -242,3 +242,13 @@ def test_the_fingerprint_tells_masks_apart(tmp_path):
     fingerprints = {without.fingerprint, dataset_of(host, tmp_path).fingerprint}
     left_of(colour=100).save(tmp_path / "a-mask.png")
     assert len(fingerprints | {dataset_of(host, tmp_path).fingerprint}) == 3
+
+
+def test_a_mask_that_looks_like_a_training_image_is_reported(tmp_path):
+    """A cat that wears a mask may be called so."""
+    for name, colour in (("cat", "grey"), ("cat-mask", "orange"), ("dog", "grey"), ("dog-mask", "white")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
+    warnings: list[str] = []
+    assert len(list(read_pictures(find_pictures(tmp_path), 32, warnings))) == 2
+    (said,) = [warning for warning in warnings if "mask" in warning]
+    assert said.startswith("cat-mask.png is used as a mask, but it has colours.")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ti_train.drawing.axes import Axes, evenly, with_margin
+from ti_train.drawing.axes import Axes, evenly, round_numbers, with_margin
 
 
 def test_values_lie_in_the_box_upwards():
@@ -29,3 +29,16 @@ def test_a_range_holds_every_value_with_room(values):
 def test_a_margin_is_a_part_of_the_range_or_the_least_one():
     assert with_margin([0, 2], 0.1, 0.01) == pytest.approx((-0.2, 2.2))
     assert with_margin([0.5], 0.1, 0.01) == pytest.approx((0.49, 0.51))
+
+
+@pytest.mark.parametrize(
+    ("highest", "marks"),
+    [
+        (1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (120, [0, 20, 40, 60, 80, 100, 120]),
+        (333, [0, 100, 200, 300]),
+        (5000, [0, 1000, 2000, 3000, 4000, 5000]),
+    ],
+)
+def test_steps_are_marked_at_round_numbers(highest, marks):
+    assert round_numbers((0, highest)) == marks

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ti_train.embedding import SINGLE, Embedding
-from ti_train.formats import load_embedding, put_preview, save_embedding
+from ti_train.formats import load_embedding, name_inside, put_preview, save_embedding
 
 
 def saved(folder, widths=None, name="cat"):
@@ -47,8 +47,36 @@ def test_a_file_says_what_it_is_and_how_it_is_used(tmp_path, widths, architectur
     assert said["hash_sha256"] == "0x" + hashlib.sha256(tensors).hexdigest()
 
 
-def test_a_model_that_the_specification_does_not_name_has_no_keys(tmp_path):
-    assert not any(key.startswith("modelspec.") for key in header(saved(tmp_path, {"t5xxl": 4096})))
+@pytest.mark.parametrize(
+    ("encoders", "usage"),
+    [
+        ({"t5xxl": 4096}, "In ComfyUI: embedding:cat"),
+        ({"clip_l": 768, "t5xxl": 4096}, "In ComfyUI: embedding:cat"),
+        ({"qwen25_7b": 3584}, "In ComfyUI: Load Embedding with cat"),
+        ({"gemma2_2b": 2304}, "In ComfyUI: Load Embedding with cat"),
+    ],
+)
+def test_without_a_known_model_a_file_still_says_how_it_is_used(tmp_path, encoders, usage):
+    said = header(saved(tmp_path, encoders))
+    assert (said["modelspec.title"], said["modelspec.usage_hint"]) == ("cat", usage)
+    assert not {"modelspec.architecture", "modelspec.sai_model_spec", "modelspec.implementation"} & said.keys()
+
+
+def test_the_model_that_an_embedding_was_trained_for_is_kept(tmp_path):
+    """Two encoders of Stable Diffusion 3 have the widths of XL's."""
+    vectors = {"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}
+    for kind in ("textual-inversion", "lora"):
+        made = Embedding("cat", vectors, {"modelspec.architecture": f"stable-diffusion-3/{kind}"})
+        save_embedding(made, tmp_path / "cat.safetensors")
+        said = header(tmp_path / "cat.safetensors")
+        assert said["modelspec.architecture"] == "stable-diffusion-3/textual-inversion"
+        assert said["modelspec.implementation"].endswith("/ComfyUI")
+
+
+def test_a_renamed_file_says_how_it_is_used_by_its_new_name(tmp_path):
+    file = saved(tmp_path, {"qwen25_7b": 3584})
+    name_inside(file.rename(tmp_path / "dog.safetensors"), "dog")
+    assert header(tmp_path / "dog.safetensors")["modelspec.usage_hint"] == "In ComfyUI: Load Embedding with dog"
 
 
 def test_a_copy_keeps_the_date_and_has_its_own_name(tmp_path):

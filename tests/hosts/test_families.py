@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ti_train.formats.layouts import ENCODERS
-from ti_train.hosts.families import FAMILIES, resolution_of
+from ti_train.hosts.families import ARCHITECTURES, BY_CLASS, FAMILIES, resolution_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,3 +41,10 @@ def test_each_model_of_the_table_of_families_is_held_to_it():
 
 def test_the_keys_of_a_file_are_read_back():
     assert {encoder for family in FAMILIES for encoder in family.encoders} <= set(ENCODERS)
+
+
+def test_architectures_are_those_of_families_that_can_be_trained():
+    assert all(not BY_CLASS[name].refused for name in ARCHITECTURES)
+    without = {name for name, family in BY_CLASS.items() if not family.refused} - ARCHITECTURES.keys()
+    relatives_of_xl = {"Segmind_Vega", "KOALA_700M", "KOALA_1B"}
+    assert without - relatives_of_xl == {"PixArtAlpha", "PixArtSigma", "Krea2", "Anima", "HunyuanDiT"}

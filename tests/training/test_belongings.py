@@ -118,3 +118,14 @@ def test_a_run_that_was_interrupted_is_continued_under_its_new_name(host, datase
     list(second.train(host, dataset, resume=True))
     assert [step.step for step in second.steps] == [0, 1, 2, 3, 4, 5, 6]
     assert not list(tmp_path.glob("my-toy*"))
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("Dog", "dog"), ("cafe\u0301", "caf\u00e9"), ("STRASSE", "straße")])
+def test_a_name_that_differs_in_case_or_unicode_form_only_is_taken(tmp_path, there, wanted):
+    """On other systems it is the same file."""
+    word(tmp_path, "cat", "cat")
+    (tmp_path / f"{there}.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="exists already"):
+        move(tmp_path / "cat.safetensors", tmp_path / f"{wanted}.safetensors", wanted)
+    move(tmp_path / "cat.safetensors", tmp_path / "CAT.safetensors", "CAT")
+    assert (tmp_path / "CAT.safetensors").is_file(), "its own name in other letters"

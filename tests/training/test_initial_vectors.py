@@ -7,12 +7,15 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from sample_files import samples, write_samples
 from tiny_host import ENCODER, WIDTH, TinyHost
 
 from ti_train.editability import initial_of
+from ti_train.embedding import Embedding
 from ti_train.errors import UserError
 from ti_train.events import Step, Warning
+from ti_train.formats import save_embedding
 from ti_train.prompts import PLACEHOLDER, Templates
 from ti_train.training.initial_vectors import initial_vectors
 from ti_train.training.loop import train
@@ -101,6 +104,25 @@ def test_cross_initialization_is_refused_for_other_encoders(host, settings, monk
     monkeypatch.setattr(host, "widths", {"t5xxl": WIDTH})
     with pytest.raises(UserError, match="need CLIP text encoders: this model has t5xxl"):
         initial_vectors(host, settings(init="blue toy", initial_vectors="cross"))
+
+
+def test_of_an_initial_file_for_several_encoders_what_fits_is_used_and_told(host, settings, tmp_path):
+    file, rows = tmp_path / "both.safetensors", torch.ones(1, WIDTH)
+    save_embedding(Embedding("both", {"clip_l": rows, "clip_g": torch.ones(1, 4)}), file)
+    host.widths = {"clip_l": WIDTH}
+    host.vocabulary = lambda _, own=host.vocabulary: own(ENCODER)
+    vectors, remarks = initial_vectors(host, settings(init=str(file)))
+    assert vectors["clip_l"].equal(rows)
+    assert any("'both' is used for clip_l only" in remark for remark in remarks)
+
+
+def test_an_initial_file_without_vectors_for_an_encoder_is_refused(host, settings, tmp_path):
+    file = tmp_path / "half.safetensors"
+    save_file({"clip_l": torch.ones(1, WIDTH)}, file)
+    host.widths = {"clip_l": WIDTH, "clip_g": 4}
+    host.vocabulary = lambda _, own=host.vocabulary: own(ENCODER)
+    with pytest.raises(UserError, match="no vectors for the model's clip_g\\. Train from a text, or"):
+        initial_vectors(host, settings(init=str(file)))
 
 
 # --- a choice -----------------------------------------------------------------

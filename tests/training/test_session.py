@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -280,3 +281,13 @@ def test_a_dataset_is_read_as_the_settings_say(host, pictures, settings):
     assert {p.repeats for p in full.pictures} == {2}
     assert {p.caption for p in full.pictures} == {"", "red toy", "blue dog"}
     assert ["green.png" in warning for warning in warnings] == [True]
+
+
+def test_a_caption_that_names_the_embedding_is_used_without_a_template_for_captions(host, pictures, settings, tmp_path):
+    own = Path(shutil.copytree(pictures, tmp_path / "own"))
+    (own / "red.txt").write_text("[name] in red", encoding="utf-8")
+    warnings: list[str] = []
+    data = load_dataset(host, {own: 1}, settings(templates="object"), warnings)
+    assert sorted(p.caption for p in data.pictures) == ["", "", "[name] in red"]
+    (remark,) = [warning for warning in warnings if "caption" in warning]
+    assert remark.startswith("1 image(s) have a caption, which"), "the others"

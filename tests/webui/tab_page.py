@@ -72,9 +72,7 @@ def chosen(page: Any, field: str, value: str) -> None:
 
 
 def upload(page: Any, files: list[str]) -> None:
-    if not page.locator("#ti_train_upload input[type=file]").count():
-        page.locator("#ti_train_upload button[aria-label=Clear]").click()
-    page.wait_for_timeout(2000)  # gradio 3 seems to drop an upload if a handler, such as of a focus, answers meanwhile
+    expect(page.locator("#ti_train_upload:not(.ti-train-uploading)")).to_be_attached()
     page.locator("#ti_train_upload input[type=file]").set_input_files(files)
 
 

@@ -263,6 +263,18 @@ def test_nothing_waits_for_a_training_but_generations(server, cat):
     assert "nearest words" in server.get(f"{API}/info?name=cat-word")["text"]
 
 
+def test_what_a_training_computes_with_is_not_listed_among_the_webuis_embeddings(server, cat):
+    """It has no file: the extra networks of a page that is loaded meanwhile would fail."""
+    job = begin(server, name="unlisted", steps=2000)
+    until(server, job, "running", step=1)
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        listed = server.get("/sdapi/v1/embeddings")["loaded"]
+        assert not [name for name in listed if name.startswith("titrainprivateword")]
+    server.post(f"{API}/interrupt", {"id": job})
+    until(server, job, "interrupted")
+
+
 def test_previews_are_sampled_as_asked(server):
     sampled = {"preview_sampler": "Euler a", "preview_steps": 1, "preview_cfg": 2, "preview_width": 72}
     learn(server, name="sampled", preview_every=3, **sampled)

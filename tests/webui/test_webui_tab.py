@@ -139,9 +139,9 @@ def test_captions_are_edited_and_written(page, server):
     page.locator("#ti_train_write_captions").click()
     expect(page.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
     beside(page, "1 with a caption.")
-    beside(page, "The templates 'object' do not use the captions.")
+    beside(page, "1 image(s) have a caption, which the templates 'object' do not use.")
     chosen(page, "templates", "captions")
-    expect(page.locator("#ti_train_pictures_note").first).not_to_contain_text("do not use the captions")
+    expect(page.locator("#ti_train_pictures_note").first).not_to_contain_text("a caption, which the templates")
     chosen(page, "templates", "object")
     assert (server.base / "ti-train" / "pictures" / "tabtoy" / "blue.txt").read_text() == "on a table, blue"
 
@@ -182,6 +182,17 @@ def test_previews_take_the_prompt_of_txt2img(page):
     expect(page.locator("#ti_train_preview_every input")).to_have_value("25")
     sampler = page.locator("#txt2img_sampling input").input_value()
     expect(page.locator("#ti_train_preview_sampler input")).to_have_value(sampler)
+
+
+def test_preview_prompts_that_are_typed_before_a_click_are_used(page):
+    fill(page, "preview_every", "0")
+    fill(page, "name", "typedtoy")
+    fill(page, "steps", "1")
+    page.locator("#ti_train_preview_prompts textarea").fill("a * on a shelf")
+    page.locator("#ti_train_start").click()
+    says(page, "typedtoy is trained")
+    expect(page.locator("#ti_train_preview_every input")).to_have_value("25")
+    expect(page.locator("#ti_train_previews img").first).to_be_visible()
 
 
 def test_interrupt_and_resume_in_another_session(page, server):
@@ -272,6 +283,7 @@ def test_what_is_entered_reaches_the_training(browser, server):
     typed = {"timesteps": "500-899 .1", "weighting": "sigma 0.5"}
     picked = {"optimizer": "sphere", "initial_vectors": "condensed", "schedule": "constant", "square": "square"}
     filled = {"steps": 4, "early_stop": 9, "pull": 0.25, "average": 0.5, "context": 0.001, "num_vectors": 1}
+    filled |= {"batch_size": 1, "resolution": 64}  # short steps
     for field, text in (typed | picked).items():
         chosen(page, field, text)
     for field, number in filled.items():

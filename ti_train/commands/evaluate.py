@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ..data.dataset import find_pictures, read_pictures
-from ..data.picture import Picture
 from ..embedding import Embedding
 from ..evaluation.clip import PAPERS_MODEL, Clip, ClipJudge
 from ..evaluation.dino import Dino
@@ -26,7 +25,8 @@ from ..evaluation.evaluate import (
     prompt_remarks,
     training_pictures,
 )
-from ..evaluation.measures import Features, Measure, gallery, likeness, masked, retrieval
+from ..evaluation.measures import Measure, further_measures, gallery
+from ..evaluation.options import HELP
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
 from .embedding_files import load_embeddings
@@ -46,12 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = command.add_argument
     add("--style", action="store_true", help="the embedding is a style")
     add_judge(command)
-    add("--dino", type=Path, help="folder with DINOv2 as transformers has it: similarity in its space too")
-    add(
-        "--gallery",
-        type=Path,
-        help="folder with a subfolder of images for each look-alike: do samples find their own subject among them?",
-    )
+    add("--dino", type=Path, help=HELP["dino"])
+    add("--gallery", type=Path, help=f"folder with a subfolder for each of the {HELP['gallery']}")
     command.set_defaults(run=run)
 
 
@@ -75,9 +71,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--number", type=int, default=64, help="samples per prompt (default: %(default)s)")
     add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
-    add("--guidance", type=float, default=5.0, help="classifier-free guidance (default: %(default)s)")
-    add("--resolution", type=int, default=0, help="side in pixels (default: the model's own)")
-    add("--seed", type=int, default=0, help="seed of the first sample (default: %(default)s)")
+    add("--guidance", type=float, default=5.0, help=f"{HELP['guidance']} (default: %(default)s)")
+    add("--resolution", type=int, default=0, help=HELP["resolution"])
+    add("--seed", type=int, default=0, help=f"{HELP['seed']} (default: %(default)s)")
     add("--batch-size", type=int, default=4, help="samples per forward pass (default: %(default)s)")
     add("--out", type=Path, default=Path("evaluation"), help="folder for samples and results (default: %(default)s)")
 
@@ -92,23 +88,11 @@ def run(a: argparse.Namespace) -> None:
         return ClipJudge(clip.to(host.device), pictures), PAPERS_PROMPTS["style" if a.style else "object"]
 
     def further(side: int) -> list[Measure]:
-        space, features = ("DINOv2", dino.to(host.device).features) if dino else ("CLIP", clip.features)
-        return further_measures(space, features, list(read_pictures(files, side, [])), a)
+        others = gallery(a.gallery, a.images, side) if a.gallery else []
+        in_dinos_space = dino.to(host.device).features if dino else None
+        return further_measures([*read_pictures(files, side, [])], others, clip.features, in_dinos_space)
 
     measure(host, embeddings, files, in_clips_space, a, further)
-
-
-def further_measures(
-    space: str, features: Features, pictures: Sequence[Picture], a: argparse.Namespace
-) -> list[Measure]:
-    """What the folders that were given and the masks of the images allow to be measured."""
-    images = [Image.fromarray(picture.pixels) for picture in pictures]
-    found = [likeness(space, features, images)] if a.dino else []
-    found += masked(space, features, pictures)
-    if a.gallery:
-        others = gallery(a.gallery, a.images, images[0].width)
-        found.append(retrieval(space, features, images, others))
-    return found
 
 
 def measure(
@@ -133,12 +117,14 @@ def measure(
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
+    used = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    warnings += [remark for _, remarks in used.values() for remark in remarks]
     warnings += prompt_remarks(host, embeddings.values(), prompts, "prompt")
     for message in warnings:
         print(f"Warning: {message}", file=sys.stderr)
     samples = a.out / "samples"
     print(f"Sampling to {samples}. You can interrupt: the same command continues later.")
-    subjects = [*references, *(Subject(name, on_device(embedding, host)) for name, embedding in embeddings.items())]
+    subjects = [*references, *(Subject(name, vectors) for name, (vectors, _) in used.items())]
     scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples, measures))
     settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))

@@ -141,7 +141,8 @@ def scores(clip_model: str, clip_weights: str, number: int, host: Host, job: Job
     prompts = PAPERS_PROMPTS["style" if job.config.templates.startswith("style") else "object"]
     samples = out / OWN / job.name / "samples"
     shutil.rmtree(samples, ignore_errors=True)  # of an earlier embedding of this name
-    *_, score = evaluate(host, [Subject(job.name, on_device(embedding, host))], judge, prompts, sampling, samples)
+    vectors, _ = on_device(embedding, host)
+    *_, score = evaluate(host, [Subject(job.name, vectors)], judge, prompts, sampling, samples)
     assert isinstance(score, Score)
     return {IMAGE: score.image_similarity, "text_similarity": score.text_similarity}
 

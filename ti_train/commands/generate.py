@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..drawing.contact_sheet import Row, contact_sheet
-from ..editability import HELP, editable
+from ..editability import HELP
 from ..embedding import Embedding
 from ..evaluation.samples import Sampling
 from ..files import file_name
@@ -58,12 +58,14 @@ def run(a: argparse.Namespace) -> None:
 def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namespace) -> None:
     """Writes an image for each seed and prints its path. Raises UserError and OSError."""
     strengths = dict.fromkeys(a.editability)
-    turned = {strength: turned_by(strength, embeddings, host) for strength in strengths}
+    used = {strength: {n: on_device(e, host, strength) for n, e in embeddings.items()} for strength in strengths}
+    turned = {strength: {name: vectors for name, (vectors, _) in each.items()} for strength, each in used.items()}
     vectors = next(iter(turned.values()))
     prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
-    remarks = remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding))
+    remarks = [remark for _, parts in next(iter(used.values())).values() for remark in parts]
+    remarks += remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding))
     remarks += ["--negative has no effect: it needs a --guidance above 1."] * bool(a.negative and a.guidance <= 1)
     for remark in remarks:
         print(f"Warning: {remark}", file=sys.stderr)
@@ -79,12 +81,6 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
     if len(rows) > 1:
         contact_sheet(rows, a.prompt, CELL).save(sheet := a.out / f"{name}-editability.png")
         print(sheet)
-
-
-def turned_by(strength: float, embeddings: Mapping[str, Embedding], host: Host) -> Embeddings:
-    """The vectors of each embedding with this editability."""
-    vocabularies = {encoder: host.vocabulary(encoder) for encoder in host.widths}
-    return {name: on_device(editable(each, strength, vocabularies), host) for name, each in embeddings.items()}
 
 
 def remarks_on(host: Host, prompts: Mapping[str, Prompt], vectors: Embeddings, given: bool) -> list[str]:

@@ -29,7 +29,8 @@ def run(a: argparse.Namespace) -> None:
         from ..hosts.diffusers.host import DiffusersHost
 
         host = DiffusersHost.load(a.model, "cpu", "float32")
-        fitted = reading.embedding.fitted_to(host.widths)
+        fitted, remark = reading.embedding.part_for(host.widths)
+        found |= {"used": remark} if remark else {}
         for encoder, rows in fitted.items():
             own = encoder if encoder in found["encoders"] else next(iter(found["encoders"]))
             found["encoders"][own] |= neighbours(host.vocabulary(encoder), rows)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..editability import for_model
 from ..embedding import Embedding
 from ..host import Host, Vectors
 
@@ -32,6 +33,7 @@ def load_model(a: argparse.Namespace) -> DiffusersHost:
     return DiffusersHost.load(a.model, a.device, prediction=a.prediction_type)
 
 
-def on_device(embedding: Embedding, host: Host) -> Vectors:
-    """The vectors under the model's encoder names, on its device. Raises UserError if their widths differ."""
-    return {encoder: v.to(host.device) for encoder, v in embedding.fitted_to(host.widths).items()}
+def on_device(embedding: Embedding, host: Host, editability: float = 0.0) -> tuple[Vectors, list[str]]:
+    """The vectors that the model uses, on its device, and what is not used. Raises UserError if nothing fits."""
+    used, remarks = for_model(embedding, host.widths, host.vocabulary, editability)
+    return {encoder: v.to(host.device) for encoder, v in used.vectors.items()}, remarks

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host import Host, Size
+from ..prompts import NAME
 from ..seeds import seed_from
 from ..text import listed, with_rest
 from .captions import CaptionReader
@@ -147,24 +148,26 @@ def read_pictures(
 ) -> Iterator[Picture]:
     """Reads images one at a time, cropped to their bucket or to a square; appends to `warn` what cannot be used.
 
+    captions: all of them; else only those with [name], which need no template.
     repeats: folder -> how often its images occur in an epoch, if not once.
     """
     readers: dict[Path, CaptionReader] = {}
     seen: dict[bytes, Path] = {}
     for path in paths:
         if path.parent not in readers:
-            readers[path.parent] = CaptionReader(Listing.of(path.parent), warn)
+            readers[path.parent] = CaptionReader(Listing.of(path.parent), warn if captions else [])
             warn += readers[path.parent].listing.remarks(captions, masks != "none")
         reader = readers[path.parent]
         mask_path = reader.listing.masks.get(path) if masks != "none" else None
         try:
             image, alpha = read_image(path, resolution, warn)
-            mask = read_mask(mask_path) if mask_path else alpha if masks == "alpha" else None
+            mask = read_mask(mask_path, warn) if mask_path else alpha if masks == "alpha" else None
             shape = (resolution, resolution) if square else bucket(image.size, resolution)
-            caption = reader.caption(path) if captions else ""
-            if caption is None:
+            caption = reader.caption(path)
+            if captions and caption is None:
                 warn.append(reader.missing(path))
-            picture = Picture.cropped(path.name, image, shape, caption or "", mask, repeats.get(path.parent, 1))
+            used = caption if caption and (captions or NAME in caption) else ""
+            picture = Picture.cropped(path.name, image, shape, used, mask, repeats.get(path.parent, 1))
         except (UserError, *DAMAGED) as error:
             which = f"{path.name} (mask {mask_path.name})" if mask_path else path.name
             warn.append(f"Skipped {which}: {_why(error)}")

@@ -17,6 +17,7 @@ ISO_SUFFIXES = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC"}  # AVIF needs
 ISO_BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif1": "HEIC"}  # within the first box of such a file
 OTHER_FILES = {b"<": "a web page or other text", b"\xff\x0a": "JPEG XL", b"%PDF": "a PDF", b"8BPS": "PSD"}
 MAX_PIXELS = 200_000_000
+COLOURED = 40  # of 255: the difference between the channels of a pixel
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,13 +62,25 @@ def read_thumbnail(path: Path, side: int) -> tuple[Image.Image, Image.Image | No
     return small, alpha
 
 
-def read_mask(path: Path) -> Image.Image:
-    """A mask in mode L. Raises UserError."""
+def read_mask(path: Path, warn: list[str]) -> Image.Image:
+    """A mask in mode L; appends to `warn` if it looks like a training image. Raises UserError."""
     try:
         with _opened(path) as file:
-            return eight_bits(upright(file)).convert("L")
+            mask = eight_bits(upright(file))
+            coloured, grey = has_colours(mask), mask.convert("L")
     except DAMAGED as error:
         raise UserError(f"the mask is not a readable image, or it is damaged ({error}).") from None
+    if coloured:
+        warn.append(
+            f"{path.name} is used as a mask, but it has colours. If it is a training image, give it another name."
+        )
+    return grey
+
+
+def has_colours(image: Image.Image) -> bool:
+    """Whether a tenth of an image is coloured, as in photographs, but not in masks."""
+    small = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BOX), np.int16)
+    return float((np.ptp(small, axis=-1) > COLOURED).mean()) > 0.1
 
 
 def _opened(path: Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,15 @@ def evenly(values: Range, count: int = 6) -> list[float]:
     """`count` evenly spaced values, including both ends."""
     low, high = values
     return [low + (high - low) * i / (count - 1) for i in range(count)]
+
+
+def round_numbers(values: Range, count: int = 6) -> list[float]:
+    """At most about `count` multiples of 1, 2 or 5 times a power of ten within the range."""
+    low, high = values
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (high - low) / count)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
 def with_margin(values: Sequence[float], part: float, least: float) -> Range:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from PIL import Image, ImageDraw
 
 from ..events import Step
-from .axes import Axes, Range, evenly, with_margin
+from .axes import Axes, Range, evenly, round_numbers, with_margin
 from .colours import BAND, FAINT, INK, MARK, PAPER
 from .loss_curves import LossCurves, Point
 from .text import font, write
 
 LEGEND = (
-    "dark: validation loss (band: its error; ring: the step that is kept)   faint: training loss, on a scale of its own"
+    "thick: validation loss (band: its error; ring: the step that is kept)   thin: training loss, on a scale of its own"
 )
 
 
@@ -72,8 +72,8 @@ def _range(points: Iterable[Point]) -> Range:
 
 
 def step_marks(axes: Axes) -> dict[float, str]:
-    """The tick labels of the steps."""
-    return {round(step): str(round(step)) for step in evenly(axes.across)}
+    """The tick labels of the steps: round numbers."""
+    return {step: f"{step:g}" for step in round_numbers(axes.across) if step.is_integer()}
 
 
 def loss_marks(axes: Axes) -> dict[float, str]:

@@ -37,7 +37,7 @@ class Dino:
         except ImportError:
             raise UserError("DINOv2 needs transformers. Install it with: pip install transformers") from None
         if not (folder / "config.json").is_file():
-            raise UserError(f"--dino '{folder}' has no config.json. {WHERE_WEIGHTS_ARE}")
+            raise UserError(f"The folder '{folder}' has no config.json. {WHERE_WEIGHTS_ARE}")
         try:
             model, report = Dinov2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
         except Exception as error:  # the errors of torch, safetensors and transformers have no common base

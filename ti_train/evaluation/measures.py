@@ -96,5 +96,16 @@ def gallery(folder: Path, own: Path, side: int) -> list[Image.Image]:
     return found
 
 
+def further_measures(
+    pictures: Sequence[Picture], others: Sequence[Image.Image], clip: Features, dino: Features | None
+) -> list[Measure]:
+    """What masks of the training images, look-alikes and DINOv2 allow to be measured. dino: None if it is not given."""
+    images = [Image.fromarray(picture.pixels) for picture in pictures]
+    space, features = ("DINOv2", dino) if dino else ("CLIP", clip)
+    found = [likeness(space, features, images)] if dino else []
+    found += masked(space, features, pictures)
+    return [*found, retrieval(space, features, images, others)] if others else found
+
+
 def measured(measures: Sequence[Measure], samples: Sequence[Image.Image]) -> Mapping[str, float]:
     return {measure.name: measure.of(samples) for measure in measures}

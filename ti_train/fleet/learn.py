@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..device import out_of_memory_as_user_error
+from ..device import LOWER_RESOLUTION, out_of_memory_as_user_error
 from ..errors import DiskError, PassingError, UserError
 from ..events import Done, Step, Warning
 from ..formats import load_embedding
@@ -25,7 +25,7 @@ from .job_list import Job
 from .records import Record, Retry
 from .sheet import records_of
 
-DOES_NOT_FIT = "Use a lower resolution for this embedding, fewer workers, or close other programs that use the memory."
+DOES_NOT_FIT = f"{LOWER_RESOLUTION} Fewer workers need less memory."
 Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
 
 

@@ -10,8 +10,8 @@ import json
 
 from ..embedding import Embedding
 from ..names import PICTURES, READABLE, file_names, names_file
-from .layouts import Reading
-from .modelspec import without_thumbnail
+from .layouts import Reading, reads_syntax
+from .modelspec import ARCHITECTURE, how_to_use, without_thumbnail
 from .preview import put_preview
 from .reading import load_embedding, read_embedding, read_embeddings
 from .renaming import name_inside
@@ -28,6 +28,7 @@ from .writing import (
 )
 
 __all__ = [
+    "ARCHITECTURE",
     "ENDINGS",
     "PICTURES",
     "PRECISIONS",
@@ -38,6 +39,7 @@ __all__ = [
     "config_of",
     "file_names",
     "files_of",
+    "how_to_use",
     "layout_for",
     "load_embedding",
     "name_inside",
@@ -45,6 +47,7 @@ __all__ = [
     "put_preview",
     "read_embedding",
     "read_embeddings",
+    "reads_syntax",
     "rounding_error",
     "save_embedding",
     "without_thumbnail",

@@ -38,6 +38,7 @@ ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # OneTrainer's name -> ours,
 # Anima: ComfyUI looks into an embedding's file for T5 too, though only to count its tokens. Other vectors make it fail
 # there; none are no tokens, as in training.
 WITHOUT_VECTORS = {"qwen3_06b": {"t5xxl": 4096}}
+WITHOUT_SYNTAX = {"pile_t5xl", "gemma2_2b", "qwen25_3b", "qwen25_7b", "chinese_roberta", "mt5xl"}
 EMP, OUT = "emp_params", "_out"  # OneTrainer's key (sic), and the suffix of its vectors for an encoder's output
 SDXL = {"clip_l": 768, "clip_g": 1280}
 BY_WIDTH = {width: encoder for encoder, width in SDXL.items()}
@@ -49,6 +50,11 @@ OTHER_FILES = {  # keys of files that are not embeddings
     "optimizer_state_dict": "the state of A1111's optimizer; the embedding is in the file without '.optim'",
     "IN01": "an XTI embedding, with vectors for each layer of the U-Net, which no tool reads",
 }
+
+
+def reads_syntax(encoders: Iterable[str]) -> bool:
+    """Whether ComfyUI reads `embedding:name` in prompts for a model with these encoders; for some it is off."""
+    return not WITHOUT_SYNTAX & set(encoders)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from ..files import write_atomically
 from .embedded_images import CHUNK
 from .layouts import PROVENANCE
-from .modelspec import PREFIX, named_keys
+from .modelspec import PREFIX, USAGE, USAGES, named_keys
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -60,7 +60,9 @@ def _safetensors(data: bytes, name: str, run: str) -> bytes:
 
 
 def _renamed(metadata: Mapping[str, str], name: str, run: str) -> dict[str, str]:
-    own = {PREFIX + key: value for key, value in named_keys(name).items()} | {"name": name}
+    before = metadata.get(PREFIX + "title", "")
+    usage = next((each for each in USAGES if each.format(name=before) == metadata.get(USAGE)), USAGES[0])
+    own = named_keys(name, usage) | {"name": name}
     renamed = {**metadata} | {key: value for key, value in own.items() if key in metadata}
     return renamed | ({"config": _json(metadata["config"], run)} if "config" in metadata else {})
 

@@ -49,6 +49,7 @@ class Adapter(ABC):
     sampling = Sampling()
     remarks: tuple[str, ...] = ()
     bare_names = False
+    architecture = ""
     known_marks: Collection[str] = ()
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..formats.layouts import reads_syntax
 from ..host import Prediction, Sampling
 
 USUAL = Sampling()
@@ -22,9 +23,13 @@ class Family:
     encoders: tuple[str, ...]  # any part of them may be loaded
     sampling: Sampling = USUAL
     others: tuple[str, ...] = ()  # of relatives that ComfyUI has under the same name, and that were not tried
-    syntax: bool = True  # whether ComfyUI reads embedding:name in its prompts
     refused: str = ""  # why no embedding can be trained for it
     tried: str = "random weights"
+
+    @property
+    def syntax(self) -> bool:
+        """Whether ComfyUI reads embedding:name in its prompts."""
+        return reads_syntax(self.encoders)
 
 
 def distilled(steps: int) -> Sampling:
@@ -63,7 +68,7 @@ FAMILIES = (
     Family("Flux.2 klein 4B and 9B", ("Flux2",), ("qwen3_4b", "qwen3_8b"), distilled(4), ("mistral3_24b",)),
     Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 3.5, "euler", "beta")),  # template
     Family("PixArt Alpha and Sigma", ("PixArtAlpha", "PixArtSigma"), ("t5xxl",), Sampling(20, 4.5)),  # diffusers
-    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5), syntax=False),  # cfg: diffusers
+    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5)),  # cfg: diffusers
     # template, of Turbo
     Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), Sampling(8, 1.0, "res_multistep", "simple")),
     Family(
@@ -72,19 +77,18 @@ FAMILIES = (
         ("gemma2_2b",),
         Sampling(30, 4.0, "res_multistep", "simple"),  # steps and cfg: diffusers
         ("gemma3_4b", "jina_clip_2"),
-        False,
     ),
     # template
-    Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple"), syntax=False),
+    Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple")),
     # template, of Full; Dev and Fast: 28 or 16 steps, cfg 1, lcm
     Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(50, 5.0, "uni_pc", "simple")),
     # template; diffusers: 50 steps, cfg 4
-    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(20, 2.5, "euler", "simple"), syntax=False),
+    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(20, 2.5, "euler", "simple")),
     # diffusers, of the base model; Turbo: 8 steps, cfg 1
     Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), Sampling(28, 4.5, "euler", "simple")),
     Family("Anima", ("Anima",), ("qwen3_06b",), Sampling(30, 4.0, "euler", "simple")),
     # cfg: diffusers
-    Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0), syntax=False),
+    Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0)),
     Family(
         "Playground 2.5, Cosmos-Predict2", (), (), refused="a noise schedule that is neither eps, v nor flow prediction"
     ),
@@ -93,6 +97,27 @@ FAMILIES = (
     ),
     Family("HiDream-O1", ("HiDreamO1",), (), refused="it has no text encoder"),
 )
+# ComfyUI's name -> ModelSpec's identifier, or that of kohya's sd-scripts or SwarmUI. Without one, a file names none.
+ARCHITECTURES = {
+    "SD15": "stable-diffusion-v1",
+    "SD20": "stable-diffusion-v2",
+    "SDXL": "stable-diffusion-xl-v1-base",
+    "SDXLRefiner": "stable-diffusion-xl-v1-refiner",
+    "SSD1B": "segmind-stable-diffusion-1b",
+    "Stable_Cascade_C": "stable-cascade-v1",
+    "SD3": "stable-diffusion-3",
+    "Flux": "flux-1-dev",
+    "FluxInpaint": "flux-1-dev",
+    "FluxSchnell": "flux-1-schnell",
+    "Flux2": "flux-2",
+    "Chroma": "chroma",
+    "AuraFlow": "auraflow-v1",
+    "ZImage": "z-image",
+    "Lumina2": "lumina-2",
+    "Omnigen2": "omnigen-2",
+    "HiDream": "hidream-i1",
+    "QwenImage": "qwen-image",
+}
 BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
 

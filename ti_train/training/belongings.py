@@ -17,6 +17,7 @@ from ..embedding import Embedding
 from ..errors import UserError
 from ..formats import PICTURES, READABLE, config_of, name_inside
 from ..names import bare_name
+from ..text import name_key
 from .checkpoint import COPIES, WORSE, header_of
 
 PICTURE = r"(\.preview)?\.(png|jpe?g|webp|gif)"
@@ -34,9 +35,10 @@ def move(file: Path, to: Path, run: str) -> None:
     name is there, and OSError.
     """
     moves = [(old, to.parent / (to.stem + old.name[len(file.stem) :])) for old in belongings(file)]
-    for old, new in moves:
-        if new.exists() and not new.samefile(old):  # on some systems upper and lower case are the same file
-            raise UserError(f"'{new.name}' exists already. Choose another name.")
+    there = {name_key(other.name): other for other in to.parent.glob("*") if other not in dict(moves)}
+    for _, new in moves:
+        if other := there.get(name_key(new.name)):
+            raise UserError(f"'{other.name}' exists already. Choose another name.")
     moves += [
         (new / copy.name, new / (to.stem + copy.name[len(file.stem) :]))
         for old, new in moves

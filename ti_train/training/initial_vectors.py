@@ -71,7 +71,8 @@ def initial_vectors(
         if host.bare_names and len(vocabulary.tokenize(name)) == 1
     ]
     if names_file(config.init):
-        return initial_from_file(host, config), remarks
+        initial, unused = initial_from_file(host, config)
+        return initial, remarks + unused
     tokens = max(len(vocabulary.tokenize(config.init)) for vocabulary in vocabularies.values())
     count = config.num_vectors or max(1, min(tokens, MOST_BY_DEFAULT))
     initial = {}
@@ -89,14 +90,18 @@ def initial_vectors(
     return initial, list(dict.fromkeys(remarks))
 
 
-def initial_from_file(host: Host, config: TrainConfig) -> dict[str, Tensor]:
+def initial_from_file(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """As initial_vectors. Raises UserError too if the file has no vectors for one of the model's encoders."""
     embedding = load_embedding(Path(config.init))
     if config.num_vectors not in (0, embedding.num_vectors):
         raise UserError(
             f"'{config.init}' has {embedding.num_vectors} vector(s), but num_vectors is {config.num_vectors}. "
             f"Set num_vectors to {embedding.num_vectors}."
         )
-    return embedding.fitted_to(host.widths)
+    vectors, remark = embedding.part_for(host.widths)
+    if len(vectors) < len(host.widths):
+        raise UserError(f"{remark} Train from a text, or from an embedding of this model family.")
+    return vectors, [remark] if remark else []
 
 
 def initial_per_image(host: Host, dataset: Dataset, config: TrainConfig) -> dict[str, Tensor]:

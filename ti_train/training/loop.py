@@ -91,7 +91,7 @@ def train(
                 raise UserError(NOT_FINITE.format(float32_first(host)))
             course = state.course.after(step.step, logs, state.result)
             kept = None if course.loss is None else (course.kept(step.step), course.loss)
-            embedding = as_embedding(state, config, files.identity)
+            embedding = as_embedding(state, config, files.identity, host.architecture)
             step = replace(step, validation_loss=loss, validation_error=course.error, embedding=embedding, kept=kept)
             return replace(state, course=course), step
 
@@ -127,9 +127,9 @@ def train(
                         done = showing(done, event, config)
                         yield event
                 if config.copies_after(step):
-                    files.copy(done, as_embedding(done, config, files.identity))
+                    files.copy(done, as_embedding(done, config, files.identity, host.architecture))
                 if config.saves_after(step, monotonic() - saved):
-                    path = files.save(done, kept_embedding(done, config, files.identity))
+                    path = files.save(done, kept_embedding(done, config, files.identity, host.architecture))
                     saved = monotonic()
                     yield Checkpoint(step, path or files.state)
                 if stop() or done.course.stalled(config.early_stop):
@@ -137,14 +137,14 @@ def train(
                 began = perf_counter()
         except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
             if done.step:  # an untrained state would look like progress, and a new run is the same
-                files.rescue(done, kept_embedding(done, config, files.identity))
+                files.rescue(done, kept_embedding(done, config, files.identity, host.architecture))
             raise
-        yield from ended(done, config, files)
+        yield from ended(done, config, files, host.architecture)
 
 
-def ended(done: State, config: TrainConfig, files: RunFiles) -> Iterator[Warning | Done]:
+def ended(done: State, config: TrainConfig, files: RunFiles, architecture: str) -> Iterator[Warning | Done]:
     """Puts the embedding of a run that was not interrupted in its place."""
-    embedding = finished(kept_embedding(done, config, files.identity), files.identity)
+    embedding = finished(kept_embedding(done, config, files.identity, architecture), files.identity)
     course = done.course
     complete = done.step == config.steps or course.stalled(config.early_stop)
     path = files.rescue(done, embedding, finished=True) or files.embedding
@@ -193,7 +193,7 @@ def previews(
         "sampler": config.preview_sampler or own.sampler,
         "scheduler": config.preview_scheduler or own.scheduler,
     }
-    step, embedding = state.step, as_embedding(state, config, identity)
+    step, embedding = state.step, as_embedding(state, config, identity, host.architecture)
     for i, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
         request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)

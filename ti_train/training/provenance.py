@@ -11,14 +11,18 @@ from typing import Any
 from .. import __version__
 from ..editability import recorded
 from ..embedding import Embedding, first_of, mean_cosine
+from ..formats import ARCHITECTURE
 from .config import TrainConfig
 from .state import State
 
 RUN, FINISHED = "run_id", "finished"  # keys in headers: which run wrote a file; of a finished one, what it trained with
 
 
-def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
-    """The embedding after a step, with its provenance. identity: of its run (see RunFiles)."""
+def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any], architecture: str = "") -> Embedding:
+    """The embedding after a step, with its provenance.
+
+    identity: of its run (see RunFiles). architecture: of its model, in ModelSpec's words.
+    """
     count = config.vectors_at(state.step)
     vectors, initial = (
         {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.result, state.initial)
@@ -34,17 +38,18 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any])
         "cosine_to_init": f"{float(mean_cosine(vectors, initial)):.4f}",
         "software": f"ti-train {__version__}",
         RUN: state.run,
+        **({ARCHITECTURE: architecture} if architecture else {}),
         **recorded(initial),
     }
     return Embedding(config.bare_name, vectors, provenance)
 
 
-def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any]) -> Embedding:
+def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any], architecture: str = "") -> Embedding:
     """The embedding that a run leaves if it ends after this state (see keeping.py), with the reason in its header."""
     course = state.course
     vectors = dict(course.vectors) if course.keeps_best else state.result
     kept_state = replace(state, step=course.kept(state.step), vectors=vectors, averaged={})
-    kept = as_embedding(kept_state, config, identity)
+    kept = as_embedding(kept_state, config, identity, architecture)
     losses = {"validation_loss": course.loss, "validation_loss_untrained": course.untrained and course.untrained.loss}
     measured = {key: f"{loss:.6g}" for key, loss in losses.items() if loss is not None}
     return replace(kept, provenance=kept.provenance | {"kept": course.why(state.step)} | measured)

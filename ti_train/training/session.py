@@ -30,7 +30,6 @@ from .step_log import StepLog, check_step_log
 from .widgets import FROM_PRESET
 
 log = logging.getLogger("ti_train")
-FOR_CAPTIONS = "To use them, choose the templates captions or style-captions, or a file with [filewords]."
 
 
 def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
@@ -39,18 +38,26 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     folders: folder -> how often its images occur in an epoch.
     """
     paths = [path for folder in folders for path in find_pictures(folder)]
-    captions = Templates.load(config.templates).use_captions
-    warn += [] if captions else _unused_captions(paths, config.templates)
+    templates = Templates.load(config.templates)
+    warn += unused_captions(_captions_of(paths), templates, config.templates)
     side = config.resolution or host.resolution
-    pictures = read_pictures(paths, side, warn, captions, config.mask, config.square, folders)
+    pictures = read_pictures(paths, side, warn, templates.use_captions, config.mask, config.square, folders)
     return encode_pictures(host, pictures, config.flip, warn)
 
 
-def _unused_captions(paths: Sequence[Path], templates: str) -> list[str]:
+def _captions_of(paths: Sequence[Path]) -> list[str]:
     readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
-    count = sum(bool(readers[path.parent].caption(path)) for path in paths)
-    unused = f"{count} image(s) have a caption, which {templates_named(templates)} do not use. {FOR_CAPTIONS}"
-    return [unused] if count else []
+    return [readers[path.parent].caption(path) or "" for path in paths]
+
+
+def unused_captions(captions: Sequence[str], templates: Templates, source: str) -> list[str]:
+    """A remark if prompts leave out some of the captions. source: the value of the option."""
+    count = sum(bool(caption.strip()) and not templates.uses(caption) for caption in captions)
+    remark = (
+        f"{count} image(s) have a caption, which {templates_named(source)} do not use. To use them, choose the "
+        "templates captions or style-captions, or a file with [filewords]."
+    )
+    return [remark] if count else []
 
 
 def templates_named(templates: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.dataset import Dataset
 from ..host import Host
 from ..names import candidates, names_file
-from ..prompts import NAME, Templates
+from ..prompts import Templates
 from ..text import listed
 from .config import OPTIONS, TrainConfig
 
@@ -66,7 +66,7 @@ RULES = (
 
 def unused_options(host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> list[str]:
     """A remark for each reason. config: with the number of vectors that are trained."""
-    captions = any(p.caption and (templates.use_captions or NAME in p.caption) for p in dataset.pictures)
+    captions = any(p.caption and templates.uses(p.caption) for p in dataset.pictures)
     facts = Facts(config, captions, config.preview_cfg or host.sampling.cfg)
     remarks = []
     for rule in RULES:

@@ -16,9 +16,10 @@ NO_SYNTAX = (
     "ComfyUI reads no embedding:name in prompts for this model family. Use the clip output, or Load Embedding with the "
     "trained file."
 )
+NO_GUIDANCE = "guidance {:g} has no effect: only models in which guidance is distilled read it, such as Flux.1 dev."
 
 
-def remarks_on(model: Any, clip: Any) -> tuple[str, ...]:
+def remarks_on(model: Any, clip: Any, guidance: float) -> tuple[str, ...]:
     """What the user should know before a run. Raises UserError if nothing can be trained with these two."""
     class_name = type(model.model.model_config).__name__
     family, found = BY_CLASS.get(class_name), encoders(clip)
@@ -31,8 +32,15 @@ def remarks_on(model: Any, clip: Any) -> tuple[str, ...]:
             "loader for this model's text encoders."
         )
     tried = family and set(found) <= set(family.encoders)
-    remarks = () if tried else (NOT_TRIED.format(f"{class_name}, {' + '.join(found)}"),)
-    return remarks if all_read_syntax(clip) else (*remarks, NO_SYNTAX)
+    remarks = [] if tried else [NOT_TRIED.format(f"{class_name}, {' + '.join(found)}")]
+    remarks += [] if all_read_syntax(clip) else [NO_SYNTAX]
+    return tuple(remarks + [NO_GUIDANCE.format(guidance)] * (guidance > 0 and not reads_guidance(model.model)))
+
+
+def reads_guidance(model: Any) -> bool:
+    """Whether guidance is an input of the network, by the layers that ComfyUI has found in its file."""
+    network = model.diffusion_model
+    return bool(model.model_config.unet_config.get("guidance_embed")) or hasattr(network, "distilled_guidance_layer")
 
 
 def all_read_syntax(clip: Any) -> bool:

@@ -36,11 +36,11 @@ from ...host import (
     fingerprint,
 )
 from ..adapter import Adapter
-from ..families import BY_CLASS, resolution_of
+from ..families import ARCHITECTURES, BY_CLASS, resolution_of
 from ..recast import recast
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
-from .fitting import remarks_on
+from .fitting import all_read_syntax, remarks_on
 from .gradients import ForAutograd, differentiable
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
@@ -59,7 +59,7 @@ class ComfyHost(Adapter):
     def __init__(self, model: Any, clip: Any, vae: Any, guidance: float = 0.0) -> None:
         """guidance: that of a model in which it is distilled; 0: the model's own. Raises UserError."""
         check_inputs(model=model, clip=clip, vae=vae)
-        self.remarks = remarks_on(model, clip)  # first: nothing is loaded for models that do not fit together
+        self.remarks = remarks_on(model, clip, guidance)  # first: nothing is loaded for models that do not fit together
         self.model, self.clip, self.vae, self.guidance = trainable_model(model), trainable_clip(clip), vae, guidance
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
@@ -69,6 +69,8 @@ class ComfyHost(Adapter):
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
+        self.architecture = ARCHITECTURES.get(type(config).__name__, "")
+        self.reads_syntax = all_read_syntax(clip)
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
 
     @property

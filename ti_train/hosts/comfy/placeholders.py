@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,10 +35,18 @@ ABSENT = (
 )
 
 
-def with_embeddings(clip: Any, embeddings: Embeddings, every_encoder: bool = False) -> Any:
+def logged(remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        log.warning(remark)
+
+
+def with_embeddings(
+    clip: Any, embeddings: Embeddings, every_encoder: bool = False, tell: Callable[[Sequence[str]], None] = logged
+) -> Any:
     """A clone of a CLIP with placeholders: placeholder -> encoder -> vectors. New placeholders override old ones.
 
     Tokenizing raises UserError if no encoder gets a placeholder's vectors; with `every_encoder`, if one does not.
+    tell: called with what of a prompt is not read as it was meant, while the host tokenizes it.
     """
     clone = clip.clone()
     clone.tokenizer = _copy_as(clip.tokenizer, _PlaceholderTokenizer)
@@ -59,6 +67,7 @@ def with_embeddings(clip: Any, embeddings: Embeddings, every_encoder: bool = Fal
     clone.tokenizer.ti_train_names = names
     clone.tokenizer.ti_train_encoders = encoder_of
     clone.tokenizer.ti_train_strict = every_encoder
+    clone.tokenizer.ti_train_tell = tell
     return clone
 
 
@@ -92,11 +101,6 @@ def remarks_on(text: str, names: Mapping[str, str]) -> list[str]:
     return unknown_marks((text,), words, "the prompt", names)
 
 
-@cache
-def _log_once(message: str) -> None:
-    log.warning(message)
-
-
 def _whole_word(placeholder: str) -> str:
     """A pattern for the placeholder as a whole word: `cat` does not match in `cats`."""
     before = rf"(?<![\w-])(?<!{SYNTAX})" if re.match(r"\w", placeholder) else ""
@@ -125,11 +129,11 @@ class _PlaceholderTokenizer:
     ti_train_names: dict[str, str]  # placeholder -> private name
     ti_train_encoders: dict[str, str]  # attribute of a tokenizer -> encoder
     ti_train_strict: bool
+    ti_train_tell: Callable[[Sequence[str]], None]
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         parent: Any = super()
-        for remark in remarks_on(text, self.ti_train_names):
-            _log_once(remark)
+        self.ti_train_tell(remarks_on(text, self.ti_train_names))
         replaced = replace_placeholders(text, self.ti_train_names)
         tokens = parent.tokenize_with_weights(replaced, *args, **kwargs)
         used = [match[1] for match in OURS.finditer(replaced)]
@@ -152,7 +156,7 @@ class _PlaceholderTokenizer:
         if absent and (self.ti_train_strict or absent == given):
             raise UserError(ABSENT.format(type(self).__name__, ", ".join(absent)))
         if absent:
-            log.warning("The prompt is too long for %s: the embedding is cut off there.", ", ".join(absent))
+            self.ti_train_tell([f"The prompt is too long for {', '.join(absent)}: the embedding is cut off there."])
 
 
 def memory_of(token: Any) -> int | None:

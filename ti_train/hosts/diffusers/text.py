@@ -44,16 +44,20 @@ class TextEncoder:
             line, slots = self.token_ids(prompt, embeddings)
             ids.append(line)
             for position, slot in slots:
-                rows = embeddings[slot.name][self.name]
+                rows = self.rows(slot, embeddings)
                 places += [(row, position + i) for i in range(len(rows))]
                 vectors.append(rows)
         with place_vectors(self.table, places, vectors):
             return self.model(upload(torch.tensor(ids), self.vocabulary.table.device), **options)
 
+    def rows(self, slot: Slot, embeddings: Embeddings) -> Tensor:
+        """The vectors in a slot; none if the embedding has none for this encoder."""
+        return embeddings[slot.name].get(self.name, self.vocabulary.table.detach()[:0].float())
+
     def end_of_slots(self, prompt: Prompt, embeddings: Embeddings) -> int:
         """The position behind the last slot; 0 without a slot."""
         _, slots = self.token_ids(prompt, embeddings)
-        return max((start + len(embeddings[slot.name][self.name]) for start, slot in slots), default=0)
+        return max((start + len(self.rows(slot, embeddings)) for start, slot in slots), default=0)
 
     def token_ids(self, prompt: Prompt, embeddings: Embeddings) -> tuple[list[int], list[tuple[int, Slot]]]:
         """Token ids with start, end and padding, and the position of each slot. UserError if a slot does not fit.
@@ -64,7 +68,7 @@ class TextEncoder:
         ids, slots = [tokenizer.bos_token_id], []
         for piece in prompt:
             if isinstance(piece, Slot):
-                count = len(embeddings[piece.name][self.name])
+                count = len(self.rows(piece, embeddings))
                 slots.append((len(ids), piece))
                 ids += [tokenizer.bos_token_id] * count
                 if len(ids) >= length:

@@ -72,13 +72,8 @@ class ForgeHost(WebUIHost):
                 for hook in hooks:
                     hook.remove()
 
-    def register(self, embedding: Any) -> None:
-        for database in self.databases:
-            database.register_embedding(embedding)
-
-    def unregister(self, name: str) -> None:
-        for database in self.databases:
-            database.register_embedding_by_name(None, name)
+    def ids_of(self, word: str, database: Any) -> list[int]:
+        return list(database.tokenizer([word], truncation=False, add_special_tokens=False)["input_ids"][0])
 
     def read_folder(self) -> None:
         for database in self.databases:

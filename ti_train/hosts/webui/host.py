@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from typing import Any, NamedTuple, final
 
 import torch
@@ -43,6 +43,19 @@ CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that CLIP reads one word; not used in prompts
 JOB_FIELDS = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
+
+
+@contextmanager
+def found_by(lookup: dict[int, list[tuple[list[int], Any]]], ids: list[int], embedding: Any) -> Iterator[None]:
+    """Adds an embedding to a database's lookup: first token id -> token ids and embedding, longest first."""
+    first = ids[0]
+    lookup[first] = sorted([*lookup.get(first, []), (ids, embedding)], key=lambda one: len(one[0]), reverse=True)
+    try:
+        yield
+    finally:
+        lookup[first] = [one for one in lookup.get(first, []) if one[1] is not embedding]
+        if not lookup[first]:
+            del lookup[first]
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -103,13 +116,17 @@ class WebUIHost(Adapter):
         """The autocast context in which the WebUI samples."""
         return nullcontext()
 
-    def register(self, embedding: Any) -> None:
-        for database in self.databases:
-            database.register_embedding(embedding, self.model)
+    def ids_of(self, word: str, _database: Any) -> list[int]:
+        """The token ids by which a database looks up a word."""
+        return list(self.model.cond_stage_model.tokenize([word])[0])
 
-    def unregister(self, name: str) -> None:
-        for database in self.databases:
-            database.register_embedding_by_name(None, self.model, name)
+    @contextmanager
+    def found(self, embedding: Any) -> Iterator[None]:
+        """Has the text encoders find an embedding, which the page and the API do not list: it has no file."""
+        with ExitStack() as ending:
+            for database in self.databases:
+                ending.enter_context(found_by(database.ids_lookup, self.ids_of(embedding.name, database), embedding))
+            yield
 
     def read_folder(self) -> None:
         """Reloads the embeddings folder into the databases."""
@@ -208,16 +225,12 @@ class WebUIHost(Adapter):
 
     @contextmanager
     def _registered(self, embeddings: Embeddings) -> Iterator[dict[str, str]]:
-        """Registers embeddings in the WebUI's databases within the context; yields name -> private name."""
+        """Has the text encoders find embeddings within the context; yields name -> private name."""
         names = {name: PRIVATE + letters(number) for number, name in enumerate(embeddings)}
-        registered = [self._embedding(name, vectors, names[name]) for name, vectors in embeddings.items()]
-        for embedding in registered:
-            self.register(embedding)
-        try:
+        with ExitStack() as ending:
+            for name, vectors in embeddings.items():
+                ending.enter_context(self.found(self._embedding(name, vectors, names[name])))
             yield names
-        finally:
-            for name in names.values():
-                self.unregister(name)
 
     def _embedding(self, name: str, vectors: Vectors, private: str) -> Any:
         """The WebUI's Embedding. Raises UserError if there are more vectors than tokens in a chunk."""

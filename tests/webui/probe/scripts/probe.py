@@ -232,10 +232,9 @@ def draw_deepbooru() -> None:
     host, drawn = deepbooru.model, deepbooru_model.DeepDanbooruModel().eval()
     drawn.tags = ["drawn_toy", *(f"rating:{number}" for number in range(9175))]
     host.model = drawn
-    if hasattr(host, "patcher"):  # Forge
-        from backend.patcher.base import ModelPatcher
-
-        host.patcher = ModelPatcher(drawn, load_device=host.load_device, offload_device=host.offload_device)
+    if hasattr(host, "patcher"):  # Forge, reForge
+        to, back = host.load_device, host.offload_device
+        host.patcher = deepbooru.ModelPatcher(drawn, load_device=to, offload_device=back)
 
 
 def refresh_cards() -> None:
@@ -267,11 +266,10 @@ def names(names: list[str] = Body(...), prompts: list[str] = Body(...)) -> list[
         engine, missed = next(iter(host.encoders.values())), []
         for name in names:
             embedding = host._embedding("x", word_of(host, 0, 1), name)
-            host.register(embedding)
-            for prompt in prompts:
-                if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
-                    missed.append([name, prompt])
-            host.unregister(name)
+            with host.found(embedding):
+                for prompt in prompts:
+                    if not found_in(engine, strip_comments(prompt.replace("{}", name)), name):
+                        missed.append([name, prompt])
         return missed
 
 
