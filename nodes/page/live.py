@@ -102,6 +102,7 @@ class LiveRun:
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
         state |= {"previews": list(self.previews), "warnings": list(self.warnings)}
         curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.validation_losses)}
+        curves |= {"band": list(self.curves.band)}
         return self.facts | self.numbers | state | curves
 
     def send(self, event: str, data: dict[str, Any]) -> None:
@@ -145,6 +146,7 @@ class LiveRun:
         if last or now - self.sent > PAUSE:
             self.sent = now
             curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
+            curves |= {"band": self.curves.band.changes()}
             self.send("progress", self.numbers | curves)
             self.progress_text(step)
 
