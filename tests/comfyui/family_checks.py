@@ -67,6 +67,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
     found = {
         "prediction": host.prediction,
         "unit": host.unit,
+        "resolution": host.resolution,
         "latents": host.latents(torch.zeros(1, 2 * side, side, 3, dtype=torch.uint8)).mean.shape[-2:],
         "odd": odd(host),
         "encoders": host.widths,
@@ -96,8 +97,8 @@ def loading(clip: Any) -> str:
     from pack.ti_train.hosts.comfy.encoders import widths
     from pack.ti_train.hosts.comfy.placeholders import with_embeddings
 
-    vectors = {encoder: torch.zeros(1, width) for encoder, width in widths(clip).items()}
     try:
+        vectors = {encoder: torch.zeros(1, width) for encoder, width in widths(clip).items()}
         with_embeddings(clip, {"*": vectors}).tokenize("a photo of a *")
     except UserError as error:
         return str(error)

@@ -16,7 +16,13 @@ from ti_train.hosts.families import BY_CLASS, OLD
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
-REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
+REFUSED = {
+    "playground": "The model's sampling",
+    "cosmos-predict2": "for Cosmos-Predict2: a noise schedule",
+    "longcat": "reads no embeddings",
+    "hidream-o1": "for HiDream-O1: it has no text encoder",
+}
+RESOLUTIONS = {"pixart-alpha": 512, "qwen-image": 1328}
 GUIDED = ("flux", "flux-fill", "chroma")  # in which guidance is an input of the network
 UNITS = {"Stable_Cascade_C": 32} | dict.fromkeys(  # in pixels; 16 of all others: patches of 2 latents, or Flux.2's VAE
     ("SD15", "SDXL", "SDXLRefiner", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B"), 8
@@ -60,6 +66,7 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert set(found["encoders"]) <= set(row.encoders)
     tiny = FAMILIES[family]()
     assert found["unit"] == UNITS.get(tiny.model, 16)
+    assert found["resolution"] == RESOLUTIONS.get(family, 1024)
     assert (f"multiple of {found['unit']}" in found["odd"]) == (found["unit"] > 8)
     compression = COMPRESSIONS.get(tiny.model, 8)
     assert found["latents"] == [2 * tiny.side // compression, tiny.side // compression]
@@ -106,8 +113,15 @@ def test_a_tokenizer_that_reads_no_embedding_is_found_out(look):
     assert "does not reach the text encoder" in look("longcat")["loading"]
 
 
-def test_another_familys_clip_is_refused_before_anything_is_spent(look):
-    message = look("flux", "sdxl-vpred")["refused"]
-    assert "clip_l + clip_g" in message
-    assert "Flux.1 dev" in message
-    assert "clip_l + t5xxl" in message
+OTHERS = {  # a model, a CLIP of another family -> what is said of both
+    ("flux", "sdxl-vpred"): ("clip_l + clip_g", "Flux.1 dev", "clip_l + t5xxl"),
+    ("sdxl-vpred", "sd1-inpainting"): ("the text encoder(s) clip_l,", "Stable Diffusion XL", "clip_l + clip_g"),
+    ("z-image", "flux2-klein"): ("qwen3_4b", "gives 192 values", "Z-Image", "reads 64"),
+    ("flux2-klein", "flux2-klein-9b"): ("qwen3_8b", "gives 288 values", "klein", "reads 192"),
+}
+
+
+@pytest.mark.parametrize(("model", "clip"), OTHERS)
+def test_another_familys_clip_is_refused_before_anything_is_spent(look, model, clip):
+    message = look(model, clip)["refused"]
+    assert all(part in message for part in OTHERS[model, clip]), message

@@ -67,10 +67,12 @@ class ComfyHost(Adapter):
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
         config = self.model.model.model_config
-        resolution = resolution_of(config.unet_config.get("context_dim"), prediction)
+        family = BY_CLASS.get(type(config).__name__)
+        latents = config.unet_config.get("input_size")  # of PixArt's positions, of which there are three sizes
+        resolution = 8 * latents if latents else family.resolution if family else 0
+        resolution = resolution or resolution_of(config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
-        family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
         self.guidance = guidance or (family.guidance if family else 0.0)
         self.compression, self._encoded = compression_of(self.model, vae)
