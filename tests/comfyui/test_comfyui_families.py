@@ -89,6 +89,12 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["typed"] == row.syntax, "embedding:name"
     assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
     assert (found["guided"] > 0) == (family in GUIDED) == found["reads guidance"]
+    sampler, scheduler, neither = found["mistyped"]
+    assert "preview_sampler is 'eulr'" in sampler
+    assert "euler, " in sampler
+    assert "preview_scheduler is 'karas'" in scheduler
+    assert "karras, " in scheduler
+    assert not neither
     assert min(found["last rows"]) > 0.99, "the nearest row is not the row itself"
     assert found["far"] == "" or "does not reach the text encoder" in found["far"]
     assert ("no vectors for the model's" in found["part"]) == (len(found["encoders"]) > 1)
@@ -125,3 +131,16 @@ OTHERS = {  # a model, a CLIP of another family -> what is said of both
 def test_another_familys_clip_is_refused_before_anything_is_spent(look, model, clip):
     message = look(model, clip)["refused"]
     assert all(part in message for part in OTHERS[model, clip]), message
+
+
+VAES = {  # a model, a VAE of another family -> what is said of both
+    ("sdxl-vpred", "flux"): ("image latents with 16 channels", "Stable Diffusion XL", "image latents with 4 channels"),
+    ("flux", "qwen-image"): ("video latents with 16 channels", "Flux.1 dev", "image latents with 16 channels"),
+    ("qwen-image", "flux"): ("image latents with 16 channels", "Qwen-Image", "video latents with 16 channels"),
+}
+
+
+@pytest.mark.parametrize(("model", "vae"), VAES)
+def test_another_familys_vae_is_refused_at_the_first_image(look, model, vae):
+    message = look(model, model, vae)["refused"]
+    assert all(part in message for part in VAES[model, vae]), message

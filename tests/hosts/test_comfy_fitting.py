@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ti_train.errors import UserError
-from ti_train.hosts.comfy.fitting import remarks_on
+from ti_train.hosts.comfy.fitting import check_latents, remarks_on
 
 
 def clip_of(layer: str | list[int] = "last", /, **encoders: int) -> Any:
@@ -85,3 +85,20 @@ def test_an_encoder_of_a_relative_is_tried_and_named():
 def test_a_family_that_cannot_be_trained_says_why_whatever_its_clip_is(family):
     with pytest.raises(UserError, match="No embedding can be trained for"):
         remarks_on(model_of(family), clip_of(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "message"),
+    [
+        ((4, 2), (1, 16, 8, 8), "image latents with 16 channels, and .* reads image latents with 4 channels"),
+        ((16, 2), (1, 16, 1, 8, 8), "video latents with 16 channels, and .* reads image latents with 16 channels"),
+        ((16, 3), (1, 16, 8, 8), "image latents with 16 channels, and .* reads video latents with 16 channels"),
+    ],
+)
+def test_latents_that_the_model_does_not_read_are_refused(model, shape, message):
+    channels, dimensions = model
+    wanted = model_of("Unheard").model
+    wanted.latent_format = SimpleNamespace(latent_channels=channels, latent_dimensions=dimensions)
+    check_latents(wanted, torch.empty(1, channels, *[8] * dimensions))
+    with pytest.raises(UserError, match=message):
+        check_latents(wanted, torch.empty(shape))

@@ -71,7 +71,9 @@ FAMILIES = (
         optional=(*CLIP_PAIR, "t5xxl"),
     ),
     # flux_dev_full_text_to_image, flux1_krea_dev; flux_kontext_dev_basic, which has a guidance of 2.5
-    Family("Flux.1 dev; Krea and Kontext, which are the same network", ("Flux",), FLUX, distilled(20), optional=("clip_l",)),
+    Family(
+        "Flux.1 dev; Krea and Kontext, which are the same network", ("Flux",), FLUX, distilled(20), optional=("clip_l",)
+    ),
     # flux_fill_inpaint_example; FluxFillPipeline has this guidance too
     Family("Flux.1 Fill", ("FluxInpaint",), FLUX, Sampling(20, 1.0), guidance=30.0, optional=("clip_l",)),
     # flux_schnell_full_text_to_image

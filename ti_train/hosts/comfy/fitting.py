@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ...errors import UserError
 from ..families import BY_CLASS, Family
 from .encoders import encoders, reads_syntax, widths
@@ -17,10 +19,8 @@ NO_SYNTAX = (
     "ComfyUI reads no embedding:name in prompts for this model family. Use the clip output, or Load Embedding with the "
     "trained file."
 )
-SAME = (
-    "Connect the CLIP of the same checkpoint, or the loader for this model's text encoders, with the type of this model."
-)
-WIDTHS = ("context_in_dim", "cap_feat_dim")  # of the conditioning, in ComfyUI's configurations of Flux's kind and Lumina's
+SAME = "Connect the CLIP of the same checkpoint, or the loader for its text encoders with the type of this model."
+WIDTHS = ("context_in_dim", "cap_feat_dim")  # of the conditioning, in ComfyUI's configurations of two kinds of networks
 NO_GUIDANCE = "guidance {:g} has no effect: only models in which guidance is distilled read it, such as Flux.1 dev."
 
 
@@ -67,6 +67,29 @@ def check_width(family: Family, unet_config: Mapping[str, Any], clip: Any) -> No
             f"The CLIP belongs to another model: its text encoder {name}, as it is loaded, gives {given} values for "
             f"each token, and the model ({family.title}) reads {read}. {SAME}"
         )
+
+
+def check_latents(model: Any, latents: Tensor) -> None:
+    """Raises UserError if an image's latents, of a VAE, are not of the kind that the model reads."""
+    wanted, class_name = model.latent_format, type(model.model_config).__name__
+    given = latents.shape[1], latents.ndim - 2
+    needed = wanted.latent_channels, dimensions_of(wanted)
+    if given != needed:
+        title = BY_CLASS[class_name].title if class_name in BY_CLASS else class_name
+        raise UserError(
+            f"The VAE belongs to another model family: it encodes an image to {kind_of(*given)}, and the model "
+            f"({title}) reads {kind_of(*needed)}. Connect the VAE of the same checkpoint, or Load VAE with this "
+            "model's."
+        )
+
+
+def dimensions_of(latent_format: Any) -> int:
+    """2, or 3 of a video model: rows and columns, and frames."""
+    return int(getattr(latent_format, "latent_dimensions", 2))
+
+
+def kind_of(channels: int, dimensions: int) -> str:
+    return f"{'video' if dimensions == 3 else 'image'} latents with {channels} channels"
 
 
 def reads_guidance(model: Any) -> bool:
