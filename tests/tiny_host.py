@@ -64,6 +64,7 @@ class TinyHost:
     """See ti_train/host.py. float64 is for finite differences."""
 
     bytes_per_latent = None
+    memory_measured = True
     sampling = Sampling()
     remarks = ()
     bare_names = True

@@ -147,10 +147,14 @@ class Host(Protocol):
 
     @property
     def bytes_per_latent(self) -> tuple[int, int] | None:
-        """Of the device's memory that a step needs for each position of an image's latents, in half precision.
+        """Of the device's memory that a step needs for each position of an image's latents, as the model computes.
 
         With and without gradient checkpointing; None if nothing is known.
         """
+
+    @property
+    def memory_measured(self) -> bool:
+        """Whether `bytes_per_latent` was measured for this kind of network, and not only estimated."""
 
     @property
     def fingerprint(self) -> str:

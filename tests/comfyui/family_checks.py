@@ -80,6 +80,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "sliced": difference(sliced(host, data), gradient),
         "start": start_is_text(host, clip),
         "text_states": text_states(host),
+        "shifted": shifted(host, clip, vae, data, gradient) if host.prediction == "flow" else [],
         "guided": guided(host, data),
         "mistyped": [mistyped(preview_sampler="eulr"), mistyped(preview_scheduler="karas"), mistyped()],
         "reads guidance": reads_guidance(host.model.model),
@@ -188,6 +189,24 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
         "moved": {encoder: float(share) for encoder, share in moved.items()},
         "previews": [[*image.size, len(image.getcolors(image.width * image.height) or [])] for image in previews],
     }
+
+
+def shifted(host: Any, clip: Any, vae: Any, data: dict[str, Any], gradient: dict[str, torch.Tensor]) -> list[Any]:
+    """With a node in front that shifts the noise levels: [whether the host has its table, which is another than the
+    model's; the difference of the gradient at the same levels; whether it counts as another model; the
+    difference of the gradient without the node again]."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingFlux, ModelSamplingSD3
+
+    own = host.model.get_model_object("model_sampling")
+    if hasattr(own, "multiplier"):  # AuraFlow's node is this one with a multiplier of 1
+        (model,) = ModelSamplingSD3().patch(host.model, 9.0, own.multiplier)
+    else:
+        (model,) = ModelSamplingFlux().patch(host.model, 3.0, 0.5, 1024, 1024)
+    other = make_host(model, clip, vae)
+    table = torch.equal(other.sigmas, model.get_model_object("model_sampling").sigmas)
+    differs = not torch.allclose(other.sigmas, host.sigmas, rtol=0.01)
+    found = [table and differs, difference(gradient_of(other, data), gradient), other.fingerprint != host.fingerprint]
+    return [*found, difference(gradient_of(host, data), gradient)]
 
 
 def guided(host: Any, data: dict[str, Any]) -> float:

@@ -89,6 +89,11 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["typed"] == row.syntax, "embedding:name"
     assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
     assert (found["guided"] > 0) == (family in GUIDED) == found["reads guidance"]
+    if found["prediction"] == "flow":
+        table, with_node, other, without = found["shifted"]
+        assert table, "the noise levels are not those of the node in front"
+        assert max(with_node, without) < 1e-5, "a node that shifts the noise levels changes the gradient at a level"
+        assert other, "a run with other noise levels counts as the same"
     sampler, scheduler, neither = found["mistyped"]
     assert "preview_sampler is 'eulr'" in sampler
     assert "euler, " in sampler

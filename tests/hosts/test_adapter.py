@@ -206,3 +206,11 @@ class Broken:
     @property
     def data(self):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float16, 1), (torch.float32, 2)])
+def test_the_estimate_counts_the_type_that_the_denoiser_computes_in(dtype, size):
+    host = Layer(made_in_inference_mode=False)
+    host.widths = {"clip_l": 768}
+    host.table.to(dtype)
+    assert host.bytes_per_latent == (size * 62_000, size * 205_000)

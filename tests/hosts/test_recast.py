@@ -36,6 +36,19 @@ class Borrowing:
             return answer
 
 
+class Fast:
+    class Linear(nn.Linear):
+        """Multiplies in eight bits, as those of ComfyUI 0.3's fast mode: it never calls `linear`."""
+
+        comfy_cast_weights = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            one = torch.ones(())
+            return torch._scaled_mm(
+                x.to(self.weight.dtype), self.weight.t(), out_dtype=torch.bfloat16, scale_a=one, scale_b=3 * one
+            )
+
+
 class Own(Tensor):
     """The class of a GGUF file's weights in ComfyUI-GGUF, which nobody makes without their kind."""
 
@@ -140,3 +153,12 @@ def test_a_weight_of_the_hosts_own_class_becomes_a_plain_one_as_it_does_without_
         layer(given).sum().backward()
         assert layer(torch.ones(1, 8)).shape == (1, 8)
     assert torch.equal(given.grad, stored.float().sum(0, keepdim=True))
+
+
+def test_a_layer_that_multiplies_in_eight_bits_has_the_gradient_of_its_weight():
+    torch.manual_seed(0)
+    layer = Fast.Linear(16, 16, bias=False).to(torch.float8_e4m3fn).requires_grad_(False)
+    given = torch.ones(2, 16, dtype=torch.bfloat16, requires_grad=True)
+    with recast(layer):
+        layer(given).sum().backward()
+    assert torch.allclose(given.grad.float(), 3 * layer.weight.float().sum(0), rtol=0.02, atol=0.02)

@@ -34,7 +34,7 @@ from ..host import (
 )
 from .weights import alias, frozen, restore_inference_tensors
 
-# width of the text conditioning -> see Host.bytes_per_latent. Measured with benchmarks/memory.py
+# width of the text conditioning -> see Host.bytes_per_latent, in half precision. Measured with benchmarks/memory.py
 BYTES_PER_LATENT = {
     768: (62_000, 205_000),  # Stable Diffusion 1
     1024: (62_000, 205_000),  # 2: the same U-Net with wider text
@@ -111,7 +111,18 @@ class Adapter(ABC):
 
     @property
     def bytes_per_latent(self) -> tuple[int, int] | None:
-        return BYTES_PER_LATENT.get(sum(self.widths.values()))
+        measured = BYTES_PER_LATENT.get(sum(self.widths.values()))
+        size = 2 if self._in_float32 else 1
+        return measured and (size * measured[0], size * measured[1])
+
+    @property
+    def memory_measured(self) -> bool:
+        return True
+
+    @property
+    def _in_float32(self) -> bool:
+        """Whether the denoiser computes in float32, and its activations take twice as much."""
+        return next(self._weights()[0].parameters()).dtype == torch.float32
 
     @final
     @property

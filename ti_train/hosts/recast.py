@@ -115,9 +115,12 @@ class TimesWeight(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is not nn.functional.linear:
+        if func is torch._scaled_mm:  # ComfyUI 0.3's fast mode for fp8, of a weight transposed
+            x, weight = args[0], args[1].t().to(self.gradient.dtype) * (kwargs or {})["scale_b"]
+        elif func is nn.functional.linear:
+            x, weight, *_ = args
+        else:
             return func(*args, **(kwargs or {}))
-        x, weight, *_ = args
         plain = weight.dequantize() if hasattr(weight, "_qdata") else weight.as_subclass(Tensor)
         self.product = self.gradient.to(plain.dtype) @ plain
         return torch.zeros(*x.shape[:-1], len(plain), dtype=plain.dtype, device=x.device)

@@ -102,7 +102,8 @@ class TrainConfig:
     )
     timesteps: str = option(
         "auto", TRAINING, "Timesteps",
-        "Distribution of the noise levels. auto: logit-normal for flow models (Flux, SD 3 ...), else uniform. "
+        "Distribution of the noise levels. auto: logit-normal for flow models (Flux, SD 3 ...), else uniform, over the "
+        "levels of the model as it is connected: ModelSamplingFlux or ModelSamplingSD3 in front give another shift. "
         "high-noise: mostly strong noise, which decides composition and style. Or a range of the 1000 timesteps such "
         "as 500-899 ('500-899 .1': a tenth of all levels), or mean and deviation of log(SNR) such as logsnr -3 2.",
         choices=(*NAMED, "500-899", "200-899", "logsnr -3 2"),

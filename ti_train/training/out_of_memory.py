@@ -15,7 +15,7 @@ from ..host import Host
 from .config import TrainConfig
 from .loop import train
 from .passes import ALONE, Passes
-from .step_memory import with_less_memory, within
+from .step_memory import doubtful, with_less_memory, within
 
 
 def train_in_memory(
@@ -34,7 +34,9 @@ def train_in_memory(
     the smallest micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
-    fitting = within(total_memory(host.device), host, dataset, config)
+    memory = total_memory(host.device)
+    fitting = within(memory, host, dataset, config)
+    yield from map(Warning, doubtful(memory, host, dataset, fitting))
     if fitting != config:
         config = fitting
         yield Warning(f"A step of this size does not fit into the GPU's memory. {with_these(config, 'Training')}")

@@ -19,6 +19,7 @@ from ..host import Host
 from .config import TrainConfig
 
 GIB = 2**30
+ESTIMATED = "This is only an estimate, not measured for this model family, so training is tried."
 LEAST_SIDE = 256  # pixels: smaller images show no model of these what they show
 TEXT = 0.4 * GIB  # bytes: activations of the text encoders, and tables cast to fp32
 
@@ -39,21 +40,29 @@ def activations(host: Host, positions: float, config: TrainConfig) -> int:
     if host.bytes_per_latent is None:
         return 0
     checkpointed, plain = host.bytes_per_latent
-    size = 2 if config.dtype == "float32" else 1
-    return int(config.batch_size * positions * size * (checkpointed if config.gradient_checkpointing else plain))
+    return int(config.batch_size * positions * (checkpointed if config.gradient_checkpointing else plain))
 
 
 def within(memory: int | None, host: Host, dataset: Dataset, config: TrainConfig) -> TrainConfig:
     """The config with micro-batches so small that a step fits into the GPU's memory of so many bytes, None if unknown.
 
-    Raises UserError if no step does.
+    Raises UserError if no step does, by figures that were measured.
     """
     while memory and images_memory(host, dataset, config) > memory:
         smaller = with_less_memory(config)
-        if smaller == config:
+        if smaller == config and host.memory_measured:
             raise UserError(too_small(memory, host, dataset, config))
+        if smaller == config:
+            return config
         config = smaller
     return config
+
+
+def doubtful(memory: int | None, host: Host, dataset: Dataset, config: TrainConfig) -> list[str]:
+    """A warning if a step of what `within` has answered may not fit."""
+    if not memory or images_memory(host, dataset, config) <= memory:
+        return []
+    return [f"{too_small(memory, host, dataset, config)} {ESTIMATED}"]
 
 
 def with_less_memory(config: TrainConfig) -> TrainConfig:

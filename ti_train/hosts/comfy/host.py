@@ -31,7 +31,6 @@ from ...host import (
     Slot,
     TextStates,
     Vocabulary,
-    fingerprint,
 )
 from ..adapter import Adapter
 from ..families import ARCHITECTURES, BY_CLASS, resolution_of
@@ -40,13 +39,14 @@ from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, remarks_on
 from .gradients import ForAutograd, differentiable
+from .identity import identity_of
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
 from .sampling import from_x0, prediction_of
 from .text_states import captured
 from .weights import load, trainable_clip, trainable_model
 
-OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half precision (comfy/model_base.py)
+OF_SAMPLING = 0.01 * 2**20  # per position of the latents, times the size of a number (comfy/model_base.py)
 # Times as much for a step, with and without gradient checkpointing. Not measured for transformers: the first is that of
 # Stable Diffusion 1 and XL (2.7 to 3.0, by benchmarks/memory.py), the second from counting Flux.1's activations.
 CHECKPOINTED, PLAIN = 3.0, 30.0
@@ -81,10 +81,19 @@ class ComfyHost(Adapter):
     @property
     def bytes_per_latent(self) -> tuple[int, int] | None:
         """Of a U-Net as measured; of others from ComfyUI's own estimate for sampling, which is for each model."""
-        if isinstance(self.model.model.diffusion_model, UNetModel):
+        if self.memory_measured:
             return super().bytes_per_latent
-        sampling = OF_SAMPLING * self.model.model.memory_usage_factor
+        sampling = OF_SAMPLING * (4 if self._in_float32 else 2) * self.model.model.memory_usage_factor
         return int(CHECKPOINTED * sampling), int(PLAIN * sampling)
+
+    @property
+    def memory_measured(self) -> bool:
+        return isinstance(self.model.model.diffusion_model, UNetModel)
+
+    @property
+    def _in_float32(self) -> bool:
+        model = self.model.model
+        return bool((model.manual_cast_dtype or model.get_dtype()) == torch.float32)
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.model.model, self.clip.cond_stage_model
@@ -93,16 +102,15 @@ class ComfyHost(Adapter):
         load(self.model, self.clip.patcher, memory)
 
     def _fingerprint(self) -> str:
-        network = self.model.model.diffusion_model
-        return fingerprint(network, self.clip.cond_stage_model, self.vae.first_stage_model)
+        return identity_of(self.model, self.clip, self.vae)
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        network = self.model.model.diffusion_model
         with ExitStack() as stack:
             stack.enter_context(recast(*self._weights(), context=ForAutograd))
             if gradient_checkpointing:
-                stack.enter_context(checkpointed(network, ForAutograd))
+                for network in (self.model.model.diffusion_model, self.clip.cond_stage_model):
+                    stack.enter_context(checkpointed(network, ForAutograd))
             stack.enter_context(differentiable())
             yield
 

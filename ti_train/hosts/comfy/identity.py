@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+import comfy.model_base
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -49,8 +50,9 @@ def patches(patcher: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def noise_levels(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Those of a node, where they are not the model's own."""
+    """Those of a node, where they are not the model's own, which are made anew: a clone may have them patched over."""
     changed = model.object_patches.get(NOISE)
-    own = model.object_patches_backup.get(NOISE, model.model.model_sampling)
-    if changed is not None and not torch.equal(changed.sigmas.cpu(), own.sigmas.cpu()):
-        yield NOISE, changed.sigmas
+    if changed is not None:
+        own = comfy.model_base.model_sampling(model.model.model_config, model.model.model_type)
+        if not torch.equal(changed.sigmas.cpu(), own.sigmas.cpu()):
+            yield NOISE, changed.sigmas
