@@ -20,6 +20,7 @@ from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import OWN, Ledger, Record
 from ti_train.fleet.worker import Rules, work
+from ti_train.training.keeping import Course
 
 
 @pytest.fixture
@@ -181,13 +182,42 @@ def test_changed_images_are_trained_again_only_if_asked(fleet, tmp_path):
     before = fleet.vectors()
     (tmp_path / "one" / "red.png").unlink()
     (remark,) = plan(fleet.jobs, fleet.ledger, update=False)
-    assert "1 embedding(s) were trained from other images or options: one." in remark
+    assert "1 embedding(s) were trained from other images, options or another model: one." in remark
     fleet.work()
     assert torch.equal(fleet.vectors()["one"], before["one"])
     assert plan(fleet.jobs, fleet.ledger, update=True) == []
     fleet.work()
     assert not torch.equal(fleet.vectors()["one"], before["one"])
     assert torch.equal(fleet.vectors()["two"], before["two"])
+
+
+@pytest.mark.parametrize("other", [{"early_stop": 1}, {"evaluate_every": 3}, {"dtype": "auto"}])
+def test_what_decides_the_result_is_a_change(fleet, other):
+    """Also where a run that continues may have another value."""
+    fleet.work()
+    before = (fleet.out / "one.safetensors").stat().st_mtime_ns
+    fleet.jobs[0] = replace(fleet.jobs[0], config=replace(fleet.jobs[0].config, **other))
+    (remark,) = plan(fleet.jobs, fleet.ledger, update=False)
+    assert "another model: one." in remark
+    plan(fleet.jobs, fleet.ledger, update=True)
+    assert fleet.work()["one"].seconds
+    assert (fleet.out / "one.safetensors").stat().st_mtime_ns > before
+
+
+def test_a_training_that_made_it_worse_says_which_embedding_is_there(fleet, monkeypatch):
+    fleet.work()
+    before = fleet.vectors()["one"]
+    fleet.jobs[0] = replace(fleet.jobs[0], config=replace(fleet.jobs[0].config, learning_rate=100.0))
+    monkeypatch.setattr(Course, "improved", property(lambda _course: False))
+    plan(fleet.jobs, fleet.ledger, update=True)
+    record = fleet.work()["one"]
+    assert record.status == "done"
+    assert record.error.startswith(
+        "Worse than its untrained vectors, so it is 'one-worse.safetensors'; the earlier 'one"
+    )
+    assert torch.equal(fleet.vectors()["one"], before)
+    assert plan(fleet.jobs, fleet.ledger, update=True) == []
+    assert fleet.ledger.read("one") == record, "not trained again and again"
 
 
 def test_touched_but_equal_images_are_unchanged(fleet, tmp_path):
@@ -210,13 +240,15 @@ def test_an_embedding_of_the_user_s_own_is_not_replaced(fleet):
 
 def test_a_finished_embedding_without_its_record_is_found_finished(fleet):
     """The worker was killed between the two."""
-    fleet.work()
+    record = fleet.work()["one"]
     (fleet.out / OWN / "one.json").unlink()
     before = (fleet.out / "one.safetensors").stat().st_mtime_ns
     assert plan(fleet.jobs, fleet.ledger, update=False) == []
-    record = fleet.work()["one"]
-    assert (record.status, record.kept) == ("done", 6)
+    found = fleet.work()["one"]
     assert (fleet.out / "one.safetensors").stat().st_mtime_ns == before
+    assert (found.status, found.steps, found.kept, found.improved) == ("done", 6, 6, record.improved)
+    assert found.loss == pytest.approx(record.loss, rel=1e-5)
+    assert found.seconds == pytest.approx(record.seconds, rel=1e-5)
 
 
 def test_tables_have_a_line_for_each(fleet, tmp_path):

@@ -15,6 +15,7 @@ from ..evaluation.clip import Clip, ClipJudge
 from ..evaluation.evaluate import PAPERS_PROMPTS, Subject, evaluate, training_pictures
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import Score
+from ..fleet.inputs import model_identity
 from ..fleet.job_list import Common, Job, read_jobs, shard_of
 from ..fleet.learn import Evaluate
 from ..fleet.local import Look, devices_of, run_local
@@ -32,7 +33,7 @@ from ..training.config import MANY, PRESETS, PRESETS_HELP
 from ..training.learning_rate import number_or_schedule
 from .evaluate import add_judge
 from .model import MODEL, PREDICTION, PREDICTION_TYPES, on_device
-from .option_arguments import PREVIEWS_EVERY, add_options, options_given, without_effect
+from .option_arguments import add_options, options_given, without_effect
 from .progress import StatusLine
 
 STATUS = "status"
@@ -81,33 +82,52 @@ def run(a: argparse.Namespace) -> None:
         return
     if a.model is None:
         raise UserError("No model is given. Give it with --model.")
-    for remark in without_effect(a):
-        print(f"Warning: {remark}", file=sys.stderr)
+    check_engine(a)
     options = options_given(a)
-    device, dtype = options.pop("device") or "auto", options.pop("dtype") or "auto"
+    device, dtype = a.device or "auto", a.dtype or "auto"
     options["learning_rate"] = number_or_schedule(options["learning_rate"])
     if a.sheet and options["preview_every"] is None:
         options["preview_every"] = MANY  # before the first step and after the last
-    elif options["preview_prompts"] and options["preview_every"] is None:
-        options["preview_every"] = PREVIEWS_EVERY
-    jobs = shard_of(read_jobs(Path(a.list), Common(a.model.name, a.preset, options)), a.shard)
+    model = model_identity(a.model, a.prediction_type)
+    jobs = shard_of(read_jobs(Path(a.list), Common(model, a.preset, options), a.out), a.shard)
+    for remark in without_effect(*(job.config for job in jobs)):
+        print(f"Warning: {remark}", file=sys.stderr)
     ledger, rules = Ledger(a.out), Rules(a.out, a.retry, a.time_limit, together=a.together, evaluate=evaluation(a))
     for remark in plan(jobs, ledger, a.update, bool(a.evaluate)):
         print(f"Warning: {remark}", file=sys.stderr)
-    open_host = partial(opened, a.model, dtype, a.prediction_type)
+    open_host = partial(opened, a.model.absolute(), dtype, a.prediction_type)
     if a.engine == "ray":
         engine = partial(run_ray, open_host, a.address, device, a.workers, jobs, rules)
     else:
         engine = partial(run_local, open_host, devices_of(device, a.workers), jobs, rules)
     records = train_all(engine, jobs, ledger, rules)
     if a.sheet:
-        print(*write_sheets([job.name for job in jobs], a.out), sep="\n")
+        show_sheets([job.name for job in jobs], a.out)
     for remark in remarks_on(records, a.threshold):
         print(f"Warning: {remark}", file=sys.stderr)
     if failed := [record for record in records if record.status == "failed"]:
         reasons = [f"{record.name}: {record.error}" for record in failed]
         where = f"{len(failed)} embedding(s) failed (see '{a.out / 'fleet.csv'}'):"
         raise UserError("\n".join([where, *with_rest(reasons)]))
+
+
+def check_engine(a: argparse.Namespace) -> None:
+    """Raises UserError for arguments that the engine does not have."""
+    if a.engine != "ray" and a.address:
+        raise UserError(f"--address {a.address} is of a Ray cluster. Give --engine ray too.")
+    if a.engine == "ray" and a.together > 1:
+        raise UserError(f"--together {a.together} does not work with --engine ray. Leave one of the two out.")
+
+
+def show_sheets(names: Sequence[str], out: Path) -> None:
+    """Writes the contact sheets, and prints where they are and what is not on them."""
+    paths, without = write_sheets(names, out)
+    for path in paths:
+        print(path)
+    if without:
+        which = f"{len(without)} embedding(s) have no previews and are not on the sheet: {listed(without)}."
+        why = "Previews are made during the training, with --sheet, and not with --preview-every 0."
+        print(f"Warning: {which} {why}", file=sys.stderr)
 
 
 def remarks_on(records: Sequence[Record], threshold: float) -> list[str]:

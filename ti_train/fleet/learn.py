@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,14 @@ from ..training.checkpoint import RunFiles
 from ..training.loop import identity
 from ..training.passes import ALONE, Passes
 from ..training.session import Session, load_dataset
+from ..training.step_log import read_steps
 from .inputs import inputs_of
 from .job_list import Job
 from .records import Record, Retry
 from .sheet import records_of
 
 DOES_NOT_FIT = f"{LOWER_RESOLUTION} Fewer workers need less memory."
+STAYS = "Worse than its untrained vectors, so it is '{}'; the earlier '{}' stays, and scores are of that one."
 Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
 
 
@@ -69,10 +71,7 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
             dataset = load_dataset(host, job.folders, job.config, remarks)
         files = RunFiles(out, job.name, identity(host, dataset, job.config, Templates.load(job.config.templates)))
         if files.has_finished():  # but its record could not be written any more
-            header = load_embedding(files.embedding).provenance
-            loss = float(header["validation_loss"]) if "validation_loss" in header else None
-            step = int(header["step"])
-            return replace(record, status="done", steps=step, kept=step, loss=loss)
+            return _found(record, load_embedding(files.embedding).provenance, read_steps(records_of(out, job.name).log))
         session = Session(job.config, out, records_of(out, job.name))
         with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:
             for event in events:
@@ -87,6 +86,8 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
                 elif isinstance(event, Done):
                     loss = session.kept[1] if session.kept else None
                     record = replace(record, status="done", kept=event.kept, loss=loss, improved=event.improved)
+                    if event.path != files.embedding:
+                        record = replace(record, error=STAYS.format(event.path.name, files.embedding.name))
     except PassingError as error:
         return _failed(record, str(error), "now")
     except (DiskError, OSError) as error:  # a full disk, a folder that has gone
@@ -94,6 +95,16 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
     except UserError as error:
         return _failed(record, str(error), "never")
     return record
+
+
+def _found(record: Record, header: Mapping[str, str], log: Sequence[Step]) -> Record:
+    """The record of an embedding that was found finished. header: of its file. log: of its steps."""
+    keys = ("validation_loss", "validation_loss_untrained")
+    loss, untrained = (float(header[key]) if key in header else None for key in keys)
+    improved = None if loss is None or untrained is None else loss <= untrained
+    kept = int(header["step"])
+    steps, seconds = [(kept, 0.0), *((step.step, step.seconds) for step in log)][-1]
+    return replace(record, status="done", steps=steps, kept=kept, loss=loss, improved=improved, seconds=seconds)
 
 
 def _failed(record: Record, error: str, retry: Retry) -> Record:

@@ -45,7 +45,8 @@ VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "ow
 AVERAGED, BEST, PICTURE = "averaged.", "best.", "picture."
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
-IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
+ENDING = "ending"  # of the identity: what decides which step is the result
+IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: files may be renamed; the initial vectors are in the state
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..names import candidates, names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import INITIAL_FILE, RunFiles
+from .checkpoint import ENDING, INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .passes import ALONE, NO_GRADIENT, Passes
@@ -119,7 +119,8 @@ def train(
                     yield Warning(SKIPPED.format(step, skipped))
                 if skipped == MOST_SKIPPED:
                     raise UserError(NEVER_FINITE.format(float32_first(host)))
-                if config.previews_after(step):
+                stalled = done.course.stalled(config.early_stop)
+                if config.previews_after(step) or (stalled and config.preview_every):
                     for event in previews(host, config, side, trained, done, files.identity):
                         done = showing(done, event, config)
                         yield event
@@ -129,7 +130,7 @@ def train(
                     path = files.save(done, kept_embedding(done, config, files.identity, host.architecture))
                     saved = monotonic()
                     yield Checkpoint(step, path or files.state)
-                if stop() or done.course.stalled(config.early_stop):
+                if stop() or stalled:
                     break
                 began = perf_counter()
         except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
@@ -161,7 +162,7 @@ def float32_first(host: Host) -> str:
 
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must have in common with its start."""
-    ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction}
+    ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction, ENDING: config.ending()}
     files = [Path(text) for text in candidates(config.init) if names_file(text)]
     # a resumed run does not need them any more
     if digests := [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]:
