@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tiny_host import TinyHost
 
 from ti_train.__main__ import main
-from ti_train.commands.fleet import remarks_on, scores, train_all
+from ti_train.commands import fleet as fleet_module
+from ti_train.commands.fleet import remarks_on, scores, show_sheets, train_all
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import Ledger
@@ -101,6 +102,45 @@ def test_a_disk_that_is_full_at_the_end_does_not_hide_what_became_of_each(
     (record,) = train_all(engine, [job], Ledger(tmp_path), Rules(tmp_path))
     assert record.status == "done"
     assert "fleet.csv and fleet.json could not be written (No space left on device)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--engine", "ray", "--together", "2"], "--together 2 does not work with --engine ray"),
+        (["--address", "auto"], "--address auto is of a Ray cluster. Give --engine ray too."),
+    ],
+)
+def test_what_an_engine_does_not_have_is_refused(fleet, given, sentence, capsys):
+    assert main(fleet("out", *given)) != 0
+    assert sentence in capsys.readouterr().err
+
+
+def test_options_of_lines_and_of_the_command_line_reach_the_jobs(fleet, pictures, tmp_path, monkeypatch, capsys):
+    """With their remarks, and with the precision, so that a changed one is noticed."""
+    rows = [f"a,toy,{pictures},3.5,", f"b,toy,{pictures},,a red *"]
+    (tmp_path / "list.csv").write_text("\n".join(["name,init,images,guidance,preview_prompts", *rows]))
+    given: list[Job] = []
+    monkeypatch.setattr(fleet_module, "train_all", lambda _engine, jobs, *_: given.extend(jobs) or [])
+    assert main(fleet("out", "--preview-sampler", "euler")) == 0
+    assert [(job.config.guidance, job.config.dtype, job.config.preview_every) for job in given] == [
+        (3.5, "float32", 0),
+        (0.0, "float32", 100),
+    ]
+    told = capsys.readouterr().err
+    assert "--guidance has no effect: " in told
+    assert "--preview-sampler has no effect: " in told
+
+
+def test_what_is_not_on_the_sheet_is_told(pictures, settings, tmp_path, capsys):
+    jobs = [Job(settings(name="a", preview_every=6), {pictures: 1}, "tiny"), Job(settings(name="b"), {pictures: 1}, "")]
+    work(TinyHost, jobs, Rules(tmp_path), lambda: False)
+    show_sheets(["a", "b"], tmp_path)
+    told = capsys.readouterr()
+    assert told.out == f"{tmp_path / 'sheet.png'}\n"
+    assert "1 embedding(s) have no previews and are not on the sheet: b." in told.err
+    show_sheets(["b"], tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

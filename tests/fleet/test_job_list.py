@@ -192,7 +192,7 @@ def test_a_folder_that_was_meant_to_have_images_is_told(tmp_path, pictures):
     (tmp_path / "pets" / "blue").mkdir()
     (tmp_path / "pets" / "blue" / "cat.psd").write_bytes(b"")
     with pytest.raises(
-        UserError, match="1 entry that cannot be used:\nfolder 'pets/blue': The folder .* has no images"
+        UserError, match=r"1 entry that cannot be used:\nfolder 'pets/blue': The folder .* has no images"
     ):
         read_jobs(tmp_path, Common("model", "Balanced", {"init": "toy"}))
 

@@ -212,9 +212,7 @@ def test_a_training_that_made_it_worse_says_which_embedding_is_there(fleet, monk
     plan(fleet.jobs, fleet.ledger, update=True)
     record = fleet.work()["one"]
     assert record.status == "done"
-    assert record.error.startswith(
-        "Worse than its untrained vectors, so it is 'one-worse.safetensors'; the earlier 'one"
-    )
+    assert record.error.startswith("Worse than its untrained vectors, so it is 'one-worse.safetensors'; the earlier")
     assert torch.equal(fleet.vectors()["one"], before)
     assert plan(fleet.jobs, fleet.ledger, update=True) == []
     assert fleet.ledger.read("one") == record, "not trained again and again"

@@ -143,8 +143,10 @@ def evaluation(a: argparse.Namespace) -> Evaluate | None:
     """What measures each embedding after its training; None if that was not asked for. Raises UserError."""
     if not a.evaluate:
         return None
-    Clip.load(a.clip_model, a.clip_weights)  # now, rather than after the first training
-    return partial(scores, a.clip_model, a.clip_weights, a.evaluate)
+    file = Path(a.clip_weights)
+    weights = str(file.absolute()) if file.is_file() else a.clip_weights  # a cluster's workers have other folders
+    Clip.load(a.clip_model, weights)  # now, rather than after the first training
+    return partial(scores, a.clip_model, weights, a.evaluate)
 
 
 @cache
