@@ -137,6 +137,8 @@ class Host(Protocol):
     prediction: Prediction
     sigmas: Tensor  # [T] ascending: the noise levels of the model's training
     resolution: int  # side in pixels of the model's training images
+    compression: int  # pixels of a latent's side
+    unit: int  # pixels of which the sides of training images are multiples
     sampling: Sampling  # of previews, unless the user chooses
     remarks: tuple[str, ...]  # what the user should know before a run
     architecture: str  # the identifier of its model in ModelSpec's headers; "" if it has none

@@ -171,7 +171,7 @@ class EvaluateEmbedding(io.ComfyNode):
         measure = Clip.load(clip_model.strip(), clip_file(clip_weights))
         host = ComfyHost(model, clip, vae)
         sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
-        pictures = [*data.pictures(sampling.side, square=False)]
+        pictures = [*data.pictures(sampling.side, False, host.unit)]
         judge = ClipJudge(measure.to(host.device), [Image.fromarray(picture.pixels) for picture in pictures])
         in_dinos_space = None if dino == NONE else dino_named(dino).to(host.device).features
         others = look_alikes(gallery, pictures, sampling.side)
