@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -183,8 +184,13 @@ def test_results_are_no_training_images(tmp_path, pictures):
         read_jobs(tmp_path, common, tmp_path)
     with pytest.raises(UserError, match="red' has training images"):
         read_jobs(tmp_path, common, tmp_path / "red")
-    shutil.rmtree(tmp_path / "pets")
-    assert [job.name for job in read_jobs(tmp_path, common, tmp_path)] == ["red"], "beside its folder"
+    for file in (tmp_path / "pets").glob("*.*"):
+        file.unlink()
+    for name in ("red", "pets/blue", "red-steps/red-000100"):  # beside their folders
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+        shutil.copy(pictures / "red.png", tmp_path / f"{name}.preview.png")
+    assert [job.name for job in read_jobs(tmp_path, common, tmp_path)] == ["pets/blue", "red"]
 
 
 def test_a_folder_that_was_meant_to_have_images_is_told(tmp_path, pictures):
@@ -195,6 +201,29 @@ def test_a_folder_that_was_meant_to_have_images_is_told(tmp_path, pictures):
         UserError, match=r"1 entry that cannot be used:\nfolder 'pets/blue': The folder .* has no images"
     ):
         read_jobs(tmp_path, Common("model", "Balanced", {"init": "toy"}))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs the rights of another user")
+def test_folders_that_may_not_be_read_are_told_with_all_other_faults(tmp_path, pictures):
+    for name in ("closed", "names only", "names only/inner", "red"):
+        shutil.copytree(pictures, tmp_path / name, dirs_exist_ok=True)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path, *tmp_path.parents[:2], tmp_path / "red"):
+        folder.chmod(0o755)
+    (tmp_path / "closed").chmod(0)
+    (tmp_path / "names only").chmod(0o744)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(UserError) as caught:
+            read_jobs(tmp_path, Common("model", "Balanced", {"init": "toy"}))
+    finally:
+        os.seteuid(0)
+    assert [line.split("'")[1] for line in str(caught.value).splitlines()[1:]] == [
+        "closed",
+        "empty",
+        "names only",
+        "names only/inner",
+    ]
 
 
 def test_preview_prompts_of_a_line_are_drawn(listed):

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from csv import Error as CSVError
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +114,25 @@ def _entries(source: Path, out: Path | None) -> Iterator[Entry]:
 
 
 def _folders(source: Path, out: Path | None) -> Iterator[Entry]:
-    """The folders with images, and those with nothing below them, which were meant to have some; no fleet's results."""
+    """The folders with images, and those that were meant to have some; no fleet's results."""
     folders = subfolders(source)
-    parents = {folder.parent for folder in folders}
     place = out.resolve() if out else None
-    results = {folder for folder in folders if (folder / OWN).is_dir()}
+    between = {folder.parent for folder in folders} | {folder for folder in folders if folder.resolve() == place}
+    results = {folder for folder in folders if isdir(folder / OWN)}
     for folder in folders:
-        is_empty = (folder in parents or folder.resolve() == place) and not Listing.of(folder).images
-        if results.isdisjoint((folder, *folder.parents)) and not is_empty:
+        if results.isdisjoint((folder, *folder.parents)) and not _is_left_out(folder, folder in between):
             name = folder.relative_to(source).as_posix()
             yield f"folder '{name}'", partial(dict, {"name": name, IMAGES: [name]})
+
+
+def _is_left_out(folder: Path, between: bool) -> bool:
+    """Whether a folder has no images, and need not: it is between others, or has embeddings.
+
+    One that cannot be read may have some: whoever reads them reports it.
+    """
+    with suppress(UserError):
+        return not Listing.of(folder).images and (between or any(folder.glob("*.safetensors")))
+    return False
 
 
 def _rows(text: str) -> Iterator[Entry]:
