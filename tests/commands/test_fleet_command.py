@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from tiny_host import TinyHost
 
 from ti_train.__main__ import main
-from ti_train.commands import fleet as fleet_module
+from ti_train.commands import fleet as fleet_command
 from ti_train.commands.fleet import remarks_on, scores, show_sheets, train_all
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
-from ti_train.fleet.records import Ledger
+from ti_train.fleet.records import Ledger, Record
 from ti_train.fleet.worker import Rules, work
+from ti_train.training.checkpoint import header_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "pets/c")
@@ -121,7 +122,7 @@ def test_options_of_lines_and_of_the_command_line_reach_the_jobs(fleet, pictures
     rows = [f"a,toy,{pictures},3.5,", f"b,toy,{pictures},,a red *"]
     (tmp_path / "list.csv").write_text("\n".join(["name,init,images,guidance,preview_prompts", *rows]))
     given: list[Job] = []
-    monkeypatch.setattr(fleet_module, "train_all", lambda _engine, jobs, *_: given.extend(jobs) or [])
+    monkeypatch.setattr(fleet_command, "train_all", lambda _engine, jobs, *_: given.extend(jobs) or [])
     assert main(fleet("out", "--preview-sampler", "euler")) == 0
     assert [(job.config.guidance, job.config.dtype, job.config.preview_every) for job in given] == [
         (3.5, "float32", 0),
@@ -201,3 +202,75 @@ def not_running(process: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_stops_all_workers_after_their_step_with_what_they_have(fleet, tmp_path, number):
+    """Ctrl-C reaches the workers too, `kill` the parent only."""
+    command = [sys.executable, "-m", "ti_train", *fleet("out", "--steps", "5000", "--checkpoint-every", "20")]
+    parent = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    claim, state = tmp_path / "out" / ".fleet" / "a.claim-1", tmp_path / "out" / "a.resume"
+    worker = owner(claim, state)
+    before = step_of(state)
+    (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
+    _, errors = parent.communicate(timeout=100)
+    assert parent.returncode == 130
+    assert errors.endswith("Interrupted.\n")
+    assert "Traceback" not in errors
+    assert not_running(worker)
+    assert step_of(state) > before, "saved after the current step"
+    assert json.loads(claim.read_bytes())["released"]
+    assert status(tmp_path / "out") == dict.fromkeys(NAMES, "waiting")
+
+
+def step_of(state: Path) -> int:
+    return int(header_of(state)["step"])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["embeddings", "--model", "model"], "'embeddings' is not expected after the list"),
+        ([], "No model is given"),
+    ],
+)
+def test_a_folder_that_is_not_given_as_out_is_reported(more, said, capsys):
+    assert main(["fleet", "list.csv", *more]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--workers", "--together"])
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_counts_are_at_least_one(option, number, capsys):
+    with pytest.raises(SystemExit):
+        main(["fleet", "list.csv", "--model", "model", option, number])
+    assert f"{option}: '{number}' is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_status_is_a_question_also_where_a_file_is_called_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("status").mkdir()
+    Ledger(tmp_path / "out").write_tables([Record("a")])
+    assert main(["fleet", "status", "out"]) == 0
+    assert capsys.readouterr().out == "0 of 1 done, 1 waiting\n"
+    assert main(["fleet", "status"]) == 1
+    assert "There is no fleet in '.'" in capsys.readouterr().err
+
+
+def test_the_tables_are_written_while_it_runs(pictures, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet_command, "TABLES_EVERY", 0)
+    jobs = [Job(settings(name=name), {pictures: 1}, "tiny") for name in ("a", "b")]
+    seen = []
+
+    def engine(look) -> None:
+        for job in jobs:
+            work(TinyHost, [job], Rules(tmp_path), lambda: False)
+            look(at_once=True)
+            time.sleep(0.5)  # longer than the table took, so that its share of the time is small
+            look(at_once=True)
+            seen.append(status(tmp_path))
+
+    train_all(engine, jobs, Ledger(tmp_path), Rules(tmp_path))
+    assert seen == [{"a": "done", "b": "waiting"}, {"a": "done", "b": "done"}]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..device import LOWER_RESOLUTION, out_of_memory_as_user_error
-from ..errors import DiskError, PassingError, UserError
+from ..errors import BusyError, DiskError, PassingError, UserError
 from ..events import Done, Step, Warning
 from ..formats import load_embedding
 from ..host import Host
@@ -28,7 +28,9 @@ from .sheet import records_of
 
 DOES_NOT_FIT = f"{LOWER_RESOLUTION} Fewer workers need less memory."
 STAYS = "Worse than its untrained vectors, so it is '{}'; the earlier '{}' stays, and scores are of that one."
-Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
+Stop = Callable[[], bool]  # whether the fleet was stopped
+# The scores of a job whose embedding is in a folder. Raises Stopped.
+Evaluate = Callable[[Host, Job, Path, Stop], dict[str, float]]
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user has stopped the fleet
@@ -37,10 +39,10 @@ class Stopped(Exception):  # noqa: N818 - no error: the user has stopped the fle
 
 @dataclass(frozen=True)
 class Limits:
-    """When a training ends early. seconds: after which it fails; 0 = never. stop: whether the fleet was stopped."""
+    """When a training ends early. seconds: after which it fails; 0 = never."""
 
     seconds: float = 0.0
-    stop: Callable[[], bool] = lambda: False
+    stop: Stop = lambda: False
 
 
 def learn(
@@ -48,7 +50,7 @@ def learn(
 ) -> Record:
     """Trains the embedding, or resumes it, or finds it finished; then evaluates it.
 
-    Raises Stopped; every other end is in the record.
+    Raises Stopped, and BusyError if a run outside of the fleet trains it; every other end is in the record.
     """
     remarks: list[str] = []
     record = replace(_trained(host, job, out, limits, passes, remarks), remarks=remarks)
@@ -56,7 +58,7 @@ def learn(
         return record
     try:
         with out_of_memory_as_user_error(DOES_NOT_FIT):
-            return replace(record, scores=evaluate(host, job, out))
+            return replace(record, scores=evaluate(host, job, out, limits.stop))
     except (UserError, OSError) as error:
         return replace(record, error=f"Trained, but not evaluated: {error}")
 
@@ -79,15 +81,18 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
                     remarks.append(event.message)
                 elif isinstance(event, Step):
                     record = replace(record, steps=event.step, seconds=event.seconds)
-                    if limits.stop():
-                        raise Stopped
-                    if 0 < limits.seconds < time.monotonic() - began and event.step < job.config.steps:
-                        return _failed(record, _late(limits.seconds, event.step), "later")
                 elif isinstance(event, Done):
                     loss = session.kept[1] if session.kept else None
                     record = replace(record, status="done", kept=event.kept, loss=loss, improved=event.improved)
-                    if event.path != files.embedding:
-                        record = replace(record, error=STAYS.format(event.path.name, files.embedding.name))
+                    if event.path == files.embedding:
+                        return record
+                    return replace(record, error=STAYS.format(event.path.name, files.embedding.name))
+                if limits.stop():
+                    raise Stopped
+                if 0 < limits.seconds < time.monotonic() - began and record.steps < job.config.steps:
+                    return _failed(record, _late(limits.seconds, record.steps), "later")
+    except BusyError:
+        raise
     except PassingError as error:
         return _failed(record, str(error), "now")
     except (DiskError, OSError) as error:  # a full disk, a folder that has gone

@@ -74,7 +74,7 @@ def train(
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
-    with files.locked():
+    with files.locked() as files:
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room
             more += shortage(host, dataset, config)
