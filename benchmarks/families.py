@@ -103,11 +103,14 @@ def trained(a: argparse.Namespace, host: Any, folder: Path, out: Path) -> tuple[
     from pack.ti_train.events import Step, Warning
     from pack.ti_train.training.config import TrainConfig
     from pack.ti_train.training.session import Records, Session
+    from pack.ti_train.training.sides import side_for
 
     given = {name: getattr(a, name) for name in ("steps", "batch_size", "resolution", "seed")}
     config = TrainConfig.from_preset(a.preset, name=NAME, init=a.initial_text, preview_every=0, **given)
-    files = find_pictures(folder)
-    pictures = list(read_pictures(files, config.resolution or host.resolution, []))
+    remarks: list[str] = []
+    side = side_for(host, config, remarks)
+    pictures = list(read_pictures(find_pictures(folder), side, remarks, unit=host.unit))
+    print(*remarks, sep="\n")
     dataset = encode_pictures(host, pictures)
     session = Session(config, out, Records.beside_embedding(out, NAME))
     for event in session.train(host, dataset, release=release):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -43,13 +42,18 @@ TRUE_SIZES: dict[str, dict[str, Any]] = {  # as ComfyUI reads them off the relea
         "dim": 3840, "cap_feat_dim": 2560, "n_layers": 30, "n_refiner_layers": 2, "n_heads": 30, "n_kv_heads": 30,
         "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "ffn_dim_multiplier": 8 / 3, "multiple_of": 256,
     },
+    "sd3": {
+        "depth": 24, "pos_embed_max_size": 192, "num_patches": 192 * 192, "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 64 * 24},
+        },
+    },
 }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=("sd15", "sdxl", *TRUE_SIZES), help="the last two in ComfyUI only")
-    parser.add_argument("--weights", default="bfloat16", help="their dtype, of flux and z-image (default: bfloat16)")
+    parser.add_argument("family", choices=("sd15", "sdxl", *TRUE_SIZES), help="the last three in ComfyUI only")
+    parser.add_argument("--weights", default="bfloat16", help="their dtype, of these three (default: bfloat16)")
     parser.add_argument("--gib", type=float, default=80, help="the card's memory (default: 80, so that all fits)")
     parser.add_argument("--pixels", type=int, help="side of the pictures (default: the model's own)")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 4], help="pictures at once (default: 1 4)")
@@ -123,14 +127,19 @@ def measure(host: Any, core: str, a: argparse.Namespace) -> None:
             name="word", init="photo", batch_size=batch, steps=1, gradient_checkpointing=not a.plain, **FLOAT16
         )
         expected = step_memory.step_memory(host, encoded, settings)
-        what = f"run of a step of {batch}" + ("" if a.plain else ", checkpointing")
-        phase(what, lambda settings=settings: run(core, host, encoded, settings), expected)
+        what = f"a step of {batch}" + ("" if a.plain else ", checkpointing")
+        phase(what, lambda settings=settings: step(core, host, encoded, settings), expected)
 
 
-def run(core: str, host: Any, dataset: Any, config: Any) -> None:
-    """A whole run of the loop: the validation loss before and after, and a step."""
-    with tempfile.TemporaryDirectory() as folder:
-        list(import_module(f"{core}.training.loop").train(host, dataset, config, Path(folder)))
+def step(core: str, host: Any, dataset: Any, config: Any) -> None:
+    """The loop's first step, without the validation, which needs less."""
+    names = ("prompts", "training.loop", "training.passes", "training.steps")
+    prompts, loop, passes, steps = (import_module(f"{core}.{name}") for name in names)
+    templates = prompts.Templates.load(config.templates)
+    dataset, _ = loop.with_placeholder(dataset, templates, config.bare_name)
+    done, _ = loop.initial_state(host, dataset, templates, config, lambda: False)
+    trained = steps.TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
+    next(steps.updates(host, dataset, templates, config, trained, 0, passes.ALONE))
 
 
 def phase(name: str, work: Callable[[], object], expected: int | None = None) -> None:

@@ -25,7 +25,7 @@ from benchmarks.quality_parts import tables, training  # noqa: E402
 from benchmarks.quality_parts.arms import Arm, arms  # noqa: E402
 from benchmarks.quality_parts.pictures import Figures  # noqa: E402
 from benchmarks.quality_parts.records import Record, Records, digest  # noqa: E402
-from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers  # noqa: E402
+from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers, ceiling  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
 
 BASES = (("diffusers 500", 500), ("Paper", 5000), ("Paper", 500), ("Balanced", 480))  # the first that is there
@@ -38,7 +38,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-embedded", action="store_true", help="leave out the embedded model")
     parser.add_argument("--arms", nargs="*", choices=ours, default=list(ours), metavar="NAME")
     parser.add_argument("--concepts", nargs="*", metavar="NAME", help="(default: all)")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--few", action="store_true", help="half the pictures")
     parser.add_argument("--tables", action="store_true", help="only the tables, of what is recorded")
     parser.add_argument("--base", choices=ours, metavar="NAME", help="what the tables compare with, at its end")
@@ -51,7 +52,8 @@ def main(given: Sequence[str] | None = None) -> None:
     records = Records(a.out / "records")
     for world in () if a.tables else worlds(a):
         for concept in (c for c in world.concepts.values() if not a.concepts or c.name in a.concepts):
-            for seed in range(a.seeds):
+            print(f"{world.name}: {concept.name}'s own images, encoded and decoded: {ceiling(world, concept):.2f}")
+            for seed in range(a.first_seed, a.first_seed + a.seeds):
                 for arm in (ours[name] for name in a.arms):
                     for record in measured(world, arm, concept, seed, records, a):
                         records.add(record)
@@ -74,9 +76,7 @@ def measured(
     script = a.diffusers and Path(a.diffusers) / training.SCRIPT
     if theirs and not (script and script.is_file()):
         return
-    settings = dict(arm.options) if theirs else asdict(training.config_of(arm, concept, seed))
-    settings |= {"model": world.host.fingerprint, "init": concept.init, "few": a.few}
-    mark, marks = digest(settings), arm.marks or (training.images_of(arm, concept, seed),)
+    mark, marks = mark_of(world, arm, concept, seed), arm.marks or (training.images_of(arm, concept, seed),)
     if all(records.has(world.name, arm.name, images, concept.name, seed, mark) for images in marks):
         return
     folder = a.out / "words" / world.name / arm.name.replace(" ", "-") / f"{concept.name}-{seed}"
@@ -87,14 +87,26 @@ def measured(
         else training.ours(arm, world.host, concept, seed, folder)
     )
     for word in trained:
-        vectors = load_embedding(word.file).fitted_to(world.host.widths)
-        figures = Figures.of({question.name: judged for question, judged in answers(world, concept, vectors)})
-        norms = [float(v.norm(dim=-1).mean()) for v in vectors.values()]
-        count = len(next(iter(vectors.values())))
-        yield Record(
-            world.name, arm.name, concept.name, seed, word.images, figures.fidelity, figures.edit, figures.kept,
-            sum(norms) / len(norms), count, word.seconds, figures.by_question, mark,
-        )  # fmt: skip
+        yield record_of(world, arm, concept, seed, word, mark)
+
+
+def mark_of(world: World, arm: Arm, concept: Concept, seed: int) -> str:
+    """The digest of all that an embedding of the arm depends on."""
+    theirs = arm.kind == "diffusers"
+    settings = dict(arm.options) if theirs else asdict(training.config_of(arm, concept, seed))
+    return digest(settings | {"model": world.host.fingerprint, "init": concept.init, "few": world.few})
+
+
+def record_of(world: World, arm: Arm, concept: Concept, seed: int, word: training.Trained, mark: str) -> Record:
+    """What the pictures of an embedding show."""
+    vectors = load_embedding(word.file).fitted_to(world.host.widths)
+    figures = Figures.of({question.name: judged for question, judged in answers(world, concept, vectors)})
+    norms = [float(v.norm(dim=-1).mean()) for v in vectors.values()]
+    count = len(next(iter(vectors.values())))
+    return Record(
+        world.name, arm.name, concept.name, seed, word.images, figures.fidelity, figures.edit, figures.kept,
+        sum(norms) / len(norms), count, word.seconds, figures.by_question, mark,
+    )  # fmt: skip
 
 
 def line(record: Record) -> str:

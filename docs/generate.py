@@ -109,8 +109,9 @@ def families() -> str:
     for family in FAMILIES:
         used = "`embedding:name`" if family.syntax else "Load Embedding"
         state = (f"refused: {family.refused}", "") if family.refused else (f"trained here: {family.tried}", used)
-        rows.append((family.title, *state, "" if family.refused else ", ".join(f"`{e}`" for e in family.encoders)))
-    return table(("model family", "", "in a prompt", "text encoders"), rows)
+        encoders = "" if family.refused else ", ".join(f"`{e}`" for e in family.encoders)
+        rows.append((family.title, *state, encoders, ", ".join(family.hosts)))
+    return table(("model family", "", "in a prompt", "text encoders", "ComfyUI"), rows)
 
 
 def with_tooltips(translation: str) -> str:

@@ -36,7 +36,7 @@ def to_mask(grey: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(grey).copy()).float().div(255)[None]
 
 
-def side_to_train_at(sizes: Iterable[tuple[int, int]], most: int, square: bool = False) -> int:
-    """Training resolution in pixels, a multiple of 8: `most`, or less if no image of these sizes has as many pixels."""
+def side_to_train_at(sizes: Iterable[tuple[int, int]], most: int, square: bool = False, unit: int = 8) -> int:
+    """Training resolution in pixels, a multiple of unit: `most`, or less if no image of these sizes has as many."""
     sides = (min(size) if square else math.sqrt(math.prod(size)) for size in sizes)
-    return max(8, int(min(most, max(sides, default=0))) // 8 * 8)
+    return max(unit, int(min(most, max(sides, default=0))) // unit * unit)

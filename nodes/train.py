@@ -19,6 +19,7 @@ from ..ti_train.names import candidates, file_names, names_file, with_paths
 from ..ti_train.prompts import Templates, placeholders_of
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.loop import identity
+from ..ti_train.training.sides import side_for
 from ..ti_train.training.widgets import values_of
 from .embeddings.load import LoadEmbedding, embedding_path
 from .files import EXISTING, asked_for, place
@@ -152,15 +153,17 @@ class TrainEmbedding(io.ComfyNode):
         config = config_from(name, preset, inputs, options or {}, data.has_captions)
         host, templates = ComfyHost(model, clip, vae, config.guidance), Templates.load(config.templates)
         sizes = [picture.size for picture in data.images]
-        side = config.resolution or side_to_train_at(sizes, host.resolution, config.square)
-        dataset = encode_pictures(host, data.pictures(side, config.square), config.flip)
+        remarks: list[str] = []
+        most = side_for(host, config, remarks)
+        side = config.resolution or side_to_train_at(sizes, most, config.square, host.unit)
+        dataset = encode_pictures(host, data.pictures(side, config.square, host.unit), config.flip)
         here = place(config.name, if_exists, save, identity(host, dataset, config, templates))
         asked, config = config.name, replace(config, name=here.name)
         facts = data.facts(templates, side)
         if here.finished:
             embedding, session, sampled = use_finished(host, config, here.folder, cls.hidden, facts)
         else:
-            remarks = data.remarks(templates, config.templates) + overridden(inputs, options or {})
+            remarks += data.remarks(templates, config.templates) + overridden(inputs, options or {})
             remarks += resolution_remarks(host, config, side)
             embedding, session, sampled = run_training(
                 host, dataset, config, here.folder, here.resume, cls.hidden, facts, remarks

@@ -75,10 +75,10 @@ class TrainingData:
     def has_captions(self) -> bool:
         return any(map(str.strip, self.captions))
 
-    def pictures(self, side: int, square: bool) -> Iterator[Picture]:
-        """Cropped to their aspect-ratio buckets or to squares. Raises UserError for an unusable mask."""
+    def pictures(self, side: int, square: bool, unit: int) -> Iterator[Picture]:
+        """Cropped to their aspect-ratio buckets (see `bucket`) or to squares. Raises UserError for an unusable mask."""
         for number, (image, text, mask) in enumerate(zip(self.images, self.captions, self.masks, strict=True), 1):
-            name, shape = f"image {number}", (side, side) if square else bucket(image.size, side)
+            name, shape = f"image {number}", (side, side) if square else bucket(image.size, side, unit)
             try:
                 yield Picture.cropped(name, image, shape, one_line(text), mask)
             except UserError as error:

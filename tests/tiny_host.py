@@ -80,6 +80,7 @@ class TinyHost:
     ) -> None:
         self.device, self.dtype = torch.device("cpu"), dtype
         self.widths, self.prediction, self.resolution = {ENCODER: WIDTH}, prediction, 32
+        self.compression = self.unit = 8
         self.fingerprint, self.has_variance = f"tiny-{seed}", has_variance
         self.sigmas = torch.linspace(0.02, 1, LEVELS) if prediction == "flow" else torch.logspace(-1.5, 1, LEVELS)
         config = CLIPTextConfig(

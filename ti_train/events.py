@@ -14,9 +14,10 @@ from .embedding import Embedding
 class Step:
     """A completed step; step 0 is the untrained embedding.
 
-    validation_loss: None if it was not due. embedding: the one that it was computed with; kept: the step whose vectors
-    the run would leave if it ended now, and their validation loss (see training/keeping.py); both with the validation
-    loss only, and ignored by comparisons.
+    validation_loss: None if it was not due. validation_error: the standard error of its change since step 0, as a part
+    of it (see training/keeping.py). embedding: the one that it was computed with; kept: the step whose vectors the run
+    would leave if it ended now, and their validation loss; both with the validation loss only, and ignored by
+    comparisons.
     """
 
     step: int
@@ -28,6 +29,7 @@ class Step:
     seconds: float  # spent in steps, those before an interruption too
     embedding: Embedding | None = field(default=None, compare=False, repr=False)
     kept: tuple[int, float] | None = field(default=None, compare=False)
+    validation_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 // Pure functions for the loss chart. Points are [step, value] in step order; the server has already smoothed and thinned them.
 
 /** @typedef {[step: number, value: number]} Point */
+/** @typedef {[step: number, low: number, high: number]} Band */
 /** @typedef {(value: number) => number} Scale */
 
 /** [lowest, highest] of the points' values, with a margin; [0, 1] if there are none. @param {...Point[]} curves @returns {[number, number]} */
@@ -35,6 +36,15 @@ export function scale(low, high, from, to) {
 /** An SVG path through the points. @param {Point[]} points @param {Scale} x @param {Scale} y */
 export function path(points, x, y) {
   return points.map(([step, value], i) => `${i ? "L" : "M"}${x(step).toFixed(1)},${y(value).toFixed(1)}`).join("");
+}
+
+/** An SVG path around a band. @param {Band[]} band @param {Scale} x @param {Scale} y */
+export function outline(band, x, y) {
+  /** @type {Point[]} */
+  const above = band.map(([step, , high]) => [step, high]);
+  /** @type {Point[]} */
+  const below = band.map(([step, low]) => [step, low]);
+  return band.length ? `${path([...above, ...below.reverse()], x, y)}Z` : "";
 }
 
 /** The point whose step is nearest. @param {Point[]} points @param {number} step */

@@ -1,6 +1,6 @@
 // The loss chart of a run. The pointer and the arrow keys show the values at a step.
 
-import { extent, nearest, path, scale, ticks } from "./chart.js";
+import { extent, nearest, outline, path, scale, ticks } from "./chart.js";
 import { element, svgElement } from "./element.js";
 import { text } from "./text.js";
 
@@ -38,11 +38,13 @@ export class LossChart {
 
   draw() {
     if (!this.run) return;
-    const { loss, evaluations, steps, best } = this.run;
+    const { loss, evaluations, band = [], steps, best } = this.run;
+    /** @type {Point[]} */
+    const ends = band.flatMap(([step, low, high]) => [[step, low], [step, high]]);
     this.drawn = { width: this.element.clientWidth, height: this.element.clientHeight };
     const width = this.drawn.width || WIDTH;
     const height = this.drawn.height || HEIGHT;
-    const [low, high] = extent(evaluations.length ? evaluations : loss);
+    const [low, high] = extent(evaluations.length ? evaluations.concat(ends) : loss);
     const x = scale(0, steps, LEFT, width - RIGHT);
     const y = scale(low, high, height - BOTTOM, TOP);
     const beside = scale(...extent(loss), height - BOTTOM, TOP); // the two losses are not comparable
@@ -56,6 +58,7 @@ export class LossChart {
       const anchor = x(step) > width - RIGHT - 20 ? "end" : "middle"; // the last one must not reach over the edge
       svg.append(svgElement("text", { x: x(step) + (anchor === "end" ? RIGHT : 0), y: height - 4, "text-anchor": anchor }, String(step)));
     }
+    svg.append(svgElement("path", { class: "band", d: outline(band, x, y) }));
     svg.append(svgElement("path", { class: "noisy", d: path(loss, x, beside) }));
     svg.append(svgElement("path", { class: "measured", d: path(evaluations, x, y) }));
     if (best) svg.append(svgElement("circle", { class: "best", cx: x(best[0]), cy: y(best[1]), r: 4 }));

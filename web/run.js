@@ -1,6 +1,7 @@
 // Applies the server's events to a run, which is the server's snapshot of it. Pure functions.
 
 /** @typedef {import("./chart.js").Point} Point */
+/** @typedef {import("./chart.js").Band} Band */
 /** @typedef {{number: number, step: number, prompt: string, width: number, height: number}} Preview */
 
 /**
@@ -30,23 +31,25 @@
  * @property {boolean | null} [improved] at the end: whether it is better than the initial vectors, null if not measured
  * @property {Point[]} loss
  * @property {Point[]} evaluations
+ * @property {Band[]} [band] of the errors of the evaluations
  * @property {Preview[]} previews
  * @property {string[]} warnings
  */
 
 /** @typedef {[start: number, points: Point[]]} Change the points of a curve from index `start` on */
-/** @typedef {{run: string, step: number, loss: Change, evaluations: Change}} Progress and any of a run's numbers */
+/** @typedef {{run: string, step: number, loss: Change, evaluations: Change, band?: [start: number, points: Band[]]}} Progress and any of a run's numbers */
 
 const WARNINGS = 20; // kept
 
 /** Event name -> a function that applies the event to a run. An event older than the snapshot changes nothing. */
 export const applyEvent = {
   /** @param {Run} run @param {Progress} event */
-  progress(run, { run: _, loss, evaluations, ...numbers }) {
+  progress(run, { run: _, loss, evaluations, band = [0, []], ...numbers }) {
     if (numbers.step < run.step) return;
     // the server thins its curves, so that earlier points may change too
     run.loss = run.loss.slice(0, loss[0]).concat(loss[1]);
     run.evaluations = run.evaluations.slice(0, evaluations[0]).concat(evaluations[1]);
+    run.band = (run.band ?? []).slice(0, band[0]).concat(band[1]);
     Object.assign(run, numbers);
   },
 

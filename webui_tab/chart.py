@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from ..ti_train.drawing.loss_curves import LossCurves, Point
-from ..ti_train.drawing.loss_plot import LEGEND, axes_of, beside, loss_marks, step_marks
+from ..ti_train.drawing.loss_plot import LEGEND, axes_of, beside, loss_marks, outline_of, step_marks
 from . import jobs
 from .pictures import Shown
 from .request import captions_left_out
@@ -67,7 +67,8 @@ def chart(job: jobs.Job) -> str:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (axes.place(*point) for point in points))
         return f"<polyline class='{kind}' points='{corners}'/>"
 
-    drawn = [f"<text x='{RIGHT}' y='16' text-anchor='end'>{LEGEND}</text>"]
+    corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in outline_of(curves, axes))
+    drawn = [f"<polygon points='{corners}'/>", f"<text x='{RIGHT}' y='16' text-anchor='end'>{LEGEND}</text>"]
     for value, text in loss_marks(axes).items():
         _, y = axes.place(0, value)
         drawn.append(f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")

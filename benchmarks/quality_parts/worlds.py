@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from PIL import Image
 
 from demo import concepts as drawn
 from demo.judge import SHAPES, solid
 from demo.measure import edit_shown, fidelity, pair_fidelity, pixels, read, segment
 from demo.world import BACKGROUNDS
+from ti_train.data.dataset import find_pictures
 from ti_train.formats import load_embedding
 from ti_train.host import Embeddings, SampleRequest, Vectors
 from ti_train.hosts.diffusers.host import DiffusersHost
@@ -47,6 +51,7 @@ class World(Protocol):
     host: DiffusersHost
     concepts: Mapping[str, Concept]
     words: Embeddings  # that questions name besides the one that is judged
+    few: bool  # half the pictures
 
     def questions(self, concept: Concept) -> Sequence[Question]: ...
 
@@ -64,6 +69,19 @@ def answers(world: World, concept: Concept, vectors: Vectors) -> Iterator[tuple[
             seeds = tuple(range(question.seed + first, question.seed + first + len(part)))
             pictures += world.host.sample(SampleRequest(part, seeds, side, side, STEPS, GUIDANCE), words)
         yield question, world.judged(concept, question, pictures)
+
+
+@torch.inference_mode()
+def ceiling(world: World, concept: Concept) -> float:
+    """The fidelity of the concept's own images, encoded and decoded: a training sees nothing but the latents."""
+    vae, plain = world.host.vae, world.questions(concept)[0]
+    images = [Image.open(file).convert("RGB") for file in find_pictures(concept.folder)]
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
+    pixels = (pixels.float() / 127.5 - 1).to(vae.device, vae.dtype)
+    decoded = vae.decode(vae.encode(pixels).latents).sample.clamp(-1, 1)
+    shown = ((decoded.float().cpu().permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
+    judged = world.judged(concept, plain, [Image.fromarray(image) for image in shown])
+    return fmean(one.fidelity or 0.0 for one in judged)
 
 
 # An initial text of two tokens beside those of one; hues that no colour's name is near; styles.

@@ -33,7 +33,6 @@ from ...ti_train.evaluation.evaluate import (
 )
 from ...ti_train.evaluation.measures import further_measures
 from ...ti_train.evaluation.options import sentence
-from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.evaluation.scores import Score, plot, table, write_scores
 from ...ti_train.hosts.comfy.host import ComfyHost
 from ..remarks import show
@@ -41,7 +40,7 @@ from ..sockets import CATEGORY, searched
 from ..tensors import to_batch, to_images
 from ..training_data import TrainingData
 from .load import NONE, LoadEmbedding, chosen, embedding_inputs
-from .sampling import model_inputs, sampling_inputs
+from .sampling import distilled_guidance_input, model_inputs, sampling_for, sampling_inputs
 
 CLIPS = "clip_vision"  # the host's folder
 
@@ -109,6 +108,7 @@ class EvaluateEmbedding(io.ComfyNode):
                     optional=True,
                     tooltip=f"{sentence('dino')} In models/clip_vision.",
                 ),
+                distilled_guidance_input(),
             ],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The measures, as a table."),
@@ -164,14 +164,15 @@ class EvaluateEmbedding(io.ComfyNode):
         embedding: Embedding | None = None,
         word: str = "",
         dino: str = NONE,
+        distilled_guidance: float = 0.0,
     ) -> io.NodeOutput:
         found, remarks = chosen(embedding_name, embedding, word)
         asked = PAPERS_PROMPTS[kind]
         asked = asked.with_lines(prompts.splitlines(), "prompts") if prompts.strip() else asked
         measure = Clip.load(clip_model.strip(), clip_file(clip_weights))
-        host = ComfyHost(model, clip, vae)
-        sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
-        pictures = [*data.pictures(sampling.side, square=False)]
+        host = ComfyHost(model, clip, vae, distilled_guidance)
+        sampling = sampling_for(host, resolution, number, steps, guidance, seed)
+        pictures = [*data.pictures(sampling.side, False, host.unit)]
         judge = ClipJudge(measure.to(host.device), [Image.fromarray(picture.pixels) for picture in pictures])
         in_dinos_space = None if dino == NONE else dino_named(dino).to(host.device).features
         others = look_alikes(gallery, pictures, sampling.side)

@@ -101,7 +101,11 @@ class LiveRun:
         """The whole state of the run, as JSON."""
         state = {"status": self.status, "message": self.message, "stopping": self.stop.is_set()}
         state |= {"previews": list(self.previews), "warnings": list(self.warnings)}
-        curves = {"loss": list(self.curves.loss), "evaluations": list(self.curves.validation_losses)}
+        curves: dict[str, Any] = {
+            "loss": list(self.curves.loss),
+            "evaluations": list(self.curves.validation_losses),
+            "band": list(self.curves.band),
+        }
         return self.facts | self.numbers | state | curves
 
     def send(self, event: str, data: dict[str, Any]) -> None:
@@ -144,7 +148,11 @@ class LiveRun:
         self.numbers |= {"best": session.kept} if session.kept else {}
         if last or now - self.sent > PAUSE:
             self.sent = now
-            curves = {"loss": self.curves.loss.changes(), "evaluations": self.curves.validation_losses.changes()}
+            curves: dict[str, Any] = {
+                "loss": self.curves.loss.changes(),
+                "evaluations": self.curves.validation_losses.changes(),
+                "band": self.curves.band.changes(),
+            }
             self.send("progress", self.numbers | curves)
             self.progress_text(step)
 

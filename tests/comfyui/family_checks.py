@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from inside import batch, difference, enter_comfyui, gradient_of, loss_of, make_host, pack, same, state_of
@@ -19,6 +21,8 @@ from tiny_families import FAMILIES, draw, lacks
 
 LEVELS = (0.3, 0.8)  # places in the table of noise levels
 NAME = "word"
+STEPS = (1e-2, 3e-2, 3e-3, 1e-3, 3e-4)  # of finite differences: rounding at the small, curvature at the large
+CLOSE = 3e-3  # no other step is tried
 
 
 def main(folder: str) -> None:
@@ -62,12 +66,16 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
     trained = train(host, folder, side)
     found = {
         "prediction": host.prediction,
+        "unit": host.unit,
+        "latents": host.latents(torch.zeros(1, 2 * side, side, 3, dtype=torch.uint8)).mean.shape[-2:],
+        "odd": odd(host),
         "encoders": host.widths,
         "norms": {encoder: float(g.norm()) for encoder, g in gradient.items()},
         "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in gradient.items()},
         "batch": difference(gradient, mean_of_singles(host, data)),
         "recomputed": recomputed(model),
         "checkpointed": difference(gradient_of(host, data, gradient_checkpointing=True), gradient),
+        "sliced": difference(sliced(host, data), gradient),
         "start": start_is_text(host, clip),
         "text_states": text_states(host),
         "guided": guided(host, data),
@@ -115,11 +123,11 @@ def slope(host: Any, data: dict[str, Any], encoder: str, gradient: torch.Tensor)
     worst = 0.0
     for direction in directions:
         unit = direction / direction.norm()
-        expected = float((gradient * unit).sum())
-        steps = [
-            float(given.norm()) * size for size in (3e-2, 1e-2, 3e-3)
-        ]  # rounding at the small, curvature at the large
-        errors = [abs(difference_quotient(host, data, encoder, unit, step) - expected) for step in steps]
+        expected, errors = float((gradient * unit).sum()), [inf]
+        for size in STEPS:
+            if min(errors) > CLOSE * float(gradient.norm()):
+                quotient = difference_quotient(host, data, encoder, unit, size * float(given.norm()))
+                errors.append(abs(quotient - expected))
         worst = max(worst, min(errors) / float(gradient.norm()))
     return worst
 
@@ -140,6 +148,17 @@ def mean_of_singles(host: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
         for i in range(2)
     ]
     return {encoder: (singles[0][encoder] + singles[1][encoder]) / 2 for encoder in singles[0]}
+
+
+def sliced(host: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The gradient where so little memory is free that ComfyUI's attention takes the keys in slices."""
+    import comfy.model_management as management
+
+    def few(_: Any = None, torch_free_too: bool = False) -> Any:
+        return (2**16, 2**16) if torch_free_too else 2**16
+
+    with patch.object(management, "get_free_memory", few):
+        return gradient_of(host, data)
 
 
 def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
@@ -172,9 +191,8 @@ def guided(host: Any, data: dict[str, Any]) -> float:
     """By how much a guidance of 1, given to the model, changes the loss."""
     with torch.no_grad():
         plain = float(loss_of(host, data, data["vectors"]))
-        host.guidance = 1.0
-        changed = float(loss_of(host, data, data["vectors"]))
-    host.guidance = 0.0
+        with patch.object(host, "guidance", 1.0):
+            changed = float(loss_of(host, data, data["vectors"]))
     return abs(changed - plain) / plain
 
 
@@ -183,6 +201,18 @@ def last_row(host: Any, encoder: str) -> torch.Tensor:
     vocabulary = host.vocabulary(encoder)
     row: torch.Tensor = vocabulary.scale * vocabulary.table[-1].float()
     return row
+
+
+def odd(host: Any) -> str:
+    """What is said of a resolution that is 8 pixels more than one which the model takes."""
+    from pack.ti_train.errors import UserError
+    from pack.ti_train.training.config import TrainConfig
+    from pack.ti_train.training.sides import side_for
+
+    try:
+        return str(side_for(host, TrainConfig(NAME, "toy", resolution=host.resolution + 8), []))
+    except UserError as error:
+        return str(error)
 
 
 def far(host: Any, data: dict[str, Any]) -> str:

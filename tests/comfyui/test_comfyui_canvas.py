@@ -153,7 +153,7 @@ def test_the_chart_has_a_legend_and_reads_what_it_draws(page):
     opened.show_run(step=9900, loss=loss, evaluations=measured, best=measured[-1])
     panel = opened.tab.locator(PANEL)
     assert panel.locator(".ti-train-legend").inner_text().split("\n") == [
-        "validation loss", "training loss, smoothed (own scale)", "kept",
+        "validation loss (band: its error)", "training loss, smoothed (own scale)", "kept",
     ]  # fmt: skip
     box = panel.locator("svg").bounding_box()
     opened.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 from tiny_families import FAMILIES
 
-from ti_train.hosts.families import BY_CLASS
+from ti_train.hosts.families import BY_CLASS, OLD
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
 GUIDED = ("flux", "flux-fill", "chroma")  # in which guidance is an input of the network
+UNITS = {"Stable_Cascade_C": 32} | dict.fromkeys(  # in pixels; 16 of all others: patches of 2 latents, or Flux.2's VAE
+    ("SD15", "SDXL", "SDXLRefiner", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B"), 8
+)
+COMPRESSIONS = {"Flux2": 16, "Stable_Cascade_C": 42}
 BOTH_WAYS = ("t5", "roberta")  # encoders in which each token reads all others
 TRAINED = [family for family in FAMILIES if family not in REFUSED]
 
@@ -40,8 +44,9 @@ def look(comfyui, comfyui_python, tmp_path_factory):
             assert answer, (folder / "errors.txt").read_text()[-4000:]
             found: dict[str, Any] = json.loads(answer)
             assert "error" not in found, found["error"]
-            if "lacking" in found:
-                pytest.skip(f"This ComfyUI is older than {found['lacking']}")
+            if lacking := found.get("lacking"):
+                assert any(OLD not in BY_CLASS[FAMILIES[family]().model].hosts for family in lacking), lacking
+                pytest.skip(f"This ComfyUI is older than {lacking}")
             return found
 
         yield look
@@ -53,11 +58,17 @@ def test_an_embedding_is_trained_and_used(look, family):
     found = look(family)
     row = BY_CLASS[FAMILIES[family]().model]
     assert set(found["encoders"]) <= set(row.encoders)
+    tiny = FAMILIES[family]()
+    assert found["unit"] == UNITS.get(tiny.model, 16)
+    assert (f"multiple of {found['unit']}" in found["odd"]) == (found["unit"] > 8)
+    compression = COMPRESSIONS.get(tiny.model, 8)
+    assert found["latents"] == [2 * tiny.side // compression, tiny.side // compression]
     assert min(found["norms"].values()) > 0
     assert max(found["finite_differences"].values()) < 0.01, "the gradient is not that of the loss"
     assert found["batch"] < 1e-5, "a batch is not the mean of its images"
     assert found["recomputed"] > 0
     assert found["checkpointed"] < 1e-5, "gradient checkpointing changes the gradient"
+    assert found["sliced"] < 1e-4, "sliced attention changes the gradient"
     assert found["start"], "the initial vectors are not what the encoder reads for the initial text"
     for encoder, (far, place) in found["text_states"].items():
         assert far < 1e-3 or not encoder.startswith(("clip_", "t5")), (

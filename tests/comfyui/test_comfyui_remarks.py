@@ -64,9 +64,14 @@ def toasts(opened: Page) -> list[str]:
     return found
 
 
+def on_nodes(opened: Page, *remarks: str) -> None:
+    """Waits until these are the remarks on the nodes: a busy page shows them late."""
+    opened.wait_for(lambda: opened.tab.locator(ON_NODES).all_inner_texts() == [*remarks])
+
+
 def test_a_misspelt_mark_is_seen_on_its_node_in_every_run(opened, server):
     run(opened)
-    assert opened.tab.locator(ON_NODES).all_inner_texts() == [REMARK]
+    on_nodes(opened, REMARK)
     (toast,) = toasts(opened)
     assert "My prompt" in toast
     assert REMARK in toast
@@ -74,19 +79,19 @@ def test_a_misspelt_mark_is_seen_on_its_node_in_every_run(opened, server):
 
     opened.set("ProbeConditioning", file="again.pt")
     run(opened)  # the prompt's encoding is in the host's cache
-    assert opened.tab.locator(ON_NODES).all_inner_texts() == [REMARK], "it is still true"
+    on_nodes(opened, REMARK)  # it is still true
     assert toasts(opened) == []
 
     said = server.said().count(REMARK)
     opened.set("CLIPTextEncode", text="a <blu> thing, a red <blu>")
     run(opened)
-    assert opened.tab.locator(ON_NODES).all_inner_texts() == [REMARK]
+    on_nodes(opened, REMARK)
     assert len(toasts(opened)) == 1
     assert server.said().count(REMARK) == said + 1
 
     opened.set("CLIPTextEncode", text="a <blue> thing")
     run(opened)
-    assert opened.tab.locator(ON_NODES).all_inner_texts() == []
+    on_nodes(opened)
     assert toasts(opened) == []
     assert not opened.problems()
 
@@ -111,11 +116,11 @@ def test_it_is_shown_in_no_other_workflow(opened, server):
     opened.tab.evaluate(WORKFLOW, "a <blue> thing")
     by_api(server)
     opened.tab.wait_for_timeout(1000)
-    assert opened.tab.locator(ON_NODES).all_inner_texts() == []
+    on_nodes(opened)
     names = "window.app.graph.nodes.flatMap((node) => node.widgets.map((widget) => widget.name))"
     assert not {"ti_train_remarks", "$$node-text-preview"} & set(opened.tab.evaluate(names))
 
     opened.tab.locator(".workflow-tabs").get_by_text(FIRST, exact=True).first.click()
     opened.tab.wait_for_timeout(1000)
-    assert opened.tab.locator(ON_NODES).all_inner_texts() == [REMARK]
+    on_nodes(opened, REMARK)
     assert not opened.problems()

@@ -113,7 +113,7 @@ def sd3(t5: bool) -> Family:
         },
         "pos_embed_max_size": 64, "pos_embed_scaling_factor": None, "qk_norm": "rms", "num_patches": 64 * 64,
     }  # fmt: skip
-    true = {"num_hidden_layers": 3, "intermediate_size": 128}  # the widths are those that ComfyUI's class assumes
+    true = {"num_hidden_layers": 2, "intermediate_size": 128}  # the widths are those that ComfyUI's class assumes
     encoders = {"clip_l_model_config": true, "clip_g_model_config": true, "t5xxl_model_config": T5 | {"d_model": 4096}}
     return Family("SD3", unet, text, encoders)
 
@@ -156,7 +156,7 @@ def cascade() -> Family:
         "stable_cascade_stage": "c", "c_cond": 64, "c_hidden": [64, 64], "nhead": [2, 2],
         "blocks": [[1, 1], [1, 1]], "c_clip_text": WIDTH, "c_clip_text_pooled": WIDTH,
     }  # fmt: skip
-    return Family("Stable_Cascade_C", unet, text, CLIPS, "cascade", side=128)
+    return Family("Stable_Cascade_C", unet, text, CLIPS, "cascade", side=192)
 
 
 def llm(
@@ -302,12 +302,14 @@ def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
     return model, clip, vae
 
 
-def known_here(unet: dict[str, Any]) -> dict[str, Any]:
+def known_here(family: Family) -> dict[str, Any]:
     """A configuration without what an older ComfyUI does not know, and has no need of."""
+    from comfy.ldm.chroma.model import ChromaParams
     from comfy.ldm.flux.model import FluxParams
 
-    newer = {"txt_ids_dims"} - {field.name for field in fields(FluxParams)}
-    return {name: value for name, value in unet.items() if name not in newer}
+    known = fields(ChromaParams if family.model == "Chroma" else FluxParams)
+    newer = {"txt_ids_dims", "vec_in_dim"} - {field.name for field in known}
+    return {name: value for name, value in family.unet.items() if name not in newer}
 
 
 def models(
@@ -323,7 +325,7 @@ def models(
     import comfy.supported_models_base as base
 
     without_vision_towers()
-    config = getattr(comfy.supported_models, family.model)(known_here(family.unet))
+    config = getattr(comfy.supported_models, family.model)(known_here(family))
     config.set_inference_dtype(stored, cast)
     config.custom_operations = operations
     cpu, device = torch.device("cpu"), torch.device(load)
@@ -371,7 +373,8 @@ def vae_weights(kind: int | str) -> dict[str, Any]:
         from comfy.ldm.wan.vae import WanVAE
 
         sizes = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [], "dropout": 0.0}
-        return WanVAE(dim=16, z_dim=16, temperal_downsample=[False, True, True], **sizes).state_dict()
+        narrow = find_spec("comfy.text_encoders.qwen3vl")  # ComfyUI 0.3 takes the width of the released one for given
+        return WanVAE(dim=16 if narrow else 96, z_dim=16, temperal_downsample=[False, True, True], **sizes).state_dict()
     if kind == "cascade":
         from comfy.ldm.cascade.stage_c_coder import StageC_coder
 

@@ -133,7 +133,7 @@ def test_an_embedding_for_one_of_two_encoders_stands_for_nothing_in_the_other(tm
     save_file({"clip_l": rows}, tmp_path / "half.safetensors")
     (picture,) = generate(model, tmp_path / "out", "a *", [tmp_path / "half.safetensors"], *ONE)
     assert "It has no vectors for the model's clip_g." in capsys.readouterr().err
-    host = DiffusersHost.load(model, "cpu", "float32")
+    host = DiffusersHost.load(model, "cpu")
     request = SampleRequest((("a ", Slot("*")),), (0,), 16, 16, 2, 5.0)
     (expected,) = host.sample(request, {"*": {"clip_l": rows, "clip_g": torch.ones(0, 48)}})
     assert Image.open(tmp_path / "out" / picture).tobytes() == expected.tobytes()

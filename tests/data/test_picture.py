@@ -56,6 +56,14 @@ def test_a_bucket_has_about_the_squares_pixels_and_the_nearest_proportions(width
     assert bucket((height, width), side) == (columns, rows)
 
 
+@given(st.integers(50, 5000), st.integers(50, 5000), st.sampled_from([64, 256, 320, 512, 768, 1024]))
+def test_sides_are_multiples_of_what_the_model_needs(width, height, side):
+    for unit in (16, 32):
+        rows, columns = bucket((width, height), side, unit)
+        assert (rows % unit, columns % unit) == (0, 0)
+        assert rows * columns <= side * side
+
+
 @given(st.floats(0.25, 4), SIDES)
 def test_little_of_a_picture_is_cut_off(aspect, side):
     """A square cuts half of a picture that is twice as wide as high; a bucket a fifth at most, whatever the sides."""

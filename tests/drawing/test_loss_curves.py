@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,14 @@ def test_the_steps_loss_is_smoothed_from_its_first_value_on():
 def test_the_noise_free_loss_is_left_as_it_is():
     curves = LossCurves([step(0, None, 0.5), step(1, 0.3), step(2, 0.3, 0.4)])
     assert list(curves.validation_losses) == [(0, 0.5), (2, 0.4)]
+
+
+def test_its_band_is_two_standard_errors_of_its_logarithm_on_either_side():
+    steps = [step(0, None, 0.5), step(1, 0.3), replace(step(2, 0.3, 0.4), validation_error=0.1)]
+    assert list(LossCurves(steps).band) == [
+        (0, 0.5, 0.5),
+        (2, pytest.approx(0.4 * math.exp(-0.2)), pytest.approx(0.4 * math.exp(0.2))),
+    ]
 
 
 def test_a_loss_that_is_no_number_is_left_out():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,13 @@ def test_the_noise_free_loss_is_a_dark_line_that_falls_as_it_does():
     rows, columns = np.nonzero(blue)
     assert columns.max() - columns.min() > 700
     assert rows[columns < 200].mean() < rows[columns > 700].mean() - 50
+
+
+def test_the_band_is_as_wide_as_the_error():
+    steps = [step(0, 0.5, 0.4), replace(step(10, 0.5, 0.4), validation_error=0.1)]
+    rows, columns = np.nonzero(np.abs(drawn(steps) - (0xE4, 0xEC, 0xF6)).sum(-1) < 8)
+    widths = {side: np.ptp(rows[columns // 100 == side]) for side in (1, 7)}
+    assert widths[7] > 4 * widths[1]
 
 
 def test_the_step_that_is_kept_has_a_ring_whether_or_not_it_is_the_lowest():

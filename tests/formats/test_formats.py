@@ -20,6 +20,10 @@ from ti_train.formats import config_of, load_embedding, read_embedding, save_emb
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+def without_modelspec(header: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in header.items() if not key.startswith("modelspec.")}
+
+
 def test_a_file_has_one_tensor_of_fp32_and_its_provenance(tmp_path):
     path = tmp_path / "cat.safetensors"
     vectors = torch.randn(3, 16)
@@ -27,7 +31,7 @@ def test_a_file_has_one_tensor_of_fp32_and_its_provenance(tmp_path):
     ((key, tensor),) = load_file(path).items()
     assert (key, tensor.dtype, torch.equal(tensor, vectors)) == ("emb_params", torch.float32, True)
     with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {"name": "cat", "step": "7"}
+        assert without_modelspec(file.metadata()) == {"name": "cat", "step": "7"}
 
 
 def test_sdxl_has_one_tensor_for_each_encoder_and_comes_back(tmp_path):
@@ -80,7 +84,7 @@ def test_round_trip_of_any_shape_type_and_text(shape, dtype, provenance, name):
         save_embedding(Embedding(name, read.vectors, provenance), path)
         again = load_embedding(path)
     assert torch.equal(again.vectors[SINGLE], vectors.float().reshape(-1, shape[-1]))
-    assert (again.name, again.provenance) == ("word", {"name": name, **provenance})
+    assert (again.name, without_modelspec(again.provenance)) == ("word", {"name": name, **provenance})
 
 
 def with_value(value: float) -> torch.Tensor:

@@ -26,6 +26,38 @@ class Linear(nn.Linear):
         return nn.functional.linear(x, weight, self.bias.to(x.dtype))
 
 
+class Borrowing:
+    class Linear(Linear):
+        """Gives the memory of its weight back when its call ends, as ComfyUI's layers do (`uncast_bias_weight`)."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer = super().forward(x)
+            self.buffer.data.fill_(torch.nan)
+            return answer
+
+
+class Own(Tensor):
+    """The class of a GGUF file's weights in ComfyUI-GGUF, which nobody makes without their kind."""
+
+    def __init__(self, _: Tensor, *, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __new__(cls, stored: Tensor, *, kind: str) -> Tensor:
+        return stored.as_subclass(cls)
+
+
+class Packed:
+    class Linear(nn.Linear):
+        """Keeps bytes, and makes a plain tensor of them at each call."""
+
+        comfy_cast_weights = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = self.weight.to(x.dtype)
+            return nn.functional.linear(x, Tensor(made) if isinstance(made, Own) else made, self.bias.to(x.dtype))
+
+
 class Norm(nn.LayerNorm):
     comfy_cast_weights = True
 
@@ -35,9 +67,9 @@ class Norm(nn.LayerNorm):
         return nn.functional.layer_norm(x, self.normalized_shape, weight, self.bias.to(x.dtype))
 
 
-def network() -> nn.Module:
+def network(linear: type[Linear] = Linear) -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.Sequential(Linear(8, 8), Norm(8), nn.SiLU(), Linear(8, 8)).half()
+    layers = nn.Sequential(linear(8, 8), Norm(8), nn.SiLU(), linear(8, 8)).half()
     return layers.requires_grad_(False)
 
 
@@ -58,6 +90,10 @@ def exact() -> Tensor:
 
 def test_weights_that_others_overwrite_have_the_right_gradient():
     assert torch.allclose(gradient(network(), recast), exact(), rtol=1e-5)
+
+
+def test_a_weight_is_not_read_after_its_layer_has_given_it_back():
+    assert torch.allclose(gradient(network(Borrowing.Linear), recast), exact(), rtol=1e-5)
 
 
 def test_without_it_the_gradient_is_wrong_and_nobody_says_so():
@@ -93,3 +129,14 @@ def test_a_layer_whose_forward_the_host_has_replaced_keeps_that_gradient():
     with recast(layers[3]):
         layers[3](given).sum().backward()
     assert torch.allclose(given.grad, layers[3].weight.float().sum(0) + 3, rtol=1e-5)
+
+
+def test_a_weight_of_the_hosts_own_class_becomes_a_plain_one_as_it_does_without_gradients():
+    layer = Packed.Linear(8, 8).requires_grad_(False)
+    stored = torch.arange(64).reshape(8, 8) % 7
+    layer.weight = nn.Parameter(Own(stored.to(torch.int8), kind="Q8_0"), requires_grad=False)
+    given = torch.ones(1, 8, requires_grad=True)
+    with recast(layer), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        layer(given).sum().backward()
+        assert layer(torch.ones(1, 8)).shape == (1, 8)
+    assert torch.equal(given.grad, stored.float().sum(0, keepdim=True))

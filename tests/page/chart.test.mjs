@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { clock, extent, nearest, path, scale, ticks } from "./chart.js";
+import { clock, extent, nearest, outline, path, scale, ticks } from "./chart.js";
 
 test("the extent holds every value with a margin, for flat and for empty curves too", () => {
   const [low, high] = extent([[0, 0.2]], [[1, 0.4], [2, 0.3]]);
@@ -32,6 +32,12 @@ test("a path moves to the first point and draws to the others", () => {
   const same = (value) => value;
   assert.equal(path([[0, 1], [2, 3.25]], same, same), "M0.0,1.0L2.0,3.3");
   assert.equal(path([], same, same), "");
+});
+
+test("an outline goes along the upper ends and back along the lower ones", () => {
+  const same = (value) => value;
+  assert.equal(outline([[0, 1, 2], [5, 3, 4]], same, same), "M0.0,2.0L5.0,4.0L5.0,3.0L0.0,1.0Z");
+  assert.equal(outline([], same, same), "");
 });
 
 test("hovering finds the nearest step", () => {

@@ -14,6 +14,14 @@ test("progress adds points and replaces numbers", () => {
   assert.deepEqual([run.loss, run.evaluations], [[[1, 0.5], [2, 0.4], [3, 0.3]], [[0, 0.3]]]);
 });
 
+test("a band comes with its points; older events have none", () => {
+  const run = begun();
+  applyEvent.progress(run, { run: "x", step: 1, loss: [0, []], evaluations: [0, []] });
+  applyEvent.progress(run, { run: "x", step: 2, loss: [0, []], evaluations: [0, []], band: [0, [[0, 0.3, 0.3], [2, 0.1, 0.2]]] });
+  applyEvent.progress(run, { run: "x", step: 3, loss: [0, []], evaluations: [0, []], band: [2, [[3, 0.1, 0.3]]] });
+  assert.deepEqual(run.band, [[0, 0.3, 0.3], [2, 0.1, 0.2], [3, 0.1, 0.3]]);
+});
+
 test("a curve that the server has thinned takes the place of the one before", () => {
   const run = { ...begun(), step: 3, loss: [[1, 0.5], [2, 0.4], [3, 0.3]] };
   applyEvent.progress(run, { run: "x", step: 4, loss: [0, [[1, 0.5], [3, 0.3], [4, 0.2]]], evaluations: [0, []] });

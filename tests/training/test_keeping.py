@@ -1,24 +1,31 @@
-"""Which step a run keeps: its last, unless it has lost more than half of what it had gained."""
+"""Which step a run keeps: its last, unless the validation loss has clearly risen since it was lowest."""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ti_train.training.keeping import Course
+from ti_train.training.keeping import CLEAR, Course, Measured
 
 LOSSES = st.lists(st.floats(0.01, 1) | st.just(math.nan), max_size=12)
+APART = 0.02  # how much a sample's loss changes by itself between two measurements in a row: half up, half down
 
 
 def course(*losses: float) -> Course:
-    """Measured at steps 0, 10, 20 ...; the vectors are the step's number."""
+    """Measured at steps 0, 10, 20 ...; the vectors are the step's number.
+
+    Of two measurements in a row the standard error is .006, so a rise by 1.2 % is clear.
+    """
     course = Course()
     for i, loss in enumerate(losses):
-        course = course.after(10 * i, loss, {"clip_l": torch.tensor([float(10 * i)])})
+        logs = [math.log(loss) + i * APART * (-1) ** sample for sample in range(12)]
+        course = course.after(10 * i, logs, {"clip_l": torch.tensor([float(10 * i)])})
     return course
 
 
@@ -27,14 +34,15 @@ def course(*losses: float) -> Course:
     [
         ((0.5,), 0),
         ((0.5, 0.4, 0.3), 20),
-        ((0.5, 0.3, 0.3, 0.3, 0.35, 0.35, 0.35), 60),  # a quarter of the gain is lost
-        ((0.5, 0.3, 0.3, 0.3, 0.45, 0.45, 0.45), 20),  # three quarters
-        ((0.5, 0.3, 0.3, 0.3, 0.6), 40),  # one measurement decides nothing
-        ((0.5, 0.4, 0.4, 0.4, 0.1, 0.4, 0.4), 60),  # nor does a single low one
-        ((0.5, 0.6, 0.7, 0.8), 30),  # never better than untrained: there is no better step
-        ((0.5, 0.4, 0.6, 0.7, 0.8), 10),
+        ((0.31, 0.3, 0.303), 20),  # by a hundredth: samples disagree on it
+        ((0.31, 0.3, 0.305), 10),
+        ((0.5, 0.3, 0.305), 20),  # a twentieth of the gain, though clear
+        ((0.5, 0.3, 0.33), 10),
+        ((0.5, 0.3, 0.4, 0.303), 30),  # only the end counts
+        ((0.31, 0.3, 0.302, 0.304, 0.306), 40),  # the farther apart, the less clear
+        ((0.5, 0.6, 0.7, 0.8), 10),  # never better than untrained: the least bad
         ((0.5, math.nan, 0.3, math.nan), 30),
-        ((math.nan, 0.3, 0.9, 0.9), 30),  # without a loss to begin with there is no gain
+        ((math.nan, 0.3, 0.9, 0.9), 10),  # whatever it began with
     ],
 )
 def test_the_last_step_is_kept_unless_it_has_clearly_become_worse(losses, kept):
@@ -44,6 +52,21 @@ def test_the_last_step_is_kept_unless_it_has_clearly_become_worse(losses, kept):
     assert found.keeps_best == (kept != last)
     if kept != last:
         assert found.vectors["clip_l"].item() == kept
+
+
+def test_what_is_clear_is_seldom_so_by_chance():
+    """Of two measurements of equal vectors with noise of their own, one is clearly higher in about 2 % of the cases."""
+    rng = np.random.default_rng(0)
+    pairs = [(Measured(1, tuple(a)), Measured(2, tuple(b))) for a, b in rng.normal(0, 0.1, (2000, 2, 12))]
+    clear = [one.above(other) for one, other in pairs]
+    found = sum(risen > CLEAR * error for risen, error in clear) / len(pairs)
+    assert 1 - NormalDist().cdf(CLEAR) < found < 0.05  # Student's distribution has wider tails
+
+
+def test_the_error_is_that_of_the_mean_of_the_samples_differences():
+    one, other = Measured(1, (0.1, 0.3, 0.2, 0.4)), Measured(0, (0.0, 0.1, 0.4, 0.1))
+    differences = np.array([0.1, 0.2, -0.2, 0.3])
+    assert one.above(other) == (pytest.approx(differences.mean()), pytest.approx(differences.std(ddof=1) / 2))
 
 
 @pytest.mark.parametrize(
@@ -57,8 +80,8 @@ def test_it_is_better_or_worse_than_its_initial_text(losses, improved):
 @pytest.mark.parametrize(
     ("losses", "patience", "stalled"),
     [
-        ((0.5, 0.4, 0.4, 0.4, 0.4), 2, True),  # the smoothed loss was lowest two measurements ago
-        ((0.5, 0.4, 0.4, 0.4, 0.4), 3, False),
+        ((0.5, 0.4, 0.45, 0.45), 2, True),
+        ((0.5, 0.4, 0.45, 0.45), 3, False),
         ((0.5, 0.4, 0.4, 0.4, 0.4), 0, False),  # off
         ((0.5, 0.4, 0.4, 0.4, 0.3, 0.3), 2, False),  # it has fallen again
         ((0.5,), 1, False),
@@ -102,5 +125,6 @@ def test_an_interruption_changes_nothing(losses, cut):
     whole, part = course(*losses), course(*losses[:cut])
     resumed = Course.read(part.written(), part.vectors)
     for i, loss in enumerate(losses[cut:], len(losses[:cut])):
-        resumed = resumed.after(10 * i, loss, {"clip_l": torch.tensor([float(10 * i)])})
+        logs = [math.log(loss) + i * APART * (-1) ** sample for sample in range(12)]
+        resumed = resumed.after(10 * i, logs, {"clip_l": torch.tensor([float(10 * i)])})
     assert resumed == whole

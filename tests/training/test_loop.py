@@ -23,6 +23,7 @@ from ti_train.formats import config_of, load_embedding
 from ti_train.host import Sampling, Slot, Vocabulary
 from ti_train.prompts import Templates
 from ti_train.seeds import seed_from
+from ti_train.training.checkpoint import header_of
 from ti_train.training.loop import train
 from ti_train.training.micro_batches import antithetic, draw_latents
 from ti_train.training.objective import add_noise, denoising_loss, target
@@ -498,6 +499,19 @@ def test_a_run_that_writes_over_the_file_it_started_from_still_knows_its_start(h
     cosine = float(torch.cosine_similarity(first, word.vectors["emb_params"]).mean())
     assert word.provenance["cosine_to_init"] == f"{cosine:.4f}"
     assert cosine < 0.99
+
+
+def test_a_state_of_a_version_that_measured_other_losses_is_resumed_without_them(host, dataset, settings, tmp_path):
+    whole = learnt(host, dataset, settings(), tmp_path / "whole")
+    stopped_after(3, host, dataset, settings(), tmp_path)
+    state = tmp_path / "my-toy.resume"
+    header = header_of(state)
+    del header["measured"]
+    header["course"] = '{"untrained": 0.1, "recent": [0.1], "latest": null, "best": null}'
+    save_file(load_file(state), state, header)
+    *_, done = train(host, dataset, settings(), tmp_path, resume=True)
+    assert torch.equal(on_disk(tmp_path), whole)
+    assert done.improved is None
 
 
 def test_resuming_without_a_state_is_refused(host, dataset, settings, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -25,14 +26,21 @@ def write(path, *steps: Step, after: int = 0) -> None:
 def test_the_csv_has_a_line_a_step_and_blanks_for_what_was_not_measured(tmp_path):
     write(tmp_path / "run.csv", step(0, None, 0.25), step(1))
     assert (tmp_path / "run.csv").read_bytes().decode().splitlines() == [
-        ",".join(COLUMNS), "0,,0.25,0.005,0.4,0.9,0", "1,0.5,,0.005,0.4,0.9,0.1"
+        ",".join(COLUMNS), "0,,0.25,0.005,0.4,0.9,0,", "1,0.5,,0.005,0.4,0.9,0.1,"
     ]  # fmt: skip
 
 
 def test_steps_come_back_as_they_were(tmp_path):
-    steps = [step(0, None, 0.25), step(1), step(2, 0.125, 0.5)]
+    steps = [step(0, None, 0.25), step(1), replace(step(2, 0.125, 0.5), validation_error=0.03)]
     write(tmp_path / "run.csv", *steps)
     assert read_steps(tmp_path / "run.csv") == steps
+
+
+def test_a_log_of_a_version_without_errors_is_read(tmp_path):
+    write(tmp_path / "run.csv", step(0, None, 0.25), step(1))
+    lines = (tmp_path / "run.csv").read_text().splitlines()
+    (tmp_path / "run.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in lines) + "\n")
+    assert read_steps(tmp_path / "run.csv") == [step(0, None, 0.25), step(1)]
 
 
 def test_a_loss_that_is_no_number_comes_back_too(tmp_path):

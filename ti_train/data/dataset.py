@@ -145,11 +145,12 @@ def read_pictures(
     masks: Source = "files",
     square: bool = False,
     repeats: Mapping[Path, int] = NO_REPEATS,
+    unit: int = 8,
 ) -> Iterator[Picture]:
     """Reads images one at a time, cropped to their bucket or to a square; appends to `warn` what cannot be used.
 
     captions: all of them; else only those with [name], which need no template.
-    repeats: folder -> how often its images occur in an epoch, if not once.
+    repeats: folder -> how often its images occur in an epoch, if not once. unit: see `bucket`.
     """
     readers: dict[Path, CaptionReader] = {}
     seen: dict[bytes, Path] = {}
@@ -162,7 +163,7 @@ def read_pictures(
         try:
             image, alpha = read_image(path, resolution, warn)
             mask = read_mask(mask_path, warn) if mask_path else alpha if masks == "alpha" else None
-            shape = (resolution, resolution) if square else bucket(image.size, resolution)
+            shape = (resolution, resolution) if square else bucket(image.size, resolution, unit)
             caption = reader.caption(path)
             if captions and caption is None:
                 warn.append(reader.missing(path))

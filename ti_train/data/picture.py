@@ -51,23 +51,23 @@ class Picture:
         return replace(self, pixels=self.pixels[:, ::-1], mask=mask)
 
 
-def bucket(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+def bucket(image_size: tuple[int, int], side: int, unit: int = 8) -> tuple[int, int]:
     """The bucket (height, width) nearest to an image's (width, height), of about side x side pixels.
 
-    Sides are multiples of 64 pixels (less below 512), from about half to twice `side`: the aspect ratio buckets of
-    NovelAI (2022) and of kohya's scripts.
+    Sides are multiples of 64 pixels (less below 512, but of `unit`), from about half to twice `side`: the aspect ratio
+    buckets of NovelAI (2022) and of kohya's scripts.
     """
     width, height = image_size
-    return min(_shapes(side), key=lambda shape: abs(math.log(shape[1] * height / (shape[0] * width))))
+    return min(_shapes(side, unit), key=lambda shape: abs(math.log(shape[1] * height / (shape[0] * width))))
 
 
 @cache
-def _shapes(side: int) -> tuple[tuple[int, int], ...]:
-    unit = min(64, max(8, side // 64 * 8))
+def _shapes(side: int, unit: int) -> tuple[tuple[int, int], ...]:
+    step = max(unit, min(64, side // 64 * 8) // unit * unit)
     shapes = {(side, side)}
-    for long in range(-(-side // unit) * unit, 2 * side + 1, unit):
-        short = side * side // long // unit * unit
-        if short >= max(unit, side // 2 // unit * unit):
+    for long in range(-(-side // step) * step, 2 * side + 1, step):
+        short = side * side // long // step * step
+        if short >= max(step, side // 2 // step * step):
             shapes |= {(long, short), (short, long)}
     return tuple(sorted(shapes))
 

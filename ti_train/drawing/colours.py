@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-INK, FAINT, GRID, PAPER, MARK = "#1b4f8f", "#b9c9dd", "#e6e6e6", "white", "#c03028"
+INK, FAINT, BAND, GRID, PAPER, MARK = "#1b4f8f", "#b9c9dd", "#e4ecf6", "#e6e6e6", "white", "#c03028"

@@ -47,6 +47,7 @@ class Adapter(ABC):
 
     stepping = False  # within a training step, in which no weights may be moved
     sampling = Sampling()
+    compression = unit = 8  # of Stable Diffusion 1, 2 and XL
     remarks: tuple[str, ...] = ()
     bare_names = False
     architecture = ""

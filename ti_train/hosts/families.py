@@ -8,6 +8,7 @@ from ..formats.layouts import reads_syntax
 from ..host import Prediction, Sampling
 
 USUAL = Sampling()
+VERSIONS = OLD, NEW = "0.3.64", "0.33.0"  # of ComfyUI, in which the families were tried
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Family:
     """A family as ComfyUI loads it.
 
     sampling: what is usual for it, not measured here. ComfyUI cannot tell the distilled model of a family from its base
-    (Z-Image, klein); the settings are then those of the distilled one.
+    (Z-Image, klein, Krea 2); the settings are then those of the distilled one.
     """
 
     title: str
@@ -23,6 +24,8 @@ class Family:
     encoders: tuple[str, ...]  # any part of them may be loaded
     sampling: Sampling = USUAL
     others: tuple[str, ...] = ()  # of relatives that ComfyUI has under the same name, and that were not tried
+    guidance: float = 0.0  # of the network, if it is usually another than ComfyUI's default
+    hosts: tuple[str, ...] = VERSIONS  # those of them that load it
     refused: str = ""  # why no embedding can be trained for it
     tried: str = "random weights"
 
@@ -32,13 +35,13 @@ class Family:
         return reads_syntax(self.encoders)
 
 
-def distilled(steps: int) -> Sampling:
+def distilled(steps: int, sampler: str = "euler") -> Sampling:
     """Guidance is part of the network: cfg 1, which halves the work too."""
-    return Sampling(steps, 1.0, "euler", "simple")
+    return Sampling(steps, 1.0, sampler, "simple")
 
 
-# Where the settings are from: "template" is that of ComfyUI's workflow_templates repository for the family, "diffusers"
-# the default of its pipeline, or the example in its documentation.
+# The settings are those of ComfyUI's own templates (the package comfyui-workflow-templates-json 0.1.50), each named by
+# its file, or the defaults of a pipeline of diffusers 0.42, with the sampler and scheduler of ComfyUI's KSampler.
 CLIP_PAIR = ("clip_l", "clip_g")
 FLUX = ("clip_l", "t5xxl")
 FAMILIES = (
@@ -52,50 +55,64 @@ FAMILIES = (
         CLIP_PAIR,
     ),
     Family("Stable Diffusion XL refiner", ("SDXLRefiner",), ("clip_g",)),
-    # diffusers, of the prior
-    Family("Stable Cascade (stage C)", ("Stable_Cascade_C",), ("clip_g",), Sampling(20, 4.0, "euler", "simple")),
+    # StableCascadePriorPipeline
+    Family("Stable Cascade (stage C)", ("Stable_Cascade_C",), ("clip_g",), Sampling(20, 4.0)),
+    # sd3.5_simple_example
     Family(
         "Stable Diffusion 3 and 3.5, with and without T5",
         ("SD3",),
         (*CLIP_PAIR, "t5xxl"),
-        Sampling(28, 4.5, "euler", "sgm_uniform"),  # 28: diffusers; 4.5: Stability's sd3.5 repository, of Large
+        Sampling(20, 4.0, "euler", "sgm_uniform"),
     ),
-    # template; the guidance is the network's
+    # flux_dev_full_text_to_image, flux1_krea_dev; flux_kontext_dev_basic, which has a guidance of 2.5
     Family("Flux.1 dev; Krea and Kontext, which are the same network", ("Flux",), FLUX, distilled(20)),
-    Family("Flux.1 Fill", ("FluxInpaint",), FLUX, distilled(20)),
-    Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4)),  # template, diffusers
-    # template, of the distilled ones; the base models: 20 steps, cfg 5
-    Family("Flux.2 klein 4B and 9B", ("Flux2",), ("qwen3_4b", "qwen3_8b"), distilled(4), ("mistral3_24b",)),
-    Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 3.5, "euler", "beta")),  # template
-    Family("PixArt Alpha and Sigma", ("PixArtAlpha", "PixArtSigma"), ("t5xxl",), Sampling(20, 4.5)),  # diffusers
-    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5)),  # cfg: diffusers
-    # template, of Turbo
-    Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), Sampling(8, 1.0, "res_multistep", "simple")),
+    # flux_fill_inpaint_example; FluxFillPipeline has this guidance too
+    Family("Flux.1 Fill", ("FluxInpaint",), FLUX, Sampling(20, 1.0), guidance=30.0),
+    # flux_schnell_full_text_to_image
+    Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4)),
+    # image_flux2_klein_text_to_image; in it the base model has 20 steps and cfg 5
+    Family(
+        "Flux.2 klein 4B and 9B", ("Flux2",), ("qwen3_4b", "qwen3_8b"), distilled(4), ("mistral3_24b",), hosts=(NEW,)
+    ),
+    # image_chroma_text_to_image
+    Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 3.5, "euler", "beta")),
+    # PixArtAlphaPipeline, PixArtSigmaPipeline
+    Family("PixArt Alpha and Sigma", ("PixArtAlpha", "PixArtSigma"), ("t5xxl",), Sampling(20, 4.5)),
+    # AuraFlowPipeline, which has 50 steps
+    Family("AuraFlow", ("AuraFlow",), ("pile_t5xl",), Sampling(25, 3.5)),
+    # image_z_image_turbo; image_z_image, of the base model: 25 steps, cfg 4
+    Family("Z-Image and Z-Image Turbo", ("ZImage",), ("qwen3_4b",), distilled(8, "res_multistep"), hosts=(NEW,)),
+    # image_netayume_lumina_t2i; Lumina2Pipeline has these steps and cfg too
     Family(
         "Lumina 2",
         ("Lumina2",),
         ("gemma2_2b",),
-        Sampling(30, 4.0, "res_multistep", "simple"),  # steps and cfg: diffusers
+        Sampling(30, 4.0, "res_multistep", "simple"),
         ("gemma3_4b", "jina_clip_2"),
     ),
-    # template
+    # image_omnigen2_t2i, the cfg of its text
     Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple")),
-    # template, of Full; Dev and Fast: 28 or 16 steps, cfg 1, lcm
+    # hidream_i1_full; hidream_i1_dev and hidream_i1_fast: 28 and 16 steps, cfg 1, lcm, normal
     Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(50, 5.0, "uni_pc", "simple")),
-    # template; diffusers: 50 steps, cfg 4
-    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(20, 2.5, "euler", "simple")),
-    # diffusers, of the base model; Turbo: 8 steps, cfg 1
-    Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), Sampling(28, 4.5, "euler", "simple")),
-    Family("Anima", ("Anima",), ("qwen3_06b",), Sampling(30, 4.0, "euler", "simple")),
-    # cfg: diffusers
+    # image_qwen_Image_2512 and QwenImagePipeline, which have 50 steps
+    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(25, 4.0, "euler", "simple")),
+    # image_krea2_turbo_t2i; the base model: 28 steps, cfg 5.5 (Krea2Pipeline, whose guidance_scale is less by 1)
+    Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), distilled(8), hosts=(NEW,)),
+    # image_anima_base_v1
+    Family("Anima", ("Anima",), ("qwen3_06b",), Sampling(30, 4.0, "euler", "simple"), hosts=(NEW,)),
+    # HunyuanDiTPipeline, which has 50 steps
     Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0)),
     Family(
         "Playground 2.5, Cosmos-Predict2", (), (), refused="a noise schedule that is neither eps, v nor flow prediction"
     ),
     Family(
-        "LongCat-Image", ("LongCatImage",), ("qwen25_7b",), refused="ComfyUI's tokenizer for it reads no embeddings"
+        "LongCat-Image",
+        ("LongCatImage",),
+        ("qwen25_7b",),
+        hosts=(NEW,),
+        refused="ComfyUI's tokenizer for it reads no embeddings",
     ),
-    Family("HiDream-O1", ("HiDreamO1",), (), refused="it has no text encoder"),
+    Family("HiDream-O1", ("HiDreamO1",), (), hosts=(NEW,), refused="it has no text encoder"),
 )
 # ComfyUI's name -> ModelSpec's identifier, or that of kohya's sd-scripts or SwarmUI. Without one, a file names none.
 ARCHITECTURES = {

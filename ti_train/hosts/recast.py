@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode_temporarily
 
 from .weights import over, recomputed
 
@@ -47,11 +48,21 @@ def _forward(
     *args: Any, **kwargs: Any,
 ) -> Any:  # fmt: skip
     x = args[0] if args else None
+    if _is_made(layer):
+        forward = functools.partial(_without_mode, forward)
     if not (isinstance(x, Tensor) and torch.is_grad_enabled() and x.requires_grad and makes_its_weight(layer, x)):
         return forward(*args, **kwargs)
     if type(layer).__name__ == "Linear" and not replaced and len(args) == 1 and not kwargs:
         return Linear.apply(x, forward)
     return recomputed(forward, context, *args, **kwargs)
+
+
+def _without_mode(forward: Forward, *args: Any, **kwargs: Any) -> Any:
+    """Outside of the mode that watches for changed tensors: in it `torch.Tensor(weight)`, by which ComfyUI-GGUF makes a
+    plain tensor of its own class, is of that class again. No such layer changes a tensor that is saved.
+    """
+    with _pop_mode_temporarily() if _get_current_dispatch_mode() else nullcontext():
+        return forward(*args, **kwargs)
 
 
 def may_make_its_weight(layer: Any) -> bool:
@@ -84,15 +95,22 @@ class Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        with torch.no_grad(), WeightOfLinear() as found:
+        with torch.no_grad(), TimesWeight(gradients[0]) as times:
             ctx.layer(ctx.like)
-        return (gradients[0].to(found.weight.dtype) @ found.weight).to(ctx.like.dtype), None
+        return times.product.to(ctx.like.dtype), None
 
 
-class WeightOfLinear(TorchFunctionMode):
-    """Takes the weight with which a layer calls `linear`, and answers with zeros."""
+class TimesWeight(TorchFunctionMode):
+    """Multiplies a gradient by the weight with which a layer calls `linear`, and answers the layer with zeros.
 
-    weight: Tensor
+    Within that call: behind it the host may put another layer's weight into the same memory.
+    """
+
+    product: Tensor
+
+    def __init__(self, gradient: Tensor) -> None:
+        super().__init__()
+        self.gradient = gradient
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -100,5 +118,6 @@ class WeightOfLinear(TorchFunctionMode):
         if func is not nn.functional.linear:
             return func(*args, **(kwargs or {}))
         x, weight, *_ = args
-        self.weight = weight.dequantize() if hasattr(weight, "_qdata") else weight.as_subclass(Tensor)
-        return torch.zeros(*x.shape[:-1], len(weight), dtype=self.weight.dtype, device=x.device)
+        plain = weight.dequantize() if hasattr(weight, "_qdata") else weight.as_subclass(Tensor)
+        self.product = self.gradient.to(plain.dtype) @ plain
+        return torch.zeros(*x.shape[:-1], len(plain), dtype=plain.dtype, device=x.device)

@@ -175,7 +175,7 @@ class RunFiles:
             "step": str(state.step),
             "seconds": str(state.seconds),
             "identity": json.dumps(self.identity),
-            "course": state.course.written(),
+            "measured": state.course.written(),
             RUN: state.run,
             "init": state.init,
         }
@@ -199,7 +199,8 @@ class RunFiles:
                 json.loads(header["identity"]),
             )
             best = _part(tensors, BEST)
-            course = Course.read(header["course"], best) if "course" in header else Course()  # before version 0.2
+            # earlier versions measured other losses, which say nothing of those that follow
+            course = Course.read(header["measured"], best) if "measured" in header else Course()
             run, init = header.get(RUN, ""), header.get("init", "")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(

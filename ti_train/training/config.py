@@ -201,7 +201,7 @@ class TrainConfig:
     resolution: int = option(
         0, IMAGES, "Resolution",
         "Side of a square image in pixels; other proportions get as many pixels. 0 = the model's own (Stable "
-        "Diffusion 1: 512).",
+        "Diffusion 1: 512), or less where a step with one image would not fit into the GPU's memory.",
         least=0, most=2048, step=8,
     )
     seed: int = option(

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -84,13 +85,15 @@ def train(
             """Both with the validation loss of the state's vectors, if it is due."""
             if not config.validates_after(step.step):
                 return state, step
-            loss = validation_batch.loss(host, {PLACEHOLDER: trained.shown(config.vectors_at(step.step))})
+            logs = validation_batch.log_losses(host, {PLACEHOLDER: trained.shown(config.vectors_at(step.step))})
+            loss = math.exp(fmean(logs))
             if step.step == 0 and not math.isfinite(loss):
                 raise UserError(NOT_FINITE.format(float32_first(host)))
-            course = state.course.after(step.step, loss, state.result)
+            course = state.course.after(step.step, logs, state.result)
             kept = None if course.loss is None else (course.kept(step.step), course.loss)
             embedding = as_embedding(state, config, files.identity, host.architecture)
-            return replace(state, course=course), replace(step, validation_loss=loss, embedding=embedding, kept=kept)
+            step = replace(step, validation_loss=loss, validation_error=course.error, embedding=embedding, kept=kept)
+            return replace(state, course=course), step
 
         try:
             yield from map(Warning, [*host.remarks, *remarks, *more])

@@ -50,7 +50,7 @@ def kept_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any
     vectors = dict(course.vectors) if course.keeps_best else state.result
     kept_state = replace(state, step=course.kept(state.step), vectors=vectors, averaged={})
     kept = as_embedding(kept_state, config, identity, architecture)
-    losses = {"validation_loss": course.loss, "validation_loss_untrained": course.untrained}
+    losses = {"validation_loss": course.loss, "validation_loss_untrained": course.untrained and course.untrained.loss}
     measured = {key: f"{loss:.6g}" for key, loss in losses.items() if loss is not None}
     return replace(kept, provenance=kept.provenance | {"kept": course.why(state.step)} | measured)
 

@@ -26,6 +26,7 @@ from .config import TrainConfig
 from .out_of_memory import train_in_memory
 from .pace import Pace
 from .passes import ALONE, Passes
+from .sides import side_for
 from .step_log import StepLog, check_step_log
 from .widgets import FROM_PRESET
 
@@ -40,8 +41,8 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
     paths = [path for folder in folders for path in find_pictures(folder)]
     templates = Templates.load(config.templates)
     warn += unused_captions(_captions_of(paths), templates, config.templates)
-    side = config.resolution or host.resolution
-    pictures = read_pictures(paths, side, warn, templates.use_captions, config.mask, config.square, folders)
+    side = side_for(host, config, warn)
+    pictures = read_pictures(paths, side, warn, templates.use_captions, config.mask, config.square, folders, host.unit)
     return encode_pictures(host, pictures, config.flip, warn)
 
 

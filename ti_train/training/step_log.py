@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..events import Step
 from ..files import write_atomically
 
-COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds")
+COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds", "validation_error")
 
 
 class StepLog:
@@ -35,7 +35,8 @@ class StepLog:
 
 
 def _row(step: Step) -> list[object]:
-    numbers = (step.loss, step.validation_loss, step.learning_rate, step.norm, step.cosine, step.seconds)
+    measured = (step.norm, step.cosine, step.seconds, step.validation_error)
+    numbers = (step.loss, step.validation_loss, step.learning_rate, *measured)
     return [step.step, *("" if n is None else f"{n:.6g}" for n in numbers)]
 
 
@@ -62,5 +63,7 @@ def read_steps(path: Path) -> list[Step]:
 
 def _step(row: dict[str, str]) -> Step:
     n = {key: float(value) if value else None for key, value in row.items()}
-    rate, norm, cosine, seconds = (n[key] or 0.0 for key in COLUMNS[3:])
-    return Step(int(n["step"] or 0), n["loss"], n["noise_free_loss"], rate, norm, cosine, seconds)
+    rate, norm, cosine, seconds = (n[key] or 0.0 for key in COLUMNS[3:7])
+    error = n.get("validation_error")  # earlier versions have none
+    step, loss, validation_loss = int(n["step"] or 0), n["loss"], n["noise_free_loss"]
+    return Step(step, loss, validation_loss, rate, norm, cosine, seconds, validation_error=error)

@@ -30,12 +30,17 @@ def step_memory(host: Host, dataset: Dataset, config: TrainConfig) -> int:
 
 def images_memory(host: Host, dataset: Dataset, config: TrainConfig) -> int:
     """Bytes of the denoiser's activations, which grow with the images; 0 for a family without measurements."""
+    positions = max(picture.mean.shape[-2] * picture.mean.shape[-1] for picture in dataset.pictures)
+    return activations(host, positions, config)
+
+
+def activations(host: Host, positions: float, config: TrainConfig) -> int:
+    """Bytes of the same for latents of so many positions."""
     if host.bytes_per_latent is None:
         return 0
-    positions = max(picture.mean.shape[-2] * picture.mean.shape[-1] for picture in dataset.pictures)
     checkpointed, plain = host.bytes_per_latent
     size = 2 if config.dtype == "float32" else 1
-    return config.batch_size * positions * size * (checkpointed if config.gradient_checkpointing else plain)
+    return int(config.batch_size * positions * size * (checkpointed if config.gradient_checkpointing else plain))
 
 
 def within(memory: int | None, host: Host, dataset: Dataset, config: TrainConfig) -> TrainConfig:

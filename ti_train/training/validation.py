@@ -8,8 +8,10 @@ the lowest loss was a bad one, for several.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
@@ -44,7 +46,11 @@ class ValidationBatch:
         return cls(split_batch(pictures, x0, noise, sigma, prompts, config.batch_size, host.device))
 
     @torch.no_grad()
-    def loss(self, host: Host, embeddings: Embeddings) -> float:
-        """The geometric mean over the samples: so each counts by how much of its own loss is left."""
+    def log_losses(self, host: Host, embeddings: Embeddings) -> tuple[float, ...]:
+        """The logarithm of each sample's loss, so that each counts by how much of its own loss is left."""
         losses = torch.cat([part.losses(host, embeddings) for part in self.micro_batches])
-        return float(losses.log().mean().exp())
+        return tuple(losses.log().tolist())
+
+    def loss(self, host: Host, embeddings: Embeddings) -> float:
+        """The geometric mean over the samples."""
+        return math.exp(fmean(self.log_losses(host, embeddings)))

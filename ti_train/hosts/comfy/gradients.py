@@ -28,18 +28,20 @@ def differentiable() -> Iterator[None]:
 class ForAutograd(TorchFunctionMode):
     """Replaces calls that autograd cannot record by equal ones that it can.
 
-    Language models write a layer's result over its input by `out=`, and some denoisers call kernels that have no
-    backward pass even where ComfyUI's training flag is set. Left during `backward()`, which is such a call itself.
+    Language models and sliced attention write a result over an input by `out=`, and some denoisers call kernels that
+    have no backward pass even where ComfyUI's training flag is set. Left during `backward()`, which is such a call
+    itself.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if torch.is_grad_enabled():
-            kwargs.pop("out", None)
-            func = _with_backward(func)
-        return func(*args, **kwargs)
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        out = kwargs.pop("out", None)
+        answer = _with_backward(func)(*args, **kwargs)
+        return answer if out is None else out.copy_(answer)  # the caller may use either
 
 
 def _with_backward(func: Callable[..., Any]) -> Callable[..., Any]:

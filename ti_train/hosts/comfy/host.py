@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as management
 import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from einops import rearrange
@@ -51,6 +53,7 @@ OF_SAMPLING = 2 * 0.01 * 2**20  # bytes per position of the latents in half prec
 # Times as much for a step, with and without gradient checkpointing. Not measured for transformers: the first is that of
 # Stable Diffusion 1 and XL (2.7 to 3.0, by benchmarks/memory.py), the second from counting Flux.1's activations.
 CHECKPOINTED, PLAIN = 3.0, 30.0
+STAGE_C = 42  # pixels for a latent of Stable Cascade, in ComfyUI's nodes for it
 
 
 class ComfyHost(Adapter):
@@ -60,7 +63,7 @@ class ComfyHost(Adapter):
         """guidance: that of a model in which it is distilled; 0: the model's own. Raises UserError."""
         check_inputs(model=model, clip=clip, vae=vae)
         self.remarks = remarks_on(model, clip, guidance)  # first: nothing is loaded for models that do not fit together
-        self.model, self.clip, self.vae, self.guidance = trainable_model(model), trainable_clip(clip), vae, guidance
+        self.model, self.clip, self.vae = trainable_model(model), trainable_clip(clip), vae
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
         config = self.model.model.model_config
@@ -69,6 +72,9 @@ class ComfyHost(Adapter):
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
         family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
+        self.guidance = guidance or (family.guidance if family else 0.0)
+        self.compression, self._encoded = compression_of(self.model, vae)
+        self.unit = self._encoded * patch_of(self.model)
         self.architecture = ARCHITECTURES.get(type(config).__name__, "")
         self.reads_syntax = all_read_syntax(clip)
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
@@ -107,9 +113,20 @@ class ComfyHost(Adapter):
     def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
         # one at a time: to the autoencoder of a video model, several images are one film
-        encoded = torch.cat([self.vae.encode(image[None].float() / 255) for image in pixels])
+        encoded = torch.cat([self.vae.encode(self._for_vae(image[None].float() / 255)) for image in pixels])
         latents = self.model.model.process_latent_in(encoded.float())
         return Latents(latents.squeeze(2) if self._video else latents, None)
+
+    def _for_vae(self, images: Tensor) -> Tensor:
+        """Images [B, H, W, 3] of a size at which the VAE makes as many latents as the model has for theirs.
+
+        As in ComfyUI's node StableCascade_StageC_VAEEncode.
+        """
+        if self._encoded == self.compression:
+            return images
+        height, width = (length // self.compression * self._encoded for length in images.shape[1:3])
+        scaled: Tensor = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "bicubic", "center")
+        return scaled.movedim(1, -1)
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         """The conditioning of each prompt, as CLIP Text Encode computes it."""
@@ -180,8 +197,7 @@ class ComfyHost(Adapter):
 
     def _picture(self, request: SampleRequest, prompt: Prompt, seed: int, embeddings: Embeddings) -> Image.Image:
         positive, negative = (self._node_output(p, embeddings) for p in (prompt, request.negative))
-        ratio = self.vae.spacial_compression_encode()
-        shape = (1, 4, request.height // ratio, request.width // ratio)
+        shape = (1, 4, request.height // self.compression, request.width // self.compression)
         empty = torch.zeros(shape, device=management.intermediate_device())
         latent = comfy.sample.fix_empty_latent_channels(self.model, empty)
         noise = comfy.sample.prepare_noise(latent, seed)
@@ -198,6 +214,26 @@ class ComfyHost(Adapter):
         """A CONDITIONING, as CLIP Text Encode returns it."""
         (cond,) = self._conds(self._clip_with(embeddings), [prompt])
         return [[cond.pop("cross_attn"), cond]]
+
+
+def compression_of(model: Any, vae: Any) -> tuple[int, int]:
+    """Pixels of a latent's side, as the model samples and as the VAE encodes. They differ for Stable Cascade only.
+
+    ComfyUI 0.3 knows the VAE's only; of a small VAE of Flux.2 (TAESD) that is wrong.
+    """
+    latent_format, own = model.get_model_object("latent_format"), int(vae.spacial_compression_encode())
+    if isinstance(latent_format, comfy.latent_formats.SC_Prior):
+        return STAGE_C, own
+    pixels = int(getattr(latent_format, "spacial_downscale_ratio", own))
+    return pixels, pixels
+
+
+def patch_of(model: Any) -> int:
+    """Latents of a patch's side, to multiples of which the network pads."""
+    network = model.model.diffusion_model
+    names = ("patch_size", "patch_spatial", "patch")  # of Cosmos and Anima; of Krea 2
+    patch = next((getattr(network, name) for name in names if hasattr(network, name)), 1)
+    return int(patch if isinstance(patch, int) else patch[-1])  # of a video model: frames, rows, columns
 
 
 def mark(name: str) -> str:

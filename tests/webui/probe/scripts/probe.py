@@ -102,7 +102,8 @@ def sample(body: dict[str, Any] = Body(...)) -> dict[str, Any]:
         digests = []
         for seed in (0, 1, 0):
             vectors = word_of(host, seed, 1)
-            request = SampleRequest((("a photo of a ", WORD),), (1,), body["side"], body["side"], body["steps"])
+            prompts, side = (("a photo of a ", WORD),), body["side"]
+            request = SampleRequest(prompts, (1,), side, side, body["steps"], sampler="Euler")
             picture = host.sample(request, {"*": vectors})[0]
             digests.append(hashlib.sha256(picture.tobytes()).hexdigest())
     return {"digests": digests}
