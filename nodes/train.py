@@ -15,6 +15,7 @@ from ..ti_train.device import out_of_memory_as_user_error
 from ..ti_train.drawing.loss_plot import loss_plot
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.hosts.comfy.placeholders import with_embeddings
+from ..ti_train.hosts.comfy.sampling import check_names
 from ..ti_train.names import candidates, file_names, names_file, with_paths
 from ..ti_train.prompts import Templates, placeholders_of
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
@@ -210,7 +211,9 @@ def config_from(
         "templates": with_captions if has_captions else None,
     }
     more = options if options.get("resolution") else {k: v for k, v in options.items() if k != "resolution"}
-    return TrainConfig.from_preset(preset, **given | here | more)
+    config = TrainConfig.from_preset(preset, **given | here | more)
+    check_names(config.preview_sampler, config.preview_scheduler)
+    return config
 
 
 def overridden(inputs: dict[str, Any], options: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ conditioned on: the core passes it from `encode` to `predict` and does not look 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,9 +199,14 @@ class Host(Protocol):
 
 
 def fingerprint(*modules: nn.Module) -> str:
-    """Identifies weights by the names, shapes and a few values of their tensors."""
+    """Identifies weights, see `digest_of`."""
+    return digest_of(chain.from_iterable(module.state_dict().items() for module in modules))
+
+
+def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Identifies tensors by their names, shapes and a few of their values."""
     digest = hashlib.sha256()
-    for name, tensor in chain.from_iterable(module.state_dict().items() for module in modules):
+    for name, tensor in tensors:
         if tensor.is_meta:  # of GGUF files, whose layers do not tell what they hold
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             continue

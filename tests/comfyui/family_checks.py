@@ -1,6 +1,6 @@
 """What is looked at of a tiny model of a family, inside of ComfyUI's process. See tiny_families.py.
 
-usage: family_checks.py FOLDER     reads lines "FAMILY" or "FAMILY FAMILY_OF_CLIP", answers each with a line of JSON
+usage: family_checks.py FOLDER     reads lines "FAMILY [THE_CLIPS [THE_VAES]]", answers each with a line of JSON
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ def main(folder: str) -> None:
         management.unload_all_models()
 
 
-def looked_at(folder: Path, family: str, other: str = "") -> dict[str, Any]:
+def looked_at(folder: Path, family: str, of_clip: str = "", of_vae: str = "") -> dict[str, Any]:
     from pack.ti_train.errors import UserError
 
-    if lacking := [name for name in (family, other) if name and lacks(name)]:
+    if lacking := [name for name in (family, of_clip, of_vae) if name and lacks(name)]:
         return {"lacking": lacking}
     folder.mkdir(exist_ok=True)
     with torch.inference_mode():
         model, clip, vae = draw(family, [str(folder)])
-        clip = draw(other, [str(folder)])[1] if other else clip
+        clip = draw(of_clip, [str(folder)])[1] if of_clip not in ("", family) else clip
+        vae = draw(of_vae, [str(folder)])[2] if of_vae else vae
     # a node runs in inference mode, and Train Embedding leaves it
     with torch.inference_mode(), torch.inference_mode(False):
         try:
@@ -67,6 +68,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
     found = {
         "prediction": host.prediction,
         "unit": host.unit,
+        "resolution": host.resolution,
         "latents": host.latents(torch.zeros(1, 2 * side, side, 3, dtype=torch.uint8)).mean.shape[-2:],
         "odd": odd(host),
         "encoders": host.widths,
@@ -79,6 +81,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "start": start_is_text(host, clip),
         "text_states": text_states(host),
         "guided": guided(host, data),
+        "mistyped": [mistyped(preview_sampler="eulr"), mistyped(preview_scheduler="karas"), mistyped()],
         "reads guidance": reads_guidance(host.model.model),
         "last rows": [host.vocabulary(encoder).nearest(last_row(host, encoder))[0][1] for encoder in host.widths],
         "far": far(host, data),
@@ -96,8 +99,8 @@ def loading(clip: Any) -> str:
     from pack.ti_train.hosts.comfy.encoders import widths
     from pack.ti_train.hosts.comfy.placeholders import with_embeddings
 
-    vectors = {encoder: torch.zeros(1, width) for encoder, width in widths(clip).items()}
     try:
+        vectors = {encoder: torch.zeros(1, width) for encoder, width in widths(clip).items()}
         with_embeddings(clip, {"*": vectors}).tokenize("a photo of a *")
     except UserError as error:
         return str(error)
@@ -194,6 +197,18 @@ def guided(host: Any, data: dict[str, Any]) -> float:
         with patch.object(host, "guidance", 1.0):
             changed = float(loss_of(host, data, data["vectors"]))
     return abs(changed - plain) / plain
+
+
+def mistyped(**options: str) -> str:
+    """What Train Embedding says of these Training Options."""
+    from pack.nodes.train import config_from
+    from pack.ti_train.errors import UserError
+
+    try:
+        config_from(NAME, "Balanced", {"initial_text": "toy", "learning_rate": 0.0}, options, False)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def last_row(host: Any, encoder: str) -> torch.Tensor:

@@ -57,6 +57,59 @@ def looked_at(family: str, kinds: list[str], keep: bool = True) -> dict[str, dic
     return found
 
 
+def identities(family: str) -> dict[str, list[str]]:
+    """The fingerprints of a model: [with the card's memory for all of it, for half, whole again], by what is added.
+
+    plain: of its weights alone, with the function that knows nothing of ComfyUI.
+    """
+    enter_comfyui()
+    pack()
+    import comfy.model_management as management
+    import comfy_kitchen
+
+    comfy_kitchen.registry.disable("cuda")
+    management.EXTRA_RESERVED_VRAM, management.minimum_inference_memory = 0, lambda: MIB
+    with torch.inference_mode(), torch.inference_mode(False):
+        pair, vae = draw(family, [])[:2], draw(family, [])[2]
+        few = lowered(family, "fp16", *pair, load="cuda:0")
+        size = few[0].model_size() + few[1].patcher.model_size()
+        kinds = {"nothing": few, "LoRA": with_lora(*few, 0.5), "stronger": with_lora(*few, 1.0)}
+        kinds |= {"shift": (shifted(few[0], 9.0), few[1])}
+        found: dict[str, list[str]] = {"plain": [plain(*few, vae)]}
+        for name, (model, clip) in kinds.items():
+            found[name] = []
+            for total in (8 * 2**30, MIB + size // 2, 8 * 2**30):
+                management.unload_all_models()
+                Card.total = total
+                found[name].append(make_host(model, clip, vae).fingerprint)
+                crowded = sum(p.loaded_size() for p in (model, clip.patcher)) < size
+                assert crowded == (total < size), "the whole model is on the card, or there is no more of it"
+    return found
+
+
+def plain(model: Any, clip: Any, vae: Any) -> str:
+    from pack.ti_train.host import fingerprint
+
+    return fingerprint(model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model)
+
+
+def with_lora(model: Any, clip: Any, strength: float) -> tuple[Any, Any]:
+    """Every matrix of the network and of the encoders is changed, as a LoRA with full matrices does."""
+    pair = model.clone(), clip.clone()
+    for patcher in (pair[0], pair[1].patcher):
+        weights = {name: w for name, w in patcher.model.state_dict().items() if w.ndim == 2}
+        patcher.add_patches(
+            {name: ("diff", (torch.ones_like(w, device="cpu"),)) for name, w in weights.items()}, strength
+        )
+    return pair
+
+
+def shifted(model: Any, shift: float) -> Any:
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    return ModelSamplingSD3().patch(model, shift)[0]
+
+
 def one(host: Any, few: tuple[Any, Any], data: dict[str, Any], wanted: dict[str, torch.Tensor]) -> dict[str, Any]:
     here = {key: value.to(host.device) if torch.is_tensor(value) else value for key, value in data.items()}
     here["vectors"] = {encoder: v.to(host.device) for encoder, v in data["vectors"].items()}

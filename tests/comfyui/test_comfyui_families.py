@@ -16,7 +16,13 @@ from ti_train.hosts.families import BY_CLASS, OLD
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
-REFUSED = {"playground": "The model's sampling", "longcat": "reads no embeddings"}
+REFUSED = {
+    "playground": "The model's sampling",
+    "cosmos-predict2": "for Cosmos-Predict2: a noise schedule",
+    "longcat": "reads no embeddings",
+    "hidream-o1": "for HiDream-O1: it has no text encoder",
+}
+RESOLUTIONS = {"pixart-alpha": 512, "qwen-image": 1328}
 GUIDED = ("flux", "flux-fill", "chroma")  # in which guidance is an input of the network
 UNITS = {"Stable_Cascade_C": 32} | dict.fromkeys(  # in pixels; 16 of all others: patches of 2 latents, or Flux.2's VAE
     ("SD15", "SDXL", "SDXLRefiner", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B"), 8
@@ -60,6 +66,7 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert set(found["encoders"]) <= set(row.encoders)
     tiny = FAMILIES[family]()
     assert found["unit"] == UNITS.get(tiny.model, 16)
+    assert found["resolution"] == RESOLUTIONS.get(family, 1024)
     assert (f"multiple of {found['unit']}" in found["odd"]) == (found["unit"] > 8)
     compression = COMPRESSIONS.get(tiny.model, 8)
     assert found["latents"] == [2 * tiny.side // compression, tiny.side // compression]
@@ -82,6 +89,12 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert found["typed"] == row.syntax, "embedding:name"
     assert all(0.2 < moved < 2 for moved in found["moved"].values()), "in spreads of each encoder's table"
     assert (found["guided"] > 0) == (family in GUIDED) == found["reads guidance"]
+    sampler, scheduler, neither = found["mistyped"]
+    assert "preview_sampler is 'eulr'" in sampler
+    assert "euler, " in sampler
+    assert "preview_scheduler is 'karas'" in scheduler
+    assert "karras, " in scheduler
+    assert not neither
     assert min(found["last rows"]) > 0.99, "the nearest row is not the row itself"
     assert found["far"] == "" or "does not reach the text encoder" in found["far"]
     assert ("no vectors for the model's" in found["part"]) == (len(found["encoders"]) > 1)
@@ -106,8 +119,28 @@ def test_a_tokenizer_that_reads_no_embedding_is_found_out(look):
     assert "does not reach the text encoder" in look("longcat")["loading"]
 
 
-def test_another_familys_clip_is_refused_before_anything_is_spent(look):
-    message = look("flux", "sdxl-vpred")["refused"]
-    assert "clip_l + clip_g" in message
-    assert "Flux.1 dev" in message
-    assert "clip_l + t5xxl" in message
+OTHERS = {  # a model, a CLIP of another family -> what is said of both
+    ("flux", "sdxl-vpred"): ("clip_l + clip_g", "Flux.1 dev", "clip_l + t5xxl"),
+    ("sdxl-vpred", "sd1-inpainting"): ("the text encoder(s) clip_l,", "Stable Diffusion XL", "clip_l + clip_g"),
+    ("z-image", "flux2-klein"): ("qwen3_4b", "gives 192 values", "Z-Image", "reads 64"),
+    ("flux2-klein", "flux2-klein-9b"): ("qwen3_8b", "gives 288 values", "klein", "reads 192"),
+}
+
+
+@pytest.mark.parametrize(("model", "clip"), OTHERS)
+def test_another_familys_clip_is_refused_before_anything_is_spent(look, model, clip):
+    message = look(model, clip)["refused"]
+    assert all(part in message for part in OTHERS[model, clip]), message
+
+
+VAES = {  # a model, a VAE of another family -> what is said of both
+    ("sdxl-vpred", "flux"): ("image latents with 16 channels", "Stable Diffusion XL", "image latents with 4 channels"),
+    ("flux", "qwen-image"): ("video latents with 16 channels", "Flux.1 dev", "image latents with 16 channels"),
+    ("qwen-image", "flux"): ("image latents with 16 channels", "Qwen-Image", "video latents with 16 channels"),
+}
+
+
+@pytest.mark.parametrize(("model", "vae"), VAES)
+def test_another_familys_vae_is_refused_at_the_first_image(look, model, vae):
+    message = look(model, model, vae)["refused"]
+    assert all(part in message for part in VAES[model, vae]), message

@@ -46,3 +46,14 @@ def test_weights_that_are_fetched_by_layers_train_as_others_do(comfyui, comfyui_
                 )
             assert case["checkpointed"] < 1e-5, (kind, mode)
             assert (case["on the card"] < 0.9) == (crowded or state == "NO_VRAM"), (kind, mode)
+
+
+def test_a_model_is_the_same_however_much_of_it_is_on_the_card(comfyui, comfyui_python):
+    """Of what is on the card ComfyUI has LoRAs patched into the weights, else it adds them at each call."""
+    found = on_card(offloaded.identities, "flux", gib=8, python=comfyui_python, cwd=comfyui)
+    for kind, fingerprints in found.items():
+        assert len(set(fingerprints)) == 1, kind
+    assert found["plain"] == found["nothing"][:1], "runs of earlier versions are resumed"
+    assert len({each[0] for each in found.values()}) == len(found) - 1, (
+        "a LoRA, its strength and a shift are part of it"
+    )

@@ -181,8 +181,29 @@ def klein_9b() -> Family:
 
         return c.KleinTokenizer8B, c.klein_te(model_type="qwen3_8b")
 
-    encoders = {"qwen3_8b_model_config": LLM | {"num_hidden_layers": 28}}
-    return Family("Flux2", FLUX2, text, encoders, 128)
+    wide = WIDTH + 32
+    encoders = {"qwen3_8b_model_config": LLM | {"hidden_size": wide, "num_hidden_layers": 28}}
+    return Family("Flux2", FLUX2 | {"context_in_dim": 3 * wide}, text, encoders, 128)
+
+
+def cosmos() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.cosmos as c
+
+        return c.CosmosT5Tokenizer, c.te()
+
+    return Family("CosmosT2IPredict2", PREDICT2, text, {"t5xxl_model_config": T5}, "wan")
+
+
+def hidream_o1() -> Family:
+    def text() -> tuple[Any, Any]:
+        import comfy.text_encoders.hidream_o1 as c
+
+        return c.HiDreamO1Tokenizer, c.HiDreamO1TE
+
+    vision = {"hidden_size": 64, "intermediate_size": 64, "depth": 1, "num_heads": 2}
+    unet = {"text_config_overrides": LLM, "vision_config_overrides": vision}
+    return Family("HiDreamO1", unet, text, {})
 
 
 def hidream() -> Family:
@@ -224,6 +245,7 @@ PIXART = {
     "hidden_size": 64, "depth": 2, "num_heads": 2, "caption_channels": WIDTH, "model_max_length": 300,
     "micro_condition": False, "pe_interpolation": 2,
 }  # fmt: skip
+ALPHA = {"micro_condition": True, "hidden_size": 96, "input_size": 64}
 OMNIGEN = {
     "hidden_size": 96, "num_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 4, "num_kv_heads": 2,
     "multiple_of": 32, "axes_dim_rope": (8, 8, 8), "text_feat_dim": WIDTH, "timestep_scale": 1000.0,
@@ -260,7 +282,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "flux-schnell": lambda: flux("FluxSchnell", False),
     "stable-cascade": cascade,
     "chroma": lambda: with_t5("Chroma", CHROMA, 16),
-    "pixart-alpha": lambda: with_t5("PixArtAlpha", PIXART | {"micro_condition": True, "hidden_size": 96}, 4, side=272),
+    "pixart-alpha": lambda: with_t5("PixArtAlpha", PIXART | ALPHA, 4, side=272),
     "pixart-sigma": lambda: with_t5("PixArtSigma", PIXART, 4, side=272),  # its positions divide by zero below
     "auraflow": auraflow,
     "z-image": lambda: llm("ZImage", Z_IMAGE, "z_image", ("ZImageTokenizer", "te"), "qwen3_4b"),
@@ -277,6 +299,8 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "hunyuan-dit": hunyuan_dit,
     "longcat": lambda: llm("LongCatImage", FLUX | {"vec_in_dim": None, "guidance_embed": False, "txt_ids_dims": []},
                            "longcat_image", ("LongCatImageTokenizer", "te"), "qwen25_7b"),
+    "cosmos-predict2": cosmos,
+    "hidream-o1": hidream_o1,
 }  # fmt: skip
 
 

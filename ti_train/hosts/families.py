@@ -8,6 +8,7 @@ from ..formats.layouts import reads_syntax
 from ..host import Prediction, Sampling
 
 USUAL = Sampling()
+SCHEDULE = "a noise schedule that is neither eps, v nor flow prediction"
 VERSIONS = OLD, NEW = "0.3.64", "0.33.0"  # of ComfyUI, in which the families were tried
 
 
@@ -21,10 +22,12 @@ class Family:
 
     title: str
     classes: tuple[str, ...]  # ComfyUI's names, in its supported_models
-    encoders: tuple[str, ...]  # any part of them may be loaded
+    encoders: tuple[str, ...]
     sampling: Sampling = USUAL
     others: tuple[str, ...] = ()  # of relatives that ComfyUI has under the same name, and that were not tried
     guidance: float = 0.0  # of the network, if it is usually another than ComfyUI's default
+    optional: tuple[str, ...] = ()  # of the encoders: a CLIP without them conditions the model too
+    resolution: int = 0  # side in pixels of its training images, where `resolution_of` does not have it
     hosts: tuple[str, ...] = VERSIONS  # those of them that load it
     refused: str = ""  # why no embedding can be trained for it
     tried: str = "random weights"
@@ -44,6 +47,8 @@ def distilled(steps: int, sampler: str = "euler") -> Sampling:
 # its file, or the defaults of a pipeline of diffusers 0.42, with the sampler and scheduler of ComfyUI's KSampler.
 CLIP_PAIR = ("clip_l", "clip_g")
 FLUX = ("clip_l", "t5xxl")
+KLEIN = ("qwen3_4b", "qwen3_8b")
+HIDREAM = (*CLIP_PAIR, "t5xxl", "llama")
 FAMILIES = (
     Family(
         "Stable Diffusion 1, also for inpainting", ("SD15",), ("clip_l",), tried="random weights, a small trained model"
@@ -63,16 +68,25 @@ FAMILIES = (
         ("SD3",),
         (*CLIP_PAIR, "t5xxl"),
         Sampling(20, 4.0, "euler", "sgm_uniform"),
+        optional=(*CLIP_PAIR, "t5xxl"),
     ),
     # flux_dev_full_text_to_image, flux1_krea_dev; flux_kontext_dev_basic, which has a guidance of 2.5
-    Family("Flux.1 dev; Krea and Kontext, which are the same network", ("Flux",), FLUX, distilled(20)),
+    Family(
+        "Flux.1 dev; Krea and Kontext, which are the same network", ("Flux",), FLUX, distilled(20), optional=("clip_l",)
+    ),
     # flux_fill_inpaint_example; FluxFillPipeline has this guidance too
-    Family("Flux.1 Fill", ("FluxInpaint",), FLUX, Sampling(20, 1.0), guidance=30.0),
+    Family("Flux.1 Fill", ("FluxInpaint",), FLUX, Sampling(20, 1.0), guidance=30.0, optional=("clip_l",)),
     # flux_schnell_full_text_to_image
-    Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4)),
+    Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4), optional=("clip_l",)),
     # image_flux2_klein_text_to_image; in it the base model has 20 steps and cfg 5
     Family(
-        "Flux.2 klein 4B and 9B", ("Flux2",), ("qwen3_4b", "qwen3_8b"), distilled(4), ("mistral3_24b",), hosts=(NEW,)
+        "Flux.2 klein 4B and 9B",
+        ("Flux2",),
+        KLEIN,
+        distilled(4),
+        ("mistral3_24b",),
+        optional=KLEIN,  # one of them: `fitting.py` compares its width with the network's
+        hosts=(NEW,),
     ),
     # image_chroma_text_to_image
     Family("Chroma", ("Chroma",), ("t5xxl",), Sampling(26, 3.5, "euler", "beta")),
@@ -93,18 +107,17 @@ FAMILIES = (
     # image_omnigen2_t2i, the cfg of its text
     Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple")),
     # hidream_i1_full; hidream_i1_dev and hidream_i1_fast: 28 and 16 steps, cfg 1, lcm, normal
-    Family("HiDream-I1", ("HiDream",), (*CLIP_PAIR, "t5xxl", "llama"), Sampling(50, 5.0, "uni_pc", "simple")),
+    Family("HiDream-I1", ("HiDream",), HIDREAM, Sampling(50, 5.0, "uni_pc", "simple"), optional=HIDREAM),
     # image_qwen_Image_2512 and QwenImagePipeline, which have 50 steps
-    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(25, 4.0, "euler", "simple")),
+    Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(25, 4.0, "euler", "simple"), resolution=1328),
     # image_krea2_turbo_t2i; the base model: 28 steps, cfg 5.5 (Krea2Pipeline, whose guidance_scale is less by 1)
     Family("Krea 2", ("Krea2",), ("qwen3vl_4b",), distilled(8), hosts=(NEW,)),
     # image_anima_base_v1
     Family("Anima", ("Anima",), ("qwen3_06b",), Sampling(30, 4.0, "euler", "simple"), hosts=(NEW,)),
     # HunyuanDiTPipeline, which has 50 steps
     Family("Hunyuan-DiT", ("HunyuanDiT",), ("chinese_roberta", "mt5xl"), Sampling(25, 5.0)),
-    Family(
-        "Playground 2.5, Cosmos-Predict2", (), (), refused="a noise schedule that is neither eps, v nor flow prediction"
-    ),
+    Family("Playground 2.5", (), (), refused=SCHEDULE),  # ComfyUI has it as SDXL
+    Family("Cosmos-Predict2", ("CosmosT2IPredict2",), (), refused=SCHEDULE),
     Family(
         "LongCat-Image",
         ("LongCatImage",),

@@ -13,21 +13,17 @@ from typing import Any
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as management
-import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
-from ...errors import UserError
 from ...host import (
     Embeddings,
     Latents,
-    Prediction,
     Prompt,
     SampleRequest,
     Sampling,
@@ -42,10 +38,11 @@ from ..families import ARCHITECTURES, BY_CLASS, resolution_of
 from ..recast import recast
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
-from .fitting import all_read_syntax, remarks_on
+from .fitting import all_read_syntax, check_latents, dimensions_of, remarks_on
 from .gradients import ForAutograd, differentiable
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
+from .sampling import from_x0, prediction_of
 from .text_states import captured
 from .weights import load, trainable_clip, trainable_model
 
@@ -67,10 +64,12 @@ class ComfyHost(Adapter):
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
         config = self.model.model.model_config
-        resolution = resolution_of(config.unet_config.get("context_dim"), prediction)
+        family = BY_CLASS.get(type(config).__name__)
+        latents = config.unet_config.get("input_size")  # of PixArt's positions, of which there are three sizes
+        resolution = 8 * latents if latents else family.resolution if family else 0
+        resolution = resolution or resolution_of(config.unet_config.get("context_dim"), prediction)
         device = torch.device(self.model.load_device)
         super().__init__(device, widths(self.clip), prediction, sampling.sigmas, resolution)
-        family = BY_CLASS.get(type(config).__name__)
         self.sampling = family.sampling if family else Sampling()
         self.guidance = guidance or (family.guidance if family else 0.0)
         self.compression, self._encoded = compression_of(self.model, vae)
@@ -113,8 +112,9 @@ class ComfyHost(Adapter):
     def _latents(self, pixels: Tensor) -> Latents:
         """Encodes as the VAE Encode node does, which takes the mean of the posterior."""
         # one at a time: to the autoencoder of a video model, several images are one film
-        encoded = torch.cat([self.vae.encode(self._for_vae(image[None].float() / 255)) for image in pixels])
-        latents = self.model.model.process_latent_in(encoded.float())
+        encoded = [self.vae.encode(self._for_vae(image[None].float() / 255)) for image in pixels]
+        check_latents(self.model.model, encoded[0])
+        latents = self.model.model.process_latent_in(torch.cat(encoded).float())
         return Latents(latents.squeeze(2) if self._video else latents, None)
 
     def _for_vae(self, images: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class ComfyHost(Adapter):
     @property
     def _video(self) -> bool:
         """Whether the model's latents have a dimension for frames. The core's have none: an image is one frame."""
-        return bool(getattr(self.model.model.latent_format, "latent_dimensions", 2) == 3)
+        return dimensions_of(self.model.model.latent_format) == 3
 
     @property
     def _one_by_one(self) -> bool:
@@ -265,22 +265,3 @@ def runs(conds: Sequence[dict[str, Any]]) -> list[slice]:
     """Neighbours that the host itself would batch: prompts of different length may not fit together."""
     starts = [i for i in range(len(conds)) if i == 0 or not comfy.samplers.cond_equal_size(conds[i - 1], conds[i])]
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(conds)], strict=True)]
-
-
-def prediction_of(sampling: Any) -> Prediction:
-    """The model's parametrisation. Raises UserError for an unsupported one."""
-    kinds = comfy.model_sampling
-    if isinstance(sampling, kinds.CONST):
-        return "flow"
-    if isinstance(sampling, kinds.EPS) and not isinstance(sampling, kinds.X0 | kinds.EDM):
-        return "v" if isinstance(sampling, kinds.V_PREDICTION) else "eps"
-    names = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-1])
-    raise UserError(f"The model's sampling ({names}) is not supported. Supported are eps, v and flow prediction.")
-
-
-def from_x0(x0: Tensor, noisy: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """Converts denoised latents to the model's prediction, [B, C, h, w]."""
-    sigma = rearrange(sigma, "b -> b 1 1 1")
-    if prediction == "v":
-        return (noisy / (sigma**2 + 1) - x0) * (sigma**2 + 1).sqrt() / sigma
-    return (noisy - x0) / sigma
