@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,25 @@ class LoadTrainingImages(io.ComfyNode):
         return io.NodeOutput(images, [image.caption for image in images], masks)
 
 
+def sent_along(
+    folder: str, subfolders: bool, alpha_as_mask: bool = False, use_masks: bool = True, **_: Any
+) -> set[str]:
+    """Which of "captions" and "masks" come with the images of Load Training Images with these inputs."""
+    listings = listings_of(folder, subfolders)
+    captions = any(caption for listing in listings for caption in captions_of(listing, []))
+    masks = use_masks and (alpha_as_mask or any(listing.masks for listing in listings))
+    return {kind for kind, there in (("captions", captions), ("masks", masks)) if there}
+
+
+def input_folder() -> Path:
+    """ComfyUI's input directory. Links in it are not followed: they count as what they link to, as for the host."""
+    return Path(os.path.abspath(folder_paths.get_input_directory()))
+
+
 def inside_input(name: str) -> Path:
     """A folder or file in ComfyUI's input directory. Raises UserError for one outside of it."""
-    base = Path(folder_paths.get_input_directory()).resolve()
-    path = (base / name.replace("\0", "").strip()).resolve()
+    base = input_folder()
+    path = Path(os.path.abspath(base / name.replace("\0", "").strip()))
     if path != base and base not in path.parents:
         raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the images into that.")
     return path
