@@ -182,7 +182,10 @@ def test_masks_that_are_not_used_are_said_in_the_text_too(words, clip_weights):
     workflow["inverted"] = w.node("ImageInvert", image=["pictures", 0])
     workflow["evaluate"]["inputs"]["images"] = ["inverted", 0]
     (text,) = words.run(workflow)["evaluate"]["text"]
-    assert "The masks of Load Training Images do not pass Invert Image. Connect its output masks to this node" in text
+    assert (
+        "The masks of Load Training Images do not pass Invert Image Colors. Connect its output masks to this node"
+        in text
+    )
 
 
 def test_without_weights_it_says_which(words):

@@ -300,7 +300,7 @@ def test_the_wire_of_the_images_brings_captions_and_masks(server):
     assert any(remark.startswith(lost) for remark in run_of(server, "scaled")["warnings"])
     scaling["train"]["inputs"] |= {"captions": ["pictures", 1], "masks": ["pictures", 2]}
     server.run(scaling)
-    assert run_of(server, "scaled-2")["data"] == {"images": 2, "captions": 1, "masks": 1, "side": 64}
+    assert run_of(server, "scaled-2")["data"] == {"images": 2, "captions": 1, "masks": 2, "side": 64}
     assert run_of(server, "scaled-2")["warnings"] == []
 
 
@@ -315,7 +315,7 @@ def test_what_a_node_in_between_loses_is_said_where_there_is_something_to_lose(s
     server.run(through)
     (said,) = run_of(server, "through")["warnings"]
     assert said.startswith(
-        "The captions of Load Training Images do not pass Invert Image. Connect its outputs captions"
+        "The captions of Load Training Images do not pass Invert Image Colors. Connect its outputs captions"
     )
     (server.base / "input" / "plain").mkdir()
     shutil.copy(server.base / "input" / "one-wire" / "blue.png", server.base / "input" / "plain")
