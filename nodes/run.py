@@ -78,13 +78,16 @@ def most_previews(image: Image.Image, config: TrainConfig) -> int:
 
 
 def use_finished(
-    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int], remarks: list[str]
 ) -> tuple[Embedding, Session, list[Image.Image]]:
     """The embedding of a run that was trained before, and a session without steps."""
     session = Session(config, folder)
     embedding = load_embedding(session.file)
     log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
-    live_run(host, config, folder, hidden, False, facts).already_trained(int(embedding.provenance["step"]))
+    live = live_run(host, config, folder, hidden, False, facts)
+    live.already_trained(int(embedding.provenance["step"]))
+    for remark in remarks:
+        live.show(Warning(remark), session, host)
     return embedding, session, []
 
 

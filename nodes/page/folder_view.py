@@ -8,14 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from PIL import Image
 
 from ...ti_train.data.image_files import DAMAGED, has_colours, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
-from ..training_images import captions_of, listings_of
+from ..training_images import captions_of, input_folder, inside_input, listings_of
 
 THUMBNAIL = 256  # pixels
 UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
@@ -57,15 +56,16 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
 
 
 def described_file(path: Path) -> dict[str, Any]:
-    base = Path(folder_paths.get_input_directory()).resolve()
-    return {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
+    return {"file": path.relative_to(input_folder()).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
 def has_no_files(folder: str) -> bool:
     """Whether a folder of the input directory is still to be made or filled."""
-    base = Path(folder_paths.get_input_directory()).resolve()
-    path = (base / folder).resolve()
-    return base in path.parents and not (path.is_dir() and any(path.iterdir()))
+    try:
+        path = inside_input(folder)
+    except UserError:
+        return False
+    return path != input_folder() and not (path.is_dir() and any(path.iterdir()))
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
