@@ -35,8 +35,9 @@ def test_requests_during_a_training_wait_in_one_thread(queue, load_in_webui, mon
     assert not reloads.acquire(timeout=0.2), "and nothing else"
 
 
-def test_nothing_waits_for_a_captioning(queue, load_in_webui, monkeypatch, tmp_path):
-    webui = sys.modules["modules"]
+def test_nothing_waits_for_a_captioning(load_in_webui, monkeypatch, tmp_path):
+    webui, queue = sys.modules["modules"], threading.RLock()  # who waited here would go on, and be found out
+    webui.call_queue.queue_lock = queue
     webui.shared.cmd_opts = SimpleNamespace(embeddings_dir=str(tmp_path))
     webui.progress.create_task_id = str
     files, captioning = load_in_webui("webui_tab.embedding_files"), load_in_webui("webui_tab.captioning")
