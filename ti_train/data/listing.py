@@ -81,12 +81,6 @@ class Listing:
             if paths
         ]
 
-    def is_mask_name(self, name: str) -> bool:
-        """Whether a file of this name beside the images would be the mask of one."""
-        names, file = Names(self.images), Path(name)
-        found = named_as_mask(file)
-        return _is_picture(file) and found is not None and bool(names.by_stem(found[0])[1])
-
 
 class Names:
     """Finds images by their names, with or without the ending."""
