@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,17 @@ class LoadTrainingImages(io.ComfyNode):
         return io.NodeOutput(images, [image.caption for image in images], masks)
 
 
+def input_directory() -> Path:
+    return Path(os.path.abspath(folder_paths.get_input_directory()))
+
+
 def inside_input(name: str) -> Path:
-    """A folder or file in ComfyUI's input directory. Raises UserError for one outside of it."""
-    base = Path(folder_paths.get_input_directory()).resolve()
-    path = (base / name.replace("\0", "").strip()).resolve()
+    """A folder or file in ComfyUI's input directory. Raises UserError for one outside of it.
+
+    Links are not resolved, as by ComfyUI itself: users link folders and images of other disks into it.
+    """
+    base = input_directory()
+    path = Path(os.path.abspath(base / name.replace("\0", "").strip()))
     if path != base and base not in path.parents:
         raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the images into that.")
     return path
