@@ -114,9 +114,8 @@ def interrupted_run(name: str) -> Record | None:
 
 def run_that_wrote(embedding: Embedding) -> Record | None:
     """The record of the run whose embedding this is."""
-    return next(
-        (r for r in records() if RUN in embedding.provenance and r.read().get(RUN) == embedding.provenance[RUN]), None
-    )
+    run = embedding.provenance.get(RUN)
+    return next((record for record in records() if record.read().get(RUN) == run), None) if run else None
 
 
 def rename(old: str, new: str) -> None:
