@@ -87,21 +87,21 @@ def use_finished(
     session = Session(config, folder)
     embedding = load_embedding(session.file)
     log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
-    step, loss = int(embedding.provenance["step"]), embedding.provenance.get("validation_loss")
-    session.steps += steps_of(folder / f"{config.name}.csv", loss and float(loss))
-    session.kept = (step, float(loss)) if loss else None
+    step, measured = int(embedding.provenance["step"]), embedding.provenance.get("validation_loss")
+    session.kept = (step, float(measured)) if measured else None
+    session.steps += steps_of(folder / f"{config.name}.csv", session.kept)
     live = live_run(host, config, folder, hidden, run_that_wrote(embedding) or new_record(), facts)
     live.already_trained(step, session)
     return embedding, session, recorded_previews(live)
 
 
-def steps_of(table: Path, loss: float | None) -> list[Step]:
+def steps_of(table: Path, kept: tuple[int, float] | None) -> list[Step]:
     """The steps of the run that has left this validation loss; [] if the table is not (or no longer) that run's."""
     try:
         steps = read_steps(table)
     except (KeyError, TypeError, ValueError):  # another program's
         return []
-    return steps if loss is None or any(step.validation_loss == loss for step in steps) else []
+    return steps if kept is None or any(step.validation_loss == kept[1] for step in steps) else []
 
 
 def recorded_previews(live: LiveRun) -> list[Image.Image]:
