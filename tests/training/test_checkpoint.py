@@ -18,6 +18,7 @@ from ti_train.events import Checkpoint, Step
 from ti_train.files import write_atomically
 from ti_train.formats import load_embedding, save_embedding
 from ti_train.prompts import Templates
+from ti_train.training import run_lock
 from ti_train.training.checkpoint import RunFiles, name_in
 from ti_train.training.loop import identity, train
 from ti_train.training.provenance import digest_of
@@ -205,3 +206,30 @@ def test_another_content_of_the_initial_file_is_another_run_but_can_be_resumed(h
     assert before != after
     RunFiles(tmp_path, "cat", before).save(STATE, WORD)
     assert RunFiles(tmp_path, "cat", after).can_resume()
+
+
+@pytest.mark.parametrize("wakes_up", ["and is closed", "and goes on"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_slept_while_another_process_took_it_over_writes_nothing_more(
+    host, dataset, settings, tmp_path, monkeypatch, wakes_up, finished
+):
+    """Such as on a machine that was paused, over a file system without locks."""
+
+    def refuse(_file) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(run_lock, "_lock", refuse)
+    config = settings(name="cat", checkpoint_every=1)
+    sleeper = train(host, dataset, config, tmp_path)
+    next(event for event in sleeper if event == Checkpoint(2, tmp_path / "cat.safetensors"))
+    monkeypatch.setattr(run_lock, "_machine", lambda: "another boot")
+    with closing(train(host, dataset, config, tmp_path, resume=True)) as new:
+        for event in new:
+            if not finished and isinstance(event, Checkpoint) and event.step == 5:
+                break
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        assert ("cat.resume" in before) is not finished
+        if wakes_up == "and goes on":
+            next(event for event in sleeper if isinstance(event, Checkpoint))
+        sleeper.close()
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
