@@ -81,7 +81,7 @@ def most_previews(image: Image.Image, config: TrainConfig) -> int:
 
 
 def use_finished(
-    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int], remarks: list[str]
 ) -> tuple[Embedding, Session, list[Image.Image]]:
     """The embedding of a run that was trained before, its session, and the previews that are recorded of it."""
     session = Session(config, folder)
@@ -92,6 +92,8 @@ def use_finished(
     session.steps += steps_of(folder / f"{config.name}.csv", session.kept)
     live = live_run(host, config, folder, hidden, run_that_wrote(embedding) or new_record(), facts)
     live.already_trained(step, session)
+    for remark in remarks:
+        live.show(Warning(remark), session, host)
     return embedding, session, recorded_previews(live)
 
 

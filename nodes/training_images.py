@@ -113,7 +113,18 @@ class LoadTrainingImages(io.ComfyNode):
         return io.NodeOutput(images, [image.caption for image in images], masks)
 
 
-def input_directory() -> Path:
+def sent_along(
+    folder: str, subfolders: bool, alpha_as_mask: bool = False, use_masks: bool = True, **_: Any
+) -> set[str]:
+    """Which of "captions" and "masks" come with the images of Load Training Images with these inputs."""
+    listings = listings_of(folder, subfolders)
+    captions = any(caption for listing in listings for caption in captions_of(listing, []))
+    masks = use_masks and (alpha_as_mask or any(listing.masks for listing in listings))
+    return {kind for kind, there in (("captions", captions), ("masks", masks)) if there}
+
+
+def input_folder() -> Path:
+    """ComfyUI's input directory."""
     return Path(os.path.abspath(folder_paths.get_input_directory()))
 
 
@@ -122,7 +133,7 @@ def inside_input(name: str) -> Path:
 
     Links are not resolved, as by ComfyUI itself: users link folders and images of other disks into it.
     """
-    base = input_directory()
+    base = input_folder()
     path = Path(os.path.abspath(base / name.replace("\0", "").strip()))
     if path != base and base not in path.parents:
         raise UserError(f"The folder '{name}' is outside of ComfyUI's input directory. Put the images into that.")

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,9 +36,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def remove_unfinished(path: Path) -> None:
     """Removes what killed processes have left of writes to `path`; for the only process that writes it now."""
-    for file in path.parent.glob(f".{glob.escape(path.name)}.*"):
+    _remove(path.parent.glob(f".{glob.escape(path.name)}.*"))
+
+
+def remove_unfinished_in(folder: Path) -> None:
+    """Removes what killed processes have left in a folder; for the only process that writes to it now."""
+    _remove(folder.glob(".*"))
+
+
+def _remove(unfinished: Iterable[Path]) -> None:
+    for file in unfinished:
         if file.suffix[1:].isdecimal():
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # nobody reads it
+                file.unlink(missing_ok=True)
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 
 from .host import Host, Prompt, Slot
+from .names import IN_PROMPTS
 from .prompts import PLACEHOLDER, text_of
-from .text import composed
+from .text import unicode_forms
 
 MARK = re.compile(r"<[^\s<>:](?:[^<>:\n]*[^\s<>:])?>")  # with a colon it is a WebUI's own syntax, such as <lora:x:1>
 STAR = re.compile(r"(?<![\w*])\*(?![\w*])")
 WORD = re.compile(r"[^\W\u2e80-\U0003ffff]+|\S")  # Chinese and Japanese are written without spaces
+NOTHING = r"(?!)"  # matches nowhere
 SHOWN = 60  # characters of the text that is cut off
 
 
@@ -64,28 +66,36 @@ def _counting(tokenize: Callable[[str], list[int]]) -> Callable[[str], int]:
     return lambda text: len(tokenize(text))
 
 
-def unknown_marks(prompt: Prompt, words: Collection[str], which: str, known: Collection[str] = ()) -> list[str]:
-    """Says which marks stayed text. words: the embeddings; known: what the host itself replaces, as it is written."""
-    known = {composed(mark) for mark in known}
+def whole_words(placeholders: Iterable[str]) -> re.Pattern[str]:
+    """Finds placeholders in any Unicode form, the longest first: `cat` not in `cats`, nor in `embedding:cat`."""
+    forms = {written for placeholder in placeholders for written in unicode_forms(placeholder)}
+    return re.compile("|".join(map(_whole_word, sorted(forms, key=len, reverse=True))) or NOTHING)
+
+
+def _whole_word(placeholder: str) -> str:
+    before = rf"(?<![\w-])(?<!{IN_PROMPTS})" if re.match(r"\w", placeholder) else ""
+    after = r"(?![\w-])" if re.search(r"\w$", placeholder) else ""
+    return before + re.escape(placeholder) + after
+
+
+def unknown_marks(prompt: Prompt, marks: Collection[str], which: str, known: Collection[str] = ()) -> list[str]:
+    """Says which marks stayed text. marks: those of the embeddings; known: what the host itself replaces."""
     text = " ".join(piece for piece in prompt if isinstance(piece, str))
+    text = whole_words(known).sub(IN_PROMPTS, text)
     remarks = [
-        f"{mark} in {which} is read as plain text: there is no such embedding. {_instead(mark[1:-1], words)}"
+        f"{mark} in {which} is read as plain text: there is no such embedding. {_instead(mark, marks)}"
         for mark in dict.fromkeys(MARK.findall(text))
-        if composed(mark) not in known
     ]
-    if STAR.search(text) and PLACEHOLDER not in known:
-        instead = f"Write {_marks(words)} in {which}." if words else "No embedding is loaded."
-        several = f", since {len(words)} embeddings are loaded" if len(words) > 1 else ""
+    if STAR.search(text):
+        instead = f"Write {' or '.join(marks)} in {which}." if marks else "No embedding is loaded."
+        several = f", since {len(marks)} embeddings are loaded" if len(marks) > 1 else ""
         remarks.append(f"{PLACEHOLDER} is read as plain text{several}. {instead}")
     return remarks
 
 
-def _instead(mark: str, words: Collection[str]) -> str:
-    near = get_close_matches(mark, words, 1)
+def _instead(mark: str, marks: Collection[str]) -> str:
+    written = {loaded.strip("<>"): loaded for loaded in marks}
+    near = get_close_matches(mark.strip("<>"), written, 1)
     if near:
-        return f"Did you mean <{near[0]}>?"
-    return f"Loaded: {_marks(words)}." if words else "No embedding is loaded."
-
-
-def _marks(words: Collection[str]) -> str:
-    return " or ".join(word if word == PLACEHOLDER else f"<{word}>" for word in words)
+        return f"Did you mean {written[near[0]]}?"
+    return f"Loaded: {' or '.join(marks)}." if marks else "No embedding is loaded."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ...ti_train.data.image_files import DAMAGED, has_colours, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
-from ..training_images import captions_of, input_directory, listings_of
+from ..training_images import captions_of, input_folder, inside_input, listings_of
 
 THUMBNAIL = 256  # pixels
 USUAL_SIDE = 512  # pixels: Stable Diffusion 1's; no published model has less
@@ -60,14 +59,16 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
 
 
 def described_file(path: Path) -> dict[str, Any]:
-    return {"file": path.relative_to(input_directory()).as_posix(), "changed": path.stat().st_mtime_ns}
+    return {"file": path.relative_to(input_folder()).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
 def has_no_files(folder: str) -> bool:
     """Whether a folder of the input directory is still to be made or filled."""
-    base = input_directory()
-    path = Path(os.path.abspath(base / folder))
-    return base in path.parents and not (path.is_dir() and any(path.iterdir()))
+    try:
+        path = inside_input(folder)
+    except UserError:
+        return False
+    return path != input_folder() and not (path.is_dir() and any(path.iterdir()))
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

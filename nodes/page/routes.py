@@ -21,7 +21,7 @@ from ...ti_train.formats import put_preview, save_embedding
 from ...ti_train.names import bare_name
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
-from ..training_images import folder_named, input_directory, inside_input
+from ..training_images import folder_named, input_folder, inside_input
 from . import embeddings
 from .clients import pages
 from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
@@ -228,4 +228,4 @@ async def remove_picture(request: web.Request) -> web.Response:
     """Moves an image to `removed/`, which is not trained on; returns its new path in the input directory."""
     path = picture_file((await request.json())["file"])
     moved = await on_disk(lambda: move_to_removed(path))
-    return web.json_response({"to": moved.relative_to(input_directory()).as_posix()})
+    return web.json_response({"to": moved.relative_to(input_folder()).as_posix()})

@@ -260,6 +260,34 @@ def test_files_outside_of_the_input_directory_are_not_shown(server, path):
         server.get(path)
 
 
+def test_what_is_linked_into_the_input_directory_is_shown_and_captioned_like_the_rest(server, tmp_path):
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "b.png")
+    folder = server.base / "input" / "links"
+    folder.mkdir()
+    (folder / "one.png").symlink_to(tmp_path / "a.png")
+    (folder / "all").symlink_to(tmp_path, target_is_directory=True)
+    listed = server.get("/ti_train/pictures?folder=links&subfolders=1")["pictures"]
+    files = [each["file"] for each in listed]
+    assert files == ["links/one.png", "links/all/a.png", "links/all/b.png"]
+    for file in files:
+        assert picture(server, f"/ti_train/thumbnail?file={file}").size == (64, 64)
+        assert server.post("/ti_train/caption", {"file": file, "text": "a caption"}) == {"caption": "a caption"}
+    assert (folder / "one.txt").read_text(encoding="utf-8") == "a caption"
+    assert server.post("/ti_train/remove", {"file": "links/one.png"}) == {"to": "links/removed/one.png"}
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_clearing_a_caption_of_a_table_clears_it(server):
+    folder = server.base / "input" / "table"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
+    (folder / "metadata.csv").write_text("file_name,text\na.png,a toy\n", encoding="utf-8")
+    assert server.post("/ti_train/caption", {"file": "table/a.png", "text": ""}) == {"caption": ""}
+    (found,) = server.get("/ti_train/pictures?folder=table")["pictures"]
+    assert found["caption"] == ""
+
+
 def test_captions_are_written_beside_pictures_only(server):
     outside = server.base / "models" / "embeddings" / "outside.png"
     outside.write_bytes(b"")

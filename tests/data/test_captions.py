@@ -153,6 +153,17 @@ def test_an_empty_caption_removes_the_file(folder):
     assert write_caption(folder / "a.png", "") == "", "there is nothing to remove"
 
 
+@pytest.mark.parametrize("other", ["metadata.csv", "a.caption"])
+def test_an_empty_caption_hides_that_of_a_table_or_another_file(folder, other):
+    text = "file_name,text\na.png,toy\n" if other == "metadata.csv" else "toy"
+    (folder / "a.txt").write_text("cat", encoding="utf-8")
+    (folder / other).write_text(text, encoding="utf-8")
+    assert write_caption(folder / "a.png", "dog") == "dog"
+    assert write_caption(folder / "a.png", "") == ""
+    assert captions(folder)[0] == [""]
+    assert (folder / other).read_text(encoding="utf-8") == text
+
+
 def test_a_caption_is_written_to_the_file_that_it_was_read_from(folder):
     (folder / "a.TXT").write_text("toy", encoding="utf-8")
     write_caption(folder / "a.png", "dog")

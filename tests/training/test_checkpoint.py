@@ -142,6 +142,28 @@ def test_only_a_run_that_is_there_may_have_such_a_name(settings, tmp_path, name)
 # --- A disk that is full --------------------------------------------------------
 
 
+def test_what_killed_runs_have_left_of_their_writes_is_removed_when_the_next_one_starts(files):
+    files.save(STATE, WORD, finished=True)
+    files.copy(STATE, WORD)
+    there = {path for path in files.folder.rglob("*") if path.is_file()}
+    for left in (
+        ".cat.safetensors.12", ".cat.preview.png.12", ".cat-worse.preview.png.12", ".cat.resume.12",
+        "cat-steps/.cat-000014.safetensors.12", "cat-steps/.cat-000014.preview.png.12",
+    ):  # fmt: skip
+        (files.folder / left).touch()
+    (files.folder / ".dog.safetensors.12").touch()
+    with files.locked():
+        assert {path for path in files.folder.rglob("*") if path.is_file() and path.suffix != ".lock"} == {
+            *there, files.folder / ".dog.safetensors.12",
+        }  # fmt: skip
+
+
+def test_what_cannot_be_removed_does_not_keep_a_run_from_starting(files):
+    (files.folder / ".cat.resume.12").mkdir(parents=True)
+    with files.locked():
+        pass
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, full_disk):
     write_atomically(tmp_path / "a.txt", b"old")
     full_disk.append(tmp_path)

@@ -87,10 +87,11 @@ def run(a: argparse.Namespace) -> None:
     def in_clips_space(pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
         return ClipJudge(clip.to(host.device), pictures), PAPERS_PROMPTS["style" if a.style else "object"]
 
-    def further(side: int) -> list[Measure]:
-        others = gallery(a.gallery, a.images, side) if a.gallery else []
+    def further(side: int, warn: list[str]) -> list[Measure]:
+        pictures = [*read_pictures(files, side, [])]
+        others = gallery(a.gallery, pictures, side, warn) if a.gallery else []
         in_dinos_space = dino.to(host.device).features if dino else None
-        return further_measures([*read_pictures(files, side, [])], others, clip.features, in_dinos_space)
+        return further_measures(pictures, others, clip.features, in_dinos_space)
 
     measure(host, embeddings, files, in_clips_space, a, further)
 
@@ -101,11 +102,11 @@ def measure(
     files: Sequence[Path],
     judging: Judging,
     a: argparse.Namespace,
-    further: Callable[[int], Sequence[Measure]] = lambda _side: (),
+    further: Callable[[int, list[str]], Sequence[Measure]] = lambda _side, _warn: (),
 ) -> None:
     """Samples, then writes and prints the scores. files: the training images. Raises UserError and OSError.
 
-    further: the measures beside the judge's, from the side of the samples.
+    further: the measures beside the judge's, from the side of the samples; appends to the warnings.
     """
     from ..hosts.diffusers.ddim import sample_with_ddim
 
@@ -113,7 +114,7 @@ def measure(
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
     warnings: list[str] = []
     judge, prompts = judging(training_pictures(files, sampling.side, warnings))
-    prompts, measures = prompts.with_edits(a.prompts) if a.prompts else prompts, further(sampling.side)
+    prompts, measures = prompts.with_edits(a.prompts) if a.prompts else prompts, further(sampling.side, warnings)
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")

@@ -86,11 +86,10 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
 def remarks_on(host: Host, prompts: Mapping[str, Prompt], vectors: Embeddings, given: bool) -> list[str]:
     """What of the prompts is not used. given: whether the user has given the embeddings."""
     lengths = {name: len(next(iter(rows.values()))) for name, rows in vectors.items()}
-    counter, remarks = TokenCounter(host, lengths), []
+    counter, remarks, marks = TokenCounter(host, lengths), [], [f"<{name}>" for name in vectors]
     for which, prompt in prompts.items():
-        remarks += unknown_marks(prompt, vectors, which)
+        remarks += unknown_marks(prompt, marks, which)
         remarks += counter.remarks(prompt, which.capitalize())
     if given and not remarks and not any(isinstance(piece, Slot) for prompt in prompts.values() for piece in prompt):
-        marks = " or ".join(f"<{name}>" for name in vectors)
-        remarks.append(f"the prompt does not use the embedding. Write {marks} in the prompt.")
+        remarks.append(f"the prompt does not use the embedding. Write {' or '.join(marks)} in the prompt.")
     return remarks

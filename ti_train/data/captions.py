@@ -20,13 +20,16 @@ FILE, TEXTS = "file_name", ("text", "caption")  # columns
 
 
 def write_caption(picture: Path, text: str) -> str:
-    """Writes the text file of a picture, which an empty caption removes; returns the caption. Raises OSError."""
+    """Writes the text file of a picture; returns its caption. Raises OSError.
+
+    An empty caption removes the file. It leaves an empty one where a table or another file has a caption too.
+    """
     file = Listing.of(picture.parent).captions.get(picture, picture.with_suffix(CAPTIONS[0]))
     caption = one_line(text)
-    if caption:
-        write_atomically(file, caption.encode())
-    else:
+    if not caption:
         file.unlink(missing_ok=True)
+    if caption or CaptionReader(Listing.of(picture.parent), []).caption(picture):
+        write_atomically(file, caption.encode())
     return caption
 
 

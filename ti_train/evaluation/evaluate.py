@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..files import file_name
 from ..formats import config_of, names_file
 from ..host import Embeddings, Host, Prompt, Vectors
+from ..names import LONGEST, OldName
 from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import PLACEHOLDER, slots
 from ..text import unicode_text, with_rest
@@ -96,6 +97,12 @@ PAPERS_PROMPTS = {
 }
 
 
+def folder_name(embedding: str) -> str:
+    """A folder for an embedding's results: its name, as far as that is a file name. Its file may say anything."""
+    fits = OldName(embedding).is_file_name and len(embedding.encode()) <= LONGEST
+    return embedding if fits else file_name(embedding)
+
+
 @dataclass(frozen=True)
 class Subject:
     """What replaces the placeholder: an embedding's vectors, or plain text (an initial text)."""
@@ -114,8 +121,8 @@ class Subject:
 
     @property
     def folder(self) -> str:
-        """Name of its folder of samples: the embedding's name, or the text as a valid file name."""
-        return f"initial-{file_name(self.content)}" if isinstance(self.content, str) else self.label
+        """Name of its folder of samples, from the embedding's name or the text."""
+        return f"initial-{file_name(self.content)}" if isinstance(self.content, str) else folder_name(self.label)
 
     @property
     def embeddings(self) -> Embeddings:

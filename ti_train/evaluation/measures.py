@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.dataset import find_pictures, read_pictures
-from ..data.listing import subfolders
+from ..data.dataset import read_pictures
+from ..data.listing import Listing, subfolders
 from ..data.picture import Picture
 from ..errors import UserError
 from .clip import image_similarity, similarity_among
@@ -36,12 +36,12 @@ def likeness(name: str, features: Features, pictures: Sequence[Image.Image]) -> 
 
 
 def masked(space: str, features: Features, pictures: Sequence[Picture]) -> list[Measure]:
-    """Likeness to what the masks show, and to what they hide; [] if no image has a mask.
+    """Likeness to what the masks show, and to what they hide; [] if no image has a mask that hides anything.
 
     The other part is painted in the mean colour of the image. A concept that was learnt with its background is like the
     hidden part too: more like it than the initial text is. (The two scores of CoRe, Wu et al. 2024, for whole images.)
     """
-    parts = [picture for picture in pictures if picture.mask is not None]
+    parts = [picture for picture in pictures if picture.mask is not None and picture.mask.min() < 255]
     if not parts:
         return []
     subject, background = ([part_of(picture, shown) for picture in parts] for shown in (True, False))
@@ -83,17 +83,22 @@ def retrieval(space: str, features: Features, own: Sequence[Image.Image], others
     return Measure(name, lambda samples: float(of_features(features(samples), ours).mean()), of_pictures())
 
 
-def gallery(folder: Path, own: Path, side: int) -> list[Image.Image]:
-    """The images of a folder's subfolders, but not those of the concept's own. Raises UserError if there are none."""
-    found = [
-        Image.fromarray(picture.pixels)
-        for inner in subfolders(folder)
-        if not inner.samefile(own)
-        for picture in read_pictures(find_pictures(inner), side, [])
-    ]
+def gallery(folder: Path, own: Sequence[Picture], side: int, warn: list[str]) -> list[Image.Image]:
+    """The images of a folder's subfolders, without the training images; appends to `warn` what cannot be used.
+
+    Raises UserError if there are none.
+    """
+    read = (read_pictures(Listing.of(inner).images, side, warn) for inner in subfolders(folder))
+    found = others(own, (Image.fromarray(picture.pixels) for pictures in read for picture in pictures))
     if not found:
         raise UserError(f"--gallery '{folder}' has no subfolders with images of other things, such as {folder}/my-dog.")
     return found
+
+
+def others(own: Sequence[Picture], images: Iterable[Image.Image]) -> list[Image.Image]:
+    """Images, cropped as the training images are, without these."""
+    known = {picture.pixels.tobytes() for picture in own}
+    return [image for image in images if image.tobytes() not in known]
 
 
 def further_measures(

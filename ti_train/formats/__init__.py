@@ -12,7 +12,7 @@ from ..embedding import Embedding
 from ..names import PICTURES, READABLE, file_names, names_file
 from .layouts import Reading, reads_syntax
 from .modelspec import ARCHITECTURE, how_to_use, without_thumbnail
-from .preview import put_preview
+from .preview import preview_beside, put_preview
 from .reading import load_embedding, read_embedding, read_embeddings
 from .renaming import name_inside
 from .writing import (
@@ -44,6 +44,7 @@ __all__ = [
     "load_embedding",
     "name_inside",
     "names_file",
+    "preview_beside",
     "put_preview",
     "read_embedding",
     "read_embeddings",

@@ -35,8 +35,12 @@ def put_preview(file: Path, image: Image.Image | None) -> None:
         log.warning("Could not write the picture of '%s' (%s).", file, error.strerror or error)
 
 
+def preview_beside(file: Path) -> Path:
+    return file.with_name(f"{file.stem}.preview.png")
+
+
 def _put(file: Path, image: Image.Image | None) -> None:
-    picture = file.with_name(f"{file.stem}.preview.png")
+    picture = preview_beside(file)
     if image is None:
         if _ours(picture):
             picture.unlink()

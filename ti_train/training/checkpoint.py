@@ -12,6 +12,7 @@ one never is.
 
 from __future__ import annotations
 
+import glob
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +27,8 @@ from torch import Tensor
 
 from ..embedding import Embedding
 from ..errors import DiskError, UserError
-from ..files import remove_unfinished, write_atomically
-from ..formats import put_preview, save_embedding
+from ..files import remove_unfinished, remove_unfinished_in, write_atomically
+from ..formats import preview_beside, put_preview, save_embedding
 from ..names import OldName, numbered
 from .config import OPTIONS
 from .keeping import Course
@@ -94,13 +95,21 @@ class RunFiles:
                 "space."
             ) from None
         with lock:
-            for file in (self.embedding, self.beside, self.state):
-                remove_unfinished(file)
+            self._remove_unfinished()
             yield replace(self, holder=holder)
 
     def unlock(self, owner: Mapping[str, Any]) -> None:
         """Lets another run start though a process that is known to be gone has locked this name."""
         unlock(self._lock, owner)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what killed runs of this name have left of the files that they were writing."""
+        for file in (self.embedding, self.beside):
+            remove_unfinished(file)
+            remove_unfinished(preview_beside(file))
+        remove_unfinished(self.state)
+        for copies in self.embedding.parent.glob(f"{glob.escape(self.embedding.stem)}{COPIES}*"):
+            remove_unfinished_in(copies)
 
     def save(self, state: State, embedding: Embedding, finished: bool = False) -> Path | None:
         """Saves a run after a step: its state, and its embedding if that may take its place, whose file is returned.

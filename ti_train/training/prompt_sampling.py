@@ -70,11 +70,13 @@ def check_prompts(
         if not any(isinstance(piece, Slot) for piece in prompt):
             remarks.append(f"The {which} does not show the embedding. Write {PLACEHOLDER} or <{config.name}> in it.")
         remarks += counter.remarks(prompt, f"The {which}")
-        remarks += unknown_marks(prompt, [config.name], f"the {which}", host.known_marks)
+        remarks += unknown_marks(prompt, [f"<{config.name}>"], f"the {which}", host.known_marks)
     negative = preview_prompt(config.preview_negative, config)
     if config.preview_every:
         remarks += counter.remarks(negative, "The negative prompt of the previews")
-        remarks += unknown_marks(negative, [config.name], "the negative prompt of the previews", host.known_marks)
+        remarks += unknown_marks(
+            negative, [f"<{config.name}>"], "the negative prompt of the previews", host.known_marks
+        )
     return remarks
 
 

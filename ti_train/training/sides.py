@@ -12,10 +12,11 @@ from .config import TrainConfig
 from .step_memory import GIB, LEAST_SIDE, TEXT, activations
 
 
-def side_for(host: Host, config: TrainConfig, remarks: list[str]) -> int:
+def side_for(host: Host, config: TrainConfig, remarks: list[str], largest: float = math.inf) -> int:
     """The side of a square image. Appends to `remarks` why it is not the model's own, unless the user chose it.
 
-    Raises UserError for a resolution that the model does not take.
+    largest: that of the largest image. Where no image is made smaller there is nothing to report. Raises UserError for
+    a resolution that the model does not take.
     """
     if config.resolution % host.unit:
         near = max(host.unit, round(config.resolution / host.unit) * host.unit)
@@ -27,7 +28,7 @@ def side_for(host: Host, config: TrainConfig, remarks: list[str]) -> int:
         return config.resolution
     memory = total_memory(host.device)
     side = fitting_side(memory, host, config) if memory else host.resolution
-    if memory and side < host.resolution:
+    if memory and side < min(host.resolution, largest):
         remarks.append(
             f"The images are trained at {side} pixels instead of the model's {host.resolution}: a step at these does "
             f"not fit into {memory / GIB:.1f} GiB of GPU memory. Set resolution to choose another."

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...host import Embeddings, Vectors
-from ...prompt_check import unknown_marks
+from ...prompt_check import unknown_marks, whole_words
 from ...text import unicode_forms
 from ..spelling import letters
 from .encoders import encoders, reads_syntax, tokenizers
@@ -86,26 +86,15 @@ def _derived(reading: type, base: type) -> type:
 
 def replace_placeholders(text: str, names: Mapping[str, str]) -> str:
     """Replaces every placeholder that is a whole word by the host's embedding syntax."""
-    if not names:
-        return text
-    names = {written: name for placeholder, name in names.items() for written in unicode_forms(placeholder)}
-    whole = "|".join(map(_whole_word, sorted(names, key=len, reverse=True)))
-    return re.sub(whole, lambda match: f"{SYNTAX}{names[match[0]]} ", text)
+    written = {form: name for placeholder, name in names.items() for form in unicode_forms(placeholder)}
+    return whole_words(names).sub(lambda match: f"{SYNTAX}{written[match[0]]} ", text)
 
 
 def remarks_on(text: str, names: Mapping[str, str]) -> list[str]:
     """Which marks of a user's prompt stand for no embedding; none for the prompts of a training run."""
     if any(name.startswith(MARK) for name in names):
         return []
-    words = [name[1:-1] if name[0] + name[-1] == "<>" else name for name in names]
-    return unknown_marks((text,), words, "the prompt", names)
-
-
-def _whole_word(placeholder: str) -> str:
-    """A pattern for the placeholder as a whole word: `cat` does not match in `cats`."""
-    before = rf"(?<![\w-])(?<!{SYNTAX})" if re.match(r"\w", placeholder) else ""
-    after = r"(?![\w-])" if re.search(r"\w$", placeholder) else ""
-    return before + re.escape(placeholder) + after
+    return unknown_marks((text,), names, "the prompt", names)
 
 
 def spaced(text: str, emphasis: bool) -> str:
