@@ -201,6 +201,9 @@ def test_pictures_are_described_as_training_will_see_them(server):
     assert same["warnings"] == [{"kind": "copy", "of": "a-wide.png"}]
     assert broken["warnings"] == [{"kind": "unreadable"}]
 
+    own = server.get("/ti_train/pictures?folder=described&resolution=0")
+    assert own["side"] == 0, "the model's own resolution, which the page does not know"
+    assert own["pictures"][:2] == [wide, tall]
     square = server.get("/ti_train/pictures?folder=described&resolution=512&square=1")["pictures"][0]
     assert square["crop"] == pytest.approx([0.125, 0, 0.75, 1])
 
@@ -227,6 +230,25 @@ def test_a_folder_as_it_comes_from_a_phone_or_a_mac_is_listed_and_loaded(server)
     loading["save"] = w.node("SaveImage", images=["show", 0], filename_prefix="habits")
     (shown,) = server.files(server.run(loading), "save")
     assert Image.open(shown).convert("L").getextrema() == (64, 64)
+
+
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_images_that_are_linked_into_the_input_directory_are_shown_and_captioned(server, tmp_path, linked):
+    """As ComfyUI itself loads them; they may lie on another disk."""
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "a.png")
+    folder = server.base / "input" / f"linked-{linked}"
+    if linked == "folder":
+        folder.symlink_to(tmp_path, target_is_directory=True)
+    else:
+        folder.mkdir()
+        (folder / "a.png").symlink_to(tmp_path / "a.png")
+    file = f"{folder.name}/a.png"
+    (shown,) = server.get(f"/ti_train/pictures?folder={folder.name}")["pictures"]
+    assert shown["file"] == file
+    assert picture(server, f"/ti_train/thumbnail?file={file}").size == (64, 48)
+    assert server.post("/ti_train/caption", {"file": file, "text": "a teal one"}) == {"caption": "a teal one"}
+    assert (folder / "a.txt").read_text(encoding="utf-8") == "a teal one"
+    assert server.post("/ti_train/remove", {"file": file})["to"] == f"{folder.name}/removed/a.png"
 
 
 @pytest.mark.parametrize(

@@ -386,13 +386,16 @@ def test_a_small_models_resolution_is_unknown_and_can_be_set_in_the_node(server)
 
 def test_what_was_trained_is_used_if_it_is_there(server):
     """After a restart too, where ComfyUI's own cache is empty; anything else is trained under a new number."""
-    use = {"name": "there", "steps": 2, "if_exists": "use it if it is there"}
+    use = {"name": "there", "steps": 2, "if_exists": "use it if it is there", "preview_every": 1}
     server.run(w.training(**use))
-    first = word(server, "there").read_bytes()
+    first, before = word(server, "there").read_bytes(), run_of(server, "there")
     server.stop()
     server.start()
-    outputs = server.run(w.training(**use) | w.sampling("a photo of a *", ["train", 1], "there"))
+    again = w.training(**use) | w.sampling("a photo of a *", ["train", 1], "there")
+    again["previews"] = w.node("SaveImage", images=["train", 2], filename_prefix="there-previews")
+    outputs = server.run(again)
     assert server.files(outputs, "save")
+    assert len(server.files(outputs, "previews")) == 3, "those of its training"
     assert trained(server).count("there") == 1
     assert word(server, "there").read_bytes() == first
     run = run_of(server, "there")
@@ -400,12 +403,18 @@ def test_what_was_trained_is_used_if_it_is_there(server):
     assert "so the resolution that it was trained at is not known" in " ".join(run["warnings"]), (
         "as when it was trained"
     )
+    for shown in ("id", "previews", "best", "norm", "nearest"):
+        assert run[shown] == before[shown], shown
+    assert [step for step, _ in run["evaluations"]] == [step for step, _ in before["evaluations"]]
+    assert run["loss"] == [pytest.approx(point, rel=1e-4) for point in before["loss"]]
     server.run(w.training(**use | {"seed": 1}))
     assert trained(server)[-1] == "there-2"
+    shutil.copy(word(server, "there").with_suffix(".csv"), word(server, "there-2").with_suffix(".csv"))
     server.stop()
     server.start()
     server.run(w.training(**use | {"seed": 1}))
     assert not word(server, "there-3").exists(), "it is the run of there-2"
+    assert run_of(server, "there-2")["evaluations"] == [], "the table is another run's"
     state = word(server, "halfway").with_suffix(".resume")
     cancelled(server, w.training(**use | {"name": "halfway", "steps": 8}), state, 2)
     server.run(w.training(**use | {"name": "halfway", "steps": 8}))
