@@ -97,7 +97,10 @@ export class Picker {
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
     const { pictures, side, error, remarks = [] } = await answer.json();
-    if (asked === this.asked) this.draw(error || [pictures.length ? text(side ? "count" : "count.own", { count: pictures.length, side }) : text("empty", { folder }), ...remarks].join(" "), pictures);
+    if (asked !== this.asked) return;
+    const count = pictures.length;
+    const trained = side ? text("count", { count, side }) : text("count.own", { count });
+    this.draw(error || [count ? trained : text("empty", { folder }), ...remarks].join(" "), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */
