@@ -26,19 +26,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from step import sd15
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from ti_train.fleet.claims import EXPIRES, Claims  # noqa: E402
-from ti_train.fleet.job_list import Common, read_jobs  # noqa: E402
+from ti_train.commands.fleet import train_all  # noqa: E402
+from ti_train.fleet.job_list import Common, Job, read_jobs  # noqa: E402
+from ti_train.fleet.local import Look  # noqa: E402
+from ti_train.fleet.plan import plan  # noqa: E402
 from ti_train.fleet.records import OWN, Ledger, Record  # noqa: E402
-from ti_train.fleet.worker import Rules  # noqa: E402
+from ti_train.fleet.worker import Rules, work  # noqa: E402
+from ti_train.host import Host  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
+from ti_train.training.checkpoint import header_of  # noqa: E402
+from ti_train.training.provenance import RUN  # noqa: E402
 from ti_train.training.session import Records, Session, load_dataset  # noqa: E402
 
 LOG = subprocess.DEVNULL
@@ -70,6 +78,8 @@ def arguments() -> argparse.Namespace:
     )
     add("--steps", type=int, default=0, help="of each (default: speed 30, overhead 12, else 6)")
     add("--times", type=int, default=50, help="kills")
+    add("--pause", type=float, default=1, help="mean seconds before each, once the share of the list is finished")
+    add("--seed", type=int, default=0, help="of the kills")
     add("--together", type=int, nargs="+", default=[1, 2, 4, 8])
     add("--workers", type=int, default=0, help="(default: speed 1, else 2)")
     add("--option", action="append", default=[], help="further option of the fleet, such as --option=--resolution=256")
@@ -133,29 +143,49 @@ def bare(model: Path, entries: Path, folder: Path, steps: int, first: int, every
 
 
 def kill(a: argparse.Namespace, folder: Path) -> None:
-    """Kills a worker or the parent at random moments, and compares all files with an undisturbed fleet's."""
-    count, steps, chance = a.count or 200, a.steps or 6, random.Random(0)
+    """Kills a random worker, or the parent, at random moments over the whole run; all files must be as if undisturbed.
+
+    The moments are spread over the list, so that all kills happen.
+    """
+    count, steps, chance = a.count or 200, a.steps or 6, random.Random(a.seed)
     entries = write_list(folder, a.images, count)
     fleet(a, entries, folder / "calm", steps).wait()
     out, killed = folder / "killed", {"worker": 0, "parent": 0}
     running = fleet(a, entries, out, steps)
-    while sum(killed.values()) < a.times and not finished(out, count):
-        time.sleep(chance.uniform(0.5, 6))
-        what = "parent" if chance.random() < 0.2 else "worker"
-        process = running.pid if what == "parent" else next(iter(workers(running.pid)), None)
-        if process is None or running.poll() is not None:
-            running = fleet(a, entries, out, steps)
-            continue
-        os.kill(process, signal.SIGKILL)
+    for number in range(a.times):
+        while finished(out) < (count - 2) * number / a.times or not workers(running.pid):
+            if running.poll() is not None:
+                sys.exit(
+                    f"The fleet ended with {running.returncode} after {killed}, {finished(out)} of {count} finished."
+                )
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 2 * a.pause))
+        if running.poll() is not None:
+            sys.exit(f"The fleet ended before kill {number + 1} of {a.times}. Give more --count or a shorter --pause.")
+        living = workers(running.pid)
+        what = "parent" if chance.random() < 0.2 or not living else "worker"
+        os.kill(running.pid if what == "parent" else chance.choice(living), signal.SIGKILL)
         killed[what] += 1
         if what == "parent":
             running.wait()
             running = fleet(a, entries, out, steps)
-    running.wait()
-    fleet(a, entries, out, steps).wait()
-    pairs = [(file, out / file.name) for file in sorted((folder / "calm").glob("*.safetensors"))]
-    equal = sum(calm.read_bytes() == file.read_bytes() for calm, file in pairs)
-    print(f"killed {killed}: {equal} of {count} equal to the undisturbed fleet's, {leftovers(out)} leftovers")
+    codes = [running.wait(), fleet(a, entries, out, steps).wait()]
+    names = [f"w{i}.safetensors" for i in range(count)]
+    equal = sum(content(folder / "calm" / name) == content(out / name) for name in names)
+    print(
+        f"killed {killed}: exit {codes}, {equal} of {count} equal to the undisturbed fleet's, "
+        f"{leftovers(out)} leftovers"
+    )
+    if equal < count or any(codes) or leftovers(out) or not all(killed.values()):
+        sys.exit(1)
+
+
+def content(file: Path) -> bytes | None:
+    """All of a file's bytes but the random name of its run; None if there is none."""
+    if not file.exists():
+        return None
+    run = header_of(file)[RUN].encode()
+    return file.read_bytes().replace(run, b"")
 
 
 def two(a: argparse.Namespace, folder: Path) -> None:
@@ -163,8 +193,11 @@ def two(a: argparse.Namespace, folder: Path) -> None:
     entries = write_list(folder, a.images, count)
     both = [fleet(a, entries, folder / "out", steps, workers=1) for _ in range(2)]
     codes = [process.wait() for process in both]
-    claims = len([*(folder / "out" / OWN).glob("*.claim-*")])
-    print(f"exit codes {codes}, {count} embeddings, {claims} claims, finished {finished(folder / 'out', count)}")
+    claims, done = len([*(folder / "out" / OWN).glob("*.claim-*")]), finished(folder / "out")
+    shares = Counter(record["worker"] for record in json.loads((folder / "out" / "fleet.json").read_bytes()))
+    print(f"exit {codes}, {count} embeddings, {claims} claims, {done} finished, shares {[*shares.values()]}")
+    if any(codes) or claims != count or done != count or len(shares) != 2:
+        sys.exit(1)
 
 
 def faults(a: argparse.Namespace, folder: Path) -> None:
@@ -211,23 +244,38 @@ def told(out: Path, what: str, code: int) -> None:
 
 
 def many(a: argparse.Namespace, folder: Path) -> None:
-    """The real claims, records and tables, with a training that only writes its record."""
-    for count in (1000, a.count or 10_000):
-        out = folder / str(count)
-        rules, ledger, claims = Rules(out), Ledger(out), Claims(out / OWN, EXPIRES)
-        names = [f"w{number}" for number in range(count)]
-        began = time.perf_counter()
-        for name in names:
-            if rules.settles(ledger.read(name)):
-                continue
-            claim = claims.take(name)
-            assert claim
-            with claim.held():
-                ledger.write(Record(name, "done"))
-        ledger.write_tables([record for name in names if (record := ledger.read(name))])
-        seconds = time.perf_counter() - began
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(f"{count} entries: {1000 * seconds / count:.2f} ms each, {memory:.0f} MiB")
+    """All that a fleet does but the training: the list, the plan, claims, records, progress and tables.
+
+    The trainings are of one step, on the tests' small model and one small image, in this process.
+    """
+    from tiny_host import TinyHost
+
+    images = folder / "images"
+    images.mkdir()
+    Image.new("RGB", (32, 32), (200, 40, 40)).save(images / "red.png")
+    options = {"steps": 1, "batch_size": 1}
+    for count in (a.count // 10 or 1000, a.count or 10_000):
+        (folder / "list.csv").write_text("\n".join(["name,init,images", *(f"w{i},toy,images" for i in range(count))]))
+        out, began = folder / str(count), time.perf_counter()
+        rules, ledger = Rules(out), Ledger(out)
+        jobs = read_jobs(folder / "list.csv", Common("tiny", "Balanced", options))
+        plan(jobs, ledger, update=False)
+        ready = time.perf_counter()
+        train_all(partial(one_worker, TinyHost, jobs, rules), jobs, ledger, rules)
+        trained = time.perf_counter()
+        plan(jobs, ledger, update=False)
+        train_all(lambda _: None, jobs, ledger, rules)
+        again = time.perf_counter() - trained
+        memory, steps = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, trained - ready
+        each = f"list {1000 * (ready - began) / count:.2f} ms each, training {1000 * steps / count:.1f} ms each"
+        print(f"{count} entries: {each}, again {again:.1f} s, {memory:.0f} MiB, {finished(out)} finished")
+        if finished(out) != count:
+            sys.exit(1)
+
+
+def one_worker(open_host: Callable[[], Host], jobs: Sequence[Job], rules: Rules, look: Look) -> None:
+    """An engine in this process, which looks at the progress as often as it asks whether to stop."""
+    work(open_host, jobs, rules, lambda: look() < 0)
 
 
 def write_list(folder: Path, images: Path, count: int, copied: bool = False) -> Path:
@@ -250,8 +298,9 @@ def fleet(
     return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=LOG, env=environment)
 
 
-def finished(out: Path, count: int) -> bool:
-    return sum(json.loads(f.read_bytes())["status"] == "done" for f in (out / OWN).glob("*.json")) == count
+def finished(out: Path) -> int:
+    ledger = Ledger(out)
+    return sum(record is not None and record.status == "done" for record in map(ledger.read, ledger.names()))
 
 
 def workers(parent: int) -> list[int]:

@@ -15,14 +15,16 @@ from PIL import Image
 from ..ti_train.data.dataset import Dataset
 from ..ti_train.drawing.thinned import ThinnedByKey
 from ..ti_train.embedding import Embedding
-from ..ti_train.events import Preview, Warning
+from ..ti_train.events import Preview, Step, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy.host import ComfyHost
 from ..ti_train.names import old_name
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
+from ..ti_train.training.step_log import read_steps
 from .files import TO_CONTINUE, embeddings_folder
 from .page.live import LiveRun, followed
+from .page.records import Record, interrupted_run, new_record, run_that_wrote
 
 log = logging.getLogger("ti_train")
 MOST_PREVIEWS = 512 * 2**20  # bytes of the output with the previews: 170 of 512 x 512 pixels
@@ -42,7 +44,8 @@ def run_training(
 
     hidden: the node's unique_id. facts: what it trains with, for the page. remarks: for the user.
     """
-    live = live_run(host, config, folder, hidden, resume, facts)
+    record = (interrupted_run(config.name) if resume else None) or new_record()
+    live = live_run(host, config, folder, hidden, record, facts)
     session = Session(config, folder, Records(folder / f"{config.name}.csv", live.record.folder / "loss.png", None))
     previews: ThinnedByKey[Image.Image] | None = None
     with followed(live):
@@ -78,21 +81,46 @@ def most_previews(image: Image.Image, config: TrainConfig) -> int:
 
 
 def use_finished(
-    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int]
+    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, facts: dict[str, int], remarks: list[str]
 ) -> tuple[Embedding, Session, list[Image.Image]]:
-    """The embedding of a run that was trained before, and a session without steps."""
+    """The embedding of a run that was trained before, its session, and the previews that are recorded of it."""
     session = Session(config, folder)
     embedding = load_embedding(session.file)
     log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
-    live_run(host, config, folder, hidden, False, facts).already_trained(int(embedding.provenance["step"]))
-    return embedding, session, []
+    step, measured = int(embedding.provenance["step"]), embedding.provenance.get("validation_loss")
+    session.kept = (step, float(measured)) if measured else None
+    session.steps += steps_of(folder / f"{config.name}.csv", session.kept)
+    live = live_run(host, config, folder, hidden, run_that_wrote(embedding) or new_record(), facts)
+    live.already_trained(step, session)
+    for remark in remarks:
+        live.show(Warning(remark), session, host)
+    return embedding, session, recorded_previews(live)
+
+
+def steps_of(table: Path, kept: tuple[int, float] | None) -> list[Step]:
+    """The steps of the run that has left this validation loss; [] if the table is not (or no longer) that run's."""
+    try:
+        steps = read_steps(table)
+    except (KeyError, TypeError, ValueError):  # another program's
+        return []
+    return steps if kept is None or any(step.validation_loss == kept[1] for step in steps) else []
+
+
+def recorded_previews(live: LiveRun) -> list[Image.Image]:
+    there = [(p["prompt"], image) for p in live.previews if (image := live.record.image(p["number"]))]
+    if not there:
+        return []
+    kept = ThinnedByKey[Image.Image](most_previews(there[0][1], live.config))
+    for prompt, image in there:
+        kept.add(prompt, image)
+    return list(kept)
 
 
 def live_run(
-    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, resume: bool, facts: dict[str, int]
+    host: ComfyHost, config: TrainConfig, folder: Path, hidden: Any, record: Record, facts: dict[str, int]
 ) -> LiveRun:
     syntax = host.reads_syntax and not old_name(config.name)
-    return LiveRun(config, str(hidden.unique_id), folder == embeddings_folder(), resume, facts, syntax)
+    return LiveRun(config, str(hidden.unique_id), folder == embeddings_folder(), record, facts, syntax)
 
 
 def release() -> None:

@@ -31,6 +31,7 @@ from .run import run_training, use_finished
 from .sockets import CATEGORY, EmbeddingSocket, OptionsSocket, searched
 from .tensors import side_to_train_at, to_batch
 from .training_data import TrainingData
+from .upstream import lost_on_the_way
 
 SMALL = 100_000_000  # parameters of a denoiser: fewer than any published model of these families has
 HERE: dict[str, dict[str, Any]] = {
@@ -52,7 +53,7 @@ class TrainEmbedding(io.ComfyNode):
             **searched("textual inversion", "embedding training", "train textual inversion", "train token", "ti train"),
             is_input_list=True,
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to train the embedding for, with the LoRAs that you sample with."
@@ -155,17 +156,18 @@ class TrainEmbedding(io.ComfyNode):
         host, templates = ComfyHost(model, clip, vae, config.guidance), Templates.load(config.templates)
         sizes = [picture.size for picture in data.images]
         remarks: list[str] = []
-        most = side_for(host, config, remarks)
+        own = side_to_train_at(sizes, host.resolution, config.square, host.unit)
+        most = side_for(host, config, remarks, own)
         side = config.resolution or side_to_train_at(sizes, most, config.square, host.unit)
         dataset = encode_pictures(host, data.pictures(side, config.square, host.unit), config.flip)
         here = place(config.name, if_exists, save, identity(host, dataset, config, templates))
         asked, config = config.name, replace(config, name=here.name)
         facts = data.facts(templates, side)
+        remarks += data.remarks(templates, config.templates) + lost_on_the_way(cls.hidden, data.missing)
+        remarks += overridden(inputs, options or {}) + resolution_remarks(host, config, side)
         if here.finished:
-            embedding, session, sampled = use_finished(host, config, here.folder, cls.hidden, facts)
+            embedding, session, sampled = use_finished(host, config, here.folder, cls.hidden, facts, remarks)
         else:
-            remarks += data.remarks(templates, config.templates) + overridden(inputs, options or {})
-            remarks += resolution_remarks(host, config, side)
             embedding, session, sampled = run_training(
                 host, dataset, config, here.folder, here.resume, cls.hidden, facts, remarks
             )

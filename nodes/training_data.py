@@ -47,6 +47,7 @@ class TrainingData:
     unused_masks: int = 0
     replaced_captions: int = 0  # that came with the images, by others that are connected
     replaced_masks: int = 0
+    missing: frozenset[str] = frozenset()  # "captions", "masks": neither come with every image nor are connected
 
     @classmethod
     def gathered(
@@ -62,6 +63,7 @@ class TrainingData:
         carried_masks = [None if frame is None or frame.mask is None else to_masks([frame.mask])[0] for frame in frames]
         used_captions = one_each(captions, "captions", images) if captions else carried_captions
         used_masks = one_each(to_masks(masks), "masks", images) if masks else carried_masks
+        connected = {"captions": captions, "masks": masks}
         return cls(
             images,
             used_captions,
@@ -69,6 +71,7 @@ class TrainingData:
             0 if masks else sum(frame is not None and frame.unused_mask for frame in frames),
             sum(bool(a.strip()) and a != b for a, b in zip(carried_captions, used_captions, strict=True)),
             sum(a is not None and a != b for a, b in zip(carried_masks, used_masks, strict=True)),
+            frozenset(kind for kind, given in connected.items() if not given and None in frames),
         )
 
     @property
@@ -92,17 +95,25 @@ class TrainingData:
 
     def remarks(self, templates: Templates, source: str) -> list[str]:
         """What was given but is not used. source: the option that chose the templates."""
+        remarks = unused_captions(self.captions, templates, source)
+        if self.replaced_captions:
+            remarks.append(
+                f"The captions that {self.replaced_captions} images bring are not used: others are connected to "
+                "captions."
+            )
+        return remarks + self.mask_remarks()
+
+    def mask_remarks(self) -> list[str]:
+        """Which masks were given but are not used."""
         reasons = {
             f"The masks of {self.unused_masks} images are not used: use_masks is off in Load Training Images.": (
                 self.unused_masks
             ),
-            f"The captions that {self.replaced_captions} images bring are not used: others are connected to "
-            "captions.": self.replaced_captions,
             f"The masks that {self.replaced_masks} images bring are not used: others are connected to masks.": (
                 self.replaced_masks
             ),
         }
-        return unused_captions(self.captions, templates, source) + [why for why, count in reasons.items() if count]
+        return [why for why, count in reasons.items() if count]
 
 
 def one_each(values: Sequence[T], kind: str, images: Sequence[Image.Image]) -> list[T]:

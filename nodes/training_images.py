@@ -124,12 +124,15 @@ def sent_along(
 
 
 def input_folder() -> Path:
-    """ComfyUI's input directory. Links in it are not followed: they count as what they link to, as for the host."""
+    """ComfyUI's input directory."""
     return Path(os.path.abspath(folder_paths.get_input_directory()))
 
 
 def inside_input(name: str) -> Path:
-    """A folder or file in ComfyUI's input directory. Raises UserError for one outside of it."""
+    """A folder or file in ComfyUI's input directory. Raises UserError for one outside of it.
+
+    Links are not resolved, as by ComfyUI itself: users link folders and images of other disks into it.
+    """
     base = input_folder()
     path = Path(os.path.abspath(base / name.replace("\0", "").strip()))
     if path != base and base not in path.parents:

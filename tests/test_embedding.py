@@ -11,6 +11,7 @@ from tiny_host import ENCODER
 
 from ti_train.embedding import SINGLE, Embedding, from_text, mean_cosine, mean_norm, merge
 from ti_train.errors import UserError
+from ti_train.host import Vocabulary
 
 
 @pytest.fixture
@@ -112,6 +113,18 @@ def test_norm_and_cosine_are_means_over_vectors_and_encoders():
     other = {"a": torch.tensor([[3.0, 4.0], [1.0, 0.0]]), "b": torch.tensor([[0.0, -1.0]])}
     assert mean_norm(one).item() == pytest.approx((3 + 7) / 2)
     assert mean_cosine(one, other).item() == pytest.approx((0.5 - 1) / 2)
+
+
+def test_a_large_vocabulary_is_read_in_parts_with_the_same_result():
+    table = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0)).half()
+    large = Vocabulary(table, lambda text: [], str, scale=3.0)
+    vector = torch.ones(8)
+    similarity = torch.nn.functional.cosine_similarity(table.float(), vector[None])
+    best = similarity.topk(3)
+    found = large.nearest(vector, 3)
+    assert [int(word) for word, _ in found] == best.indices.tolist()
+    assert [s for _, s in found] == pytest.approx(best.values.tolist(), abs=1e-6)
+    assert torch.allclose(large.norms, 3 * table.float().norm(dim=-1))
 
 
 def test_nearest_words_come_best_first_and_a_row_is_nearest_to_itself(vocabulary):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
 from ti_train.files import file_name, remove_unfinished, safetensors_damage, write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -65,3 +70,25 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(b"")
     remove_unfinished(tmp_path / "x.txt")
     assert {path.name for path in tmp_path.iterdir()} == {*theirs} - {".x.txt.123", ".x.txt.123.456"}
+
+
+TEMPORARY = """
+import os, sys
+from pathlib import Path
+from ti_train.files import write_atomically
+os.getpid = lambda: 7
+put = os.replace
+os.replace = lambda source, target: (print(Path(source).name), put(source, target))
+write_atomically(Path(sys.argv[1]), b"")
+"""
+
+
+def test_machines_with_equal_process_ids_do_not_write_into_each_other_s_files(tmp_path):
+    """A folder that they share."""
+    command = [sys.executable, "-c", TEMPORARY, tmp_path / "x.txt"]
+    first, second = (subprocess.check_output(command, text=True, cwd=ROOT).strip() for _ in range(2))
+    assert first != second
+    for name in (first, second):
+        (tmp_path / name).write_bytes(b"killed")
+    remove_unfinished(tmp_path / "x.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]

@@ -72,9 +72,17 @@ def test_a_host_that_encodes_in_chunks_cuts_nothing_off():
     ],
 )  # fmt: skip
 def test_a_mark_of_no_embedding_is_told_with_the_nearest(text, words, remark):
-    found = unknown_marks(parse(text, words), words, "the prompt")
+    found = unknown_marks(parse(text, words), [f"<{word}>" for word in words], "the prompt")
     assert [remark in told for told in found] == ([True] if remark else [])
 
 
 def test_what_the_host_itself_replaces_is_known():
-    assert unknown_marks(("a <dog> and *",), ["cat", "toy"], "the prompt", known=("<dog>", "*")) == []
+    assert unknown_marks(("a <dog> and *",), ["<cat>", "<toy>"], "the prompt", known=("<dog>", "*")) == []
+
+
+@pytest.mark.parametrize("text", ["a <my-cat>", "a (my-cat:1.2)", "<a my-cat here>", "my-cat"])
+def test_so_is_a_mark_within_which_it_replaces_something(text):
+    assert unknown_marks((text,), ["<dog>"], "the prompt", known=["my-cat"]) == []
+    assert unknown_marks(("a <my-cats>",), ["my-cat"], "the prompt", known=["my-cat"]) == [
+        "<my-cats> in the prompt is read as plain text: there is no such embedding. Did you mean my-cat?"
+    ]

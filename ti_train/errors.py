@@ -6,7 +6,11 @@ class UserError(ValueError):
 
 
 class PassingError(UserError):
-    """A UserError that may not occur again: memory that others use, an embedding that another run trains."""
+    """A UserError that may not occur again: memory that others use."""
+
+
+class BusyError(PassingError):
+    """A PassingError of an embedding that another run trains."""
 
 
 class DiskError(UserError):

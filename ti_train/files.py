@@ -6,12 +6,14 @@ import codecs
 import glob
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 LONGEST_HEADER = 2**27  # bytes; safetensors accepts 100 MB
+TOKEN = secrets.randbelow(1 << 32)  # of this process: machines that share a folder may have equal process ids
 SCANNED = (0.02, 0.1, 0.5) if os.name == "nt" else ()  # seconds to wait before another try to replace a file
 
 
@@ -20,7 +22,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Also across a power cut: the data are on disk before the name, and the name before this returns.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{TOKEN}")
     try:
         with temporary.open("wb") as file:
             file.write(data)

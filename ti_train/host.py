@@ -8,7 +8,7 @@ conditioned on: the core passes it from `encode` to `predict` and does not look 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,8 +103,7 @@ class Vocabulary:
     @cached_property
     def norms(self) -> Tensor:
         """L2 norm of each row, [V] fp32."""
-        norms: Tensor = self.scale * self.table.detach().float().norm(dim=-1)
-        return norms
+        return self.scale * torch.cat([rows.norm(dim=-1) for rows in self._in_parts()])
 
     @property
     def mean_norm(self) -> float:
@@ -123,10 +122,15 @@ class Vocabulary:
 
     def nearest(self, vector: Tensor, count: int = 5) -> list[tuple[str, float]]:
         """The vocabulary's entries nearest to a vector [width]: (text, cosine similarity), best first."""
-        table = self.table.detach().to(torch.float32)
-        similarity = self.scale * (table @ vector.to(table)) / (self.norms * vector.norm()).clamp_min(1e-12)
+        vector = vector.to(self.table.device, torch.float32)
+        products = self.scale * torch.cat([rows @ vector for rows in self._in_parts()])
+        similarity = products / (self.norms * vector.norm()).clamp_min(1e-12)
         best = similarity.topk(count)
         return [(self.spell(int(i)), float(s)) for s, i in zip(best.values, best.indices, strict=True)]
+
+    def _in_parts(self) -> Iterator[Tensor]:
+        """The rows in fp32, some thousands at a time: in one piece a large encoder's would take gigabytes."""
+        return (rows.float() for rows in self.table.detach().split(8192))
 
 
 class Host(Protocol):

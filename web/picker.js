@@ -2,10 +2,9 @@
 
 import { element, enlarged } from "./element.js";
 import { text, translate } from "./text.js";
+import { imagesOf, MASKS, OFFERED, sorted } from "./uploads.js";
 
-const TAKEN = /\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|hei[cf]|txt|caption)$/i;
-const BELONGS = /([-_.](mask|masklabel[1-9]?|condlabel)\.[^.]*|\.txt|\.caption)$/i; // caption and mask files, which belong to the image of the same name
-const MASKS = "masks", REMOVED = "removed"; // folders
+const NAMED = 5; // of the files in a message
 const EMPTY = 78, FEW = 290, MOST = 640, GAP = 4, MARGIN = 28; // pixels: heights without images, before the layout is known, at most
 
 /**
@@ -19,7 +18,8 @@ const EMPTY = 78, FEW = 290, MOST = 640, GAP = 4, MARGIN = 28; // pixels: height
  * @property {({kind: string} & Record<string, unknown>)[]} warnings
  */
 
-/** @typedef {{file: File, path: string[]}} Chosen path: the folders that contain the file, outermost first */
+/** @typedef {import("./uploads.js").Chosen} Chosen */
+/** @typedef {import("./uploads.js").Placed} Placed */
 
 /**
  * @typedef {object} Actions what the picker needs from the page
@@ -51,7 +51,7 @@ export class Picker {
       });
       return input;
     };
-    const files = chooser({ accept: "image/*,.txt" });
+    const files = chooser({ accept: OFFERED });
     const folder = chooser({ webkitdirectory: true });
     const button = (/** @type {string} */ name, /** @type {() => void} */ act) => element("button", { type: "button", "data-text": name, "data-title": `${name}.tooltip`, onclick: act });
     this.buttons = element(
@@ -97,7 +97,10 @@ export class Picker {
     if (asked !== this.asked) return;
     if (!answer.ok) return this.draw(text("unread", { status: answer.status }), []);
     const { pictures, side, error, remarks = [] } = await answer.json();
-    if (asked === this.asked) this.draw(error || [pictures.length ? text("count", { count: pictures.length, side }) : text("empty", { folder }), ...remarks].join(" "), pictures);
+    if (asked !== this.asked) return;
+    const count = pictures.length;
+    const trained = side ? text("count", { count, side }) : text("count.own", { count });
+    this.draw(error || [count ? trained : text("empty", { folder }), ...remarks].join(" "), pictures);
   }
 
   /** @param {string} message @param {Picture[]} [pictures] */
@@ -161,16 +164,30 @@ export class Picker {
     return this.actions.fetch(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
   }
 
-  /** Uploads images, then their masks and captions. @param {Chosen[]} files */
+  /** Uploads images, then their masks and captions, and says what of the files is not used. @param {Chosen[]} files */
   async add(files) {
-    const left = (/** @type {string} */ name) => name.startsWith(".") || [REMOVED, "__macosx"].includes(name.toLowerCase());
-    const taken = files.filter(({ file, path }) => TAKEN.test(file.name) && ![...path, file.name].some(left));
-    if (!taken.length) return this.actions.notify(text("none"));
-    const folder = this.actions.folder().trim() || (await this.newFolder(taken[0].path[0] || this.actions.name().trim()));
-    const uploads = taken.map(upload).sort((a, b) => Number(a.belongs) - Number(b.belongs) || a.depth - b.depth);
+    const { uploads, tables, others } = sorted(files);
+    const given = this.actions.folder().trim();
+    if (!uploads.length && !(given && tables.length)) return this.actions.notify(text("none"));
+    const folder = given || (await this.newFolder(uploads[0].path[0] || this.actions.name().trim()));
+    const { images, refused } = await this.upload(uploads, folder);
+    const remarks = [];
+    for (const table of tables) remarks.push(...(await this.addCaptions(table, images, folder)));
+    if (refused.length) this.actions.notify(text("refused", { files: refused.join(", ") }));
+    if (others.length) remarks.push(text("others", { files: listed(others.map(({ file, path }) => [...path, file.name].join("/"))) }));
+    if (remarks.length) this.actions.notify(remarks.join(" "));
+    this.actions.setFolder(folder);
+    await this.refresh();
+  }
+
+  /** @param {import("./uploads.js").Upload[]} uploads @param {string} folder */
+  async upload(uploads, folder) {
     const stems = new Map(); // image -> its name in the folder, which differs if its own name was taken
+    /** @type {Placed[]} */
+    const images = [];
+    /** @type {string[]} */
     const refused = [];
-    for (const [i, { file, picture, stem, rest, belongs, masks }] of uploads.entries()) {
+    for (const [i, { file, path, picture, stem, rest, belongs, masks }] of uploads.entries()) {
       this.head.textContent = text("uploading", { number: i + 1, count: uploads.length });
       const form = new FormData();
       form.append("image", file, (stems.get(picture) ?? stem) + rest);
@@ -179,11 +196,27 @@ export class Picker {
       if (belongs) form.append("overwrite", "true");
       const answer = await this.actions.fetch("/upload/image", { method: "POST", body: form });
       if (!answer.ok) refused.push(file.name);
-      else if (!belongs) stems.set(picture, (await answer.json()).name.replace(/\.[^.]*$/, ""));
+      else if (!belongs) {
+        const { name } = await answer.json();
+        stems.set(picture, name.replace(/\.[^.]*$/, ""));
+        images.push({ file, path, placed: `${folder}/${name}` });
+      }
     }
-    if (refused.length) this.actions.notify(text("refused", { files: refused.join(", ") }));
-    this.actions.setFolder(folder);
-    await this.refresh();
+    return { images, refused };
+  }
+
+  /**
+   * Has the entries of a table written beside the images that they are for: those that were added with it, or the
+   * folder's. The table itself is not uploaded: the folder may have another one, and images may have new names.
+   * @param {Chosen} table @param {Placed[]} images @param {string} folder @returns {Promise<string[]>} remarks
+   */
+  async addCaptions(table, images, folder) {
+    const form = new FormData();
+    form.append("table", table.file);
+    form.append("folder", folder);
+    form.append("images", JSON.stringify(imagesOf(table, images)));
+    const answer = await this.actions.fetch("/ti_train/table", { method: "POST", body: form });
+    return answer.ok ? (await answer.json()).remarks : [text("refused", { files: table.file.name })];
   }
 
   /** What is added next goes to a new folder. */
@@ -211,12 +244,9 @@ export class Picker {
   }
 }
 
-/** How to upload a file. picture: the image that it is or belongs to; its own name is stem + rest. @param {Chosen} chosen */
-function upload({ file, path }) {
-  const masks = path.at(-1)?.toLowerCase() === MASKS;
-  const [, stem, rest] = /** @type {string[]} */ (file.name.match(/^(.*?)((?:[-_.](?:mask|masklabel[1-9]?|condlabel))?\.[^.]*)$/i)); // TAKEN has matched it
-  const picture = [...(masks ? path.slice(0, -1) : path), stem].join("/");
-  return { file, picture, stem, rest, masks, belongs: masks || BELONGS.test(file.name), depth: path.length };
+/** The first of some names. @param {string[]} names */
+function listed(names) {
+  return names.slice(0, NAMED).join(", ") + (names.length > NAMED ? " ..." : "");
 }
 
 /** @param {FileSystemEntry} entry @param {string[]} [path] @returns {Promise<Chosen[]>} */

@@ -1,4 +1,4 @@
-// Applies the server's events to a run, which is the server's snapshot of it. Pure functions.
+// Training runs, which are the server's snapshots: their order, and what the server's events change. Pure functions.
 
 /** @typedef {import("./chart.js").Point} Point */
 /** @typedef {import("./chart.js").Band} Band */
@@ -40,6 +40,9 @@
 /** @typedef {{run: string, step: number, loss: Change, evaluations: Change, band?: [start: number, points: Band[]]}} Progress and any of a run's numbers */
 
 const WARNINGS = 20; // kept
+
+/** The runs in the order in which they began. A run that is continued begins again, under its id. @param {Iterable<Run>} runs */
+export const inOrder = (runs) => [...runs].sort((one, other) => one.began - other.began);
 
 /** Event name -> a function that applies the event to a run. An event older than the snapshot changes nothing. */
 export const applyEvent = {

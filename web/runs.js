@@ -1,26 +1,26 @@
 // The training runs of this page: the server's snapshots, updated by its events, and the panels that show them.
 
 import { api } from "../../scripts/api.js";
-import { applyEvent } from "./run.js";
+import { applyEvent, inOrder } from "./run.js";
 
 const KEPT = 8; // runs
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./panel.js").Panel} Panel */
 
 /** @type {Map<string, Run>} */
-const runs = new Map(); // id -> snapshot, newest last; also of runs whose workflow is not open yet
+const runs = new Map(); // id -> snapshot; also of runs whose workflow is not open yet
 /** @type {Map<Panel, () => Run | undefined>} */
 const panels = new Map(); // panel -> a function that returns its run
 
 /** The newest run for which `of` is true. @param {(run: Run) => boolean} [of] */
 export function latest(of = () => true) {
-  return [...runs.values()].filter(of).at(-1);
+  return inOrder(runs.values()).filter(of).at(-1);
 }
 
 /** @param {Run} run */
 function remember(run) {
   runs.set(run.id, run);
-  for (const id of [...runs.keys()].slice(0, -KEPT)) runs.delete(id);
+  for (const { id } of inOrder(runs.values()).slice(0, -KEPT)) runs.delete(id);
 }
 
 /** Shows the newest run for which `of` is true in the panel, until it is dismissed. @param {Panel} panel @param {(run: Run) => boolean} [of] */

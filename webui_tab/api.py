@@ -124,12 +124,12 @@ def info(
     name: str = Query(description="Name of the embedding, or its file in the embeddings folder."),
     which: str | None = Query(default=None, description="Which embedding to use, if a file holds several."),
 ) -> EmbeddingInfo:
-    """Vectors, nearest words (unless a training uses the model) and training settings of an embedding."""
+    """Vectors, nearest words (unless a training or captioning uses the model) and training settings of an embedding."""
     return EmbeddingInfo(name=name, text=embedding_files.report(name, which))
 
 
 def refresh() -> list[EmbeddingFile]:
-    """Reloads the embeddings folder, so that prompts can use new files; if a training runs or waits, at its end."""
+    """Reloads the embeddings folder for prompts; if a training or captioning runs or waits, after it."""
     embedding_files.reload()
     return list_embeddings()
 

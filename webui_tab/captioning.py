@@ -24,6 +24,7 @@ INTERROGATORS: dict[str, Callable[[Image.Image], str]] = {  # each loads, or dow
 FAILED = "<error>"  # what the WebUI's interrogators return instead of raising
 
 _notes: dict[str, str] = {}  # task -> what it did
+_active: set[str] = set()  # tasks that wait or run
 
 
 def start(folder: str, interrogator: str) -> str:
@@ -33,8 +34,14 @@ def start(folder: str, interrogator: str) -> str:
         raise UserError(f"All images of '{folder}' have captions. To replace one, empty it and save first.")
     task = progress.create_task_id("ti-train-captions")
     progress.add_task_to_queue(task)
+    _active.add(task)
     threading.Thread(target=_work, args=(task, place, INTERROGATORS[interrogator]), name=task, daemon=True).start()
     return task
+
+
+def active() -> bool:
+    """Whether a captioning waits or runs."""
+    return bool(_active)
 
 
 def without_caption(place: Path) -> list[Path]:
@@ -51,14 +58,15 @@ def note_of(task: str) -> str:
 
 def _work(task: str, place: Path, interrogate: Callable[[Image.Image], str]) -> None:
     with call_queue.queue_lock:
-        shared.state.begin(job=task)
-        progress.start_task(task)
         try:
+            shared.state.begin(job=task)
+            progress.start_task(task)
             _notes[task] = _captioned(without_caption(place), interrogate)  # some may have one by now
-        except Exception as error:  # of the interrogators and of their downloads
+        except Exception as error:  # of the interrogators, of their downloads, of the host
             log.exception("Captioning failed")
             _notes[task] = f"Captioning failed: {type(error).__name__}: {error} (see the WebUI's console)"
         finally:
+            _active.discard(task)
             shared.state.end()
             shared.state.interrupted = False
             progress.finish_task(task)

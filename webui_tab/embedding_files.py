@@ -13,13 +13,13 @@ from modules import call_queue
 from ..ti_train.describe import describe
 from ..ti_train.errors import UserError
 from ..ti_train.formats import PICTURES, read_embedding
-from . import folders, jobs
+from . import captioning, folders, jobs
 from .hosts import connect
 
 log = logging.getLogger("ti_train")
 Row = dict[str, Any]
-NOT_LOOKED_UP = "The nearest words need the model, which a training uses: ask again when it has ended."
-RELOADED_LATER = "Prompts can use new files when the training has ended."
+NOT_LOOKED_UP = "The nearest words need the model, which a training or captioning uses: ask again when it has ended."
+RELOADED_LATER = "Prompts can use new files when the training or captioning has ended."
 
 _reload_waits = threading.Lock()  # held while a reload waits for its turn
 
@@ -73,11 +73,11 @@ def find(name: str) -> Path:
 def report(name: str, which: str | None = None) -> str:
     """The report on an embedding, with its nearest words in the loaded model. Raises UserError.
 
-    Waits for a generation, but not for a training: then the report leaves out what needs the model.
+    Waits for a generation, but not for a training or captioning: then the report leaves out what needs the model.
     """
     reading = read_embedding(find(name), word=which)
     embedding = reading.embedding
-    if jobs.active():
+    if _model_is_used():
         text = f"{describe(embedding, embedding.vectors, {})}\n{NOT_LOOKED_UP}"
     else:
         with call_queue.queue_lock:
@@ -88,13 +88,18 @@ def report(name: str, which: str | None = None) -> str:
 
 
 def reload() -> str:
-    """Reloads the embeddings folder for prompts; returns a note if a training has to end first. Raises UserError."""
-    if jobs.active():
+    """Reloads the embeddings folder for prompts; returns a note if something has to end first. Raises UserError."""
+    if _model_is_used():
         reload_later()
         return RELOADED_LATER
     with call_queue.queue_lock:
         connect().reload_embeddings()
     return ""
+
+
+def _model_is_used() -> bool:
+    """Whether a training or a captioning waits or runs: a request does not wait for hours."""
+    return bool(jobs.active()) or captioning.active()
 
 
 def reload_later() -> None:

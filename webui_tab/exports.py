@@ -96,13 +96,9 @@ def write(reading: Reading, output: Output) -> Written:
     embedding = replace(turned.scaled(output.strength, output.norm), name=out.stem)
     files = files_of(embedding, out, layout)
     check_overwrite(files, output.overwrite)
-    try:
+    with folders.writing(folder):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_embedding(embedding, out, layout, PRECISIONS[output.precision], reading.outputs)
-    except OSError as error:
-        raise UserError(
-            f"'{folder}' cannot be written to ({error.strerror or error}). Check its permissions and the free space."
-        ) from None
     embedding_files.reload_later()
     names = [file.relative_to(folder).as_posix() for file in files]
     lines = writing(embedding, names, layout, output.precision, bool(reading.outputs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from modules import paths_internal, shared
@@ -55,10 +57,28 @@ def _allowed(folder: Path, write: bool) -> list[Path]:
     return [] if write else [Path(path).resolve() for path in options.gradio_allowed_path]
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Reports what fails in writing to a folder as UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"'{folder}' cannot be written to ({error.strerror or error}). Check its permissions and the free space."
+        ) from None
+
+
 def picture_folders() -> list[str]:
-    """Names of the folders that hold images; subfolders as outer/inner."""
+    """Names of the folders that hold images, or that cannot be read; subfolders as outer/inner."""
     root = training() / PICTURES
-    return [folder.relative_to(root).as_posix() for folder in subfolders(root) if Listing.of(folder).images]
+    return [folder.relative_to(root).as_posix() for folder in subfolders(root) if _may_hold_images(folder)]
+
+
+def _may_hold_images(folder: Path) -> bool:
+    try:
+        return bool(Listing.of(folder).images)
+    except UserError:  # who chooses it is told why
+        return True
 
 
 def embedding_file(name: str) -> Path:

@@ -119,7 +119,10 @@ def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source, temp
 
 def clicked(folder: str, event: gr.SelectData) -> str:
     """The file name of the image that was clicked in the gallery."""
-    found = pictures.shown(folder, "none").thumbnails
+    try:
+        found = pictures.shown(folder, "none").thumbnails
+    except UserError:  # the folder is gone; what is clicked next says so
+        return ""
     return found[event.index][1] if event.index < len(found) else ""
 
 
@@ -134,7 +137,7 @@ def remove_picture(picked: str, folder: str, mask: Source, templates: str) -> tu
 def save_captions(rows: list[list[str]], folder: str, mask: Source, templates: str) -> tuple[str, str]:
     try:
         count = pictures.write_captions(folder, rows)
-    except (UserError, OSError) as error:
+    except UserError as error:
         return chart.error_note(str(error)), ""
     return chart.written(f"{count} caption(s) saved."), chart.pictures_note(pictures.shown(folder, mask), templates)
 

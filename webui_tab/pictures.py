@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import re
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from PIL import Image
 from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import find_pictures, listing_with_images
 from ..ti_train.data.image_files import DAMAGED, SUFFIXES, read_mask, read_thumbnail
-from ..ti_train.data.listing import Listing
-from ..ti_train.data.masks import Source
+from ..ti_train.data.listing import Listing, Names
+from ..ti_train.data.masks import Source, named_as_mask
 from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
+from ..ti_train.files import write_atomically
 from ..ti_train.names import check_name, numbered
-from ..ti_train.text import listed
+from ..ti_train.text import listed, name_key
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -67,28 +67,22 @@ def thumbnail(path: Path, mask_file: Path | None, source: Source) -> tuple[Image
 
 
 def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
-    """Copies uploads into the chosen folder, or else into a new one that is named after the embedding.
+    """Copies uploads into the chosen folder, or into a new one that is named after the embedding if none is chosen.
 
-    The images of another embedding that is trained already are not mixed with this one's. Returns the folder's name and
-    a note. Raises UserError.
+    Returns the folder's name and a note. Raises UserError.
     """
     sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
     if others := [source.name for source in sources if source.suffix.lower() not in SUFFIXES]:
         raise UserError(f"{listed(others)}: no image. Upload images and masks ({' '.join(SUFFIXES)}).")
-    place = folders.picture_folder(chosen) if chosen else None
-    listing = Listing.of(place) if place and place.is_dir() else None
-    masks = {source for source in sources if listing and listing.is_mask_name(source.name)}
-    if chosen and (masks.issuperset(sources) or not _of_another(chosen, name)):
-        folder, why = chosen, ""
-    else:
-        folder = _new_folder(name)
-        why = f" '{chosen}' holds the images of another embedding; to add to them, enter its name." if chosen else ""
+    folder = chosen or _new_folder(name)
     place = folders.picture_folder(folder, write=True)
-    place.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        target = place / source.name
-        shutil.copyfile(source, target if source in masks else _free(target, source))
-    return folder, f"Added {len(sources)} file(s) to '{folder}'.{why}"
+    with folders.writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+        images = _copy(sources, place)
+    note = f"Added {len(sources)} file(s) to '{folder}'."
+    if images and chosen and _of_another(chosen, name):
+        note += f" '{chosen}' holds the images of another embedding. For a folder of its own press New folder first."
+    return folder, note
 
 
 def _of_another(folder: str, name: str) -> bool:
@@ -103,10 +97,49 @@ def _new_folder(name: str) -> str:
     return next(free for free in names if not (folders.training() / folders.PICTURES / free).exists())
 
 
-def _free(target: Path, source: Path) -> Path:
-    """A path that overwrites no other image."""
-    paths = map(target.with_stem, numbered(target.stem))
-    return next(path for path in paths if not path.exists() or filecmp.cmp(path, source, shallow=False))
+def _copy(sources: Sequence[Path], place: Path) -> list[Path]:
+    """Copies uploads, and returns those that are images. Raises UserError and OSError.
+
+    An image overwrites no other and takes no caption or mask of one: it gets a name of its own. Its masks in the same
+    upload follow it; other masks replace those of the images in the folder.
+    """
+    there = Listing.of(place).images
+    masks = {source: found[0] for source in sources if (found := named_as_mask(source))}
+    images = [source for source in sources if source not in masks]
+    uploads, known = Names(images), Names(there)
+    taken = {name_key(image.stem) for image in there}
+    for image in images:
+        own = {mask: of for mask, of in masks.items() if image in uploads.by_stem(of)[1]}
+        _copy_together({image: image.stem} | own, _free(image, image.stem, own, place, taken), place)
+    for mask, of in masks.items():
+        if not uploads.by_stem(of)[1]:
+            names = [image.stem for image in known.by_stem(of)[1]] or [_free(mask, of, {}, place, taken)]
+            for name in names:
+                _copy_together({mask: of}, name, place)
+    return images
+
+
+def _free(source: Path, stem: str, masks: Mapping[Path, str], place: Path, taken: set[str]) -> str:
+    """The first name that is not taken, also for the masks, or under which the same file is there; takes it."""
+    for name in numbered(stem):
+        target = _target(source, stem, name, place)
+        if target.exists() and filecmp.cmp(target, source, shallow=False):
+            break
+        files = [target, *(_target(mask, of, name, place) for mask, of in masks.items())]
+        if name_key(name) not in taken and not any(file.exists() for file in files):
+            break
+    taken.add(name_key(name))
+    return name
+
+
+def _copy_together(files: Mapping[Path, str], name: str, place: Path) -> None:
+    """Copies files under one name instead of the one that each begins with. Raises OSError."""
+    for source, stem in files.items():
+        write_atomically(_target(source, stem, name, place), source.read_bytes())
+
+
+def _target(source: Path, stem: str, name: str, place: Path) -> Path:
+    return place / (name + source.name[len(stem) :])
 
 
 def remove(folder: str, picture: str) -> str:
@@ -114,18 +147,18 @@ def remove(folder: str, picture: str) -> str:
     found = {path.name: path for path in find_pictures(folders.picture_folder(folder, write=True))}
     if picture not in found:
         raise UserError(f"The folder '{folder}' has no image '{picture}'. Click an image first.")
-    try:
+    with folders.writing(found[picture].parent):
         moved = move_to_removed(found[picture])
-    except OSError as error:
-        raise UserError(f"'{picture}' cannot be moved ({error.strerror or error}).") from None
     return f"Moved {picture} to '{folder}/{moved.parent.name}'."
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
-    """Writes the caption files; an empty caption removes its file. Raises UserError and OSError."""
-    pictures = {path.name: path for path in find_pictures(folders.picture_folder(folder, write=True))}
+    """Writes the caption files; an empty caption removes its file. Raises UserError."""
+    place = folders.picture_folder(folder, write=True)
+    pictures = {path.name: path for path in find_pictures(place)}
     given = [row for row in rows if row[0]]  # users can add rows to the table
     for name, _ in given:
         if name not in pictures:
             raise UserError(f"The folder '{folder}' has no image '{name}'. Choose the folder again.")
-    return sum(bool(write_caption(pictures[name], str(caption or ""))) for name, caption in given)
+    with folders.writing(place):
+        return sum(bool(write_caption(pictures[name], str(caption or ""))) for name, caption in given)

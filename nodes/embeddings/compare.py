@@ -19,15 +19,15 @@ from ...ti_train.embedding import Embedding
 from ...ti_train.errors import UserError
 from ...ti_train.evaluation.comparison import compare, comparison_sheet
 from ...ti_train.evaluation.evaluate import NO_REFERENCE, Subject, initial_texts, prompt_lines, prompt_remarks
-from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.hosts.comfy.host import ComfyHost
 from ..files import digest, embedding_files
 from ..remarks import show
 from ..sockets import CATEGORY, EmbeddingSocket, searched
 from ..tensors import to_batch
 from .load import NONE, embedding_named, embedding_path
-from .sampling import model_inputs, sampling_inputs
+from .sampling import distilled_guidance_input, model_inputs, sampling_for, sampling_inputs
 
+UNUSED_NEGATIVE = "negative has no effect: it is used only if cfg is not 1."
 CHOSEN = ("embedding_name_1", "embedding_name_2", "embedding_name_3")
 
 
@@ -83,6 +83,7 @@ class CompareEmbeddings(io.ComfyNode):
                     tooltip=f"A row for each of the editabilities {', '.join(f'{s:g}' for s in SHEET)} of each "
                     "embedding; Save Embedding writes it with the one that you like.",
                 ),
+                distilled_guidance_input(),
             ],
             outputs=[
                 io.Image.Output("sheet", display_name="sheet", tooltip="All images, labelled, in one."),
@@ -119,6 +120,7 @@ class CompareEmbeddings(io.ComfyNode):
         cell: int,
         embedding: Embedding | None = None,
         editability_rows: bool = False,
+        distilled_guidance: float = 0.0,
         **names: str,
     ) -> io.NodeOutput:
         files = chosen(names, more)
@@ -127,26 +129,24 @@ class CompareEmbeddings(io.ComfyNode):
             raise UserError("No embedding is chosen. Choose one or more files, or connect a trained embedding.")
         lines = prompt_lines(prompts.splitlines(), "prompts")
         with torch.inference_mode(False), out_of_memory_as_user_error():
-            host = ComfyHost(model, clip, vae)
+            host = ComfyHost(model, clip, vae, distilled_guidance)
             subjects = initial_texts(embeddings, "") if initial_text else []
             remarks = [NO_REFERENCE] * (initial_text and not subjects)
             remarks += prompt_remarks(host, embeddings, lines, "prompt")
             remarks += prompt_remarks(host, embeddings, filter(None, [negative]), "negative prompt")
-            remarks += ["negative has no effect: it is used only if guidance is not 1."] * (
-                guidance == 1 and negative != ""
-            )
+            sampling = sampling_for(host, resolution, number, steps, guidance, seed)
+            remarks += [UNUSED_NEGATIVE] * (sampling.guidance == 1 and negative != "")
             labels = labelled([each.name for each in embeddings], ["connected"] * (embedding is not None) + files)
             for label, each in zip(labels, embeddings, strict=True):
                 rows, unused = rows_of(label, each, SHEET if editability_rows else (0.0,), host)
                 subjects, remarks = subjects + rows, remarks + unused
             show(remarks)
-            sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
             bar, compared = comfy.utils.ProgressBar(len(lines) * len(subjects) * number), []
             for one in compare(host, subjects, lines, sampling, negative):
                 compared.append(one)
                 bar.update_absolute(len(compared), bar.total, ("JPEG", one.image, cell))
                 management.throw_exception_if_processing_interrupted()
-        sheet = to_batch([comparison_sheet(compared, f"{steps} steps, cfg {guidance:g}", cell)])
+        sheet = to_batch([comparison_sheet(compared, f"{sampling.steps} steps, cfg {sampling.guidance:g}", cell)])
         return io.NodeOutput(sheet, to_batch([one.image for one in compared]), ui=ui.PreviewImage(sheet, cls=cls))
 
 

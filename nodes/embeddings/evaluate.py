@@ -28,20 +28,21 @@ from ...ti_train.evaluation.evaluate import (
     Sampled,
     Subject,
     evaluate,
+    folder_name,
     initial_texts,
     prompt_remarks,
 )
-from ...ti_train.evaluation.measures import further_measures
+from ...ti_train.evaluation.measures import further_measures, others
 from ...ti_train.evaluation.options import sentence
-from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.evaluation.scores import Score, plot, table, write_scores
 from ...ti_train.hosts.comfy.host import ComfyHost
 from ..remarks import show
 from ..sockets import CATEGORY, searched
 from ..tensors import to_batch, to_images
 from ..training_data import TrainingData
+from ..upstream import lost_on_the_way
 from .load import NONE, LoadEmbedding, chosen, embedding_inputs
-from .sampling import model_inputs, sampling_inputs
+from .sampling import distilled_guidance_input, model_inputs, sampling_for, sampling_inputs
 
 CLIPS = "clip_vision"  # the host's folder
 
@@ -59,6 +60,7 @@ class EvaluateEmbedding(io.ComfyNode):
             **searched("textual inversion", "evaluate embedding", "clip score", "image similarity", "editability"),
             is_input_list=True,
             is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 *model_inputs(),
                 io.Image.Input("images", tooltip="The training images: a batch or a list, as for Train Embedding."),
@@ -109,6 +111,7 @@ class EvaluateEmbedding(io.ComfyNode):
                     optional=True,
                     tooltip=f"{sentence('dino')} In models/clip_vision.",
                 ),
+                distilled_guidance_input(),
             ],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The measures, as a table."),
@@ -164,22 +167,23 @@ class EvaluateEmbedding(io.ComfyNode):
         embedding: Embedding | None = None,
         word: str = "",
         dino: str = NONE,
+        distilled_guidance: float = 0.0,
     ) -> io.NodeOutput:
         found, remarks = chosen(embedding_name, embedding, word)
         asked = PAPERS_PROMPTS[kind]
         asked = asked.with_lines(prompts.splitlines(), "prompts") if prompts.strip() else asked
         measure = Clip.load(clip_model.strip(), clip_file(clip_weights))
-        host = ComfyHost(model, clip, vae)
-        sampling = Sampling(resolution or host.resolution, number, steps, guidance, seed)
+        host = ComfyHost(model, clip, vae, distilled_guidance)
+        sampling = sampling_for(host, resolution, number, steps, guidance, seed)
         pictures = [*data.pictures(sampling.side, False, host.unit)]
         judge = ClipJudge(measure.to(host.device), [Image.fromarray(picture.pixels) for picture in pictures])
         in_dinos_space = None if dino == NONE else dino_named(dino).to(host.device).features
-        others = look_alikes(gallery, pictures, sampling.side)
-        measures = further_measures(pictures, others, judge.clip.features, in_dinos_space)
+        look_alikes = without_own(gallery, pictures, sampling.side, host.unit)
+        measures = further_measures(pictures, look_alikes, judge.clip.features, in_dinos_space)
         references = initial_texts([found], "")
         remarks += prompt_remarks(host, [found], asked, "prompt") + [NO_REFERENCE] * (not references)
         used, unused = for_model(found, host.widths, host.vocabulary)
-        remarks += unused
+        remarks += [*unused, *data.mask_remarks(), *lost_on_the_way(cls.hidden, data.missing & {"masks"})]
         show(remarks)
         subjects = [*references, Subject(found.name, used.vectors)]
         settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(asked)}
@@ -192,7 +196,7 @@ class EvaluateEmbedding(io.ComfyNode):
                 case Score():
                     scores.append(event)
             management.throw_exception_if_processing_interrupted()
-        folder = Path(folder_paths.get_output_directory()) / "evaluation" / found.name
+        folder = Path(folder_paths.get_output_directory()) / "evaluation" / folder_name(found.name)
         folder.mkdir(parents=True, exist_ok=True)
         files = write_scores(scores, settings, folder)
         text, last = table(scores), scores[-1]
@@ -233,14 +237,12 @@ def dino_named(folder: str) -> Dino:
     return Dino.load(path)
 
 
-def look_alikes(gallery: list[Image.Image], own: list[Picture], side: int) -> list[Image.Image]:
+def without_own(gallery: list[Image.Image], own: list[Picture], side: int, unit: int) -> list[Image.Image]:
     """A gallery's images, cropped as for training, without the training images. Raises UserError if none is left."""
-    cropped = [Image.fromarray(crop(image, bucket(image.size, side))[0]) for image in gallery]
-    known = {picture.pixels.tobytes() for picture in own}
-    others = [image for image in cropped if image.tobytes() not in known]
-    if gallery and not others:
+    left = others(own, (Image.fromarray(crop(image, bucket(image.size, side, unit))[0]) for image in gallery))
+    if gallery and not left:
         raise UserError("gallery has no images of other things: all of them are training images.")
-    return others
+    return left
 
 
 def samples_folder(settings: dict[str, Any], subjects: list[Subject]) -> Path:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...ti_train.evaluation.options import sentence
+from ...ti_train.evaluation.samples import Sampling
+from ...ti_train.host import Host
+from ...ti_train.training.config import OPTIONS
+
+STEPS = "Sampling steps; 0 = what suits the model family (25; Flux.1 schnell: 4)."
+CFG = "CFG scale; 0 = what suits the model family (5; 1 where guidance is distilled into the model)."
 
 
 def model_inputs() -> tuple[io.Input, ...]:
@@ -19,8 +25,16 @@ def sampling_inputs(number: int, what: str) -> tuple[io.Input, ...]:
     """number: the default of images for each prompt. what: its tooltip's beginning."""
     return (
         io.Int.Input("number", default=number, min=1, max=1000, tooltip=f"{what}, each with a seed of its own."),
-        io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps (Euler)."),
-        io.Float.Input("guidance", default=5.0, min=0.0, max=100.0, step=0.1, tooltip=sentence("guidance")),
+        io.Int.Input("steps", default=0, min=0, max=1000, tooltip=STEPS),
+        io.Float.Input(
+            "guidance",
+            display_name="cfg",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip=CFG,
+        ),
         io.Int.Input(
             "seed",
             default=0,
@@ -38,3 +52,21 @@ def sampling_inputs(number: int, what: str) -> tuple[io.Input, ...]:
             tooltip=sentence("resolution"),
         ),
     )
+
+
+def distilled_guidance_input() -> io.Input:
+    return io.Float.Input(
+        "distilled_guidance",
+        default=0.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        optional=True,
+        tooltip=OPTIONS["guidance"].help,
+    )
+
+
+def sampling_for(host: Host, side: int, number: int, steps: int, cfg: float, seed: int) -> Sampling:
+    """What the inputs mean for a model: 0 is what suits its family."""
+    own = host.sampling
+    return Sampling(side or host.resolution, number, steps or own.steps, cfg or own.cfg, seed)

@@ -8,23 +8,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from PIL import Image
 
 from ...ti_train.data.image_files import DAMAGED, has_colours, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ..tensors import side_to_train_at
-from ..training_images import captions_of, listings_of
+from ..training_images import captions_of, input_folder, inside_input, listings_of
 
 THUMBNAIL = 256  # pixels
+USUAL_SIDE = 512  # pixels: Stable Diffusion 1's; no published model has less
 UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
 
 
 def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool) -> dict[str, Any]:
     """The images, the resolution that they are trained at, and the problems of each (kinds that the page translates).
 
-    Raises UserError if the folder has no images, or is outside of the input directory.
+    resolution: 0 for the model's own. That is not known here, so `side` is 0 too. Raises UserError if the folder has no
+    images, or is outside of the input directory.
     """
     listings = listings_of(folder, subfolders)
     remarks = [remark for listing in listings for remark in listing.remarks(captions=True, masks=True)]
@@ -35,7 +36,8 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
     }
     masks = {path: mask for listing in listings for path, mask in listing.masks.items()}
     sizes = {path: size_of(path) for path in captions}
-    side = side_to_train_at([size for size in sizes.values() if size], resolution, square)
+    most = resolution or USUAL_SIDE
+    side = side_to_train_at([size for size in sizes.values() if size], most, square)
     copies = identical([path for path, size in sizes.items() if size])
     pictures = []
     for path, size in sizes.items():
@@ -43,29 +45,30 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         if size is None:
             described["warnings"].append({"kind": "unreadable"})
         else:
-            shape, wanted = (((s, s) if square else bucket(size, s)) for s in (side, resolution))
+            shape, wanted = (((s, s) if square else bucket(size, s)) for s in (side, most))
             described |= {"width": size[0], "height": size[1], "crop": part_kept(size, shape)}
             if size[0] < wanted[1] or size[1] < wanted[0]:
-                small = {"kind": "small", "width": size[0], "height": size[1], "resolution": resolution}
+                small = {"kind": "small", "width": size[0], "height": size[1], "resolution": most}
                 described["warnings"].append(small)
         if path in masks and is_coloured(masks[path]):
             described["warnings"].append({"kind": "coloured", "mask": masks[path].name})
         if path in copies:
             described["warnings"].append({"kind": "copy", "of": copies[path].name})
         pictures.append(described)
-    return {"pictures": pictures, "side": side, "error": "", "remarks": remarks}
+    return {"pictures": pictures, "side": side if resolution else 0, "error": "", "remarks": remarks}
 
 
 def described_file(path: Path) -> dict[str, Any]:
-    base = Path(folder_paths.get_input_directory()).resolve()
-    return {"file": path.relative_to(base).as_posix(), "changed": path.stat().st_mtime_ns}
+    return {"file": path.relative_to(input_folder()).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
 def has_no_files(folder: str) -> bool:
     """Whether a folder of the input directory is still to be made or filled."""
-    base = Path(folder_paths.get_input_directory()).resolve()
-    path = (base / folder).resolve()
-    return base in path.parents and not (path.is_dir() and any(path.iterdir()))
+    try:
+        path = inside_input(folder)
+    except UserError:
+        return False
+    return path != input_folder() and not (path.is_dir() and any(path.iterdir()))
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

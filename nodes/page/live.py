@@ -29,12 +29,14 @@ from ...ti_train.events import Done, Event, Preview, Step, Warning
 from ...ti_train.host import Host, Slot
 from ...ti_train.prompts import PLACEHOLDER, placeholders_of, slots
 from ...ti_train.training.config import OPTIONS, TrainConfig
+from ...ti_train.training.provenance import RUN
 from ...ti_train.training.session import Session
 from . import clients
-from .records import Record, delete_old, interrupted_run, new_record
+from .records import Record, delete_old
 
 PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: per prompt, per run, in memory
 PAUSE, LOOK_UP = 0.25, 5.0  # least seconds between two messages, and between two searches for the nearest words
+MEASURED = ("norm", "vocabulary_norm", "nearest")  # of the last step
 SHARE = 0.01  # of a run's time that those searches may take: on a CPU each one converts the whole token table
 log = logging.getLogger("ti_train")
 
@@ -50,17 +52,16 @@ class LiveRun:
         config: TrainConfig,
         node: str,
         saved: bool,
-        resume: bool,
+        record: Record,
         data: dict[str, int],
         syntax: bool = True,
     ) -> None:
-        """resume: it continues the record of the interrupted run, and so has its id and its previews.
+        """record: also one that an earlier run has begun: then this one has its id and its previews.
 
         syntax: whether ComfyUI reads `embedding:name` for this model; else the prompt is for Load Embedding.
         """
-        self.record: Record = (interrupted_run(config.name) if resume else None) or new_record()
-        earlier = self.record.read()
-        self.id, self.stop = self.record.id, threading.Event()
+        self.record, earlier = record, record.read()
+        self.id, self.stop = record.id, threading.Event()
         self.bar = comfy.utils.ProgressBar(config.steps, node_id=node)
         self.config, self.syntax = config, syntax
         executing = get_executing_context()
@@ -170,6 +171,7 @@ class LiveRun:
         self.complete = done.complete
         self.outcome = done.why if done.improved is not False else self.warnings[-1]
         self.numbers |= {"kept": done.kept, "why": done.why, "improved": done.improved, "file": done.path.name}
+        self.numbers[RUN] = done.embedding.provenance[RUN]  # by which a later "use it if it is there" finds the record
         self.numbers |= {"best": session.kept} if session.kept else {}
         # NAME-worse, if an earlier embedding was better
         self.facts["prompt"] = self.prompt_with(PurePosixPath(self.config.name).with_name(done.path.stem).as_posix())
@@ -210,10 +212,16 @@ class LiveRun:
         self.warnings.append(message)
         self.send("warning", {"message": message})
 
-    def already_trained(self, step: int) -> None:
-        """Lists a run that need not be trained again; its record is that of its training. step: of its embedding."""
-        runs.append(self)
-        self.status, self.numbers["step"] = "used", step
+    def already_trained(self, step: int, session: Session) -> None:
+        """Lists a run that need not be trained again, as it was seen when it was. step: of its embedding."""
+        for one in session.steps:
+            self.curves.add(one)
+        for picture in self.earlier:
+            self.previews.add(picture["prompt"], picture)
+        recorded = self.record.read()
+        self.status, self.numbers = "used", {key: recorded[key] for key in MEASURED if key in recorded} | {"step": step}
+        self.numbers |= {"best": session.kept} if session.kept else {}
+        list_newest(self)
         self.send("run", self.snapshot())
 
     def end(self, status: str, message: str = "") -> None:
@@ -229,9 +237,7 @@ runs: deque[LiveRun] = deque(maxlen=RUNS)
 @contextmanager
 def followed(run: LiveRun) -> Iterator[LiveRun]:
     """Lists a run for the pages, and sends how it starts and ends."""
-    for interrupted in [other for other in runs if other.id == run.id]:
-        runs.remove(interrupted)
-    runs.append(run)
+    list_newest(run)
     run.send("run", run.snapshot())
     try:
         yield run
@@ -242,6 +248,13 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
         run.end("failed", f"{error} {run.left}".strip())
         raise
     run.end("done" if run.complete else "stopped", run.outcome)
+
+
+def list_newest(run: LiveRun) -> None:
+    """Lists a run for the pages, in the place of what was listed under its id."""
+    for earlier in [other for other in runs if other.id == run.id]:
+        runs.remove(earlier)
+    runs.append(run)
 
 
 def changed_settings(config: TrainConfig) -> dict[str, Any]:

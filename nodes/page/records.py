@@ -24,6 +24,7 @@ from ...ti_train.embedding import Embedding
 from ...ti_train.events import Preview
 from ...ti_train.files import write_atomically
 from ...ti_train.formats import load_embedding, save_embedding
+from ...ti_train.training.provenance import RUN
 
 KEPT = 20  # runs
 THUMBNAIL = 136  # pixels: twice the size in the strip, for dense screens
@@ -109,6 +110,12 @@ def interrupted_run(name: str) -> Record | None:
     """The record of the newest run of an embedding, if that run was not completed."""
     newest = next((record for record in records() if record.read().get("name") == name), None)
     return newest if newest and newest.read()["status"] != "done" else None
+
+
+def run_that_wrote(embedding: Embedding) -> Record | None:
+    """The record of the run whose embedding this is."""
+    run = embedding.provenance.get(RUN)
+    return next((record for record in records() if record.read().get(RUN) == run), None) if run else None
 
 
 def rename(old: str, new: str) -> None:

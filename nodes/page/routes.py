@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import folder_paths
 from aiohttp import web
 from server import PromptServer
 
 from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
+from ...ti_train.data.listing import Listing
 from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
 from ...ti_train.formats import put_preview, save_embedding
 from ...ti_train.names import bare_name
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
-from ..training_images import inside_input
+from ..training_images import folder_named, input_folder, inside_input
 from . import embeddings
 from .clients import pages
 from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
 from .live import LiveRun, runs
 from .records import Record, find, records
 
-USUAL_SIDE = 512  # pixels: Stable Diffusion 1's, if Training Options give none
 LONGEST_CAPTION = 10_000  # characters
 SUMMARY = ("id", "name", "status", "step", "steps", "began", "best", "settings")  # of a past run
 Answer = TypeVar("Answer")
@@ -52,6 +52,7 @@ def register() -> None:
     routes.get("/ti_train/pictures")(list_pictures)
     routes.get("/ti_train/thumbnail")(thumbnail)
     routes.post("/ti_train/caption")(write_caption)
+    routes.post("/ti_train/table")(write_table)
     routes.post("/ti_train/remove")(remove_picture)
 
 
@@ -173,13 +174,13 @@ async def list_pictures(request: web.Request) -> web.Response:
 
 
 def resolution_of(written: str) -> int:
-    """Pixels, for 0 the usual ones. Raises HTTPBadRequest for what Training Options do not take."""
+    """Pixels; 0: the model's own. Raises HTTPBadRequest for what Training Options do not take."""
     try:
         pixels = int(written[:10])
         OPTIONS["resolution"].check(pixels)
     except (ValueError, UserError) as error:
         raise web.HTTPBadRequest(text=f"resolution: {error}") from None
-    return pixels or USUAL_SIDE
+    return pixels
 
 
 def picture_file(name: str) -> Path:
@@ -210,8 +211,21 @@ async def write_caption(request: web.Request) -> web.Response:
     return web.json_response({"caption": caption})
 
 
+async def write_table(request: web.Request) -> web.Response:
+    """Writes the entries of a table of captions beside images: those given by path in the table, or the folder's."""
+    asked = await request.post()
+    name, data = asked["table"].filename, asked["table"].file.read()
+    given = {path: picture_file(file) for path, file in json.loads(asked["images"]).items()}
+
+    def write() -> list[str]:
+        there = Listing.of(folder_named(asked["folder"])).images
+        return captions.write_table(name, data, given or {path.name: path for path in there})
+
+    return web.json_response({"remarks": await on_disk(write)})
+
+
 async def remove_picture(request: web.Request) -> web.Response:
     """Moves an image to `removed/`, which is not trained on; returns its new path in the input directory."""
     path = picture_file((await request.json())["file"])
     moved = await on_disk(lambda: move_to_removed(path))
-    return web.json_response({"to": moved.relative_to(Path(folder_paths.get_input_directory()).resolve()).as_posix()})
+    return web.json_response({"to": moved.relative_to(input_folder()).as_posix()})

@@ -93,7 +93,7 @@ class Page:
         begun = {
             "id": "x", "node": "3", "prompt_id": "p", "name": "toy", "steps": 10_000, "saved": True, "prompt": "",
             "step": 0, "status": "running", "message": "", "stopping": False, "previews": [], "warnings": [],
-            "loss": [], "evaluations": [],
+            "loss": [], "evaluations": [], "began": time.time(),
         }  # fmt: skip
         self.send("run", **begun | changes)
 

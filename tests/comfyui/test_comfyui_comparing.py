@@ -170,6 +170,24 @@ def test_what_is_not_used_is_said_in_the_text(words, clip_weights):
         assert remark in words.said()
 
 
+def test_masks_that_are_not_used_are_said_in_the_text_too(words, clip_weights):
+    folder = words.base / "input" / "marked"
+    shutil.copytree(words.base / "input" / "toys", folder)
+    Image.fromarray(np.pad(np.full((40, 40), 255, np.uint8), 12)).save(folder / "blue-mask.png")
+    workflow = evaluating(clip_weights, prompts="a red *", number=1)
+    workflow["pictures"]["inputs"] |= {"folder": "marked", "use_masks": False}
+    (text,) = words.run(workflow)["evaluate"]["text"]
+    assert "The masks of 1 images are not used: use_masks is off in Load Training Images." in text
+    workflow["pictures"]["inputs"]["use_masks"] = True
+    workflow["inverted"] = w.node("ImageInvert", image=["pictures", 0])
+    workflow["evaluate"]["inputs"]["images"] = ["inverted", 0]
+    (text,) = words.run(workflow)["evaluate"]["text"]
+    assert (
+        "The masks of Load Training Images do not pass Invert Image Colors. Connect its output masks to this node"
+        in text
+    )
+
+
 def test_without_weights_it_says_which(words):
     with pytest.raises(AssertionError, match=r"choose clip_weights\. The paper's is open_clip_model"):
         words.run(evaluating("none"))
@@ -203,6 +221,6 @@ def test_masks_look_alikes_and_dino_are_measured_as_the_command_does(words, clip
     samples = [Image.open(path).convert("RGB") for path in sorted(made)]
     features = Dino.load(words.base / "models" / "clip_vision" / "dino").features
     pictures = list(read_pictures(find_pictures(folder), 64, []))
-    look_alikes = gallery(words.base / "input" / "shelf", words.base / "input" / "shelf" / "toys", 64)
+    look_alikes = gallery(words.base / "input" / "shelf", pictures, 64, [])
     expected = measured(further_measures(pictures, look_alikes, features, features), samples)
     assert {column: float(row[column]) for column in columns} == pytest.approx(expected, abs=2e-3)

@@ -201,6 +201,9 @@ def test_pictures_are_described_as_training_will_see_them(server):
     assert same["warnings"] == [{"kind": "copy", "of": "a-wide.png"}]
     assert broken["warnings"] == [{"kind": "unreadable"}]
 
+    own = server.get("/ti_train/pictures?folder=described&resolution=0")
+    assert own["side"] == 0, "the model's own resolution, which the page does not know"
+    assert own["pictures"][:2] == [wide, tall]
     square = server.get("/ti_train/pictures?folder=described&resolution=512&square=1")["pictures"][0]
     assert square["crop"] == pytest.approx([0.125, 0, 0.75, 1])
 
@@ -229,6 +232,25 @@ def test_a_folder_as_it_comes_from_a_phone_or_a_mac_is_listed_and_loaded(server)
     assert Image.open(shown).convert("L").getextrema() == (64, 64)
 
 
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_images_that_are_linked_into_the_input_directory_are_shown_and_captioned(server, tmp_path, linked):
+    """As ComfyUI itself loads them; they may lie on another disk."""
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "a.png")
+    folder = server.base / "input" / f"linked-{linked}"
+    if linked == "folder":
+        folder.symlink_to(tmp_path, target_is_directory=True)
+    else:
+        folder.mkdir()
+        (folder / "a.png").symlink_to(tmp_path / "a.png")
+    file = f"{folder.name}/a.png"
+    (shown,) = server.get(f"/ti_train/pictures?folder={folder.name}")["pictures"]
+    assert shown["file"] == file
+    assert picture(server, f"/ti_train/thumbnail?file={file}").size == (64, 48)
+    assert server.post("/ti_train/caption", {"file": file, "text": "a teal one"}) == {"caption": "a teal one"}
+    assert (folder / "a.txt").read_text(encoding="utf-8") == "a teal one"
+    assert server.post("/ti_train/remove", {"file": file})["to"] == f"{folder.name}/removed/a.png"
+
+
 @pytest.mark.parametrize(
     "path", ["/ti_train/thumbnail?file=../server.log", "/ti_train/thumbnail?file=/etc/passwd",
              "/ti_train/runs/none/previews/0"],
@@ -236,6 +258,34 @@ def test_a_folder_as_it_comes_from_a_phone_or_a_mac_is_listed_and_loaded(server)
 def test_files_outside_of_the_input_directory_are_not_shown(server, path):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         server.get(path)
+
+
+def test_what_is_linked_into_the_input_directory_is_shown_and_captioned_like_the_rest(server, tmp_path):
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "b.png")
+    folder = server.base / "input" / "links"
+    folder.mkdir()
+    (folder / "one.png").symlink_to(tmp_path / "a.png")
+    (folder / "all").symlink_to(tmp_path, target_is_directory=True)
+    listed = server.get("/ti_train/pictures?folder=links&subfolders=1")["pictures"]
+    files = [each["file"] for each in listed]
+    assert files == ["links/one.png", "links/all/a.png", "links/all/b.png"]
+    for file in files:
+        assert picture(server, f"/ti_train/thumbnail?file={file}").size == (64, 64)
+        assert server.post("/ti_train/caption", {"file": file, "text": "a caption"}) == {"caption": "a caption"}
+    assert (folder / "one.txt").read_text(encoding="utf-8") == "a caption"
+    assert server.post("/ti_train/remove", {"file": "links/one.png"}) == {"to": "links/removed/one.png"}
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_clearing_a_caption_of_a_table_clears_it(server):
+    folder = server.base / "input" / "table"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
+    (folder / "metadata.csv").write_text("file_name,text\na.png,a toy\n", encoding="utf-8")
+    assert server.post("/ti_train/caption", {"file": "table/a.png", "text": ""}) == {"caption": ""}
+    (found,) = server.get("/ti_train/pictures?folder=table")["pictures"]
+    assert found["caption"] == ""
 
 
 def test_captions_are_written_beside_pictures_only(server):

@@ -6,6 +6,7 @@ index.html, where it is not the comfyui_frontend_package of ComfyUI's Python.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ def test_an_example_of_a_family_opens_without_an_unknown_node(page, example):
     assert {"TITrain_TrainEmbedding", "KSampler"} <= set(there)
     known = opened.tab.evaluate("Object.keys(window.LiteGraph.registered_node_types)")
     assert set(there) <= set(known)
+
+
+def test_a_run_that_is_continued_is_shown_again(page):
+    """It has the id of the interrupted run, which is older than the runs in between."""
+    opened = page()
+    opened.load("Quick start")
+    status = opened.tab.locator(PANEL).locator(".ti-train-status")
+    for run, state in (("first", "cancelled"), ("second", "done"), ("first", "running")):
+        opened.show_run(id=run, name=run, status=state)
+        assert status.inner_text().startswith(f"{run}: ")
+    for number in range(7):  # eight are kept
+        opened.show_run(id=f"other-{number}", node="99")
+    opened.send("progress", run="first", step=7, loss=[0, [[1, 0.5]]], evaluations=[0, []])
+    assert "step 7" in status.inner_text()
 
 
 @pytest.fixture
@@ -236,6 +251,9 @@ def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page
         Image.new("RGB", (160, 120), colour).save(dropped / name)
     (dropped / "one.txt").write_text("a navy one", encoding="utf-8")
     (dropped / "inner" / "one.txt").write_text("a red one", encoding="utf-8")
+    table = [{"file_name": "two.png", "text": "a teal one"}, {"file_name": "one.png", "text": "from the table"}]
+    (dropped / "metadata.jsonl").write_text("\n".join(map(json.dumps, table)), encoding="utf-8")
+    (dropped / "notes.md").write_text("of the photographer", encoding="utf-8")
     opened = page()
     opened.load("Quick start")
     opened.set("TITrain_LoadTrainingImages", folder="")
@@ -251,9 +269,13 @@ def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page
         }
 
     assert files() == {
-        "one.png": "", "one.txt": "a navy one", "masks/one.png": "", "two.png": "",
+        "one.png": "", "one.txt": "a navy one", "masks/one.png": "", "two.png": "", "two.txt": "a teal one",
         "one (1).png": "", "one (1).txt": "a red one",
     }  # fmt: skip
+    assert cards.nth(2).locator("textarea").input_value() == "a teal one"
+    assert opened.tab.get_by_text("Not used: my-pictures/notes.md.").count()
+    head = opened.tab.locator(".ti-train-picker .ti-train-status")
+    assert head.inner_text() == "3 images, trained at the model's own resolution"
     frame = cards.nth(0).locator(".ti-train-crop")
     assert "width: 75%" not in frame.get_attribute("style")
     opened.set("TITrain_TrainEmbedding", preset="Paper")
@@ -267,7 +289,6 @@ def test_a_folder_is_dropped_seen_as_training_sees_it_and_a_picture_removed(page
         }"""
     )
     opened.set("TITrain_TrainingOptions", crop="keep proportions", resolution=96)
-    head = opened.tab.locator(".ti-train-picker .ti-train-status")
     opened.wait_for(lambda: head.inner_text() == "3 images, trained at 96 x 96")
     assert "width: 75%" not in frame.get_attribute("style")
 

@@ -290,10 +290,39 @@ def test_the_wire_of_the_images_brings_captions_and_masks(server):
     assert config_of(load_embedding(word(server, "one-wire")))["templates"] == "captions"
     assert run_of(server, "one-wire")["data"] == {"images": 2, "captions": 1, "masks": 1, "side": 64}
     assert vectors("three-wires", captions=["pictures", 1], masks=["pictures", 2]).equal(one)
-    scaled = {"scaled": w.node("ImageScale", image=["pictures", 0], upscale_method="bilinear", width=64, height=64,
-                               crop="disabled")}  # fmt: skip
-    server.run(w.training(folder="one-wire", name="scaled", steps=1, images=["scaled", 0]) | scaled)
+    scaled = {"scaled": w.node("ImageScaleBy", image=["pictures", 0], upscale_method="bilinear", scale_by=2.0)}
+    scaling = w.training(folder="one-wire", name="scaled", steps=1, images=["scaled", 0], resolution=64) | scaled
+    server.run(scaling)
     assert run_of(server, "scaled")["data"] == {"images": 2, "captions": 0, "masks": 0, "side": 64}
+    lost = (
+        "The captions and masks of Load Training Images do not pass Upscale Image By. Connect its outputs captions and"
+    )
+    assert any(remark.startswith(lost) for remark in run_of(server, "scaled")["warnings"])
+    scaling["train"]["inputs"] |= {"captions": ["pictures", 1], "masks": ["pictures", 2]}
+    server.run(scaling)
+    assert run_of(server, "scaled-2")["data"] == {"images": 2, "captions": 1, "masks": 2, "side": 64}
+    assert run_of(server, "scaled-2")["warnings"] == []
+
+
+def test_what_a_node_in_between_loses_is_said_where_there_is_something_to_lose(server):
+    through = w.training(folder="one-wire", name="through", steps=1, resolution=64, images=["chosen", 0])
+    through |= {
+        "inverted": w.node("ImageInvert", image=["pictures", 0]),
+        "batch": w.node("ImageBatch", image1=["inverted", 0], image2=["inverted", 0]),
+        "chosen": w.node("ImageFromBatch", image=["batch", 0], batch_index=0, length=1),
+    }
+    through["train"]["inputs"]["masks"] = ["pictures", 2]
+    server.run(through)
+    (said,) = run_of(server, "through")["warnings"]
+    assert said.startswith(
+        "The captions of Load Training Images do not pass Invert Image Colors. Connect its outputs captions"
+    )
+    (server.base / "input" / "plain").mkdir()
+    shutil.copy(server.base / "input" / "one-wire" / "blue.png", server.base / "input" / "plain")
+    del through["train"]["inputs"]["masks"]
+    through["pictures"]["inputs"]["folder"] = "plain"
+    server.run(through)
+    assert run_of(server, "through-2")["warnings"] == []
 
 
 def test_what_is_given_and_not_used_is_said(server):
@@ -357,23 +386,35 @@ def test_a_small_models_resolution_is_unknown_and_can_be_set_in_the_node(server)
 
 def test_what_was_trained_is_used_if_it_is_there(server):
     """After a restart too, where ComfyUI's own cache is empty; anything else is trained under a new number."""
-    use = {"name": "there", "steps": 2, "if_exists": "use it if it is there"}
+    use = {"name": "there", "steps": 2, "if_exists": "use it if it is there", "preview_every": 1}
     server.run(w.training(**use))
-    first = word(server, "there").read_bytes()
+    first, before = word(server, "there").read_bytes(), run_of(server, "there")
     server.stop()
     server.start()
-    outputs = server.run(w.training(**use) | w.sampling("a photo of a *", ["train", 1], "there"))
+    again = w.training(**use) | w.sampling("a photo of a *", ["train", 1], "there")
+    again["previews"] = w.node("SaveImage", images=["train", 2], filename_prefix="there-previews")
+    outputs = server.run(again)
     assert server.files(outputs, "save")
+    assert len(server.files(outputs, "previews")) == 3, "those of its training"
     assert trained(server).count("there") == 1
     assert word(server, "there").read_bytes() == first
     run = run_of(server, "there")
     assert (run["status"], run["step"], run["saved"]) == ("used", 2, True)
+    assert "so the resolution that it was trained at is not known" in " ".join(run["warnings"]), (
+        "as when it was trained"
+    )
+    for shown in ("id", "previews", "best", "norm", "nearest"):
+        assert run[shown] == before[shown], shown
+    assert [step for step, _ in run["evaluations"]] == [step for step, _ in before["evaluations"]]
+    assert run["loss"] == [pytest.approx(point, rel=1e-4) for point in before["loss"]]
     server.run(w.training(**use | {"seed": 1}))
     assert trained(server)[-1] == "there-2"
+    shutil.copy(word(server, "there").with_suffix(".csv"), word(server, "there-2").with_suffix(".csv"))
     server.stop()
     server.start()
     server.run(w.training(**use | {"seed": 1}))
     assert not word(server, "there-3").exists(), "it is the run of there-2"
+    assert run_of(server, "there-2")["evaluations"] == [], "the table is another run's"
     state = word(server, "halfway").with_suffix(".resume")
     cancelled(server, w.training(**use | {"name": "halfway", "steps": 8}), state, 2)
     server.run(w.training(**use | {"name": "halfway", "steps": 8}))

@@ -18,11 +18,14 @@ from safetensors.torch import load_file
 from tiny_host import TinyHost
 
 from ti_train.__main__ import main
-from ti_train.commands.fleet import remarks_on, scores, train_all
+from ti_train.commands import fleet as fleet_command
+from ti_train.commands.fleet import remarks_on, scores, show_sheets, train_all
+from ti_train.fleet import progress
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
-from ti_train.fleet.records import Ledger
+from ti_train.fleet.records import Ledger, Record
 from ti_train.fleet.worker import Rules, work
+from ti_train.training.checkpoint import header_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "pets/c")
@@ -103,6 +106,45 @@ def test_a_disk_that_is_full_at_the_end_does_not_hide_what_became_of_each(
     assert "fleet.csv and fleet.json could not be written (No space left on device)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--engine", "ray", "--together", "2"], "--together 2 does not work with --engine ray"),
+        (["--address", "auto"], "--address auto is of a Ray cluster. Give --engine ray too."),
+    ],
+)
+def test_what_an_engine_does_not_have_is_refused(fleet, given, sentence, capsys):
+    assert main(fleet("out", *given)) != 0
+    assert sentence in capsys.readouterr().err
+
+
+def test_options_of_lines_and_of_the_command_line_reach_the_jobs(fleet, pictures, tmp_path, monkeypatch, capsys):
+    """With their remarks, and with the precision, so that a changed one is noticed."""
+    rows = [f"a,toy,{pictures},3.5,", f"b,toy,{pictures},,a red *"]
+    (tmp_path / "list.csv").write_text("\n".join(["name,init,images,guidance,preview_prompts", *rows]))
+    given: list[Job] = []
+    monkeypatch.setattr(fleet_command, "train_all", lambda _engine, jobs, *_: given.extend(jobs) or [])
+    assert main(fleet("out", "--preview-sampler", "euler")) == 0
+    assert [(job.config.guidance, job.config.dtype, job.config.preview_every) for job in given] == [
+        (3.5, "float32", 0),
+        (0.0, "float32", 100),
+    ]
+    told = capsys.readouterr().err
+    assert "--guidance has no effect: " in told
+    assert "--preview-sampler has no effect: " in told
+
+
+def test_what_is_not_on_the_sheet_is_told(pictures, settings, tmp_path, capsys):
+    jobs = [Job(settings(name="a", preview_every=6), {pictures: 1}, "tiny"), Job(settings(name="b"), {pictures: 1}, "")]
+    work(TinyHost, jobs, Rules(tmp_path), lambda: False)
+    show_sheets(["a", "b"], tmp_path)
+    told = capsys.readouterr()
+    assert told.out == f"{tmp_path / 'sheet.png'}\n"
+    assert "1 embedding(s) have no previews and are not on the sheet: b." in told.err
+    show_sheets(["b"], tmp_path)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.slow
 def test_a_fleet_trains_what_train_trains_and_the_second_time_nothing(
     fleet, pipeline_folder, pictures, tmp_path, capsys
@@ -146,10 +188,10 @@ def test_killed_processes_lose_nothing(fleet, tmp_path):
     assert not [*(tmp_path / "out").rglob("*.resume")]
 
 
-def owner(claim: Path, state: Path) -> int:
-    """The process of a claim, once it has saved a state."""
+def owner(claim: Path, file: Path) -> int:
+    """The process of a claim, once it has written a file."""
     until = time.monotonic() + 120
-    while not (claim.exists() and state.exists()):
+    while not (claim.exists() and file.exists()):
         assert time.monotonic() < until
         time.sleep(0.01)
     return int(json.loads(claim.read_bytes())["pid"])
@@ -161,3 +203,72 @@ def not_running(process: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_stops_all_workers_after_their_step_with_what_they_have(fleet, tmp_path, number):
+    """A terminal sends them to the workers too, `kill` to the parent only."""
+    command = [sys.executable, "-m", "ti_train", *fleet("out", "--steps", "5000", "--checkpoint-every", "5000")]
+    parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    own, state = tmp_path / "out" / ".fleet", tmp_path / "out" / "a.resume"
+    claim = own / "a.claim-1"
+    worker = owner(claim, own / "a" / "loss.csv")
+    time.sleep(1)
+    for process in (parent.pid,) if number == signal.SIGTERM else (worker, parent.pid):
+        os.kill(process, number)
+    _, errors = parent.communicate(timeout=100)
+    assert parent.returncode == 130
+    assert errors.endswith("Interrupted.\n")
+    assert "Traceback" not in errors
+    assert not_running(worker)
+    assert int(header_of(state)["step"]) < 5000, "saved after the current step"
+    assert json.loads(claim.read_bytes())["released"]
+    assert status(tmp_path / "out") == dict.fromkeys(NAMES, "waiting")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["embeddings", "--model", "model"], "'embeddings' is not expected after the list"),
+        ([], "No model is given"),
+    ],
+)
+def test_a_folder_that_is_not_given_as_out_is_reported(more, said, capsys):
+    assert main(["fleet", "list.csv", *more]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--workers", "--together"])
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_counts_are_at_least_one(option, number, capsys):
+    with pytest.raises(SystemExit):
+        main(["fleet", "list.csv", "--model", "model", option, number])
+    assert f"{option}: '{number}' is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_status_is_a_question_also_where_a_file_is_called_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("status").mkdir()
+    Ledger(tmp_path / "out").write_tables([Record("a")])
+    assert main(["fleet", "status", "out"]) == 0
+    assert capsys.readouterr().out == "0 of 1 done, 1 waiting\n"
+    assert main(["fleet", "status"]) == 1
+    assert "There is no fleet in '.'" in capsys.readouterr().err
+
+
+def test_the_tables_are_written_while_it_runs(pictures, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet_command, "TABLES_EVERY", 0)
+    monkeypatch.setattr(progress, "SHARE", float("inf"))  # as if writing took no time
+    jobs = [Job(settings(name=name), {pictures: 1}, "tiny") for name in ("a", "b")]
+    seen = []
+
+    def engine(look) -> None:
+        for job in jobs:
+            work(TinyHost, [job], Rules(tmp_path), lambda: False)
+            look(at_once=True)
+            seen.append(status(tmp_path))
+
+    train_all(engine, jobs, Ledger(tmp_path), Rules(tmp_path))
+    assert seen == [{"a": "done", "b": "waiting"}, {"a": "done", "b": "done"}]

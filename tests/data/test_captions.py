@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from ti_train.data.captions import write_caption
+from ti_train.data.captions import write_caption, write_table
 from ti_train.data.dataset import find_pictures, read_pictures
 
 
@@ -152,8 +153,49 @@ def test_an_empty_caption_removes_the_file(folder):
     assert write_caption(folder / "a.png", "") == "", "there is nothing to remove"
 
 
+@pytest.mark.parametrize("other", ["metadata.csv", "a.caption"])
+def test_an_empty_caption_hides_that_of_a_table_or_another_file(folder, other):
+    text = "file_name,text\na.png,toy\n" if other == "metadata.csv" else "toy"
+    (folder / "a.txt").write_text("cat", encoding="utf-8")
+    (folder / other).write_text(text, encoding="utf-8")
+    assert write_caption(folder / "a.png", "dog") == "dog"
+    assert write_caption(folder / "a.png", "") == ""
+    assert captions(folder)[0] == [""]
+    assert (folder / other).read_text(encoding="utf-8") == text
+
+
 def test_a_caption_is_written_to_the_file_that_it_was_read_from(folder):
     (folder / "a.TXT").write_text("toy", encoding="utf-8")
     write_caption(folder / "a.png", "dog")
     assert captions(folder) == (["dog"], [])
     assert [path.name for path in folder.glob("*.[tT]*")] == ["a.TXT"]
+
+
+def test_a_table_is_written_beside_the_images_that_its_entries_call_by_their_paths(tmp_path):
+    """Images may have been renamed and gathered in one folder; what they are captioned with is not replaced."""
+    placed = {"one.png": "one.png", "train/One.png": "one (1).png", "two.png": "two.png", "three.png": "three.png"}
+    for file in placed.values():
+        Image.new("RGB", (8, 8)).save(tmp_path / file)
+    (tmp_path / "two.txt").write_text("its own", encoding="utf-8")
+    entries = {"./one.png": "first", "train\\one.png": "second", "two.png": "other", "set/three.png": "third"}
+    lines = [{"file_name": name, "text": text} for name, text in entries.items()]
+    table = "\n".join(map(json.dumps, [*lines, {"file_name": "gone.png", "text": "x"}, {"file_name": "one.png"}]))
+    remarks = write_table("metadata.jsonl", table.encode("utf-16"), {k: tmp_path / v for k, v in placed.items()})
+    assert {file.stem: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.txt")} == {
+        "one": "first",
+        "one (1)": "second",
+        "two": "its own",
+        "three": "third",
+    }
+    assert remarks == [
+        "metadata.jsonl: entry 6 has no valid 'file_name' and 'text' and is ignored.",
+        "metadata.jsonl has captions for images that are not in the folder: gone.png.",
+    ]
+
+
+def test_so_is_one_with_separators_and_an_old_encoding(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    table = 'file_name;text\r\na.png;"ein Café; blau"\r\n'.encode("cp1252")
+    (remark,) = write_table("Metadata.CSV", table, {"a.png": tmp_path / "a.png"})
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ein Café; blau"
+    assert remark.startswith("Metadata.CSV is not UTF-8.")

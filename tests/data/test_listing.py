@@ -39,6 +39,15 @@ def mask(path: Path) -> Path:
     return path
 
 
+def test_the_picture_of_an_embedding_is_no_training_image(tmp_path):
+    """Unless the embedding is not there, so that it may be anything."""
+    for name in ("cat.png", "cat.preview.png", "dog.preview.png", "my.preview.cat.preview.jpg"):
+        picture(tmp_path / name)
+    for name in ("cat", "my.preview.cat"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    assert [path.name for path in find_pictures(tmp_path)] == ["cat.png", "dog.preview.png"]
+
+
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".jpg", ".webp"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_by_any_of_its_names_is_a_mask_and_no_image(tmp_path, kind, ending):

@@ -129,6 +129,13 @@ def test_another_word_of_the_same_name_does_not_take_up_the_first_ones_samples(t
         scores(TinyHost(), [Subject("word-0", learnt(1).content)], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"), [("my_cat", "my_cat"), ("../up", "up"), ("pets/cat", "pets-cat"), ("a<b>:c", "a-b-c")]
+)
+def test_samples_are_in_a_folder_of_the_embeddings_name_as_far_as_it_is_a_file_name(name, folder):
+    assert Subject(name, {}).folder == folder
+
+
 def test_vectors_stand_where_the_placeholder_was_and_plain_text_too():
     assert learnt().prompt("a * on the moon") == ("a ", Slot("*"), " on the moon")
     assert Subject("cat", "cat").prompt("a * on the moon") == ("a cat on the moon",)

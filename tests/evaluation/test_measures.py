@@ -58,6 +58,10 @@ def test_a_sample_with_the_background_is_more_like_the_background(red_on_blue):
 def test_without_masks_there_is_nothing_to_tell_apart(red_on_blue):
     unmasked = Picture("a.png", red_on_blue.pixels, red_on_blue.size)
     assert masked("colour", colours, [unmasked]) == []
+    white = Picture("a.png", red_on_blue.pixels, red_on_blue.size, mask=np.full((8, 8), 255, np.uint8))
+    assert masked("colour", colours, [white]) == [], "a mask that hides nothing is none"
+    both, alone = (masked("colour", colours, pictures) for pictures in ([white, red_on_blue], [red_on_blue]))
+    assert [measure.of_pictures for measure in both] == [measure.of_pictures for measure in alone]
 
 
 def test_a_sample_is_found_at_the_rank_of_its_subjects_nearest_image():
@@ -69,15 +73,26 @@ def test_a_sample_is_found_at_the_rank_of_its_subjects_nearest_image():
     assert measure.of([plain(BLUE), plain((205, 0, 255))]) == pytest.approx(2 / 3)
 
 
-def test_a_gallery_leaves_out_the_concepts_own_folder(tmp_path):
-    for name, colour in (("mine", RED), ("other", GREEN), ("third", BLUE)):
-        (tmp_path / name).mkdir()
+@pytest.fixture
+def own() -> list[Picture]:
+    return [Picture("0.png", np.full((64, 64, 3), RED, np.uint8), Size((64, 64), (0, 0), (64, 64)))]
+
+
+def test_a_gallery_leaves_out_the_training_images_wherever_they_are(tmp_path, own):
+    """Its folders may be nested and empty."""
+    for name, colour in (("mine", RED), ("pets/dogs", GREEN), ("pets/mixed", RED), ("third", BLUE)):
+        (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (64, 64), colour).save(tmp_path / name / "0.png")
-    found = [picture.getpixel((0, 0)) for picture in gallery(tmp_path, tmp_path / "mine", 64)]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "third" / "1.png").write_bytes(b"no image")
+    warnings: list[str] = []
+    found = [picture.getpixel((0, 0)) for picture in gallery(tmp_path, own, 64, warnings)]
     assert found == [GREEN, BLUE]
+    (warning,) = warnings
+    assert "1.png" in warning
 
 
-def test_a_gallery_without_others_is_refused(tmp_path):
+def test_a_gallery_without_others_is_refused(tmp_path, own):
     (tmp_path / "mine").mkdir()
     with pytest.raises(UserError, match="has no subfolders with images of other things"):
-        gallery(tmp_path, tmp_path / "mine", 64)
+        gallery(tmp_path, own, 64, [])

@@ -10,6 +10,7 @@ from tiny_host import TinyHost
 from ti_train.errors import UserError
 from ti_train.evaluation.samples import Sampling, folder_of, read, sample_missing
 from ti_train.host import SampleRequest
+from ti_train.host import Sampling as HostSampling
 
 SMALL = {"side": 32, "number": 6, "steps": 2, "batch_size": 2}
 TEXT = "a photo of a red toy"
@@ -103,3 +104,12 @@ def test_other_settings_than_those_of_the_samples_there_are_told(tmp_path):
 def test_numbers_that_cannot_be(wrong, why):
     with pytest.raises(UserError, match=why):
         Sampling(**(SMALL | wrong))
+
+
+def test_images_are_sampled_with_what_suits_the_models_family():
+    class OfAFamily(TinyHost):
+        sampling = HostSampling(4, 1.0, "euler_ancestral", "simple")
+
+    request = Sampling(16, 2, 3, 2.5).request(OfAFamily(), (("a toy",),), (7,))
+    assert (request.sampler, request.scheduler) == ("euler_ancestral", "simple")
+    assert (request.steps, request.guidance, request.width, request.seeds) == (3, 2.5, 16, (7,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from ti_train.fleet import claims
 from ti_train.fleet.claims import Claims
+from ti_train.training import run_lock
 
 
 def test_only_one_of_many_gets_a_claim(tmp_path):
@@ -27,7 +29,7 @@ def test_a_released_claim_is_free_and_not_a_loss(tmp_path):
         assert Claims(tmp_path).is_taken("cat")
     assert not Claims(tmp_path).is_taken("cat")
     again = Claims(tmp_path).take("cat")
-    assert (again.number, again.after_a_loss) == (2, False)
+    assert (again.number, again.lost_owner) == (2, None)
 
 
 def hold(folder, ready) -> None:
@@ -48,7 +50,8 @@ def test_a_killed_owner_on_this_machine_is_known_at_once(tmp_path):
     os.kill(owner.pid, signal.SIGKILL)
     owner.join()
     claim = Claims(tmp_path).take("cat")
-    assert (claim.number, claim.after_a_loss) == (2, True)
+    assert claim.number == 2
+    assert claim.lost_owner
 
 
 def test_an_owner_on_another_machine_is_gone_when_its_heartbeat_stands_still(tmp_path, monkeypatch):
@@ -65,7 +68,8 @@ def test_an_owner_on_another_machine_is_gone_when_its_heartbeat_stands_still(tmp
         theirs.beat()
     assert [mine.take("cat"), mine.take("cat")] == [None, None], "90 seconds since the beat was seen"
     claim = mine.take("cat")
-    assert (claim.number, claim.after_a_loss) == (2, True)
+    assert claim.number == 2
+    assert claim.lost_owner
     assert theirs.lost(), "the old owner, if it wakes up, stops"
     assert not claim.lost()
 
@@ -77,3 +81,59 @@ def test_the_heart_beats_while_a_claim_is_held(tmp_path):
         before = file.read_bytes()
         time.sleep(0.5)
         assert file.read_bytes() != before
+
+
+def test_a_claim_that_cannot_be_written_leaves_no_file_that_keeps_others_away(tmp_path, monkeypatch):
+    """A full disk still takes an empty file."""
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            Claims(tmp_path).take("cat")
+    claim = Claims(tmp_path).take("cat")
+    assert (claim.number, claim.lost_owner) == (1, None)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS], ids=["NFS", "Lustre"])
+def test_where_there_are_no_locks_the_heartbeat_decides(tmp_path, monkeypatch, number):
+    def refuse(_file) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_lock, "_lock", refuse)
+    assert Claims(tmp_path).take("cat")
+    mine = Claims(tmp_path, expires=0.05)
+    assert mine.take("cat") is None
+    time.sleep(0.1)
+    assert mine.take("cat").lost_owner
+
+
+def test_a_machine_of_the_same_name_is_another_machine(tmp_path, monkeypatch):
+    """Containers are often called alike. Its locks may not reach this one."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(run_lock, "_machine", lambda: "another boot")
+        theirs = Claims(tmp_path).take("cat")
+    os.close(theirs._file)
+    assert Claims(tmp_path).take("cat") is None, "its heart may beat"
+
+
+def test_a_claim_that_may_only_be_read_is_judged_by_its_heartbeat(tmp_path, monkeypatch):
+    """`fleet status` on a read-only mount."""
+    os.close(Claims(tmp_path).take("cat")._file)
+    opened = os.open
+
+    def refuse(path, flags, *more):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert Claims(tmp_path).is_taken("cat")
+
+
+def test_a_claim_of_another_machine_that_is_long_dead_is_not_shown_as_running(tmp_path, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        Claims(tmp_path).take("cat")
+    assert Claims(tmp_path).is_taken("cat")
+    yesterday = time.time() - 86400
+    os.utime(tmp_path / "cat.claim-1", (yesterday, yesterday))
+    assert not Claims(tmp_path).is_taken("cat")

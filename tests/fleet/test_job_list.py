@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -108,14 +109,126 @@ def test_all_faults_are_told_at_once_with_their_lines(listed):
         ("name,init,images,dtype\na,toy,toy,float32\n", "list.csv", "Give it as --dtype"),
         ("name,init,images,flip\na,toy,toy,perhaps\n", "list.csv", "it must be true or false"),
         ("name,init,images\n", "list.csv", "lists no embedding"),
-        ('{"name": "a"', "list.jsonl", "Line 1 is not JSON"),
-        ("[1]", "list.jsonl", "Line 1 is not an object"),
+        ("name,init,images,steps,steps\na,toy,toy,3,4\n", "list.csv", "has these columns twice: steps"),
+        ("name,init,images,lr,learning_rate\na,toy,toy,3,4\n", "list.csv", "gives learning_rate a second time"),
+        ("name,init,images,\na,toy,toy,3\n", "list.csv", "more cells than the first line has columns: 3"),
+        ("name,init,images\na,none.safetensors,toy\n", "list.csv", "there is no file 'none.safetensors' in "),
+        ("name,init,images\na,toy|none.pt,toy\n", "list.csv", "there is no file 'none.pt' in "),
+        ("name,init,images,templates\na,toy,toy,none.txt\n", "list.csv", "there is no file 'none.txt' in "),
+        ("name,init,images,templates\na,toy,toy,toy/red.txt\n", "list.csv", "which lacks .name."),
+        (f"name,init,images\na,toy,{'x' * 300}\n", "list.csv", "cannot be read .File name too long"),
+        ('{"name": "a", "init": "toy", "images": []}', "list.jsonl", "images missing"),
+        ('{"name": "a", "init": ["cat", "dog"], "images": "toy"}', "list.jsonl", "Write | between several"),
+        (
+            '{"name": "a", "init": "toy", "images": "toy", "steps": {}}',
+            "list.jsonl",
+            "steps is {}; it must be one value",
+        ),
+        ('{"name": "a"', "list.jsonl", "line 1: it is not JSON"),
+        ("[1]", "list.jsonl", "line 1: it is not an object"),
         ('{"name": 3, "init": "toy", "images": "toy", "preset": "Best"}', "list.jsonl", "Unknown preset 'Best'"),
     ],
 )
 def test_what_cannot_be_read_is_told(listed, text, name, sentence):
     with pytest.raises(UserError, match=sentence.replace("'", ".")):
         listed(text, name)
+
+
+def test_what_spreadsheets_leave_is_no_fault(listed, tmp_path):
+    (job,) = listed("name,init,images,,\ntoy,toy,toy|,,\n,,,,\n\n")
+    assert (job.name, dict(job.folders)) == ("toy", {tmp_path / "toy": 1})
+
+
+def test_a_line_that_is_not_json_hides_no_other_fault(listed):
+    with pytest.raises(UserError, match=r"(?s)2 entries.*line 1: it is not JSON.*line 3: images missing"):
+        listed('{"name":\n\n{"name": "a", "init": "toy"}', "list.jsonl")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "cat-worse",
+        "Cat-WORSE",
+        "cat.json",
+        "cat.claim-12",
+        "cat/samples",
+        "cat/samples/x",
+        "cat/loss.csv",
+        "cat.resume/x",
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_names_do_not_share_files(listed, other, order):
+    """Each is also that of a file which the training of the other may write."""
+    first, second = ("cat", other)[::order]
+    with pytest.raises(UserError, match=f"line 3: the name '{second}' is that of a file of '{first}' .line 2"):
+        listed(f"name,init,images\n{first},toy,toy\n{second},toy,toy\n")
+
+
+def test_names_may_be_folders_of_each_other(listed):
+    names = ("pets", "pets/cat", "pets/cat2", "pets/cat/red", "claims", "pets-worse/cat")
+    assert len(listed("name,init,images\n" + "".join(f"{name},toy,toy\n" for name in names))) == len(names)
+
+
+def test_results_are_no_training_images(tmp_path, pictures):
+    """Those of this fleet and of earlier ones, whose folders are below that of the images."""
+    common = Common("model", "Balanced", {"init": "toy"})
+    for name in ("red", "pets", "pets/blue", "embeddings", "embeddings/red"):
+        shutil.copytree(pictures, tmp_path / name, dirs_exist_ok=True)
+    (tmp_path / "embeddings" / ".fleet").mkdir()
+    (tmp_path / "further").mkdir()
+    jobs = read_jobs(tmp_path, common, tmp_path / "further")
+    assert [job.name for job in jobs] == ["pets", "pets/blue", "red"]
+    (tmp_path / "further").rmdir()
+    with pytest.raises(UserError, match="pets' has training images"):
+        read_jobs(tmp_path, common, tmp_path)
+    with pytest.raises(UserError, match="red' has training images"):
+        read_jobs(tmp_path, common, tmp_path / "red")
+    for file in (tmp_path / "pets").glob("*.*"):
+        file.unlink()
+    for name in ("red", "pets/blue", "red-steps/red-000100"):  # beside their folders
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+        shutil.copy(pictures / "red.png", tmp_path / f"{name}.preview.png")
+    assert [job.name for job in read_jobs(tmp_path, common, tmp_path)] == ["pets/blue", "red"]
+
+
+def test_a_folder_that_was_meant_to_have_images_is_told(tmp_path, pictures):
+    shutil.copytree(pictures, tmp_path / "pets" / "red")
+    (tmp_path / "pets" / "blue").mkdir()
+    (tmp_path / "pets" / "blue" / "cat.psd").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"1 entry that cannot be used:\nfolder 'pets/blue': The folder .* has no images"
+    ):
+        read_jobs(tmp_path, Common("model", "Balanced", {"init": "toy"}))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs the rights of another user")
+def test_folders_that_may_not_be_read_are_told_with_all_other_faults(tmp_path, pictures):
+    for name in ("closed", "names only", "names only/inner", "red"):
+        shutil.copytree(pictures, tmp_path / name, dirs_exist_ok=True)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path, *tmp_path.parents[:2], tmp_path / "red"):
+        folder.chmod(0o755)
+    (tmp_path / "closed").chmod(0)
+    (tmp_path / "names only").chmod(0o744)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(UserError) as caught:
+            read_jobs(tmp_path, Common("model", "Balanced", {"init": "toy"}))
+    finally:
+        os.seteuid(0)
+    assert [line.split("'")[1] for line in str(caught.value).splitlines()[1:]] == [
+        "closed",
+        "empty",
+        "names only",
+        "names only/inner",
+    ]
+
+
+def test_preview_prompts_of_a_line_are_drawn(listed):
+    first, second = listed("name,init,images,preview_prompts,preview_every\na,toy,toy,a red *,\nb,toy,toy,a red *,7\n")
+    assert (first.config.preview_every, second.config.preview_every) == (100, 7)
 
 
 def test_shards_share_a_list_without_overlap(listed):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_host import TinyHost, at_forward, raising
+from tiny_host import ENCODER, TinyHost, at_forward, raising
 
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.records import Ledger, Record
@@ -98,3 +99,41 @@ def test_what_is_no_training_s_fault_ends_all(jobs, tmp_path):
     with at_forward(host.denoiser, [3], raising(RuntimeError("illegal memory access"))), pytest.raises(RuntimeError):
         train(host, jobs, tmp_path, 4)
     assert {record.status for record in train(host, jobs, tmp_path, 4).values()} == {"done"}
+
+
+def test_only_those_that_want_deterministic_kernels_need_them(pictures, settings, tmp_path):
+    """A device may have none: PyTorch's error for it, where the mode is on."""
+
+    def without_kernel(_output) -> None:
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("convolution_backward does not have a deterministic implementation")
+
+    jobs = [
+        Job(settings(name=name, deterministic=exact), {pictures: 1}, "tiny")
+        for name, exact in (("one", False), ("two", True))
+    ]
+    host = TinyHost()
+    with at_forward(host.denoiser, range(1000), without_kernel):
+        records = train(host, jobs, tmp_path, 2)
+    assert (records["one"].status, records["two"].status) == ("done", "failed")
+    assert "no deterministic kernel" in records["two"].error
+
+
+def test_what_has_failed_is_repeated_alone(jobs, tmp_path):
+    """One of four ends the worker at its second step, each time. The others meet it once."""
+    host = TinyHost()
+    poison = jobs[1]  # the only one with two vectors
+
+    def deadly(prompts, embeddings, sizes=(), encode=host.encode):
+        if torch.is_grad_enabled() and any(len(vectors[ENCODER]) == 2 for vectors in embeddings.values()):
+            raise RuntimeError("illegal memory access")
+        return encode(prompts, embeddings, sizes)
+
+    host.encode = deadly
+    for _ in range(4):  # a new worker each time
+        with suppress(RuntimeError):
+            records = train(host, jobs, tmp_path, 4)
+    assert {name: record.status for name, record in records.items() if name != poison.name} == {
+        "one": "done", "three": "done", "four": "done",
+    }  # fmt: skip
+    assert (records["two"].status, records["two"].attempts) == ("failed", 3)

@@ -17,9 +17,12 @@ from ti_train.errors import UserError
 from ti_train.fleet import worker as worker_module
 from ti_train.fleet.claims import Claims
 from ti_train.fleet.job_list import Job
+from ti_train.fleet.learn import Stopped
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import OWN, Ledger, Record
-from ti_train.fleet.worker import Rules, work
+from ti_train.fleet.worker import Rules, failed_last, work
+from ti_train.training.checkpoint import RunFiles
+from ti_train.training.keeping import Course
 
 
 @pytest.fixture
@@ -181,13 +184,40 @@ def test_changed_images_are_trained_again_only_if_asked(fleet, tmp_path):
     before = fleet.vectors()
     (tmp_path / "one" / "red.png").unlink()
     (remark,) = plan(fleet.jobs, fleet.ledger, update=False)
-    assert "1 embedding(s) were trained from other images or options: one." in remark
+    assert "1 embedding(s) were trained from other images, options or another model: one." in remark
     fleet.work()
     assert torch.equal(fleet.vectors()["one"], before["one"])
     assert plan(fleet.jobs, fleet.ledger, update=True) == []
     fleet.work()
     assert not torch.equal(fleet.vectors()["one"], before["one"])
     assert torch.equal(fleet.vectors()["two"], before["two"])
+
+
+@pytest.mark.parametrize("other", [{"early_stop": 1}, {"evaluate_every": 3}, {"dtype": "auto"}])
+def test_what_decides_the_result_is_a_change(fleet, other):
+    """Also where a run that continues may have another value."""
+    fleet.work()
+    before = (fleet.out / "one.safetensors").stat().st_mtime_ns
+    fleet.jobs[0] = replace(fleet.jobs[0], config=replace(fleet.jobs[0].config, **other))
+    (remark,) = plan(fleet.jobs, fleet.ledger, update=False)
+    assert "another model: one." in remark
+    plan(fleet.jobs, fleet.ledger, update=True)
+    assert fleet.work()["one"].seconds
+    assert (fleet.out / "one.safetensors").stat().st_mtime_ns > before
+
+
+def test_a_training_that_made_it_worse_says_which_embedding_is_there(fleet, monkeypatch):
+    fleet.work()
+    before = fleet.vectors()["one"]
+    fleet.jobs[0] = replace(fleet.jobs[0], config=replace(fleet.jobs[0].config, learning_rate=100.0))
+    monkeypatch.setattr(Course, "improved", property(lambda _course: False))
+    plan(fleet.jobs, fleet.ledger, update=True)
+    record = fleet.work()["one"]
+    assert record.status == "done"
+    assert record.error.startswith("Worse than its untrained vectors, so it is 'one-worse.safetensors'; the earlier")
+    assert torch.equal(fleet.vectors()["one"], before)
+    assert plan(fleet.jobs, fleet.ledger, update=True) == []
+    assert fleet.ledger.read("one") == record, "not trained again and again"
 
 
 def test_touched_but_equal_images_are_unchanged(fleet, tmp_path):
@@ -210,13 +240,15 @@ def test_an_embedding_of_the_user_s_own_is_not_replaced(fleet):
 
 def test_a_finished_embedding_without_its_record_is_found_finished(fleet):
     """The worker was killed between the two."""
-    fleet.work()
+    record = fleet.work()["one"]
     (fleet.out / OWN / "one.json").unlink()
     before = (fleet.out / "one.safetensors").stat().st_mtime_ns
     assert plan(fleet.jobs, fleet.ledger, update=False) == []
-    record = fleet.work()["one"]
-    assert (record.status, record.kept) == ("done", 6)
+    found = fleet.work()["one"]
     assert (fleet.out / "one.safetensors").stat().st_mtime_ns == before
+    assert (found.status, found.steps, found.kept, found.improved) == ("done", 6, 6, record.improved)
+    assert found.loss == pytest.approx(record.loss, rel=1e-5)
+    assert found.seconds == pytest.approx(record.seconds, rel=1e-5)
 
 
 def test_tables_have_a_line_for_each(fleet, tmp_path):
@@ -226,3 +258,68 @@ def test_tables_have_a_line_for_each(fleet, tmp_path):
     lines = (fleet.out / "fleet.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("name,status,steps")
+
+
+def test_what_a_run_outside_of_the_fleet_trains_is_waited_for(fleet):
+    """It costs no attempt."""
+    other = RunFiles(fleet.out, "one", {}).locked()
+    other.__enter__()
+    pauses = []
+
+    def sleep(seconds) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            other.__exit__(None, None, None)
+
+    work(fleet.open, fleet.jobs, fleet.rules, lambda: False, sleep=sleep)
+    assert pauses == [20] * 5
+    record = fleet.ledger.read("one")
+    assert (record.status, record.attempts) == ("done", 1)
+
+
+def test_the_lock_of_a_lost_worker_does_not_keep_its_embedding_from_the_others(fleet, monkeypatch):
+    """A file server keeps the lock of a machine that does not come back."""
+    monkeypatch.setattr(Claims, "_gone", lambda *_: True)
+    Claims(fleet.out / OWN).take("one")
+    with RunFiles(fleet.out, "one", {}).locked():
+        record = fleet.work()["one"]
+    assert (record.status, record.attempts) == ("done", 2)
+
+
+def test_a_worker_that_wakes_up_leaves_the_record_to_the_one_that_has_taken_over(fleet):
+    """Its device may have gone while it slept."""
+
+    def take_over(_output) -> None:
+        (fleet.out / OWN / "one.claim-2").touch()
+        fleet.ledger.write(Record("one", "done", steps=6))
+        raise RuntimeError("device lost")
+
+    with at_forward(fleet.host.denoiser, [3], take_over), pytest.raises(RuntimeError):
+        fleet.work()
+    record = fleet.ledger.read("one")
+    assert (record.status, record.error) == ("done", "")
+
+
+def test_what_has_ended_a_worker_is_tried_when_all_others_are_trained(fleet, monkeypatch):
+    fleet.ledger.write(Record("one", "failed", attempts=1, retry="now"))
+    fleet.ledger.write(Record("two", "failed", attempts=2, retry="now"))
+    assert [job.name for job in failed_last(fleet.jobs, fleet.ledger)] == ["pets/three", "two", "one"]
+    shutil.rmtree(fleet.out)
+    monkeypatch.setattr(Claims, "_gone", lambda *_: True)
+    Claims(fleet.out / OWN).take("one")
+    fleet.work()
+    ages = {job.name: (fleet.out / f"{job.name}.safetensors").stat().st_mtime_ns for job in fleet.jobs}
+    assert max(ages, key=ages.__getitem__) == "one"
+
+
+def test_an_evaluation_is_stopped_too_and_repeated(fleet):
+    def scores(_host, _job, _out, stop) -> dict[str, float]:
+        if stop():
+            raise Stopped
+        return {"image_similarity": 0.5}
+
+    is_trained = (fleet.out / "one.safetensors").exists
+    stopped = fleet.work(stop=lambda: is_trained() and not (fleet.out / "one.resume").exists(), evaluate=scores)
+    assert stopped["one"] is None
+    record = fleet.work(evaluate=scores)["one"]
+    assert (record.status, record.scores) == ("done", {"image_similarity": 0.5})

@@ -66,5 +66,13 @@ def test_a_mark_of_no_embedding_in_a_users_prompt_is_told():
     assert remarks_on("a <teal-hart>", {"\x02*\x03": "it"}) == [], "a training run's own prompts"
 
 
+def test_a_placeholder_without_brackets_is_used_within_brackets_too():
+    assert "embedding:it" in replace_placeholders("a <my-cat>", {"my-cat": "it"})
+    assert remarks_on("a <my-cat>", {"my-cat": "it"}) == []
+    (remark,) = remarks_on("a <my-cot>", {"my-cat": "it"})
+    assert remark.endswith("Did you mean my-cat?")
+    assert remarks_on("a *", {"my-cat": "it"}) == ["* is read as plain text. Write my-cat in the prompt."]
+
+
 def test_no_placeholder_changes_nothing():
     assert replace_placeholders("a cat", {}) == "a cat"

@@ -18,6 +18,7 @@ from ti_train.events import Checkpoint, Step
 from ti_train.files import write_atomically
 from ti_train.formats import load_embedding, save_embedding
 from ti_train.prompts import Templates
+from ti_train.training import run_lock
 from ti_train.training.checkpoint import RunFiles, name_in
 from ti_train.training.loop import identity, train
 from ti_train.training.provenance import digest_of
@@ -141,6 +142,28 @@ def test_only_a_run_that_is_there_may_have_such_a_name(settings, tmp_path, name)
 # --- A disk that is full --------------------------------------------------------
 
 
+def test_what_killed_runs_have_left_of_their_writes_is_removed_when_the_next_one_starts(files):
+    files.save(STATE, WORD, finished=True)
+    files.copy(STATE, WORD)
+    there = {path for path in files.folder.rglob("*") if path.is_file()}
+    for left in (
+        ".cat.safetensors.12", ".cat.preview.png.12", ".cat-worse.preview.png.12", ".cat.resume.12",
+        "cat-steps/.cat-000014.safetensors.12", "cat-steps/.cat-000014.preview.png.12",
+    ):  # fmt: skip
+        (files.folder / left).touch()
+    (files.folder / ".dog.safetensors.12").touch()
+    with files.locked():
+        assert {path for path in files.folder.rglob("*") if path.is_file() and path.suffix != ".lock"} == {
+            *there, files.folder / ".dog.safetensors.12",
+        }  # fmt: skip
+
+
+def test_what_cannot_be_removed_does_not_keep_a_run_from_starting(files):
+    (files.folder / ".cat.resume.12").mkdir(parents=True)
+    with files.locked():
+        pass
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, full_disk):
     write_atomically(tmp_path / "a.txt", b"old")
     full_disk.append(tmp_path)
@@ -205,3 +228,30 @@ def test_another_content_of_the_initial_file_is_another_run_but_can_be_resumed(h
     assert before != after
     RunFiles(tmp_path, "cat", before).save(STATE, WORD)
     assert RunFiles(tmp_path, "cat", after).can_resume()
+
+
+@pytest.mark.parametrize("wakes_up", ["and is closed", "and goes on"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_slept_while_another_process_took_it_over_writes_nothing_more(
+    host, dataset, settings, tmp_path, monkeypatch, wakes_up, finished
+):
+    """Such as on a machine that was paused, over a file system without locks."""
+
+    def refuse(_file) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(run_lock, "_lock", refuse)
+    config = settings(name="cat", checkpoint_every=1)
+    sleeper = train(host, dataset, config, tmp_path)
+    next(event for event in sleeper if event == Checkpoint(2, tmp_path / "cat.safetensors"))
+    monkeypatch.setattr(run_lock, "_machine", lambda: "another boot")
+    with closing(train(host, dataset, config, tmp_path, resume=True)) as new:
+        for event in new:
+            if not finished and isinstance(event, Checkpoint) and event.step == 5:
+                break
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        assert ("cat.resume" in before) is not finished
+        if wakes_up == "and goes on":
+            next(event for event in sleeper if isinstance(event, Checkpoint))
+        sleeper.close()
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

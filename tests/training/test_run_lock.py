@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ti_train.errors import UserError
-from ti_train.training.run_lock import only_run
+from ti_train.errors import BusyError, UserError
+from ti_train.training import run_lock
+from ti_train.training.run_lock import only_run, this_process, unlock
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -68,3 +70,32 @@ def test_a_file_of_its_name_with_anything_in_it_is_no_lock(tmp_path):
     (tmp_path / ".cat.lock").write_bytes(b"\xff" * 3000)
     with only_run(tmp_path / ".cat.lock", "cat"):
         assert (tmp_path / ".cat.lock").read_bytes()[:1] == b"{"
+
+
+def test_without_locks_the_file_says_whose_the_run_is(tmp_path, monkeypatch):
+    """Lustre without flock: a run that was taken over while its machine slept knows it when it wakes up."""
+
+    def refuse(_file) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(run_lock, "_lock", refuse)
+    path = tmp_path / ".cat.lock"
+    with only_run(path, "cat") as sleeper:
+        assert sleeper() == "ours"
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(run_lock, "_machine", lambda: "another boot")
+            with only_run(path, "cat") as new:
+                assert (new(), sleeper()) == ("ours", "another's")
+        assert sleeper() == "nobody's"
+
+
+def test_a_lock_that_a_file_server_keeps_for_a_lost_machine_can_be_taken_from_it(tmp_path):
+    path = tmp_path / ".cat.lock"
+    with only_run(path, "cat") as lost:
+        unlock(path, this_process() | {"host": "a third one"})
+        with pytest.raises(BusyError), only_run(path, "cat"):
+            pass
+        unlock(path, this_process())
+        with only_run(path, "cat") as new:
+            assert new() == "ours"
+        assert lost() == "nobody's"

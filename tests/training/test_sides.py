@@ -46,6 +46,14 @@ def test_where_a_step_does_not_fit_the_default_is_less_and_that_is_reported(monk
     assert side_for(host(), config(resolution=1024), []) == 1024, "the user's own is kept"
 
 
+@pytest.mark.parametrize(("largest", "reported"), [(512, False), (704, False), (720, True)])
+def test_that_is_not_reported_of_images_that_are_no_larger(monkeypatch, largest, reported):
+    monkeypatch.setattr(sides, "total_memory", lambda _: 2 * GIB)
+    remarks: list[str] = []
+    assert side_for(host(), config(), remarks, largest) == 704
+    assert bool(remarks) == reported
+
+
 @pytest.mark.parametrize("gib", [1, 2, 3, 4, 24])
 def test_it_is_a_side_at_which_a_step_with_one_image_fits(gib):
     side = fitting_side(gib * GIB, host(), config())

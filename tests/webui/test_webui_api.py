@@ -254,7 +254,7 @@ def test_nothing_waits_for_a_training_but_generations(server, cat):
     asked = time.monotonic()
     text = server.get(f"{API}/info?name=cat-word")["text"]
     assert "vector 2: norm" in text
-    assert "The nearest words need the model, which a training uses" in text
+    assert "The nearest words need the model, which a training or captioning uses" in text
     assert "cat-word" in [row["name"] for row in server.post(f"{API}/refresh")]
     assert status(server, job)["state"] == "running"
     assert time.monotonic() - asked < 30

@@ -85,12 +85,16 @@ def test_further_pictures_join_the_chosen_folder_and_one_is_removed(page, server
     expect(page.locator("#ti_train_name textarea, #ti_train_name input").first).to_have_value("tabtoy")
 
 
-def test_the_images_of_another_embedding_are_not_mixed_in(page, server, drawings):
+def test_the_images_of_another_embedding_get_a_new_folder_when_it_is_asked_for(page, server, drawings):
     fill(page, "name", "other-toy")
     upload(page, drawings[:1])
-    beside(page, "1 image(s)")
     done = page.locator("#ti_train_pictures_done").first
-    expect(done).to_contain_text("to 'other-toy'. 'tabtoy' holds the images of another embedding")
+    expect(done).to_contain_text("to 'tabtoy'. 'tabtoy' holds the images of another embedding")
+    page.locator("#ti_train_new_folder").click()
+    expect(page.locator("#ti_train_thumbnails").first).to_be_hidden()
+    upload(page, drawings[:1])
+    beside(page, "1 image(s)")
+    expect(done).to_contain_text("Added 1 file(s) to 'other-toy'.")
     assert [path.name for path in (server.base / "ti-train" / "pictures" / "other-toy").iterdir()] == ["blue.png"]
     fill(page, "name", "tabtoy")
     chosen(page, "folder", "tabtoy")

@@ -1,12 +1,16 @@
-"""Reloads of the embeddings folder, which wait for their turn in the WebUI's queue; no WebUI is needed."""
+"""What needs the model, which waits for its turn in the WebUI's queue; no WebUI is needed."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 
 @pytest.fixture
@@ -29,3 +33,24 @@ def test_requests_during_a_training_wait_in_one_thread(queue, load_in_webui, mon
     files.reload_later()
     assert reloads.acquire(timeout=10), "a later request is done too"
     assert not reloads.acquire(timeout=0.2), "and nothing else"
+
+
+def test_nothing_waits_for_a_captioning(load_in_webui, monkeypatch, tmp_path):
+    webui, queue = sys.modules["modules"], threading.RLock()  # who waited here would go on, and be found out
+    webui.call_queue.queue_lock = queue
+    webui.shared.cmd_opts = SimpleNamespace(embeddings_dir=str(tmp_path))
+    webui.progress.create_task_id = str
+    files, captioning = load_in_webui("webui_tab.embedding_files"), load_in_webui("webui_tab.captioning")
+    monkeypatch.setattr(captioning.folders, "picture_folder", lambda folder, write: tmp_path / "images")
+    monkeypatch.setattr(files, "reload_later", lambda: None)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "images" / "a.png")
+    save_file({"emb_params": torch.ones(1, 4)}, tmp_path / "toy.safetensors")
+    with queue:
+        captioning.start("images", "BLIP")
+        assert files.reload() == files.RELOADED_LATER
+        assert files.NOT_LOOKED_UP in files.report("toy")
+    deadline = time.monotonic() + 20
+    while captioning.active():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ti_train.data.listing import Listing
+
 
 @pytest.fixture
 def data(load_in_webui, tmp_path) -> Path:
@@ -73,21 +75,105 @@ def test_an_upload_overwrites_no_other_image_of_its_name(pictures, data):
     assert (folder / "one.png").read_bytes() == before
 
 
-def test_the_images_of_another_trained_embedding_are_not_mixed_with_these(pictures, data):
-    folder, note = pictures.uploaded([str(drawn(data / "two.png"))], "dog", "cat")
-    assert folder == "dog"
-    assert "'cat' holds the images of another embedding" in note
-    assert names(data / "ti-train" / "pictures" / "cat") == {"one.png"}
+@pytest.mark.parametrize("name", ["dog", ""])
+def test_the_chosen_folder_gets_the_upload_whoever_it_belongs_to(pictures, data, name):
+    folder, note = pictures.uploaded([str(drawn(data / "two.png"))], name, "cat")
+    assert folder == "cat"
+    assert "'cat' holds the images of another embedding. For a folder of its own press New folder first." in note
+    assert names(data / "ti-train" / "pictures" / "cat") == {"one.png", "two.png"}
+
+
+def test_only_without_a_chosen_folder_there_is_a_new_one(pictures, data):
+    two = str(drawn(data / "two.png"))
+    assert pictures.uploaded([two], "cat", "") == ("cat-2", "Added 1 file(s) to 'cat-2'.")
+    assert names(data / "ti-train" / "pictures" / "cat-2") == {"two.png"}
+    with pytest.raises(ValueError, match="The name '' cannot be used"):
+        pictures.uploaded([two], "", "")
 
 
 def test_a_mask_replaces_the_mask_of_an_image(pictures, data):
-    mask = drawn(data / "one-mask.png", "black")
-    pictures.uploaded([str(mask)], "dog", "cat")
-    drawn(mask, "white")
-    pictures.uploaded([str(mask)], "dog", "cat")
+    mask = drawn(data / "ONE_mask.png", "black")
+    for colour in ("black", "white"):
+        drawn(mask, colour)
+        assert pictures.uploaded([str(mask)], "dog", "cat") == ("cat", "Added 1 file(s) to 'cat'.")
     folder = data / "ti-train" / "pictures" / "cat"
+    assert names(folder) == {"one.png", "one_mask.png"}
+    assert (folder / "one_mask.png").read_bytes() == mask.read_bytes()
+
+
+def masks_of(folder: Path) -> dict[str, str]:
+    """Every image that is trained, with the colour of its mask or ""."""
+    listing = Listing.of(folder)
+    return {image.name: colour_of(listing.masks[image]) if image in listing.masks else "" for image in listing.images}
+
+
+def colour_of(image: Path) -> str:
+    return "white" if Image.open(image).convert("L").getpixel((0, 0)) else "black"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_mask_follows_its_image_to_a_new_name(pictures, data, order):
+    """As cameras name the images of two folders alike."""
+    folder = data / "ti-train" / "pictures" / "cat"
+    drawn(folder / "one-mask.png", "black")
+    uploads = [drawn(data / "new" / "one.png", "red"), drawn(data / "new" / "one-mask.png", "white")]
+    for _ in range(2):
+        pictures.uploaded([str(file) for file in uploads[::order]], "cat", "cat")
+    assert masks_of(folder) == {"one.png": "black", "one-2.png": "white"}
+    drawn(uploads[1], "black")
+    pictures.uploaded([str(file) for file in uploads], "cat", "cat")
+    assert masks_of(folder) == {"one.png": "black", "one-2.png": "black"}
+
+
+def test_an_image_takes_no_mask_or_caption_of_an_image_with_another_ending(pictures, data):
+    folder = data / "ti-train" / "pictures" / "cat"
+    drawn(folder / "one-mask.png", "black")
+    (folder / "one.txt").write_text("a red one")
+    pictures.uploaded([str(drawn(data / "One.bmp", "red"))], "cat", "cat")
+    assert masks_of(folder) == {"One-2.bmp": "", "one.png": "black"}
+    assert [row[1] for row in pictures.shown("cat", "files").captions] == ["", "a red one"]
+
+
+def test_a_mask_without_an_image_is_never_numbered_into_an_image(pictures, data):
+    folder = data / "ti-train" / "pictures" / "cat"
+    for colour in ("black", "white"):
+        pictures.uploaded([str(drawn(data / "b-mask.png", colour))], "cat", "cat")
+    assert names(folder) == {"one.png", "b-mask.png", "b-2-mask.png"}
+    pictures.uploaded([str(drawn(data / "b.png", "red")), str(drawn(data / "b-mask.png", "white"))], "cat", "cat")
+    assert masks_of(folder) == {"b-3.png": "white", "one.png": ""}
+
+
+def test_a_full_disk_is_reported_and_leaves_the_images_as_they_were(pictures, data, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = data / "ti-train" / "pictures" / "cat"
+    mask = drawn(folder / "one-mask.png", "black")
+    before, other = mask.read_bytes(), drawn(data / "one-mask.png", "white")
+    monkeypatch.setattr("os.fsync", full)
+    for write in (
+        lambda: pictures.uploaded([str(other)], "cat", "cat"),
+        lambda: pictures.write_captions("cat", [["one.png", "a caption"]]),
+    ):
+        with pytest.raises(ValueError, match=r"cat' cannot be written to \(No space left on device\)"):
+            write()
     assert names(folder) == {"one.png", "one-mask.png"}
-    assert (folder / "one-mask.png").read_bytes() == mask.read_bytes()
+    assert mask.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_read_is_listed_and_tells_so(pictures, folders, data, monkeypatch):
+    locked, listed = data / "ti-train" / "pictures" / "locked", Path.iterdir
+    locked.mkdir()
+
+    def iterdir(self: Path) -> Any:
+        if self == locked:
+            raise PermissionError(13, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert folders.picture_folders() == ["cat", "locked"]
+    with pytest.raises(ValueError, match=r"locked' cannot be read \(Permission denied\)"):
+        pictures.shown("locked", "files")
 
 
 def test_a_removed_image_is_kept_aside(pictures, folders, data):

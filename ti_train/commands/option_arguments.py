@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..training.config import OPTIONS
+from ..training.config import OPTIONS, TrainConfig
 from ..training.options import Option
 
 # Shorter than the option's name, which is accepted too.
@@ -15,7 +15,6 @@ NO_EFFECT = {  # here; other hosts have more models and samplers
     "preview_sampler": "previews are sampled with the model's own scheduler",
     "preview_scheduler": "previews are sampled with the model's own scheduler",
 }
-PREVIEWS_EVERY = 100  # steps, where only prompts are given
 OWN = ("name",)  # of each embedding of a list
 METAVARS = {"int": "N", "float": "X", "text": "TEXT", "lines": "TEXT"}
 
@@ -39,9 +38,10 @@ def options_given(a: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(a, name) for name in OPTIONS if hasattr(a, name)}
 
 
-def without_effect(a: argparse.Namespace) -> list[str]:
-    """Remarks on options that are given and that this host does not have."""
-    return [f"{flag_of(OPTIONS[name])} has no effect: {why}." for name, why in NO_EFFECT.items() if getattr(a, name)]
+def without_effect(*configs: TrainConfig) -> list[str]:
+    """Remarks on options that are given in some of the settings and that this host does not have."""
+    used = {name: why for name, why in NO_EFFECT.items() if any(getattr(config, name) for config in configs)}
+    return [f"{flag_of(OPTIONS[name])} has no effect: {why}." for name, why in used.items()]
 
 
 def flag_of(option: Option) -> str:

@@ -15,12 +15,12 @@ from ..events import Done, Step, Warning
 from ..host import Host
 from ..names import file_names, with_paths
 from ..training.checkpoint import RunFiles, name_in
-from ..training.config import PRESETS, PRESETS_HELP, TrainConfig
+from ..training.config import PRESETS, PRESETS_HELP, TrainConfig, with_preview_interval
 from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
 from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
-from .option_arguments import PREVIEWS_EVERY, add_options, options_given, without_effect
+from .option_arguments import add_options, options_given, without_effect
 from .progress import TrainingBar
 
 TO_CONTINUE = "with the same command and --resume"
@@ -58,7 +58,7 @@ def run(a: argparse.Namespace) -> None:
     if a.resume and a.overwrite:
         raise UserError("Use --resume to continue the run or --overwrite to train it anew, not both.")
     config = config_given(a)
-    for remark in without_effect(a):
+    for remark in without_effect(config):
         print(f"Warning: {remark}", file=sys.stderr)
     check_name_is_free(a, config.name)
     check_step_log(Records.beside_embedding(a.out, config.name).log)
@@ -95,9 +95,10 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
         "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),
         "preview_prompts": prompts,
-        "preview_every": PREVIEWS_EVERY if prompts and given["preview_every"] is None else given["preview_every"],
     }
-    return TrainConfig.from_preset(a.preset or ("Style" if a.style else "Balanced"), **given | read)
+    return TrainConfig.from_preset(
+        a.preset or ("Style" if a.style else "Balanced"), **with_preview_interval(given | read)
+    )
 
 
 def initial(text: str, out: Path) -> str:

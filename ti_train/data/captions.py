@@ -7,7 +7,7 @@ file_name and text. An image's own text file takes precedence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +31,60 @@ def write_caption(picture: Path, text: str) -> str:
     if caption or CaptionReader(Listing.of(picture.parent), []).caption(picture):
         write_atomically(file, caption.encode())
     return caption
+
+
+def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[str]:
+    """Writes a table's entries into text files beside pictures that have none; returns remarks. Raises OSError.
+
+    pictures: path from the table's folder, as its entries have it -> picture.
+    """
+    remarks: list[str] = []
+    unknown: list[str] = []
+    captions = {folder: Listing.of(folder).captions for folder in {picture.parent for picture in pictures.values()}}
+    paths = {name_key(path): picture for path, picture in pictures.items()}
+    names = Names(map(Path, pictures))
+    for entry, caption in table_entries(name, as_text(name, data, remarks), remarks):
+        path = PurePosixPath(entry.replace("\\", "/"))
+        alone = names.by_name(path.name)
+        picture = paths.get(name_key(path.as_posix())) or (pictures[alone.as_posix()] if alone else None)
+        if picture is None:
+            unknown.append(entry)
+        elif picture not in captions[picture.parent]:
+            write_caption(picture, caption)
+    return remarks + unknown_entries(name, unknown)
+
+
+def table_entries(name: str, text: str, warn: list[str]) -> Iterator[tuple[str, str]]:
+    """The file names and captions of a table; appends to `warn` which entries are none."""
+    bad = []
+    for number, row in enumerate(csv_rows(text) if name.lower().endswith(".csv") else _jsonl(text), 1):
+        file, caption = row.get(FILE), next((row[key] for key in TEXTS if row.get(key) is not None), None)
+        if isinstance(file, str) and isinstance(caption, str):
+            yield file, one_line(caption)
+        else:
+            bad.append(str(number))
+    if bad:
+        warn.append(f"{name}: entry {listed(bad)} has no valid '{FILE}' and 'text' and is ignored.")
+
+
+def unknown_entries(name: str, entries: list[str]) -> list[str]:
+    """The remark on entries of a table without an image."""
+    return [f"{name} has captions for images that are not in the folder: {listed(entries)}."] if entries else []
+
+
+def as_text(name: str, data: bytes, warn: list[str]) -> str:
+    """The text of a caption file or table; empty if it is none, which is appended to `warn`."""
+    try:
+        text, guessed = decode(data)
+    except UnicodeDecodeError as error:
+        warn.append(f"{name} cannot be read as text ({error}) and is ignored. Save it as UTF-8.")
+        return ""
+    if guessed:
+        warn.append(
+            f"{name} is not UTF-8. As Windows-1252 it reads '{one_line(text)[:60]}'. "
+            "If that is wrong, save it as UTF-8."
+        )
+    return text
 
 
 def one_line(text: str) -> str:
@@ -57,35 +111,24 @@ class CaptionReader:
 
     def _text(self, file: Path) -> str:
         try:
-            text, guessed = decode(file.read_bytes())
-        except (OSError, UnicodeDecodeError) as error:
-            self.warn.append(f"{file.name} cannot be read as text ({error}) and is ignored. Save it as UTF-8.")
+            data = file.read_bytes()
+        except OSError as error:
+            self.warn.append(f"{file.name} cannot be read ({error.strerror or error}) and is ignored.")
             return ""
-        if guessed:
-            self.warn.append(
-                f"{file.name} is not UTF-8. As Windows-1252 it reads '{one_line(text)[:60]}'. "
-                "If that is wrong, save it as UTF-8."
-            )
-        return text
+        return as_text(file.name, data, self.warn)
 
     @cached_property
     def _table(self) -> dict[Path, str]:
         """Image -> caption, from the folder's tables."""
         names, captions = Names(self.listing.images), {}
         for file in self.listing.tables:
-            text, bad, unknown = self._text(file), [], []
-            for number, row in enumerate(csv_rows(text) if file.suffix.lower() == ".csv" else _jsonl(text), 1):
-                name, caption = row.get(FILE), next((row[key] for key in TEXTS if row.get(key) is not None), None)
-                if not (isinstance(name, str) and isinstance(caption, str)):
-                    bad.append(str(number))
-                elif picture := self._meant(name, names):
-                    captions[picture] = one_line(caption)
+            unknown = []
+            for name, caption in table_entries(file.name, self._text(file), self.warn):
+                if picture := self._meant(name, names):
+                    captions[picture] = caption
                 elif not self._of_subfolder(name):
                     unknown.append(name)
-            if bad:
-                self.warn.append(f"{file.name}: entry {listed(bad)} has no valid '{FILE}' and 'text' and is ignored.")
-            if unknown:
-                self.warn.append(f"{file.name} has captions for images that are not in the folder: {listed(unknown)}.")
+            self.warn += unknown_entries(file.name, unknown)
         return captions
 
     def _meant(self, name: str, names: Names) -> Path | None:

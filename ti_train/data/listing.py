@@ -48,7 +48,7 @@ class Listing:
             (files, dead), *masked = map(_files_in, (folder, *inner))
         except OSError as error:
             raise UserError(f"The folder '{folder}' cannot be read ({error.strerror or error}).") from None
-        pictures = list(filter(_is_picture, files))
+        pictures = [path for path in filter(_is_picture, files) if not _is_preview(path)]
         masks, doubtful = _masks_among(pictures)
         mask_files = [*masks, *(path for found, _ in masked for path in found if _is_picture(path))]
         images = [path for path in pictures if path not in masks]
@@ -80,12 +80,6 @@ class Listing:
             for paths, sentence in parts
             if paths
         ]
-
-    def is_mask_name(self, name: str) -> bool:
-        """Whether a file of this name beside the images would be the mask of one."""
-        names, file = Names(self.images), Path(name)
-        found = named_as_mask(file)
-        return _is_picture(file) and found is not None and bool(names.by_stem(found[0])[1])
 
 
 class Names:
@@ -133,6 +127,12 @@ def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
+
+
+def _is_preview(file: Path) -> bool:
+    """Whether it is the picture of an embedding beside it (formats/preview.py)."""
+    name, dot, _ = file.name.rpartition(".preview.")
+    return bool(dot) and file.with_name(f"{name}.safetensors").is_file()
 
 
 def _masks_among(pictures: Sequence[Path]) -> tuple[dict[Path, str], list[Path]]:

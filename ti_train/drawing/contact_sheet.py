@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from .colours import PAPER
 from .text import font, wrapped, write
 
+CELL = 128  # side of an image in pixels
+
 
 @dataclass(frozen=True)
 class Row:
@@ -21,7 +23,7 @@ class Row:
     heading: str = ""
 
 
-def contact_sheet(rows: Sequence[Row], title: str, cell: int = 128, margin: int = 10) -> Image.Image:
+def contact_sheet(rows: Sequence[Row], title: str, cell: int = CELL, margin: int = 10) -> Image.Image:
     """Rows of images, each scaled to cell x cell pixels, with the labels on the left."""
     label_width, caption_height, heading_height = 190, 18, 30
     heights = [cell + margin + caption_height * bool(row.captions) + heading_height * bool(row.heading) for row in rows]

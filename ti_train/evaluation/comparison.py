@@ -9,7 +9,7 @@ from itertools import groupby
 from PIL import Image
 
 from ..drawing.contact_sheet import Row, contact_sheet
-from ..host import Host, SampleRequest
+from ..host import Host
 from .evaluate import Subject
 from .samples import Sampling
 
@@ -32,8 +32,7 @@ def compare(
         for subject in subjects:
             text, negative_text = subject.prompt(prompt), subject.prompt(negative) or ("",)
             for seed in sampling.seeds:
-                side, steps, guidance = sampling.side, sampling.steps, sampling.guidance
-                request = SampleRequest((text,), (seed,), side, side, steps, guidance, negative_text)
+                request = sampling.request(host, (text,), (seed,), negative_text)
                 yield Compared(prompt, subject.name, seed, host.sample(request, subject.embeddings)[0])
 
 

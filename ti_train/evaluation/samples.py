@@ -40,6 +40,15 @@ class Sampling:
     def seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.number)
 
+    def request(
+        self, host: Host, prompts: tuple[Prompt, ...], seeds: tuple[int, ...], negative: Prompt = ("",)
+    ) -> SampleRequest:
+        """Images of these prompts, with the sampler and scheduler that suit the model's family."""
+        own, side = host.sampling, self.side
+        return SampleRequest(
+            prompts, seeds, side, side, self.steps, self.guidance, negative, own.sampler, own.scheduler
+        )
+
     def settings(self, model: str, embedding: str) -> dict[str, object]:
         """What a sample depends on besides prompt and seed. model, embedding: fingerprints."""
         return {
@@ -83,9 +92,7 @@ def sample_missing(
     missing = [seed for seed in sampling.seeds if not sampling.file(folder, text, seed).is_file()]
     for start in range(0, len(missing), sampling.batch_size):
         seeds = tuple(missing[start : start + sampling.batch_size])
-        request = SampleRequest(
-            (prompt,) * len(seeds), seeds, sampling.side, sampling.side, sampling.steps, sampling.guidance
-        )
+        request = sampling.request(host, (prompt,) * len(seeds), seeds)
         for seed, picture in zip(seeds, host.sample(request, embeddings), strict=True):
             data = io.BytesIO()
             picture.save(data, "PNG")

@@ -13,39 +13,46 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-from ..training.run_lock import try_lock
+from ..training.run_lock import this_process, try_lock
 
 EXPIRES = 120.0  # seconds without a heartbeat; a network file system may show it a minute late
 BEATS = 6  # heartbeats in that time
+OLD = 5  # times that: by the file's time, on clocks that may differ by minutes
 State = Literal["free", "held", "lost"]
 
 
 class Claim:
-    """A claim that this process holds. after_a_loss: the owner of the claim before it is gone."""
+    """A claim that this process holds. lost_owner: of the claim before it, if that owner is gone."""
 
-    def __init__(self, path: Path, number: int, after_a_loss: bool) -> None:
+    def __init__(self, path: Path, number: int, lost_owner: Mapping[str, Any] | None) -> None:
         """Creates the file. Raises FileExistsError if another worker was faster, and OSError."""
-        self.path, self.number, self.after_a_loss = path, number, after_a_loss
+        self.path, self.number, self.lost_owner = path, number, lost_owner
         self._file = os.open(_numbered(path, number), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._beats, self._writing = 0, threading.Lock()
-        try_lock(self._file)
-        self.beat()
+        try:
+            try_lock(self._file)
+            self.beat()
+        except OSError:  # a full disk: an empty claim would keep the embedding from everyone
+            os.close(self._file)
+            _numbered(path, number).unlink(missing_ok=True)
+            raise
 
     def beat(self, released: bool = False) -> None:
         """Shows others that the owner lives. Raises OSError."""
         with self._writing:
             self._beats += 1
-            owner = {"host": socket.gethostname(), "pid": os.getpid(), "beats": self._beats, "released": released}
+            owner = this_process() | {"beats": self._beats, "released": released}
             os.lseek(self._file, 0, os.SEEK_SET)
             os.write(self._file, json.dumps(owner).ljust(200).encode())
+            os.fsync(self._file)  # a network file system would keep it from others for a while
 
     def lost(self) -> bool:
         """Whether another worker has taken the embedding over, since this one gave no sign of life."""
@@ -84,16 +91,18 @@ class Claims:
         """A claim of the embedding, or None while another worker has it. Raises OSError."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, state = self._last(path)
+        number, state, owner = self._last(path)
         if state == "held":
             return None
         with suppress(FileExistsError):
-            return Claim(path, number + 1, after_a_loss=state == "lost")
+            return Claim(path, number + 1, owner if state == "lost" else None)
         return None
 
     def is_taken(self, name: str) -> bool:
-        """Whether a worker has the embedding; for a lost one on another machine it takes a while to know."""
-        return self._last(self._path(name))[1] == "held"
+        """Whether a worker has the embedding; for a lost one on another machine it takes minutes to know."""
+        path = self._path(name)
+        number, state, _ = self._last(path)
+        return state == "held" and time.time() - _numbered(path, number).stat().st_mtime < OLD * self.expires
 
     def exist(self, name: str) -> bool:
         """Whether the embedding was ever claimed."""
@@ -102,22 +111,24 @@ class Claims:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.claim"
 
-    def _last(self, path: Path) -> tuple[int, State]:
-        """The highest number of a claim, 0 if there is none, and its state."""
+    def _last(self, path: Path) -> tuple[int, State, dict[str, Any]]:
+        """The highest number of a claim, 0 if there is none, its state and its owner."""
         number = 0
         while _numbered(path, number + 1).exists():
             number += 1
         if not number:
-            return 0, "free"
+            return 0, "free", {}
         claim = _numbered(path, number)
         owner = _owner(claim)
         if owner.get("released"):
-            return number, "free"
-        return number, "lost" if self._gone(claim, owner) else "held"
+            return number, "free", owner
+        return number, "lost" if self._gone(claim, owner) else "held", owner
 
     def _gone(self, claim: Path, owner: dict[str, Any]) -> bool:
         """Whether the owner of a claim that was not released has ended."""
-        if owner.get("host") == socket.gethostname() and (unlocked := _is_unlocked(claim)) is not None:
+        here = this_process()
+        is_here = all(owner.get(key) == here[key] for key in ("host", "machine"))
+        if is_here and (unlocked := _is_unlocked(claim)) is not None:
             return unlocked
         seen, since = self._seen.get(claim, (None, 0.0))
         now = monotonic()
@@ -141,8 +152,11 @@ def _owner(claim: Path) -> dict[str, Any]:
 
 
 def _is_unlocked(claim: Path) -> bool | None:
-    """Whether no process has the file locked; None if the file system has no locks."""
-    file = os.open(claim, os.O_RDWR)
+    """Whether no process has the file locked; None if the file system has no locks, or nothing may be written."""
+    try:
+        file = os.open(claim, os.O_RDWR)
+    except OSError:
+        return None
     try:
         return try_lock(file)
     finally:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..device import LOWER_RESOLUTION, out_of_memory_as_user_error
-from ..errors import DiskError, PassingError, UserError
+from ..errors import BusyError, DiskError, PassingError, UserError
 from ..events import Done, Step, Warning
 from ..formats import load_embedding
 from ..host import Host
@@ -20,13 +20,17 @@ from ..training.checkpoint import RunFiles
 from ..training.loop import identity
 from ..training.passes import ALONE, Passes
 from ..training.session import Session, load_dataset
+from ..training.step_log import read_steps
 from .inputs import inputs_of
 from .job_list import Job
 from .records import Record, Retry
 from .sheet import records_of
 
 DOES_NOT_FIT = f"{LOWER_RESOLUTION} Fewer workers need less memory."
-Evaluate = Callable[[Host, Job, Path], dict[str, float]]  # of a job whose embedding is in a folder: its scores
+STAYS = "Worse than its untrained vectors, so it is '{}'; the earlier '{}' stays, and scores are of that one."
+Stop = Callable[[], bool]  # whether the fleet was stopped
+# The scores of a job whose embedding is in a folder. Raises Stopped.
+Evaluate = Callable[[Host, Job, Path, Stop], dict[str, float]]
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user has stopped the fleet
@@ -35,10 +39,10 @@ class Stopped(Exception):  # noqa: N818 - no error: the user has stopped the fle
 
 @dataclass(frozen=True)
 class Limits:
-    """When a training ends early. seconds: after which it fails; 0 = never. stop: whether the fleet was stopped."""
+    """When a training ends early. seconds: after which it fails; 0 = never."""
 
     seconds: float = 0.0
-    stop: Callable[[], bool] = lambda: False
+    stop: Stop = lambda: False
 
 
 def learn(
@@ -46,7 +50,7 @@ def learn(
 ) -> Record:
     """Trains the embedding, or resumes it, or finds it finished; then evaluates it.
 
-    Raises Stopped; every other end is in the record.
+    Raises Stopped, and BusyError if a run outside of the fleet trains it; every other end is in the record.
     """
     remarks: list[str] = []
     record = replace(_trained(host, job, out, limits, passes, remarks), remarks=remarks)
@@ -54,7 +58,7 @@ def learn(
         return record
     try:
         with out_of_memory_as_user_error(DOES_NOT_FIT):
-            return replace(record, scores=evaluate(host, job, out))
+            return replace(record, scores=evaluate(host, job, out, limits.stop))
     except (UserError, OSError) as error:
         return replace(record, error=f"Trained, but not evaluated: {error}")
 
@@ -69,10 +73,7 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
             dataset = load_dataset(host, job.folders, job.config, remarks)
         files = RunFiles(out, job.name, identity(host, dataset, job.config, Templates.load(job.config.templates)))
         if files.has_finished():  # but its record could not be written any more
-            header = load_embedding(files.embedding).provenance
-            loss = float(header["validation_loss"]) if "validation_loss" in header else None
-            step = int(header["step"])
-            return replace(record, status="done", steps=step, kept=step, loss=loss)
+            return _found(record, load_embedding(files.embedding).provenance, read_steps(records_of(out, job.name).log))
         session = Session(job.config, out, records_of(out, job.name))
         with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:
             for event in events:
@@ -80,13 +81,18 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
                     remarks.append(event.message)
                 elif isinstance(event, Step):
                     record = replace(record, steps=event.step, seconds=event.seconds)
-                    if limits.stop():
-                        raise Stopped
-                    if 0 < limits.seconds < time.monotonic() - began and event.step < job.config.steps:
-                        return _failed(record, _late(limits.seconds, event.step), "later")
                 elif isinstance(event, Done):
                     loss = session.kept[1] if session.kept else None
                     record = replace(record, status="done", kept=event.kept, loss=loss, improved=event.improved)
+                    if event.path == files.embedding:
+                        return record
+                    return replace(record, error=STAYS.format(event.path.name, files.embedding.name))
+                if limits.stop():
+                    raise Stopped
+                if 0 < limits.seconds < time.monotonic() - began and record.steps < job.config.steps:
+                    return _failed(record, _late(limits.seconds, record.steps), "later")
+    except BusyError:
+        raise
     except PassingError as error:
         return _failed(record, str(error), "now")
     except (DiskError, OSError) as error:  # a full disk, a folder that has gone
@@ -94,6 +100,16 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
     except UserError as error:
         return _failed(record, str(error), "never")
     return record
+
+
+def _found(record: Record, header: Mapping[str, str], log: Sequence[Step]) -> Record:
+    """The record of an embedding that was found finished. header: of its file. log: of its steps."""
+    keys = ("validation_loss", "validation_loss_untrained")
+    loss, untrained = (float(header[key]) if key in header else None for key in keys)
+    improved = None if loss is None or untrained is None else loss <= untrained
+    kept = int(header["step"])
+    steps, seconds = [(kept, 0.0), *((step.step, step.seconds) for step in log)][-1]
+    return replace(record, status="done", steps=steps, kept=kept, loss=loss, improved=improved, seconds=seconds)
 
 
 def _failed(record: Record, error: str, retry: Retry) -> Record:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event as Flag
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol
 
 import torch
 
@@ -19,13 +20,27 @@ from ..host import Host
 from .job_list import Job
 from .worker import Rules, work_together
 
-CANNOT_START = 3  # exit status of a worker whose model cannot be loaded
+CANNOT_OPEN, ENDED = 3, 4  # exit status of a worker whose model cannot be opened, or that a signal has ended
 LOOKS_EVERY = 0.5  # seconds
 PATIENCE = 120.0  # seconds that the workers get to end their steps after the fleet is stopped
-MOST_LOSSES = 3  # lost workers per worker while nothing is settled
+MOST_LOSSES = 3  # lost workers per worker without any progress
 
 OpenHost = Callable[[str], Host]  # from a device
-Look = Callable[[], int]  # shows the progress, and returns how many embeddings are settled
+
+
+class Look(Protocol):
+    """Shows the progress."""
+
+    def __call__(self, at_once: bool = False) -> int:
+        """Returns a number that grows with each embedding that is settled, and with each failed attempt."""
+
+
+def when_told_to_end(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Handles the signals of `kill`, of job schedulers and of a terminal that is closed."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, handler)
 
 
 def devices_of(device: str, workers: int) -> list[str]:
@@ -38,8 +53,9 @@ def devices_of(device: str, workers: int) -> list[str]:
 def run_local(open_host: OpenHost, devices: Sequence[str], jobs: Sequence[Job], rules: Rules, look: Look) -> None:
     """Runs workers until every job is settled, and replaces those that die.
 
-    look: called twice a second. On KeyboardInterrupt all workers end after their current step, with their runs saved.
-    Raises UserError if the model cannot be loaded, or if workers keep dying.
+    look: called twice a second. A worker whose device cannot open the model leaves its share to the others. On
+    KeyboardInterrupt all workers end after their current step, with their runs saved. Raises UserError if no worker can
+    open the model, or if workers keep dying before they train.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -51,21 +67,24 @@ def run_local(open_host: OpenHost, devices: Sequence[str], jobs: Sequence[Job], 
         return process
 
     running = {start(device): device for device in devices}
-    losses, last = 0, look()
+    refused, losses, last = 0, 0, look()
     try:
         while running:
             multiprocessing.connection.wait([process.sentinel for process in running], LOOKS_EVERY)
-            now = look()
+            ended = [process for process in running if process.exitcode is not None]
+            now = look(at_once=bool(ended))
             losses, last = (losses if now == last else 0), now
-            for process in [process for process in running if process.exitcode is not None]:
+            for process in ended:
                 device = running.pop(process)
-                if process.exitcode == CANNOT_START:
-                    raise UserError("The fleet cannot start; the message is above.")
-                if process.exitcode:
+                if process.exitcode == CANNOT_OPEN:
+                    refused += 1
+                elif process.exitcode:
                     losses += 1
                     if losses > MOST_LOSSES * len(devices):
-                        raise UserError(f"{losses} workers have died, and no embedding was finished in between.")
+                        raise UserError(f"{losses} workers have died, and none has trained anything in between.")
                     running[start(device)] = device
+        if refused == len(devices):
+            raise UserError("No worker can open the model; the messages are above.")
     finally:
         stop.set()
         for process in running:
@@ -75,10 +94,10 @@ def run_local(open_host: OpenHost, devices: Sequence[str], jobs: Sequence[Job], 
 
 
 def _worker(open_host: OpenHost, device: str, threads: int, jobs: Sequence[Job], rules: Rules, stop: Flag) -> None:
-    """The body of a worker process. It ends with its parent, and on SIGTERM, each time after the current step."""
+    """The body of a worker process. It ends with its parent, and on a signal, each time after the current step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which decides
     ended: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
+    when_told_to_end(lambda number, _frame: ended.append(number))
     parent: Any = multiprocessing.parent_process()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
@@ -86,12 +105,15 @@ def _worker(open_host: OpenHost, device: str, threads: int, jobs: Sequence[Job],
     def opened() -> Host:
         try:
             return open_host(device)
-        except (UserError, OSError) as error:
-            sys.stderr.write(f"ti_train: {error}\n")
-            sys.exit(CANNOT_START)
+        except Exception as error:  # the user's, or a driver's
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            sys.stderr.write(f"ti_train: A worker cannot open the model (device {device}): {reason}\n")
+            sys.exit(CANNOT_OPEN)
 
     try:
         work_together(opened, jobs, rules, lambda: bool(ended) or stop.is_set() or not parent.is_alive())
     except OSError as error:  # a claim or a record cannot be written
         sys.stderr.write(f"ti_train: {error}\n")
         sys.exit(1)
+    if ended:
+        sys.exit(ENDED)

@@ -40,7 +40,7 @@ def plan(jobs: Sequence[Job], ledger: Ledger, update: bool, evaluate: bool = Fal
             ledger.write(Record(job.name))
     if not changed:
         return []
-    what = f"{len(changed)} embedding(s) were trained from other images or options: {listed(changed)}."
+    what = f"{len(changed)} embedding(s) were trained from other images, options or another model: {listed(changed)}."
     return [f"{what} To train them again, use --update."]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,7 +16,10 @@ from ..files import write_atomically
 Status = Literal["waiting", "running", "done", "failed"]
 Retry = Literal["now", "later", "never"]
 OWN = ".fleet"  # the subfolder of --out with what a fleet needs to go on
+COMMAND = ".command.json"  # in OWN; no embedding has such a name
 NOT_IN_TABLES = ("inputs", "retry")
+FLAG = "below_threshold"  # column
+IMAGE = "image_similarity"  # the score that a threshold is about
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,18 @@ class Record:
     retry: Retry = "never"
     inputs: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def is_below(self, threshold: float) -> bool:
+        """Whether it was evaluated, and its image similarity is too low."""
+        return self.scores.get(IMAGE, threshold) < threshold
+
+
+@dataclass(frozen=True)
+class Command:
+    """The latest command of a fleet. began: Unix time."""
+
+    retries: int
+    began: float
+
 
 class Ledger:
     """The records in a fleet's folder."""
@@ -62,6 +78,25 @@ class Ledger:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asdict(record)).encode())
 
+    def time_of(self, name: str) -> float:
+        """When a record was written, as Unix time; 0 if there is none."""
+        try:
+            return self._file(name).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def begin(self, retries: int) -> None:
+        """Notes that a command begins. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / COMMAND, json.dumps(asdict(Command(retries, time.time()))).encode())
+
+    def command(self) -> Command | None:
+        """The latest one; None if there is no readable note of it."""
+        try:
+            return Command(**json.loads((self.folder / COMMAND).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
     def names(self) -> list[str]:
         """The names of the fleet's list, as the last table has them."""
         try:
@@ -69,9 +104,9 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
-    def write_tables(self, records: Sequence[Record]) -> None:
-        """fleet.json and fleet.csv. Raises OSError."""
-        rows = [{key: value for key, value in asdict(record).items() if key not in NOT_IN_TABLES} for record in records]
+    def write_tables(self, records: Sequence[Record], threshold: float = 0.0) -> None:
+        """fleet.json and fleet.csv. threshold: flags embeddings whose image similarity is below. Raises OSError."""
+        rows = [_row(record, threshold) for record in records]
         self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.out / "fleet.json", json.dumps(rows, indent=1).encode())
         write_atomically(self.out / "fleet.csv", _as_csv(rows).encode())
@@ -80,13 +115,18 @@ class Ledger:
         return self.folder / f"{name}.json"
 
 
+def _row(record: Record, threshold: float) -> dict[str, Any]:
+    row = {key: value for key, value in asdict(record).items() if key not in NOT_IN_TABLES}
+    return row | {FLAG: record.is_below(threshold) if threshold and IMAGE in record.scores else None}
+
+
 def _as_csv(rows: Iterable[dict[str, Any]]) -> str:
     """One column for each score."""
     flat = [{**row, **row["scores"], "remarks": " ".join(row["remarks"])} for row in rows]
     measures = dict.fromkeys(key for row in flat for key in row["scores"])
     columns = [f.name for f in fields(Record) if f.name not in (*NOT_IN_TABLES, "scores")]
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, [*columns, *measures], extrasaction="ignore")
+    table = csv.DictWriter(text, [*columns, FLAG, *measures], extrasaction="ignore")
     table.writeheader()
     table.writerows(flat)
     return text.getvalue()

@@ -94,22 +94,26 @@ class SharedPasses:
         """Computes the waiting steps if no member is missing."""
         if not self._waiting or len(self._waiting) < self._members:
             return
-        tickets, self._waiting = sorted(self._waiting, key=lambda ticket: ticket.member), []
-        try:
-            backward_together(tickets)
-        except BaseException as error:  # each training decides what to do about it
-            for ticket in tickets:
-                ticket.error = error
-        for ticket in tickets:
+        waiting, self._waiting = sorted(self._waiting, key=lambda ticket: ticket.member), []
+        for exact in (False, True):  # slower, and not possible on every device: only for those that want it
+            if tickets := [ticket for ticket in waiting if ticket.work.config.deterministic is exact]:
+                try:
+                    backward_together(tickets, exact)
+                except BaseException as error:  # each training decides what to do about it
+                    for ticket in tickets:
+                        ticket.error = error
+        for ticket in waiting:
             ticket.is_done = True
         self._turn.notify_all()
 
 
-def backward_together(tickets: Sequence[Ticket]) -> None:
-    """The gradients and losses of several steps, in as few passes as the largest of them needs."""
+def backward_together(tickets: Sequence[Ticket], exact: bool) -> None:
+    """The gradients and losses of several steps, in as few passes as the largest of them needs.
+
+    exact: in PyTorch's deterministic mode.
+    """
     host, works = tickets[0].host, [ticket.work for ticket in tickets]
     checkpointing = any(work.config.gradient_checkpointing for work in works)
-    exact = any(work.config.deterministic for work in works)
     with host.training(checkpointing, sum(work.memory for work in works)), deterministic(exact):
         embeddings = {t: t.work.embeddings() for t in tickets}
         named = {t.named(name): vectors for t in tickets for name, vectors in embeddings[t].items()}

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from ..errors import BusyError
 from ..host import Host
+from ..training.checkpoint import RunFiles
 from ..training.passes import ALONE, Passes
-from .claims import EXPIRES, Claim, Claims
+from .claims import BEATS, EXPIRES, Claim, Claims
 from .job_list import Job
 from .learn import Evaluate, Limits, Stopped, learn
 from .records import OWN, Ledger, Record
@@ -57,25 +59,43 @@ def work(
     """
     ledger, claims = Ledger(rules.out), Claims(rules.out / OWN, rules.expires)
     host: Host | None = None
-    waiting = list(jobs)
+    waiting = failed_last(jobs, ledger)
     while waiting:
-        left = []  # what others have taken, and what may succeed now
+        left, pause = [], AGAIN  # what others have taken, and what may succeed now
         for job in waiting:
             if stop():
                 return
             if rules.settles(ledger.read(job.name)):
                 continue
-            claim = claims.take(job.name)
-            if claim is None:
+            if host is None and not claims.is_taken(job.name):
+                host = open_host()  # before the claim: the embedding is not to blame if it ends the process
+            claim = claims.take(job.name) if host else None
+            if host is None or claim is None:
                 left.append(job)
                 continue
             with claim.held(rules.expires):
-                host = host or open_host()
-                if not rules.settles(_attempt(host, job, claim, ledger, rules, stop, passes)):
-                    left.append(job)
+                try:
+                    settled = rules.settles(_attempt(host, job, claim, ledger, rules, stop, passes))
+                except Stopped:  # or taken over, since this process was asleep
+                    settled = False
+                except BusyError:
+                    settled, pause = False, rules.expires / BEATS
+            if not settled:
+                left.append(job)
         waiting = left
         if waiting:
-            sleep(AGAIN)
+            sleep(pause)
+
+
+def failed_last(jobs: Sequence[Job], ledger: Ledger) -> list[Job]:
+    """The jobs in the order in which a worker trains them.
+
+    One that has ended a worker may end this one too, so others come before it. Of such, one is given up before the
+    next one is tried again.
+    """
+    records = {job.name: ledger.read(job.name) for job in jobs}
+    attempts = {name: record.attempts for name, record in records.items() if record}
+    return sorted(jobs, key=lambda job: (attempts.get(job.name, 0) > 0, -attempts.get(job.name, 0)))
 
 
 def work_together(open_host: Callable[[], Host], jobs: Sequence[Job], rules: Rules, stop: Callable[[], bool]) -> None:
@@ -105,26 +125,35 @@ def work_together(open_host: Callable[[], Host], jobs: Sequence[Job], rules: Rul
 def _attempt(
     host: Host, job: Job, claim: Claim, ledger: Ledger, rules: Rules, stop: Callable[[], bool], passes: Passes
 ) -> Record | None:
-    """Trains a claimed job, and records what became of it unless it was stopped."""
+    """Trains a claimed job, and records what became of it unless another worker has taken it over.
+
+    After a loss the job waits until all others are trained. After a failure it is trained without others. Raises
+    Stopped, BusyError, and what should end the worker.
+    """
     before = ledger.read(job.name)
     if rules.settles(before):  # between the first look and the claim
         return before
     attempts = before.attempts if before else 0
-    if claim.after_a_loss:
+    if claim.lost_owner is not None:
+        RunFiles(rules.out, job.name, {}).unlock(claim.lost_owner)
         attempts += 1
         lost = Record(job.name, "failed", attempts=attempts, error=LOST.format(attempts), retry="now")
         ledger.write(lost)
-        if rules.settles(lost):
-            return lost
+        return lost
     limits = Limits(rules.time_limit, lambda: stop() or claim.lost())
     try:
-        record = learn(host, job, rules.out, limits, rules.evaluate, passes)
-    except Stopped:  # or taken over, since this process was asleep
-        return before
+        record = learn(host, job, rules.out, limits, rules.evaluate, ALONE if attempts else passes)
+    except (Stopped, BusyError):
+        raise
     except Exception as error:
-        name = type(error).__name__
-        ledger.write(Record(job.name, "failed", attempts=attempts + 1, error=f"{name}: {error}", retry="now"))
+        reason = f"{type(error).__name__}: {error}"
+        _write(Record(job.name, "failed", attempts=attempts + 1, error=reason, retry="now"), ledger, claim)
         raise
     record = replace(record, attempts=attempts + 1)
-    ledger.write(record)
+    _write(record, ledger, claim)
     return record
+
+
+def _write(record: Record, ledger: Ledger, claim: Claim) -> None:
+    if not claim.lost():  # else it is the other worker's
+        ledger.write(record)

@@ -38,7 +38,10 @@ ONETRAINER = {"t5": "t5xxl", "gemma": "gemma2_2b"}  # OneTrainer's name -> ours,
 # Anima: ComfyUI looks into an embedding's file for T5 too, though only to count its tokens. Other vectors make it fail
 # there; none are no tokens, as in training.
 WITHOUT_VECTORS = {"qwen3_06b": {"t5xxl": 4096}}
-WITHOUT_SYNTAX = {"pile_t5xl", "gemma2_2b", "qwen25_3b", "qwen25_7b", "chinese_roberta", "mt5xl"}
+WITHOUT_SYNTAX = {  # encoders whose tokenizers ComfyUI gives no folder of embeddings
+    *("pile_t5xl", "mt5xl", "umt5base", "umt5xxl", "t5base", "t5gemma", "byt5_small", "chinese_roberta", "jina_clip_2"),
+    *("gemma2_2b", "gemma3_4b", "gemma3_12b", "gemma4", "qwen25_3b", "qwen25_7b", "qwen3_2b", "lyrics"),
+}
 EMP, OUT = "emp_params", "_out"  # OneTrainer's key (sic), and the suffix of its vectors for an encoder's output
 SDXL = {"clip_l": 768, "clip_g": 1280}
 BY_WIDTH = {width: encoder for encoder, width in SDXL.items()}

@@ -15,9 +15,9 @@ from __future__ import annotations
 import glob
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from .config import OPTIONS
 from .keeping import Course
 from .pictures import picture_of
 from .provenance import FINISHED, RUN, digest_of
-from .run_lock import only_run
+from .run_lock import Holder, only_run, unlock
 from .state import State
 
 DIFFERENT = {  # of the identity, where the values say nothing to people
@@ -46,7 +46,8 @@ VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "ow
 AVERAGED, BEST, PICTURE = "averaged.", "best.", "picture."
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
-IGNORED = ("name", INITIAL_FILE)  # on resuming: files may be renamed; the initial vectors are in the state
+ENDING = "ending"  # of the identity: what decides which step is the result
+IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: files may be renamed; the initial vectors are in the state
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,15 @@ class Interrupted:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run. identity: the settings, model and images that a resumed run must share."""
+    """The files of a run. identity: the settings, model and images that a resumed run must share.
+
+    holder: whose run it is, while it is locked.
+    """
 
     folder: Path
     name: str
     identity: dict[str, Any]
+    holder: Callable[[], Holder] = field(default=lambda: "ours", compare=False, repr=False)
 
     @property
     def embedding(self) -> Path:
@@ -79,11 +84,11 @@ class RunFiles:
         return self.folder / f"{self.name}.resume"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other runs of this name from starting. Raises PassingError if one runs, and DiskError."""
+    def locked(self) -> Iterator[RunFiles]:
+        """Keeps other runs of this name from starting. Raises BusyError if one runs, and DiskError."""
         try:
             lock = ExitStack()
-            lock.enter_context(only_run(self.embedding.with_name(f".{self.embedding.stem}.lock"), self.name))
+            holder = lock.enter_context(only_run(self._lock, self.name))
         except OSError as error:
             raise DiskError(
                 f"'{self.folder}' is not writable ({error.strerror or error}). Choose another folder, or free disk "
@@ -91,7 +96,11 @@ class RunFiles:
             ) from None
         with lock:
             self._remove_unfinished()
-            yield
+            yield replace(self, holder=holder)
+
+    def unlock(self, owner: Mapping[str, Any]) -> None:
+        """Lets another run start though a process that is known to be gone has locked this name."""
+        unlock(self._lock, owner)
 
     def _remove_unfinished(self) -> None:
         """Removes what killed runs of this name have left of the files that they were writing."""
@@ -106,8 +115,11 @@ class RunFiles:
         """Saves a run after a step: its state, and its embedding if that may take its place, whose file is returned.
 
         finished: the run is complete, or the user has asked to keep what it has. Then an earlier embedding of this name
-        is replaced, unless by one that is worse than its untrained vectors: that one is put beside it. Raises OSError.
+        is replaced, unless by one that is worse than its untrained vectors: that one is put beside it. Else nothing is
+        saved if the run has been taken over: what is there is as good. Raises OSError.
         """
+        if not finished and self._is_taken_over():
+            return None
         self._save_state(state)
         replaces, worse = self._is_free_for(state), state.course.improved is False
         if not finished and (worse or not replaces):
@@ -147,6 +159,15 @@ class RunFiles:
             return None
         ours = RUN in state and state[RUN] == embedding.get(RUN)
         return Interrupted(int(state["step"]), int(embedding["step"]) if ours else None)
+
+    @property
+    def _lock(self) -> Path:
+        return self.embedding.with_name(f".{self.embedding.stem}.lock")
+
+    def _is_taken_over(self) -> bool:
+        """Whether another process trains this run, or has finished it, while this one slept."""
+        holder = self.holder()
+        return holder == "another's" or (holder == "nobody's" and self.has_finished())
 
     def _is_free_for(self, state: State) -> bool:
         """Whether the embedding's file does not exist, or was written by this run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 EMBEDDING, TRAINING, PROMPTS, IMAGES = "Embedding", "Training", "Prompts and captions", "Images"
 PREVIEWS, MEMORY, ABLATIONS = "Previews", "Memory and checkpoints", "Ablations of the paper"
 MANY = 1_000_000  # steps, or steps between two events: "never" in practice
+PREVIEWS_EVERY = 100  # steps, where only prompts are given
 SEEDS = 2**63 - 1  # the seeds of the preview prompts follow it
 BATCH = 256
 
@@ -382,6 +384,10 @@ class TrainConfig:
         kept = {key: getattr(self, key) for key, about in OPTIONS.items() if not about.may_change and key != "name"}
         return kept | {"effective_batch": self.effective_batch}
 
+    def ending(self) -> dict[str, Any]:
+        """The values that decide which step's vectors are the result; a resumed run may have others."""
+        return {"early_stop": self.early_stop, "evaluate_every": self.evaluate_every}
+
 
 OPTIONS = options_of(TrainConfig, PRESETS)
 PRESET_SUMMARIES = {
@@ -394,3 +400,10 @@ PRESET_SUMMARIES = {
 PRESETS_HELP = "Values of the options that are not given. " + " ".join(
     f"{preset}: {values}." for preset, values in PRESET_SUMMARIES.items()
 )
+
+
+def with_preview_interval(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that a user has given (None: not given), with an interval for previews if there are only prompts."""
+    if given.get("preview_prompts") and given.get("preview_every") is None:
+        return {**given, "preview_every": PREVIEWS_EVERY}
+    return dict(given)

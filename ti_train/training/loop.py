@@ -24,7 +24,7 @@ from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..names import candidates, names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import INITIAL_FILE, RunFiles
+from .checkpoint import ENDING, INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .passes import ALONE, NO_GRADIENT, Passes
@@ -74,7 +74,7 @@ def train(
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
-    with files.locked():
+    with files.locked() as files:
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room
             more += shortage(host, dataset, config)
@@ -122,7 +122,8 @@ def train(
                     yield Warning(SKIPPED.format(step, skipped))
                 if skipped == MOST_SKIPPED:
                     raise UserError(NEVER_FINITE.format(float32_first(host)))
-                if config.previews_after(step):
+                stalled = done.course.stalled(config.early_stop)
+                if config.previews_after(step) or (stalled and config.preview_every):
                     for event in previews(host, config, side, trained, done, files.identity):
                         done = showing(done, event, config)
                         yield event
@@ -132,7 +133,7 @@ def train(
                     path = files.save(done, kept_embedding(done, config, files.identity, host.architecture))
                     saved = monotonic()
                     yield Checkpoint(step, path or files.state)
-                if stop() or done.course.stalled(config.early_stop):
+                if stop() or stalled:
                     break
                 began = perf_counter()
         except BaseException:  # KeyboardInterrupt and GeneratorExit too: however the run ends, it is saved
@@ -164,7 +165,7 @@ def float32_first(host: Host) -> str:
 
 def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templates) -> dict[str, Any]:
     """What a resumed run must have in common with its start."""
-    ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction}
+    ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction, ENDING: config.ending()}
     files = [Path(text) for text in candidates(config.init) if names_file(text)]
     # a resumed run does not need them any more
     if digests := [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]:

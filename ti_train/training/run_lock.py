@@ -3,6 +3,9 @@
 The operating system holds the lock and lets go of it when the process ends, however it ends. So a file that a crash has
 left behind locks nothing, and neither a reused process id nor a wrong clock can mislead. What is written in it only
 says who the owner is.
+
+Some file systems have no locks, or keep those of a machine that is lost. There a run may be taken over while its owner
+sleeps; when the owner wakes up, it sees in the file that the run is no longer its own.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
-from ..errors import PassingError
+from ..errors import BusyError
 
 if sys.platform == "win32":
     import msvcrt
@@ -35,26 +41,63 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # of file systems: NFS without its lock daemon
+# of file systems: NFS without its lock daemon, Lustre mounted without flock
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+Holder = Literal["ours", "another's", "nobody's"]
 
 
 @contextmanager
-def only_run(path: Path, name: str) -> Iterator[None]:
-    """Holds the lock file `path` within the context. Raises PassingError if another run holds it, and OSError."""
+def only_run(path: Path, name: str) -> Iterator[Callable[[], Holder]]:
+    """Holds the lock file `path` within the context, and says whose it is. Raises BusyError if it is another run's.
+
+    Raises OSError too.
+    """
     file = _locked(path, name)
+    text = json.dumps(this_process() | {"since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode()
+
+    def holder() -> Holder:
+        try:
+            found = path.read_bytes()
+        except OSError:
+            return "nobody's"
+        return "ours" if text.startswith(found) else "another's"  # on a full disk it may be empty
+
     try:
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.write(file, json.dumps(owner).encode())
+        os.write(file, text)
         os.fsync(file)
-        yield
+        yield holder
     finally:
         if os.name == "posix":  # unlinked while it is locked, so that nobody locks a file that is about to vanish
-            path.unlink(missing_ok=True)
+            if holder() != "another's":
+                path.unlink(missing_ok=True)
             os.close(file)
         else:
             os.close(file)
             with suppress(OSError):  # the next run has opened it already
                 path.unlink(missing_ok=True)
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others that share a folder with it."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine()}
+
+
+@cache
+def _machine() -> str:
+    """Tells apart machines of one name, such as containers, which are often called alike."""
+    try:
+        return BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return f"{uuid.getnode():x}"
+
+
+def unlock(path: Path, owner: Mapping[str, Any]) -> None:
+    """Takes the lock file from a process that is known to be gone: a file server may keep its lock for ever."""
+    with suppress(OSError, ValueError, TypeError):
+        held_by = json.loads(path.read_bytes())
+        if all(held_by[key] == owner.get(key) for key in this_process()):
+            path.unlink()
 
 
 def _locked(path: Path, name: str) -> int:
@@ -64,7 +107,7 @@ def _locked(path: Path, name: str) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         if try_lock(file) is False:
             os.close(file)
-            raise PassingError(
+            raise BusyError(
                 f"'{name}' is being trained by another run{_owner(path)}. Wait for it, stop it, or choose another name."
             )
         with suppress(FileNotFoundError):

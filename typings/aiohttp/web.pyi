@@ -5,6 +5,7 @@ class Request:
     match_info: Mapping[str, str]
     query: Mapping[str, str]
     async def json(self) -> Any: ...
+    async def post(self) -> Mapping[str, Any]: ...
 
 class Response:
     def __init__(

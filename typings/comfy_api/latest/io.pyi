@@ -4,10 +4,12 @@ from typing import Any, ClassVar
 
 class Hidden(Enum):
     unique_id = ...
+    dynprompt = ...
     extra_pnginfo = ...
 
 class HiddenHolder:
     unique_id: str
+    dynprompt: Any
     extra_pnginfo: dict[str, Any] | None
 
 class Input:
