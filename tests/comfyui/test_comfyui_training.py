@@ -315,7 +315,7 @@ def test_what_a_node_in_between_loses_is_said_where_there_is_something_to_lose(s
     server.run(through)
     (said,) = run_of(server, "through")["warnings"]
     assert said.startswith(
-        "The captions of Load Training Images do not pass Invert Image Colors. Connect its outputs captions"
+        "The captions of Load Training Images do not pass Invert Image Colors. Connect its output captions"
     )
     (server.base / "input" / "plain").mkdir()
     shutil.copy(server.base / "input" / "one-wire" / "blue.png", server.base / "input" / "plain")
