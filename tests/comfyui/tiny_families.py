@@ -113,7 +113,7 @@ def sd3(t5: bool) -> Family:
         },
         "pos_embed_max_size": 64, "pos_embed_scaling_factor": None, "qk_norm": "rms", "num_patches": 64 * 64,
     }  # fmt: skip
-    true = {"num_hidden_layers": 2, "intermediate_size": 128}  # the widths are those that ComfyUI's class assumes
+    true = {"num_hidden_layers": 3, "intermediate_size": 128}  # the widths are those that ComfyUI's class assumes
     encoders = {"clip_l_model_config": true, "clip_g_model_config": true, "t5xxl_model_config": T5 | {"d_model": 4096}}
     return Family("SD3", unet, text, encoders)
 
