@@ -52,7 +52,7 @@ def condense(host: Host, text: Vectors, start: Vectors, stop: Callable[[], bool]
     best, shares = dict(start), dict.fromkeys(fewer, 1.0)
     if not fewer:
         return Condensed(best, shares)
-    with host.training():
+    with host.training(gradient_checkpointing=True):  # the graphs of all prompts would keep an encoder each
         with torch.no_grad():
             wanted = host.conditioning(prompts(0), {PLACEHOLDER: text})
             first = distances(host, wanted, start, fewer)
