@@ -197,6 +197,12 @@ def owner(claim: Path, file: Path) -> int:
     return int(json.loads(claim.read_bytes())["pid"])
 
 
+def not_ignored() -> None:
+    """A job in a shell's background ignores SIGINT, and so does what it starts."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def not_running(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -211,7 +217,7 @@ def not_running(process: int) -> bool:
 def test_a_signal_stops_all_workers_after_their_step_with_what_they_have(fleet, tmp_path, number):
     """A terminal sends them to the workers too, `kill` to the parent only."""
     command = [sys.executable, "-m", "ti_train", *fleet("out", "--steps", "5000", "--checkpoint-every", "5000")]
-    parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=not_ignored)
     own, state = tmp_path / "out" / ".fleet", tmp_path / "out" / "a.resume"
     claim = own / "a.claim-1"
     worker = owner(claim, own / "a" / "loss.csv")
