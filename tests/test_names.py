@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prompt_names import NAMES, REFUSED
 
@@ -83,6 +83,8 @@ def test_long_names_are_refused(name):
 
 
 @given(st.text(max_size=20))
+@example("\ufb2a")  # its composed form is a letter and a mark
+@example("\ufb2a0")
 def test_any_text_has_a_nearest_name(text):
     assert check_name(nearest_name(text)) == nearest_name(text)
 

@@ -146,7 +146,7 @@ def _is_number(part: str) -> bool:
 
 def nearest_name(name: str) -> str:
     """The nearest name that check_name accepts."""
-    parts = [near for part in re.split(r"[/\\]", name) if (near := _nearest(part))]
+    parts = [near for part in re.split(r"[/\\]", composed(name)) if (near := _nearest(part))]
     return "/".join(parts) or EXAMPLE
 
 
