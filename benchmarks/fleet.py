@@ -51,8 +51,6 @@ from ti_train.fleet.worker import Rules  # noqa: E402
 from ti_train.formats import save_embedding  # noqa: E402
 from ti_train.host import Host  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
-from ti_train.training.checkpoint import header_of  # noqa: E402
-from ti_train.training.provenance import RUN  # noqa: E402
 from ti_train.training.session import Records, Session, load_dataset  # noqa: E402
 
 LOG = subprocess.DEVNULL
@@ -176,22 +174,14 @@ def kill(a: argparse.Namespace, folder: Path) -> None:
             running.wait()
             running = fleet(a, entries, out, steps)
     codes = [running.wait(), fleet(a, entries, out, steps).wait()]
-    names = [f"w{i}.safetensors" for i in range(count)]
-    equal = sum(content(folder / "calm" / name) == content(out / name) for name in names)
+    pairs = [(folder / "calm" / name, out / name) for name in (f"w{i}.safetensors" for i in range(count))]
+    equal = sum(file.exists() and calm.read_bytes() == file.read_bytes() for calm, file in pairs)
     print(
         f"killed {killed}: exit {codes}, {equal} of {count} equal to the undisturbed fleet's, "
         f"{leftovers(out)} leftovers"
     )
     if equal < count or any(codes) or leftovers(out) or not all(killed.values()):
         sys.exit(1)
-
-
-def content(file: Path) -> bytes | None:
-    """All of a file's bytes but the random name of its run; None if there is none."""
-    if not file.exists():
-        return None
-    run = header_of(file)[RUN].encode()
-    return file.read_bytes().replace(run, b"")
 
 
 def two(a: argparse.Namespace, folder: Path) -> None:
