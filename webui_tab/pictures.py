@@ -153,7 +153,7 @@ def remove(folder: str, picture: str) -> str:
 
 
 def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
-    """Writes the caption files; an empty caption removes its file. Raises UserError."""
+    """Writes the caption files (see write_caption); returns how many have a caption. Raises UserError."""
     place = folders.picture_folder(folder, write=True)
     pictures = {path.name: path for path in find_pictures(place)}
     given = [row for row in rows if row[0]]  # users can add rows to the table

@@ -53,21 +53,12 @@ class Tally:
         self._at_start = sum(ledger.time_of(name) < self._began for name in settled) if since else len(settled)
 
     @property
-    def settled(self) -> int:
-        return len(self._own & {*self._settled})
-
-    @property
-    def progress(self) -> int:
-        """A number that grows with each embedding that is settled, and with each attempt."""
-        return self.settled + sum(record.attempts for record in self.records)
-
-    @property
     def is_complete(self) -> bool:
         return self.settled == len(self._own)
 
     def line(self) -> str:
         """The progress in one line."""
-        counts = Counter(record.status for record in self.records)
+        counts = self._counts
         parts = [f"{counts['done']} of {len(self._own)} done"]
         parts += [f"{counts[status]} {status}" for status in ("running", "waiting", "failed") if counts[status]]
         is_idle = self._watches and not counts["running"]
@@ -83,6 +74,10 @@ class Tally:
     def _read(self) -> None:
         everyone = [self._settled.get(name) or self._record(name) for name in self.names]
         self.records = [record for record in everyone if record.name in self._own]
+        self._counts = Counter(record.status for record in self.records)
+        self.settled = sum(record.name in self._settled for record in self.records)
+        # grows with each embedding that is settled, and with each attempt
+        self.progress = self.settled + sum(record.attempts for record in self.records)
         # of the others' shards what is seen here, which is nothing without a shared folder
         self.table = [record for record in everyone if record.name in self._own or record.status != "waiting"]
 
