@@ -7,10 +7,13 @@ from comfy_api.latest import io
 from ...ti_train.evaluation.options import sentence
 from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.host import Host
-from ...ti_train.training.config import OPTIONS
 
 STEPS = "Sampling steps; 0 = what suits the model family (25; Flux.1 schnell: 4)."
 CFG = "CFG scale; 0 = what suits the model family (5; 1 where guidance is distilled into the model)."
+DISTILLED = (
+    "Guidance of a model in which it is distilled, such as Flux.1 dev: the one that the embedding was trained with; "
+    "0 = the model's own (Flux.1 dev: 3.5)."
+)
 
 
 def model_inputs() -> tuple[io.Input, ...]:
@@ -62,7 +65,7 @@ def distilled_guidance_input() -> io.Input:
         max=100.0,
         step=0.1,
         optional=True,
-        tooltip=OPTIONS["guidance"].help,
+        tooltip=DISTILLED,
     )
 
 
