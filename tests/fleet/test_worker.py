@@ -251,6 +251,18 @@ def test_a_finished_embedding_without_its_record_is_found_finished(fleet):
     assert found.seconds == pytest.approx(record.seconds, rel=1e-5)
 
 
+def test_what_a_run_has_left_that_was_killed_after_its_last_step_is_removed(fleet, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(RunFiles, "finish", lambda _: None)
+        fleet.work()
+    (fleet.out / OWN / "one.json").unlink()
+    for name in (".one.lock", ".one.safetensors.123.456", ".one.resume.123.456"):
+        (fleet.out / name).write_bytes(b"")
+    assert (fleet.out / "one.resume").exists()
+    fleet.work()
+    assert {file.name for file in fleet.out.iterdir() if "one" in file.name} == {"one.safetensors"}
+
+
 def test_tables_have_a_line_for_each(fleet, tmp_path):
     fleet.work()
     fleet.ledger.write_tables([fleet.ledger.read(job.name) for job in fleet.jobs])

@@ -17,7 +17,7 @@ from ..formats import load_embedding
 from ..host import Host
 from ..prompts import Templates
 from ..training.checkpoint import RunFiles
-from ..training.loop import identity
+from ..training.loop import identity, is_complete
 from ..training.passes import ALONE, Passes
 from ..training.session import Session, load_dataset
 from ..training.step_log import read_steps
@@ -73,6 +73,9 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
             dataset = load_dataset(host, job.folders, job.config, remarks)
         files = RunFiles(out, job.name, identity(host, dataset, job.config, Templates.load(job.config.templates)))
         if files.has_finished():  # but its record could not be written any more
+            with files.locked():  # which removes what a killed run has left
+                if files.can_resume() and is_complete(files.load(), job.config):
+                    files.finish()
             return _found(record, load_embedding(files.embedding).provenance, read_steps(records_of(out, job.name).log))
         session = Session(job.config, out, records_of(out, job.name))
         with closing(session.train(host, dataset, files.can_resume(), passes=passes)) as events:

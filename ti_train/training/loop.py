@@ -147,7 +147,7 @@ def ended(done: State, config: TrainConfig, files: RunFiles, architecture: str) 
     """Puts the embedding of a run that was not interrupted in its place."""
     embedding = finished(kept_embedding(done, config, files.identity, architecture), files.identity)
     course = done.course
-    complete = done.step == config.steps or course.stalled(config.early_stop)
+    complete = is_complete(done, config)
     path = files.rescue(done, embedding, finished=True) or files.embedding
     if complete:
         files.finish()
@@ -156,6 +156,11 @@ def ended(done: State, config: TrainConfig, files: RunFiles, architecture: str) 
         yield Warning(warning + stays * (path == files.beside))
     kept, why = course.kept(done.step), course.why(done.step)
     yield Done(embedding, path, done.seconds, kept, why, course.improved, complete)
+
+
+def is_complete(state: State, config: TrainConfig) -> bool:
+    """Whether a run that has ended after this state has nothing left to do."""
+    return state.step == config.steps or state.course.stalled(config.early_stop)
 
 
 def float32_first(host: Host) -> str:
