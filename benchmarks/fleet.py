@@ -178,7 +178,7 @@ def kill(a: argparse.Namespace, folder: Path) -> None:
     equal = sum(file.exists() and calm.read_bytes() == file.read_bytes() for calm, file in pairs)
     print(
         f"killed {killed}: exit {codes}, {equal} of {count} equal to the undisturbed fleet's, "
-        f"{leftovers(out)} leftovers"
+        f"leftovers {leftovers(out)}"
     )
     if equal < count or any(codes) or leftovers(out) or not all(killed.values()):
         sys.exit(1)
@@ -233,7 +233,7 @@ def told(out: Path, what: str, code: int) -> None:
     ledger = Ledger(out)
     records = [ledger.read(name) or Record(name) for name in ledger.names()]
     counts = Counter(record.status for record in records)
-    print(f"{what}: exit {code}, {dict(counts)}, {leftovers(out)} leftovers")
+    print(f"{what}: exit {code}, {dict(counts)}, leftovers {leftovers(out)}")
     for record in records:
         if record.status == "failed":
             print(f"  {record.name} (retry {record.retry}): {record.error}")
@@ -315,9 +315,10 @@ def workers(parent: int) -> list[int]:
     return found
 
 
-def leftovers(out: Path) -> int:
+def leftovers(out: Path) -> list[str]:
     """Files that a finished fleet should not have left: states, locks, half-written files."""
-    return len([*out.rglob("*.resume"), *out.rglob(".*.lock"), *out.rglob(".*.json.*"), *out.rglob(".*.safetensors.*")])
+    patterns = ("*.resume", ".*.lock", ".*.json.*", ".*.safetensors.*")
+    return [file.relative_to(out).as_posix() for pattern in patterns for file in out.rglob(pattern)]
 
 
 if __name__ == "__main__":
