@@ -53,7 +53,6 @@ from ti_train.host import Host  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
 from ti_train.training.session import Records, Session, load_dataset  # noqa: E402
 
-LOG = subprocess.DEVNULL
 DISK = 192  # KiB of the disk that gets full
 
 
@@ -98,7 +97,7 @@ def speed(a: argparse.Namespace, folder: Path) -> None:
     for together in a.together:
         out = folder / f"out-{together}"
         began = time.perf_counter()
-        fleet(a, entries, out, steps, "--together", str(together), workers=a.workers or 1).wait()
+        must_pass(fleet(a, entries, out, steps, "--together", str(together), workers=a.workers or 1), out)
         seconds = time.perf_counter() - began
         records = json.loads((out / "fleet.json").read_bytes())
         trained = sum(record["seconds"] for record in records) / together
@@ -106,7 +105,7 @@ def speed(a: argparse.Namespace, folder: Path) -> None:
         rate = f"{3600 * count / seconds:.0f} per hour, {base / seconds:.2f} x"
         print(f"together {together}: {count} of {steps} steps in {seconds:.1f} s: {rate}; {trained:.1f} s in steps")
     began = time.perf_counter()
-    fleet(a, entries, out, steps, workers=a.workers or 1).wait()
+    must_pass(fleet(a, entries, out, steps, workers=a.workers or 1), out)
     print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
 
 
@@ -123,14 +122,16 @@ def overhead(a: argparse.Namespace, folder: Path) -> None:
         process.start()
     for process in shares:
         process.join()
+        if process.exitcode:
+            sys.exit(f"The bare trainings ended with {process.exitcode}.")
     alone = time.perf_counter() - began
     began = time.perf_counter()
-    fleet(a, entries, folder / "out", steps).wait()
+    must_pass(fleet(a, entries, folder / "out", steps), folder / "out")
     seconds = time.perf_counter() - began
     rate = f"{3600 * count / seconds:.0f} per hour"
     print(f"{count} of {steps} steps: bare {alone:.1f} s, fleet {seconds:.1f} s ({seconds / alone - 1:+.1%}), {rate}")
     began = time.perf_counter()
-    fleet(a, entries, folder / "out", steps).wait()
+    must_pass(fleet(a, entries, folder / "out", steps), folder / "out")
     print(f"again, with all finished: {time.perf_counter() - began:.1f} s")
 
 
@@ -153,7 +154,7 @@ def kill(a: argparse.Namespace, folder: Path) -> None:
     """
     count, steps, chance = a.count or 200, a.steps or 6, random.Random(a.seed)
     entries = write_list(folder, a.images, count)
-    fleet(a, entries, folder / "calm", steps).wait()
+    must_pass(fleet(a, entries, folder / "calm", steps), folder / "calm")
     out, killed = folder / "killed", {"worker": 0, "parent": 0}
     running = fleet(a, entries, out, steps)
     for number in range(a.times):
@@ -216,20 +217,20 @@ def faults(a: argparse.Namespace, folder: Path) -> None:
     for file, data in good.items():
         file.write_bytes(data)
     (folder / "elsewhere").rename(lost)
-    told(out, "the same command after both are mended", fleet(a, entries, out, steps).wait())
+    told(out, "the same command after both are mended", fleet(a, entries, out, steps).wait(), whole=True)
     small = folder / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", small], check=True)
     try:
         told(small, f"a disk of {DISK} KiB", fleet(a, entries, small, steps).wait())
         subprocess.run(["mount", "-o", "remount,size=1g", small], check=True)
-        told(small, "the same command after there is room", fleet(a, entries, small, steps).wait())
+        told(small, "the same command after there is room", fleet(a, entries, small, steps).wait(), whole=True)
     finally:
         subprocess.run(["umount", small], check=True)
 
 
-def told(out: Path, what: str, code: int) -> None:
-    """Prints what became of a fleet."""
+def told(out: Path, what: str, code: int, whole: bool = False) -> None:
+    """Prints what became of a fleet. whole: exits unless all is trained and nothing is left over."""
     ledger = Ledger(out)
     records = [ledger.read(name) or Record(name) for name in ledger.names()]
     counts = Counter(record.status for record in records)
@@ -237,6 +238,8 @@ def told(out: Path, what: str, code: int) -> None:
     for record in records:
         if record.status == "failed":
             print(f"  {record.name} (retry {record.retry}): {record.error}")
+    if whole and (code or {*counts} != {"done"} or leftovers(out)):
+        sys.exit(1)
 
 
 def many(a: argparse.Namespace, folder: Path) -> None:
@@ -294,7 +297,19 @@ def fleet(
     command = [sys.executable, "-m", "ti_train", "fleet", entries, "--model", a.model, "--out", out, "--steps", steps]
     given = ["--workers", workers or a.workers or 2, "--checkpoint-every", 2, *more, *a.option]
     environment = os.environ | {"SOURCE_DATE_EPOCH": "0"}  # equal runs leave equal files
-    return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=LOG, env=environment)
+    with log_of(out).open("ab") as log:
+        return subprocess.Popen([*map(str, command), *map(str, given)], cwd=ROOT, stderr=log, env=environment)
+
+
+def log_of(out: Path) -> Path:
+    """What the fleets with this folder have printed."""
+    return out.with_name(f"{out.name}.log")
+
+
+def must_pass(running: subprocess.Popen[bytes], out: Path) -> None:
+    """Waits for a fleet; exits with what it printed if it failed."""
+    if code := running.wait():
+        sys.exit(f"The fleet ended with {code}:\n{log_of(out).read_text(encoding='utf-8')[-2000:]}")
 
 
 def finished(out: Path) -> int:
