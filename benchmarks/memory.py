@@ -138,6 +138,7 @@ def step(core: str, host: Any, dataset: Any, config: Any) -> None:
     templates = prompts.Templates.load(config.templates)
     dataset, _ = loop.with_placeholder(dataset, templates, config.bare_name)
     done, _ = loop.initial_state(host, dataset, templates, config, lambda: False)
+    config = replace(config, num_vectors=done.num_vectors)
     trained = steps.TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     next(steps.updates(host, dataset, templates, config, trained, 0, passes.ALONE))
 
