@@ -16,6 +16,8 @@ from ..weights import over
 
 NETWORK = "diffusion_model."
 NOISE = "model_sampling"
+# Files of Stable Diffusion 1 and XL have none and nothing reads it, so ComfyUI leaves its memory as it finds it.
+UNREAD = "clip_l.transformer.text_projection.weight"
 
 
 def identity_of(model: Any, clip: Any, vae: Any) -> str:
@@ -31,7 +33,7 @@ def identity_of(model: Any, clip: Any, vae: Any) -> str:
 def originals(patcher: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of each weight below a prefix, without what ComfyUI has added to it."""
     for name, tensor in patcher.model.state_dict().items():
-        if name.startswith(prefix):
+        if name.startswith(prefix) and name != UNREAD:
             kept = patcher.backup.get(name)
             # over: what was moved out of inference mode can be neither viewed nor copied as it is
             original = tensor if kept is None else over(getattr(kept.weight, "_qdata", kept.weight))
