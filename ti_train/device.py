@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from textwrap import shorten
 
 import torch
@@ -60,6 +63,22 @@ def empty_cache(device: torch.device) -> None:
     module = getattr(torch, device.type)
     if hasattr(module, "empty_cache"):
         module.empty_cache()
+
+
+def return_freed_memory(device: torch.device) -> None:
+    """Gives what PyTorch has freed on a CPU back to the system, with the GNU C library; else does nothing.
+
+    Before version 2.38 that library seldom uses freed aligned memory again (its bug 14581), and all of PyTorch's is
+    aligned: with a text encoder of CLIP's size a process grew by 70 MB with each step.
+    """
+    if device.type == "cpu":
+        _malloc_trim()(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], object]:
+    there = sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim")  # musl has none
+    return library.malloc_trim if there else lambda _keep: None
 
 
 def total_memory(device: torch.device) -> int | None:

@@ -18,7 +18,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from ..data.dataset import Dataset
-from ..device import is_out_of_memory, out_of_memory_message
+from ..device import is_out_of_memory, out_of_memory_message, return_freed_memory
 from ..errors import UserError
 from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
@@ -116,6 +116,7 @@ def train(
                 after = update.after.following(done, seconds)
                 # a saved step has been validated: only now it is `done`
                 done, completed = measured(after, Step(step, loss, None, update.rate, norm, cosine, seconds))
+                return_freed_memory(host.device)
 
                 yield completed
                 if skipped:
