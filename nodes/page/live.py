@@ -36,7 +36,7 @@ from .records import Record, delete_old
 
 PREVIEWS, WARNINGS, RUNS = 24, 20, 4  # kept: per prompt, per run, in memory
 PAUSE, LOOK_UP = 0.25, 5.0  # least seconds between two messages, and between two searches for the nearest words
-MEASURED = ("norm", "vocabulary_norm", "nearest")  # of the last step
+MEASURED = ("norm", "vocabulary_norm", "nearest", "best")  # of the last step, and the best one
 SHARE = 0.01  # of a run's time that those searches may take: on a CPU each one converts the whole token table
 log = logging.getLogger("ti_train")
 
@@ -219,8 +219,8 @@ class LiveRun:
         for picture in self.earlier:
             self.previews.add(picture["prompt"], picture)
         recorded = self.record.read()
-        self.status, self.numbers = "used", {key: recorded[key] for key in MEASURED if key in recorded} | {"step": step}
-        self.numbers |= {"best": session.kept} if session.kept else {}
+        self.status, self.numbers = "used", {"best": session.kept} if session.kept else {}  # rounded, as the table is
+        self.numbers |= {key: recorded[key] for key in MEASURED if key in recorded} | {"step": step}
         list_newest(self)
         self.send("run", self.snapshot())
 
