@@ -171,7 +171,9 @@ def test(oldest: bool, rest: list[str]) -> int:
     python = ready(".venv-oldest", requirements("tests/oldest.txt")) if oldest else development()
     failed = [] if oldest else check(python)
     say(f"pytest (failed so far: {', '.join(failed)})" if failed else "pytest")
-    code = subprocess.run([python, "-m", "pytest", "-q", *rest], cwd=ROOT).returncode
+    # a process per core, as each test computes on one; a file's tests share its fixtures
+    shared = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    code = subprocess.run([python, "-m", "pytest", "-q", *shared, *rest], cwd=ROOT).returncode
     return code or len(failed)
 
 
