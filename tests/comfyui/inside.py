@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -261,16 +262,46 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def long_run(_checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
+def growth(checkpoint: str, _lora: str, folder: Path) -> int:
+    """Bytes by which the process grows from the second to the tenth step on the CPU."""
+    from pack.nodes.run import run_training
+    from pack.ti_train.data.dataset import encode_pictures
+    from pack.ti_train.data.picture import Picture
+    from pack.ti_train.training.config import TrainConfig
+
+    host, resident = make_host(*load(checkpoint)), []
+    dataset = encode_pictures(host, [Picture.cropped("black", Image.new("RGB", (64, 64)), (64, 64))])
+    config = TrainConfig(**SETTINGS | {"steps": 10, "batch_size": 4})
+    host.model.model.diffusion_model.register_forward_hook(
+        lambda *_: resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    )
+    run_training(host, dataset, config, folder, False, SimpleNamespace(unique_id="1"), {}, [])
+    return resident[-1] - resident[len(resident) // 5]
+
+
+def identity(checkpoint: str, _lora: str, _folder: Path) -> dict[str, bool]:
+    """Whether the model is another one when the weights of these names have other numbers."""
+    model, clip, vae = load(checkpoint)
+    weights, found = clip.patcher.model.state_dict(), {}
+    for name in ("clip_l.transformer.text_projection.weight", "clip_l.transformer.text_model.final_layer_norm.weight"):
+        before = make_host(model, clip, vae).fingerprint
+        with torch.inference_mode():
+            weights[name].fill_(0.5)
+        found[name.rpartition("text_")[2]] = make_host(model, clip, vae).fingerprint != before
+    return found
+
+
+def long_run(_checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """What the page's side of a run holds in bytes, and its snapshot, by the number of steps that it has seen."""
     from pack.nodes.page import live
+    from pack.nodes.page.records import Record
     from pack.ti_train.embedding import Embedding
     from pack.ti_train.events import Preview, Step
     from pack.ti_train.training.config import TrainConfig
     from pack.ti_train.training.session import Session
 
     live.PAUSE = 0  # else events would wait: real steps are slower than this loop
-    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", None, True, False, {})
+    run = live.LiveRun(TrainConfig(**SETTINGS | {"steps": 20_000}), "1", True, Record(folder / "run"), {})
     run.look_up_at = float("inf")  # the nearest words need a model
     session, picture = Session(TrainConfig(**SETTINGS), Path()), Image.new("RGB", (64, 700))
     word = Embedding("word", {"clip_l": torch.zeros(1, 768)})
@@ -337,6 +368,8 @@ CHECKS = {
     "gradient": gradient,
     "restored": restored,
     "out_of_memory": out_of_memory,
+    "growth": growth,
+    "identity": identity,
     "long_run": long_run,
 }
 

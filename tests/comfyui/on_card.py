@@ -173,10 +173,11 @@ def sampled(model: Any, clip: Any, vae: Any) -> torch.Tensor:
 
 def trained(model: Any, clip: Any, vae: Any, name: str, **settings: Any) -> Any:
     """The node's own execute: two steps, a preview at each."""
+    from comfy_execution.graph import DynamicPrompt
     from pack.nodes.train import TrainEmbedding
 
     class Node(TrainEmbedding):
-        hidden = SimpleNamespace(unique_id="1", prompt=None, extra_pnginfo=None)
+        hidden = SimpleNamespace(unique_id="1", dynprompt=DynamicPrompt({"1": {"inputs": {}}}))
 
     given = {
         "model": model, "clip": clip, "vae": vae, "name": name, "initial_text": "toy", "num_vectors": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,15 @@ def test_a_full_memory_is_met_with_smaller_batches_and_then_told(look):
     assert found["difference"] < 1e-3
     assert "Batch size 1 at 64 pixels does not fit, even with gradient checkpointing" in found["message"]
     assert found["kept"] == [], "no step was trained: there is nothing to save"
+
+
+def test_a_model_is_known_by_what_is_read_of_its_file(look):
+    assert look("identity") == {"projection.weight": False, "model.final_layer_norm.weight": True}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured with /proc")
+def test_a_training_on_the_cpu_does_not_grow(look):
+    assert look("growth") < 100e6, "bytes; 70e6 for each step where freed memory stays with the process"
 
 
 def test_what_the_page_is_told_of_a_long_run_does_not_grow_with_it(look):
