@@ -99,10 +99,7 @@ def use_finished(
 
 def steps_of(table: Path, kept: tuple[int, float] | None) -> list[Step]:
     """The steps of the run that has left this validation loss; [] if the table is not (or no longer) that run's."""
-    try:
-        steps = read_steps(table)
-    except (KeyError, TypeError, ValueError):  # another program's
-        return []
+    steps = read_steps(table)
     return steps if kept is None or any(step.validation_loss == kept[1] for step in steps) else []
 
 

@@ -148,7 +148,7 @@ def folder_named(name: str) -> Path:
             "of your images in ComfyUI's input directory (. is that directory itself)."
         )
     path = inside_input(name)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False too for what no name can be
         raise UserError(
             f"ComfyUI's input directory has no folder '{name}'. Drop 3 to 5 images on Load Training Images: the folder "
             "is made for them."

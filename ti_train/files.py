@@ -36,12 +36,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def remove_unfinished(path: Path) -> None:
     """Removes what killed processes have left of writes to `path`; for the only process that writes it now."""
-    _remove(path.parent.glob(f".{glob.escape(path.name)}.*"))
+    remove_unfinished_in(path.parent, glob.escape(path.name))
 
 
-def remove_unfinished_in(folder: Path) -> None:
-    """Removes what killed processes have left in a folder; for the only process that writes to it now."""
-    _remove(folder.glob(".*"))
+def remove_unfinished_in(folder: Path, names: str = "*") -> None:
+    """The same for files in a folder whose names fit a pattern."""
+    _remove(folder.glob(f".{names}.*"))
 
 
 def _remove(unfinished: Iterable[Path]) -> None:
@@ -90,9 +90,11 @@ def safetensors_damage(path: Path) -> str:
         try:
             header = json.loads(beginning + file.read(min(length, LONGEST_HEADER) - 1))
             ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
+            surplus = size - 8 - length - max(ends, default=0)
+            if not isinstance(surplus, int):
+                raise TypeError("a length that is no whole number")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return f"is incomplete or damaged ({size:,} bytes). Download or save it again"
-    surplus = size - 8 - length - max(ends, default=0)
     if surplus < 0:
         return f"is incomplete: {-surplus:,} of {size - surplus:,} bytes are missing. Download or copy it again"
     return f"has {surplus:,} bytes after its end, which no tool accepts. Download or copy it again" if surplus else ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 SEPARATORS = ",;\t"  # of a CSV file; spreadsheets write semicolons where the comma is for decimals
 NAMED = 5  # of several things that a message is about
@@ -39,6 +41,18 @@ def csv_rows(text: str, restkey: str | None = None) -> csv.DictReader[str]:
     """The rows of a table, by the names in its first line. restkey: of the cells that have no name."""
     separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     return csv.DictReader(io.StringIO(text, newline=""), restkey=restkey, delimiter=separator)
+
+
+def json_value(text: str | bytes) -> Any:
+    """A JSON value. Its strings have a mark in place of half a character, which nothing else can write.
+
+    Raises ValueError.
+    """
+    try:
+        plain = json.dumps(json.loads(text), ensure_ascii=False)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def listed(names: Sequence[str]) -> str:

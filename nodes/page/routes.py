@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from ...ti_train.data.removal import move_to_removed
 from ...ti_train.errors import UserError
 from ...ti_train.formats import put_preview, save_embedding
 from ...ti_train.names import bare_name
+from ...ti_train.text import json_value
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import folder_named, input_folder, inside_input
@@ -67,9 +68,30 @@ def asked_for(request: web.Request) -> LiveRun:
     return run
 
 
+async def sent(request: web.Request, **types: type) -> Mapping[str, Any]:
+    """The JSON object that the page sent, with fields of these types. Raises HTTPBadRequest for any other."""
+    return fields(decoded(await request.read()), **types)
+
+
+def decoded(text: str | bytes) -> Any:
+    try:
+        return json_value(text)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"What was sent is not JSON ({error}).") from None
+
+
+def fields(asked: Any, **types: type) -> Mapping[str, Any]:
+    """Raises HTTPBadRequest unless it is an object, or a form, with fields of these types."""
+    if not isinstance(asked, Mapping):
+        raise web.HTTPBadRequest(text="What was sent is not an object.")
+    if lacking := [f"'{name}'" for name, kind in types.items() if not isinstance(asked.get(name), kind)]:
+        raise web.HTTPBadRequest(text=f"What was sent has no {', '.join(lacking)} of the right type.")
+    return asked
+
+
 async def note_page(request: web.Request) -> web.Response:
     """Notes the client id of a page that shows runs by their events, and needs no progress text."""
-    client = str((await request.json())["client"])
+    client = (await sent(request, client=str))["client"]
     pages.intersection_update(PromptServer.instance.sockets)
     if client in PromptServer.instance.sockets:
         pages.add(client)
@@ -144,12 +166,12 @@ async def list_embeddings(_: web.Request) -> web.Response:
 
 
 async def rename_embedding(request: web.Request) -> web.Response:
-    asked = await request.json()
+    asked = await sent(request, file=str, name=str)
     return web.json_response({"file": await on_disk(lambda: embeddings.rename(asked["file"], asked["name"]))})
 
 
 async def remove_embedding(request: web.Request) -> web.Response:
-    asked = await request.json()
+    asked = await sent(request, file=str)
     return web.json_response({"to": await on_disk(lambda: embeddings.remove(asked["file"]))})
 
 
@@ -189,7 +211,7 @@ def picture_file(name: str) -> Path:
         path = inside_input(name)
     except UserError as error:
         raise web.HTTPNotFound(text=str(error)) from None
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in SUFFIXES or not os.path.isfile(path):  # False too for what no name can be
         raise web.HTTPNotFound(text=f"There is no image '{name}' in ComfyUI's input directory.")
     return path
 
@@ -205,27 +227,26 @@ async def thumbnail(request: web.Request) -> web.Response:
 
 async def write_caption(request: web.Request) -> web.Response:
     """Writes the caption file of an image; an empty caption removes it."""
-    asked = await request.json()
-    text = asked["text"].strip()[:LONGEST_CAPTION]
-    caption = await asyncio.to_thread(captions.write_caption, picture_file(asked["file"]), text)
-    return web.json_response({"caption": caption})
+    asked = await sent(request, file=str, text=str)
+    picture, text = picture_file(asked["file"]), asked["text"].strip()[:LONGEST_CAPTION]
+    return web.json_response({"caption": await on_disk(lambda: captions.write_caption(picture, text))})
 
 
 async def write_table(request: web.Request) -> web.Response:
     """Writes the entries of a table of captions beside images: those given by path in the table, or the folder's."""
-    asked = await request.post()
-    name, data = asked["table"].filename, asked["table"].file.read()
-    given = {path: picture_file(file) for path, file in json.loads(asked["images"]).items()}
+    asked = fields(await request.post(), table=web.FileField, images=str, folder=str)
+    table, images = asked["table"], fields(decoded(asked["images"]))
+    given = {path: picture_file(file) for path, file in fields(images, **dict.fromkeys(images, str)).items()}
 
     def write() -> list[str]:
         there = Listing.of(folder_named(asked["folder"])).images
-        return captions.write_table(name, data, given or {path.name: path for path in there})
+        return captions.write_table(table.filename, table.file.read(), given or {path.name: path for path in there})
 
     return web.json_response({"remarks": await on_disk(write)})
 
 
 async def remove_picture(request: web.Request) -> web.Response:
     """Moves an image to `removed/`, which is not trained on; returns its new path in the input directory."""
-    path = picture_file((await request.json())["file"])
+    path = picture_file((await sent(request, file=str))["file"])
     moved = await on_disk(lambda: move_to_removed(path))
     return web.json_response({"to": moved.relative_to(input_folder()).as_posix()})

@@ -199,3 +199,33 @@ def test_so_is_one_with_separators_and_an_old_encoding(tmp_path):
     (remark,) = write_table("Metadata.CSV", table, {"a.png": tmp_path / "a.png"})
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ein Café; blau"
     assert remark.startswith("Metadata.CSV is not UTF-8.")
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [
+        ("metadata.jsonl", "[" * 100_000),
+        ("metadata.jsonl", '{"file_name": "b.png", "text": ' + "9" * 5000 + "}"),
+        ("metadata.csv", 'file_name,text\na.png,toy\nb.png,"' + "never closed " * 20_000),
+    ],
+    ids=["nested too deeply", "a number too long", "a quotation mark that is not closed"],
+)
+def test_what_no_parser_takes_is_an_entry_like_any_other_that_is_none(folder, table, rows):
+    good = '{"file_name": "a.png", "text": "toy"}\n' if table.endswith("jsonl") else ""
+    (folder / table).write_text(good + rows, encoding="utf-8")
+    assert captions(folder) == (["toy"], [f"{table}: entry 2 has no valid 'file_name' and 'text' and is ignored."])
+
+
+def test_half_a_character_in_a_table_is_marked(folder):
+    """As programs write that cut texts by UTF-16 units; no tokenizer takes it, and no file."""
+    row = {"file_name": "a.png", "text": "toy \ud83d \U0001f600"}
+    (folder / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert captions(folder) == (["toy \ufffd \U0001f600"], [])
+
+
+def test_a_name_that_no_file_can_have_is_an_image_that_is_not_there(folder):
+    names = ["x" * 5000, "b\0.png", "\udcff.png"]
+    rows = [{"file_name": name, "text": "x"} for name in names]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    _, (remark, _) = captions(folder)
+    assert remark.startswith("metadata.jsonl has captions for images that are not in the folder: xxx")

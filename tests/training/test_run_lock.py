@@ -99,3 +99,16 @@ def test_a_lock_that_a_file_server_keeps_for_a_lost_machine_can_be_taken_from_it
         with only_run(path, "cat") as new:
             assert new() == "ours"
         assert lost() == "nobody's"
+
+
+def test_on_a_disk_that_has_become_read_only_the_lock_is_let_go(tmp_path, monkeypatch):
+    """Its file stays, and the server's next run of this name must not take it for a run."""
+
+    def refuse(*_, **__) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as read_only, only_run(tmp_path / ".cat.lock", "cat"):
+        read_only.setattr(Path, "unlink", refuse)
+    with only_run(tmp_path / ".cat.lock", "cat"):
+        pass
+    assert list(tmp_path.iterdir()) == []

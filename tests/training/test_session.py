@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import re
 import shutil
@@ -291,3 +293,32 @@ def test_a_caption_that_names_the_embedding_is_used_without_a_template_for_capti
     assert sorted(p.caption for p in data.pictures) == ["", "", "[name] in red"]
     (remark,) = [warning for warning in warnings if "caption" in warning]
     assert remark.startswith("1 image(s) have a caption, which"), "the others"
+
+
+# --- A disk that is full, and a run that was killed -----------------------------
+
+
+def test_where_a_full_disk_s_run_was_saved_is_told_though_the_log_is_on_it_too(host, dataset, settings, tmp_path):
+    """The log has a line of the failed write still to write when it is closed."""
+
+    class Full(io.BytesIO):
+        def write(self, _data) -> int:
+            raise FULL
+
+    session = Session(settings(), tmp_path, Records.beside_embedding(tmp_path, "my-toy"))
+    events = session.train(host, dataset)
+    next(event for event in events if isinstance(event, Step) and event.step == 2)
+    full = io.TextIOWrapper(io.BufferedWriter(Full()), newline="")
+    session._log._file, session._log._writer = full, csv.writer(full)
+    (tmp_path / "my-toy.resume").mkdir()  # cannot be replaced
+    with pytest.raises(UserError, match=r"Step 3 was saved to '.*' instead"):
+        list(events)
+    assert "my-toy-loss.png" in {file.name for file in tmp_path.iterdir()}
+
+
+def test_what_a_killed_run_has_left_of_its_records_is_removed(host, dataset, settings, tmp_path):
+    theirs = [".my-toy-2.csv.1.2", ".my-toy.png.1.2", ".my-toy.csv.bak"]
+    for name in (".my-toy.csv.1.2", ".my-toy-loss.png.1.2", ".my-toy-step00002-0.png.1.2", *theirs):
+        (tmp_path / name).touch()
+    list(Session(settings(), tmp_path, Records.beside_embedding(tmp_path, "my-toy")).train(host, dataset))
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == sorted(theirs)

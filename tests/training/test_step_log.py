@@ -102,3 +102,26 @@ def test_the_steps_so_far_are_never_gone_from_the_disk(tmp_path, monkeypatch):
 
 def killed(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\0" * 40,
+        b"x,y,z",
+        b"2,,,,,,,,,,9",
+        b"inf,0.5",
+        b"nan,0.5",
+        b'"2,0.5',
+        b"\xff\xfe",
+        b"2;0,5;;",
+        b"1e999,0.5",
+        b"2",
+    ],
+)
+def test_a_damaged_line_is_left_out(tmp_path, damaged):
+    """A power cut can leave zeros, and a spreadsheet what it makes of numbers; a run resumes all the same."""
+    write(tmp_path / "run.csv", step(1), step(3))
+    first, second, third = (tmp_path / "run.csv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "run.csv").write_bytes(first + second + damaged + b"\r\n" + third)
+    assert [s for s in read_steps(tmp_path / "run.csv") if s.step != 2] == [step(1), step(3)]

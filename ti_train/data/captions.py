@@ -6,14 +6,15 @@ file_name and text. An image's own text file takes precedence.
 
 from __future__ import annotations
 
-import json
+import csv
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files import write_atomically
-from ..text import csv_rows, decode, listed, name_key
+from ..text import csv_rows, decode, json_value, listed, name_key
 from .listing import CAPTIONS, Listing, Names
 
 FILE, TEXTS = "file_name", ("text", "caption")  # columns
@@ -57,7 +58,7 @@ def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[st
 def table_entries(name: str, text: str, warn: list[str]) -> Iterator[tuple[str, str]]:
     """The file names and captions of a table; appends to `warn` which entries are none."""
     bad = []
-    for number, row in enumerate(csv_rows(text) if name.lower().endswith(".csv") else _jsonl(text), 1):
+    for number, row in enumerate(_csv(text) if name.lower().endswith(".csv") else _jsonl(text), 1):
         file, caption = row.get(FILE), next((row[key] for key in TEXTS if row.get(key) is not None), None)
         if isinstance(file, str) and isinstance(caption, str):
             yield file, one_line(caption)
@@ -139,14 +140,22 @@ class CaptionReader:
 
     def _of_subfolder(self, name: str) -> bool:
         """Whether an entry is for an image of a subfolder, which is not read here."""
-        return (self.listing.folder / name.replace("\\", "/")).is_file()
+        return os.path.isfile(self.listing.folder / name.replace("\\", "/"))  # False too for what no name can be
+
+
+def _csv(text: str) -> Iterator[dict[str, Any]]:
+    """One dict per row; an empty one for the rest of a table from where it is not CSV."""
+    try:
+        yield from csv_rows(text)
+    except csv.Error:  # such as a quotation mark that is never closed, with all that follows it
+        yield {}
 
 
 def _jsonl(text: str) -> Iterator[dict[str, Any]]:
     """One object per line; an empty one for a line that is not a JSON object."""
     for line in filter(str.strip, text.split("\n")):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = json_value(line)
+        except ValueError:
             row = None
         yield row if isinstance(row, dict) else {}

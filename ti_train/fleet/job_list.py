@@ -24,7 +24,7 @@ from ..data.listing import Listing, subfolders
 from ..errors import UserError
 from ..names import BETWEEN, file_names, names_file, with_paths
 from ..prompts import BUILT_IN, Templates
-from ..text import csv_rows, decode, listed, with_rest
+from ..text import csv_rows, decode, json_value, listed, with_rest
 from ..training.config import OPTIONS, TrainConfig, with_preview_interval
 from ..training.learning_rate import number_or_schedule
 from ..training.options import Option
@@ -166,7 +166,7 @@ def _json_lines(text: str) -> Iterator[Entry]:
 
 def _object(line: str) -> Mapping[str, Any]:
     try:
-        values = json.loads(line)
+        values = json_value(line)
     except ValueError as error:
         raise UserError(f"it is not JSON ({error}). Write one object per line.") from None
     if not isinstance(values, dict):

@@ -68,14 +68,13 @@ def only_run(path: Path, name: str) -> Iterator[Callable[[], Holder]]:
         os.fsync(file)
         yield holder
     finally:
-        if os.name == "posix":  # unlinked while it is locked, so that nobody locks a file that is about to vanish
+        if os.name != "posix":
+            os.close(file)
+        with suppress(OSError):  # the disk is read-only now; on Windows the next run may have opened it
             if holder() != "another's":
                 path.unlink(missing_ok=True)
+        if os.name == "posix":  # unlinked while it is locked, so that nobody locks a file that is about to vanish
             os.close(file)
-        else:
-            os.close(file)
-            with suppress(OSError):  # the next run has opened it already
-                path.unlink(missing_ok=True)
 
 
 def this_process() -> dict[str, Any]:

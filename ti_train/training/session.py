@@ -6,9 +6,11 @@ knows which step's embedding is kept (see keeping.py) and estimates the time lef
 
 from __future__ import annotations
 
+import glob
+import io
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ..data.listing import Listing
 from ..drawing.loss_plot import loss_plot
 from ..errors import UserError
 from ..events import Done, Event, Preview, Step
+from ..files import remove_unfinished, remove_unfinished_in, write_atomically
 from ..formats import write_embedding
 from ..host import Host
 from ..prompts import Templates
@@ -85,6 +88,14 @@ class Records:
     def preview(self, step: int, number: int) -> Path:
         """The path of a preview. number: of the preview prompt, from 0."""
         return Path(f"{self.previews}{step:05d}-{number}.png")
+
+    def remove_unfinished(self) -> None:
+        """Removes what killed runs have left of them; for the only run of this name."""
+        for file in (self.log, self.plot):
+            remove_unfinished(file)
+        if self.previews:
+            preview = Path(self.previews)
+            remove_unfinished_in(preview.parent, f"{glob.escape(preview.name)}*.png")
 
 
 class Session:
@@ -167,10 +178,14 @@ class Session:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
+                if self.records and self._log is None:  # resumed after its last step, whose plot was not drawn
+                    self._log = self._opened(self.records.log, self.config.steps)
                 self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
 
     def _add(self, step: Step) -> None:
         self.pace.completed(step.step)
+        if self.records and not self.steps:  # the run has locked its name
+            self.records.remove_unfinished()
         if self.records and step.step:  # a run that ends before its first step leaves the log of an earlier one
             self._log = self._log or self._opened(self.records.log, step.step - 1)
             self._log.add(step)
@@ -189,8 +204,11 @@ class Session:
         """Logs write errors: a full disk must not hide why the run ended."""
         if self._log is None or self.records is None:
             return
-        self._log.close()
+        with suppress(OSError):  # the line of a failed write, which has been raised
+            self._log.close()
+        drawn = io.BytesIO()
         try:
-            loss_plot(self.steps, self.config.name, self.kept).save(self.records.plot)
+            loss_plot(self.steps, self.config.name, self.kept).save(drawn, "PNG")
+            write_atomically(self.records.plot, drawn.getvalue())
         except OSError as error:
             log.warning("Could not write '%s' (%s).", self.records.plot, error.strerror or error)

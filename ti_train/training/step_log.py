@@ -53,17 +53,23 @@ def check_step_log(path: Path) -> None:
 
 
 def read_steps(path: Path) -> list[Step]:
-    """The steps in a CSV file written by StepLog; [] if it does not exist. A last line that was cut is left out."""
+    """The steps in a CSV file written by StepLog; [] if it does not exist. Lines that are damaged are left out."""
     if not path.is_file():
         return []
-    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]  # a full disk or a power cut leaves a part of one
-    return list(map(_step, csv.DictReader(whole)))
+    text = path.read_bytes().decode(errors="replace").replace("\r", "")
+    header, *lines = text.split("\n")[:-1] or [""]  # a full disk or a power cut leaves a part of a line
+    columns = header.split(",")
+    steps = (_step(dict(zip(columns, line.split(","), strict=False))) for line in lines)
+    return [step for step in steps if step]
 
 
-def _step(row: dict[str, str]) -> Step:
-    n = {key: float(value) if value else None for key, value in row.items()}
-    rate, norm, cosine, seconds = (n[key] or 0.0 for key in COLUMNS[3:7])
-    error = n.get("validation_error")  # earlier versions have none
-    step, loss, validation_loss = int(n["step"] or 0), n["loss"], n["noise_free_loss"]
+def _step(row: dict[str, str]) -> Step | None:
+    """The step of a row; None if it is none: a power cut leaves zeros, and a spreadsheet writes its own numbers."""
+    try:
+        n = {key: float(value) if value else None for key, value in row.items()}
+        rate, norm, cosine, seconds = (n[key] or 0.0 for key in COLUMNS[3:7])
+        error = n.get("validation_error")  # earlier versions have none
+        step, loss, validation_loss = int(n["step"] or 0), n["loss"], n["noise_free_loss"]
+    except (KeyError, ValueError, OverflowError):
+        return None
     return Step(step, loss, validation_loss, rate, norm, cosine, seconds, validation_error=error)

@@ -1,11 +1,15 @@
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 class Request:
     match_info: Mapping[str, str]
     query: Mapping[str, str]
-    async def json(self) -> Any: ...
+    async def read(self) -> bytes: ...
     async def post(self) -> Mapping[str, Any]: ...
+
+class FileField:
+    filename: str
+    file: IO[bytes]
 
 class Response:
     def __init__(
