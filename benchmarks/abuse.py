@@ -1,0 +1,101 @@
+"""Proves by abuse that no training is lost and nothing bad gets in; see docs/reliability.md for what it found.
+
+python benchmarks/abuse.py files    every write, rename, sync and removal of a training fails, or kills it, in turn
+python benchmarks/abuse.py kill     kill -9 at random moments of trainings, which are continued
+python benchmarks/abuse.py mutate   mutated files of each kind: a message for each at worst
+
+Exit status 1 if anything is wrong. The files, the kills and the power cuts need Linux and a C compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from benchmarks.abuse_parts import disk  # noqa: E402
+
+DEMO = HERE.parent / "demo"
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DEMO / "model", help="of the training (default: the demo's)")
+    parser.add_argument("--images", type=Path, default=DEMO / "concepts" / "teal-heart")
+    parser.add_argument("--init", default="heart", help="initial text")
+    parser.add_argument("--work", type=Path, help="folder for what is trained (default: a temporary one)")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("files", help="a disk that fails at each call in turn")
+    command.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth call (default: %(default)s)")
+    command.set_defaults(run=files)
+    command = commands.add_parser("kill", help="kill -9 at random moments")
+    command.add_argument("--times", type=int, default=200)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=kill)
+    command = commands.add_parser("mutate", help="mutated files of each kind")
+    command.add_argument("--count", type=int, default=10_000, help="of each kind")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=mutate)
+    a = parser.parse_args(given)
+    if a.work:
+        return int(a.run(a, a.work))
+    with tempfile.TemporaryDirectory(prefix="abuse-") as work:
+        return int(a.run(a, Path(work)))
+
+
+def files(a: argparse.Namespace, work: Path) -> int:
+    disk.on_failing_disk(work)
+    from benchmarks.abuse_parts.files import every_failure, every_power_cut, files_in_use
+    from benchmarks.abuse_parts.runs import Training
+
+    new = Training.of(a.model, a.images, a.init)
+    found: list[str] = []
+    for name, training in (("a new name", new), ("an earlier embedding", new.with_earlier(work / "other.safetensors"))):
+        for fault, tally in every_failure(training, name, work, a.every):
+            print(f"| {name} | {fault} | {tally.tried} | {tally.resumed} | {len(tally.wrong)} |", flush=True)
+            found += tally.wrong
+        cuts = every_power_cut(training, name, work, a.every)
+        print(f"| {name} | power cut | {cuts.tried} | {cuts.resumed} | {len(cuts.wrong)} |", flush=True)
+        in_use = files_in_use(training, name, work)
+        print(f"| {name} | files in use are not replaced (Windows) | 1 | 0 | {len(in_use)} |", flush=True)
+        found += cuts.wrong + [f"replaced in use: {each}" for each in in_use]
+    return told(found)
+
+
+def kill(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.kill import killed
+    from benchmarks.abuse_parts.runs import Training
+
+    kills = killed(Training.of(a.model, a.images, a.init), work, a.times, a.seed)
+    print(f"| {kills.kills} kills | {kills.trainings} trainings completed | {len(kills.wrong)} wrong |")
+    return told(kills.wrong)
+
+
+def mutate(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.mutate import kinds, line
+    from benchmarks.abuse_parts.mutate import mutate as mutated
+
+    found: list[str] = []
+    folder = work / "mutated"
+    folder.mkdir()
+    print("| kind | read | refused | wrong | slowest | memory |\n|---|---|---|---|---|---|")
+    for kind in kinds(folder):
+        outcome = mutated(kind, folder, a.count, a.seed)
+        print(line(kind, outcome), flush=True)
+        found += outcome.wrong
+    return told(found)
+
+
+def told(found: list[str]) -> int:
+    """Prints what is wrong; the exit status."""
+    print(*found, sep="\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

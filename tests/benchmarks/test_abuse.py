@@ -1,0 +1,43 @@
+"""`benchmarks/abuse.py`: a bounded part of what it tries, on a small model."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="Linux with a C compiler")
+
+
+@pytest.fixture
+def abuse(pipeline_folder, pictures, tmp_path) -> Callable[..., str]:
+    """Runs the benchmark on the small model; returns what it printed."""
+
+    def abuse(*command: str) -> str:
+        given = ["--model", pipeline_folder, "--images", pictures, "--init", "toy", "--work", tmp_path / "work"]
+        (tmp_path / "work").mkdir()
+        program = [sys.executable, ROOT / "benchmarks" / "abuse.py", *map(str, given), *command]
+        ended = subprocess.run(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert ended.returncode == 0, ended.stdout
+        return ended.stdout
+
+    return abuse
+
+
+@pytest.mark.slow
+def test_some_failures_of_a_disk_and_some_power_cuts(abuse):
+    said = abuse("files", "--every", "60")
+    rows = re.findall(r"\| (.+?) \| (.+?) \| (\d+) \| (\d+) \| 0 \|", said)
+    assert len(rows) == 14, "a row for each fault, with an earlier embedding and without"
+    assert all(int(tried) > 0 for _, _, tried, _ in rows)
+
+
+@pytest.mark.slow
+def test_some_kills(abuse):
+    assert re.search(r"\| 5 kills \| \d+ trainings completed \| 0 wrong \|", abuse("kill", "--times", "5"))
