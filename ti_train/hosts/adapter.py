@@ -45,6 +45,7 @@ BYTES_PER_LATENT = {
 class Adapter(ABC):
     """A Host (see host.py) for the model that a program has loaded."""
 
+    moves_weights = True  # False: they stay where and what they are, and are frozen, so no step has to look at each
     stepping = False  # within a training step, in which no weights may be moved
     sampling = Sampling()
     compression = unit = 8  # of Stable Diffusion 1, 2 and XL
@@ -101,7 +102,7 @@ class Adapter(ABC):
     def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> Iterator[None]:
         # before the weights are swapped: the host must not back up an alias as the original of a patch
         self._load_in_inference_mode(memory)
-        with frozen(*self._weights()), torch.inference_mode(False), torch.enable_grad():
+        with frozen(*self._moving_weights()), torch.inference_mode(False), torch.enable_grad():
             self.stepping = True
             try:
                 with self._step(gradient_checkpointing):
@@ -185,7 +186,10 @@ class Adapter(ABC):
     def _load_in_inference_mode(self, memory: int = 0) -> None:
         with torch.inference_mode():
             self._load(memory)
-        restore_inference_tensors(*self._weights())
+        restore_inference_tensors(*self._moving_weights())
+
+    def _moving_weights(self) -> tuple[nn.Module, ...]:
+        return self._weights() if self.moves_weights else ()
 
     def _signed(self, pixels: Tensor) -> Tensor:
         """What Stable Diffusion's autoencoders take: [B, 3, H, W] in [-1, 1] on the device, from uint8 [B, H, W, 3]."""

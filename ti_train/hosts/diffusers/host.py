@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, TextStates, Vocabulary, fingerprint
 from ..adapter import Adapter
+from ..frozen_convolutions import keep_no_inputs
 from ..noise_levels import network_input, sigmas_of, timesteps_of
+from .graphs import GraphedNetwork
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond, text_states
@@ -28,8 +30,11 @@ PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
 class DiffusersHost(Adapter):
     """A Host (see host.py) for a diffusers pipeline; what differs between model families is in `family`."""
 
+    moves_weights = False
+
     def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype, self.pipeline, self.unet, self.vae = dtype, pipeline, pipeline.unet, pipeline.vae
+        self.network = GraphedNetwork(self.unet)
         self.family = FAMILIES[type(pipeline).__name__](pipeline)
         self.text_encoders = [encoder.model for encoder in self.family.encoders.values()]
         self._as_loaded = fingerprint(self.unet, *self.text_encoders, self.vae)
@@ -56,6 +61,7 @@ class DiffusersHost(Adapter):
             encoder.to(self.device)
         if self.device.type != "mps":  # where convolutions are slower in this layout
             self.unet.to(memory_format=torch.channels_last)
+        keep_no_inputs(self.unet)
 
     @classmethod
     def load(
@@ -80,7 +86,9 @@ class DiffusersHost(Adapter):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+        self.network.begin()
         if gradient_checkpointing:  # only the U-Net: activations of the text encoders are small
+            self.network.release()
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers checkpoints only in training mode; dropout is 0
         try:
@@ -118,8 +126,8 @@ class DiffusersHost(Adapter):
         timesteps, scaled = timesteps_of(sigma, self.sigmas), network_input(noisy, sigma)
         text = cond["encoder_hidden_states"].to(self.dtype)
         given = cond | {"encoder_hidden_states": text}
-        output: Tensor = self.unet(scaled.to(self.dtype), timesteps, **given, return_dict=False)[0]
-        return output.float()
+        _, per_latent = self.bytes_per_latent or (0, 0)
+        return self.network(per_latent * noisy[:, 0].numel(), scaled.to(self.dtype), timesteps, **given).float()
 
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """Samples with the pipeline and the model's own scheduler."""

@@ -1,0 +1,88 @@
+"""The network's passes of a training step as CUDA graphs: two launches instead of thousands.
+
+A GPU that computes kernels faster than the CPU launches them waits for the CPU. A graph has the same kernels with the
+same shapes and addresses, so it is recorded for one shape of the inputs, and holds the memory of its activations.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+log = logging.getLogger("ti_train")
+SHARE = 0.25  # of the free memory, at most, that a graph may hold: previews and other programs need some as well
+AT_SIGHT = 3  # steps of a shape before it is recorded, which takes as long as some steps: rare shapes do not pay
+
+
+class GraphedNetwork:
+    """Calls a network whose weights stay where they are; within training steps from graphs, where these fit."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._recorded: dict[Any, Callable[..., Tensor]] = {}
+        self._seen: Counter[Any] = Counter()
+        self._pool: Any = None
+        self._waiting = False  # for the backward pass of a graph, whose activations the next forward pass overwrites
+
+    def begin(self) -> None:
+        """At the start of a step."""
+        self._waiting = False
+
+    def release(self) -> None:
+        """Frees the memory of all graphs."""
+        self._recorded.clear()
+        self._seen.clear()
+        self._pool = None
+
+    def __call__(self, activations: int, *args: Any, **kwargs: Any) -> Tensor:
+        """The network's first output. activations: bytes that a graph would hold, as far as known."""
+        given, structure = tree_flatten((args, kwargs))
+        differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+        if not (differentiable and given[0].is_cuda) or self._waiting:
+            return self._plain(structure, *given)
+        shape = (str(structure), *((x.shape, x.dtype, x.requires_grad) for x in given))
+        self._seen[shape] += 1
+        if shape not in self._recorded:
+            if self._seen[shape] < AT_SIGHT or activations > SHARE * unused_memory(given[0].device):
+                return self._plain(structure, *given)
+            try:
+                self._recorded[shape] = self._record(structure, given)
+            except RuntimeError as error:  # a driver without graphs, or a memory that was fuller than estimated
+                log.info("A step is not recorded as a CUDA graph (%s).", error)
+                self._recorded[shape] = partial(self._plain, structure)
+        output = self._recorded[shape](*given)
+        self._waiting = True
+        output.register_hook(self._arrived)
+        return output
+
+    def _plain(self, structure: Any, *given: Tensor) -> Tensor:
+        args, kwargs = tree_unflatten(list(given), structure)
+        output: Tensor = self.network(*args, **kwargs, return_dict=False)[0]
+        return output
+
+    def _record(self, structure: Any, given: list[Tensor]) -> Callable[..., Tensor]:
+        self._pool = self._pool or torch.cuda.graph_pool_handle()  # shared: no two graphs are used at once
+        examples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in given)
+        with warnings.catch_warnings():  # of the examples, which are leaves on PyTorch's own stream: harmless
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+            recorded = torch.cuda.make_graphed_callables(
+                lambda *tensors: self._plain(structure, *tensors), examples, pool=self._pool
+            )
+        return cast(Callable[..., Tensor], recorded)
+
+    def _arrived(self, _gradient: Tensor) -> None:
+        self._waiting = False
+
+
+def unused_memory(device: torch.device) -> int:
+    """Bytes that the driver or PyTorch's cache has free."""
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
