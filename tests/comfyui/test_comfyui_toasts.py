@@ -25,7 +25,7 @@ def trained(page, server) -> Page:
     opened.load("Quick start")
     opened.tab.evaluate(WITH_A_TINY_MODEL, FAMILY)
     opened.set("TITrain_LoadTrainingImages", folder="toys")
-    settings = {"initial_text": "toy", "steps": 4, "preview_every": 2, "resolution": 64, "if_exists": "replace"}
+    settings = {"initial_text": "toy", "steps": 24, "preview_every": 12, "resolution": 64, "if_exists": "replace"}
     opened.set("TITrain_TrainEmbedding", name="my-aura", **settings)
     opened.run()
     opened.tab.locator(PANEL).get_by_role("button", name="Copy prompt").wait_for(timeout=300_000)
@@ -43,7 +43,7 @@ def test_where_the_host_reads_no_name_the_page_says_load_embedding(trained):
     toasts.get_by_text("a photo of * - for a CLIP Text Encode behind Load Embedding with my-aura").wait_for()
     assert tab.evaluate("navigator.clipboard.readText()") == "a photo of *"
 
-    tab.locator(f"{PANEL} .ti-train-strip").get_by_role("button", name="step 2").press("Enter")
+    tab.locator(f"{PANEL} .ti-train-strip").get_by_role("button", name="step 12").press("Enter")
     tab.get_by_role("button", name="Keep this step").click()
-    toasts.get_by_text("Use it with Load Embedding: ComfyUI reads no embedding:my-aura-step2").wait_for()
+    toasts.get_by_text("Use it with Load Embedding: ComfyUI reads no embedding:my-aura-step12").wait_for()
     assert not trained.problems()
