@@ -73,7 +73,9 @@ def chosen(page: Any, field: str, value: str) -> None:
 
 def upload(page: Any, files: list[str]) -> None:
     expect(page.locator("#ti_train_upload:not(.ti-train-uploading)")).to_be_attached()
-    page.locator("#ti_train_upload input[type=file]").set_input_files(files)
+    field = page.locator("#ti_train_upload input[type=file]")
+    field.evaluate("field => { field.value = ''; }")  # as a click does: else the same file again is no change
+    field.set_input_files(files)
 
 
 def opened(page: Any, accordion: str) -> None:
