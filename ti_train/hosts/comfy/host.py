@@ -47,8 +47,8 @@ from .text_states import captured
 from .weights import load, trainable_clip, trainable_model
 
 OF_SAMPLING = 0.01 * 2**20  # per position of the latents, times the size of a number (comfy/model_base.py)
-# Times as much for a step, with and without gradient checkpointing. Not measured for transformers: the first is that of
-# Stable Diffusion 1 and XL (2.7 to 3.0, by benchmarks/memory.py), the second from counting Flux.1's activations.
+# Times as much for a step, with and without gradient checkpointing. By benchmarks/memory.py: 2.7 to 3.0 with it for
+# Stable Diffusion 1 and XL, 3.0 with and 22 without it for Flux.1; other transformers are not measured.
 CHECKPOINTED, PLAIN = 3.0, 30.0
 STAGE_C = 42  # pixels for a latent of Stable Cascade, in ComfyUI's nodes for it
 
