@@ -1,4 +1,7 @@
-"""Stable Diffusion 1.5 and XL in their true shapes, fp16, without values: memory nobody writes to costs nothing."""
+"""Stable Diffusion 1.5 and XL in their true shapes, fp16, without values: memory nobody writes to costs nothing.
+
+Small tensors are zeros: the pretended card computes with those, and what is encoded must be finite.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from devices.uncomputed import LARGE  # noqa: E402
 from tiny_checkpoint import TEXT, original_unet, original_vae  # noqa: E402
 
 from ti_train.hosts.diffusers.checkpoint_file import CONFIGS  # noqa: E402
@@ -44,7 +48,12 @@ def checkpoint(family: str) -> dict[str, Tensor]:
     tensors = original_unet(shapes["unet"], layers) | original_vae(shapes["vae"], levels)
     for part, (layout, prefix) in TEXT[LAYOUTS[family]].items():
         tensors |= layout(shapes[part], prefix)
-    return {name: torch.empty(tensor.shape, dtype=torch.float16) for name, tensor in tensors.items()}
+    return {name: without_values(torch.empty(tensor.shape, dtype=torch.float16)) for name, tensor in tensors.items()}
+
+
+def without_values(tensor: Tensor) -> Tensor:
+    """The same tensor, of zeros if it is small."""
+    return tensor.zero_() if tensor.nbytes <= LARGE else tensor
 
 
 def _index(family: str) -> dict[str, Any]:
@@ -58,6 +67,8 @@ def _modules(family: str) -> list[str]:
 
 def _module(folder: Path, library: str, kind: str) -> Any:
     module = skeleton(folder, library, kind).half().to_empty(device="cpu")
+    for parameter in module.parameters():
+        without_values(parameter.data)
     for name, buffer in module.named_buffers():
         if name.endswith("position_ids"):
             buffer.copy_(torch.arange(buffer.shape[-1]))
