@@ -93,6 +93,7 @@ class Training:
         try:
             for stream in (1, 2):
                 os.dup2(said, stream)
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # in order with the messages
             DiffusersHost.load = lambda *_: self.host  # type: ignore[method-assign, assignment]
             before()
             status = main(command)
