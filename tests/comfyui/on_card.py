@@ -177,7 +177,9 @@ def trained(model: Any, clip: Any, vae: Any, name: str, **settings: Any) -> Any:
     from pack.nodes.train import TrainEmbedding
 
     class Node(TrainEmbedding):
-        hidden = SimpleNamespace(unique_id="1", dynprompt=DynamicPrompt({"1": {"inputs": {}}}))
+        hidden = SimpleNamespace(
+            unique_id="1", prompt=None, extra_pnginfo=None, dynprompt=DynamicPrompt({"1": {"inputs": {}}})
+        )
 
     given = {
         "model": model, "clip": clip, "vae": vae, "name": name, "initial_text": "toy", "num_vectors": 1,
