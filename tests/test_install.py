@@ -168,8 +168,8 @@ def test_pytest_runs_last_and_any_failure_counts(monkeypatch, pip, capsys):
     pip.returncode = 1
     assert install.main(["--test", "--", "-k", "fast"]) != 0
     assert [command[2] for command in pip.commands] == ["ruff", "ruff", "mypy", "pytest"]
-    assert pip.commands[-1][3:6] == ["-q", "-n", "auto"]
-    assert pip.commands[-1][-2:] == ["-k", "fast"]
+    shared = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    assert pip.commands[-1][3:] == ["-q", *shared, "-k", "fast"]
     assert "failed so far: ruff check ., ruff format --check ., mypy" in capsys.readouterr().out
 
 

@@ -68,8 +68,8 @@ def empty_cache(device: torch.device) -> None:
 def return_freed_memory(device: torch.device) -> None:
     """Gives what PyTorch has freed on a CPU back to the system, with the GNU C library; else does nothing.
 
-    Before version 2.38 that library seldom uses freed aligned memory again (its bug 14581), and all of PyTorch's is
-    aligned: with a text encoder of CLIP's size a process grew by 70 MB with each step.
+    Its version 2.36 leaves most of it with the process and seldom uses it again: with a text encoder of CLIP's size a
+    process grew by 70 MB with each step.
     """
     if device.type == "cpu":
         _malloc_trim()(0)

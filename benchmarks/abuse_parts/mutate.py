@@ -64,7 +64,8 @@ def kinds(folder: Path) -> list[Kind]:
 def pictures_beside(path: Path) -> None:
     """As a training reads a folder with this file, whose problems are remarks."""
     remarks: list[str] = []
-    list(read_pictures(find_pictures(path.parent), 32, remarks, captions=True))
+    captions = path.suffix in (".txt", ".jsonl", ".csv")  # else a missing one would be a remark on the image
+    list(read_pictures(find_pictures(path.parent), 32, remarks, captions=captions))
     assert all(remark.isprintable() for remark in remarks), f"a remark with control characters: {remarks}"
     if any(path.name in remark for remark in remarks):
         raise UserError(" ".join(remarks))

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import save
+from sample_files import samples
 
 from ti_train.embedding import Embedding
 from ti_train.events import Step
-from ti_train.formats.writing import ENDINGS, write_embedding
 from ti_train.training.checkpoint import RunFiles
 from ti_train.training.keeping import Course
 from ti_train.training.state import State
@@ -26,14 +26,8 @@ VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4) / 8
 
 
 def embeddings() -> list[tuple[str, bytes]]:
-    """Of every layout that is written; tests/formats/test_fuzz.py has those of other tools."""
-    found, word = [], Embedding("cat", {"emb_params": VECTORS}, {"step": "7"})
-    for layout, ending in ENDINGS.items():
-        file = Path(f"/dev/shm/abuse{ending}")
-        write_embedding(word, file, layout)
-        found.append((f"x{ending}", file.read_bytes()))
-        file.unlink()
-    return found
+    """Of every layout, as the tools that own them write them."""
+    return [(f"x.{sample.ending}", sample.data) for sample in samples().values()]
 
 
 def checkpoint() -> bytes:

@@ -5,34 +5,19 @@ TI_TRAIN_FUZZ: how many, 500 where it is not set.
 
 from __future__ import annotations
 
-import io
 import os
 import random
-import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 
 import torch
 from sample_files import a1111_json, card, panels, samples, torch_saved
 
+from benchmarks.abuse_parts.mutations import in_header, in_zip, mutated
 from ti_train.errors import UserError
 from ti_train.formats import read_embeddings
 
 CASES = int(os.environ.get("TI_TRAIN_FUZZ", "500"))
-INTERESTING = (
-    b"\0",
-    b"\xff" * 4,
-    b"\x7f\xff\xff\xff",
-    b"-1",
-    b"1e999",
-    b"NaN",
-    b"\x80\x02",
-    b"cos\nsystem\n",
-    b"R",
-    b"[",
-    b"{",
-)
 
 
 class MakesAFile:
@@ -40,49 +25,6 @@ class MakesAFile:
 
     def __reduce__(self):
         return open, ("evil", "w")
-
-
-def mutated(data: bytes, draw: random.Random) -> bytes:
-    """One to eight changes: a bit, a byte, a part left out, doubled, moved, replaced by what means much, the end."""
-    data = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 3, 8))):
-        place, length = draw.randrange(len(data) + 1), draw.choice((1, 2, 4, 8, 64))
-        part = bytes(data[place : place + length])
-        match draw.randrange(7):
-            case 0 if part:
-                data[place] ^= 1 << draw.randrange(8)
-            case 1 if part:
-                data[place] = draw.randrange(256)
-            case 2:
-                del data[place : place + length]
-            case 3:
-                data[place:place] = part
-            case 4:
-                other = draw.randrange(len(data) + 1)
-                data[other : other + length] = part
-            case 5:
-                value = draw.choice(INTERESTING)
-                data[place : place + len(value)] = value
-            case _:
-                del data[max(1, place) :]
-    return bytes(data)
-
-
-def zip_inside(data: bytes, draw: random.Random) -> bytes:
-    """Changes one entry of a zip and mends the checksums, so that the change is reached."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
-        chosen = draw.choice([name for name in old.namelist() if "data" in name])
-        for name in old.namelist():
-            new.writestr(name, mutated(old.read(name), draw) if name == chosen else old.read(name))
-    return file.getvalue()
-
-
-def safetensors_inside(data: bytes, draw: random.Random) -> bytes:
-    """Changes the header and mends its length."""
-    end = 8 + struct.unpack("<Q", data[:8])[0]
-    header = mutated(data[8:end], draw)
-    return struct.pack("<Q", len(header)) + header + data[end:]
 
 
 def json_inside(_: bytes, draw: random.Random) -> bytes:
@@ -94,12 +36,12 @@ def panels_inside(_: bytes, draw: random.Random) -> bytes:
     return panels(mutated(zlib.compress(a1111_json(torch.ones(1, 4))), draw))
 
 
-INSIDE: dict[str, Callable[[bytes, random.Random], bytes]] = {"safetensors": safetensors_inside, "png": json_inside}
+INSIDE: dict[str, Callable[[bytes, random.Random], bytes]] = {"safetensors": in_header, "png": json_inside}
 
 
 def inside(ending: str, data: bytes, draw: random.Random) -> bytes:
     if data.startswith(b"PK"):
-        return zip_inside(data, draw)
+        return in_zip(data, draw)
     return INSIDE.get(ending, mutated if ending != "webp" else panels_inside)(data, draw)
 
 
