@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from comfy_execution.utils import get_executing_context
 
+from ..ti_train.text import Remarks
 from .page.clients import send, send_text
 
 log = logging.getLogger("ti_train")
@@ -18,7 +19,7 @@ def show(remarks: Sequence[str]) -> None:
     executing = get_executing_context()
     place = (executing.prompt_id, executing.node_id) if executing else None
     before = shown.get(place, []) if place else []
-    new = [remark for remark in dict.fromkeys(remarks) if remark not in before]
+    new = [remark for remark in Remarks(dict.fromkeys(remarks)) if remark not in before]
     for remark in new:
         log.warning(remark)
     if place is None or not new:

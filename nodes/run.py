@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..ti_train.data.dataset import Dataset
 from ..ti_train.drawing.thinned import ThinnedByKey
-from ..ti_train.embedding import Embedding
+from ..ti_train.embedding import Embedding, number_in, step_in
 from ..ti_train.events import Preview, Step, Warning
 from ..ti_train.formats import load_embedding
 from ..ti_train.hosts.comfy.host import ComfyHost
@@ -87,8 +87,8 @@ def use_finished(
     session = Session(config, folder)
     embedding = load_embedding(session.file)
     log.info("'%s' was trained before with these settings and images, and is used as it is.", config.name)
-    step, measured = int(embedding.provenance["step"]), embedding.provenance.get("validation_loss")
-    session.kept = (step, float(measured)) if measured else None
+    step, measured = step_in(embedding.provenance) or 0, number_in(embedding.provenance, "validation_loss")
+    session.kept = None if measured is None else (step, measured)
     session.steps += steps_of(folder / f"{config.name}.csv", session.kept)
     live = live_run(host, config, folder, hidden, run_that_wrote(embedding) or new_record(), facts)
     live.already_trained(step, session)

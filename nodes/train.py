@@ -18,6 +18,7 @@ from ..ti_train.hosts.comfy.placeholders import with_embeddings
 from ..ti_train.hosts.comfy.sampling import check_names
 from ..ti_train.names import candidates, file_names, names_file, with_paths
 from ..ti_train.prompts import Templates, placeholders_of
+from ..ti_train.text import Remarks
 from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.loop import identity
 from ..ti_train.training.sides import side_for
@@ -155,7 +156,7 @@ class TrainEmbedding(io.ComfyNode):
         config = config_from(name, preset, inputs, options or {}, data.has_captions)
         host, templates = ComfyHost(model, clip, vae, config.guidance), Templates.load(config.templates)
         sizes = [picture.size for picture in data.images]
-        remarks: list[str] = []
+        remarks = Remarks()
         own = side_to_train_at(sizes, host.resolution, config.square, host.unit)
         most = side_for(host, config, remarks, own)
         side = config.resolution or side_to_train_at(sizes, most, config.square, host.unit)

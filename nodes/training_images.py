@@ -15,6 +15,7 @@ from ..ti_train.data.dataset import listing_with_images
 from ..ti_train.data.image_files import DAMAGED, read_image, read_mask
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
+from ..ti_train.text import Remarks
 from .files import digest
 from .remarks import show
 from .sockets import CATEGORY, searched
@@ -101,7 +102,7 @@ class LoadTrainingImages(io.ComfyNode):
         cls, folder: str, subfolders: bool, alpha_as_mask: bool = False, use_masks: bool = True
     ) -> io.NodeOutput:
         images: list[TrainingImage] = []
-        remarks: list[str] = []
+        remarks = Remarks()
         for listing in listings_of(folder, subfolders):
             remarks += listing.remarks(captions=True, masks=True)
             for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True):
@@ -118,7 +119,7 @@ def sent_along(
 ) -> set[str]:
     """Which of "captions" and "masks" come with the images of Load Training Images with these inputs."""
     listings = listings_of(folder, subfolders)
-    captions = any(caption for listing in listings for caption in captions_of(listing, []))
+    captions = any(caption for listing in listings for caption in captions_of(listing, Remarks()))
     masks = use_masks and (alpha_as_mask or any(listing.masks for listing in listings))
     return {kind for kind, there in (("captions", captions), ("masks", masks)) if there}
 
@@ -168,7 +169,7 @@ def listings_of(folder: str, with_subfolders: bool) -> list[Listing]:
 
 
 def read_picture(
-    path: Path, mask_file: Path | None, alpha_as_mask: bool, remarks: list[str]
+    path: Path, mask_file: Path | None, alpha_as_mask: bool, remarks: Remarks
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """[1, H, W, 3] in 0..1, upright, and its mask, [1, H, W]. Raises UserError for a damaged file."""
     try:
@@ -183,7 +184,7 @@ def read_picture(
     return to_batch([picture]), None if mask is None else to_mask(mask)
 
 
-def captions_of(listing: Listing, remarks: list[str]) -> list[str]:
+def captions_of(listing: Listing, remarks: Remarks) -> list[str]:
     """The caption of each image, empty without one; appends to `remarks` what cannot be read."""
     reader = CaptionReader(listing, remarks)
     return [reader.caption(path) or "" for path in listing.images]

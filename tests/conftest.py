@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,7 +110,25 @@ def own_pipeline(pipeline_folder, tmp_path) -> Path:
 def load_in_webui(monkeypatch) -> Iterator[Any]:
     """Imports a module of the pack under another name, as a WebUI does. The WebUI and gradio are mocks."""
     pytest.importorskip("pydantic", reason="the API's request is one of its models")
-    for name in ("modules", "gradio"):
+    with loaded_as_pack(monkeypatch, "modules", "gradio") as load:
+        yield load
+
+
+@pytest.fixture
+def load_in_comfyui(monkeypatch) -> Iterator[Any]:
+    """Imports a module of the pack under another name, as ComfyUI does. ComfyUI is mocks."""
+    pytest.importorskip("aiohttp", reason="ComfyUI's server is made of it")
+    inner = ("comfy.model_management", "comfy.utils", "comfy_api.latest", "comfy_execution.utils")
+    outer = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server")
+    with loaded_as_pack(monkeypatch, *outer, *inner) as load:
+        sys.modules["comfy_api.latest"].io.ComfyNode = object
+        yield load
+
+
+@contextmanager
+def loaded_as_pack(monkeypatch, *mocks: str) -> Iterator[Any]:
+    """A function that imports a module of the pack under another name. mocks: the modules of its host."""
+    for name in mocks:
         monkeypatch.setitem(sys.modules, name, MagicMock(__version__="4.0"))
     spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     assert spec

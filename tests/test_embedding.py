@@ -100,6 +100,11 @@ def test_hosts_call_the_only_clip_by_names_of_their_own():
         ({SINGLE: 768}, {"clip_l": 1024}, "width 768, but the model's text encoder needs 1024"),
         ({SINGLE: 768}, {"clip_l": 768, "clip_g": 1280}, "needs 768 \\(clip_l\\) \\+ 1280 \\(clip_g\\)"),
         ({"clip_l": 768, "clip_g": 1280}, {"clip_l": 768}, "768 \\(clip_l\\) \\+ 1280 \\(clip_g\\), but"),
+        (
+            {"clip_l": 768, "clip_h": 1024},
+            {"clip_l": 768},
+            "768 \\(clip_l\\) \\+ 1024 \\(clip_h\\), but .* needs 768\\.",
+        ),
     ],
 )
 def test_vectors_of_another_width_are_refused_with_both_widths(vectors, widths, sentence):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ti_train.text import decode, listed, name_key, unicode_text, with_rest
+from ti_train.errors import UserError
+from ti_train.events import Warning
+from ti_train.text import Remarks, decode, listed, name_key, printable, unicode_text, with_rest
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 
@@ -43,3 +46,42 @@ def test_many_things_are_named_in_part():
     assert listed(["a", "b"]) == "a, b"
     assert listed([*"abcdefg"]) == "a, b, c, d, e and 2 more"
     assert with_rest([*"abc"], 2) == ["a", "b", "... and 1 more."]
+
+
+# --- What reaches a terminal or a page ------------------------------------------
+
+ACTING = "\x1b[2J\x07\r\n\x7f\x9b\u202e\u2066\u200f\u2028\ufeff\udcff"
+SHOWN = r"\x1b[2J\x07\r\n\x7f\x9b\u202e\u2066\u200f\u2028\ufeff\udcff"
+
+
+@pytest.mark.parametrize(
+    "text", ["猫 naïve", "e\u0301", "नमस्ते", "\u0645\u06cc\u200c\u062e", "👩\u200d🚀", "全\u3000角", "a\u00a0b", "\\x1b"]
+)
+def test_what_people_read_stays(text):
+    assert printable(text) == text
+
+
+def test_what_acts_on_a_terminal_or_turns_the_text_is_shown_as_an_escape():
+    assert printable(ACTING) == SHOWN
+
+
+@given(st.text(st.characters(blacklist_categories=())))
+def test_any_text_can_be_shown(text):
+    shown = printable(text)
+    assert printable(shown) == shown
+    assert shown.encode().decode() == shown == "".join(shown.splitlines())
+
+
+def test_errors_warnings_and_remarks_are_printable_however_they_are_made():
+    remarks = Remarks([ACTING])
+    remarks.append(ACTING)
+    remarks.extend([ACTING])
+    remarks += [ACTING]
+    assert remarks == [SHOWN] * 4
+    assert Warning(ACTING).message == SHOWN
+    assert str(UserError(ACTING)) == SHOWN
+
+
+def test_the_lines_of_an_error_stay_lines_also_in_another_process():
+    error = UserError("Two are wrong:", ACTING)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == f"Two are wrong:\n{SHOWN}"

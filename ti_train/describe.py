@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from .editability import INITIAL
-from .embedding import Embedding
+from .embedding import Embedding, step_in
 from .formats import PRECISIONS, Reading, config_of, rounding_error, without_thumbnail
 from .host import Vectors, Vocabulary
+from .text import printable
 
 BASE_MODEL = (
     "sd_checkpoint_name",
@@ -41,13 +42,12 @@ def describe(embedding: Embedding, vectors: Vectors, vocabularies: Mapping[str, 
     config = config_of(embedding)
     lines += [f"{key}: {config[key]}" for key in SHOWN if key in config]
     lines += [f"{key}: {embedding.provenance[key]}" for key in ("step", "software") if key in embedding.provenance]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def facts(reading: Reading) -> dict[str, Any]:
     """The contents of a file as JSON-compatible values, for `inspect`."""
     word = reading.embedding
-    step = word.provenance.get("step", "")
     found: dict[str, Any] = {
         "name": word.name,
         "layout": reading.layout,
@@ -60,7 +60,7 @@ def facts(reading: Reading) -> dict[str, Any]:
             }
             for encoder, rows in word.vectors.items()
         },
-        "step": int(step) if step.isdecimal() else None,
+        "step": step_in(word.provenance),
         "base_model": next((word.provenance[key] for key in BASE_MODEL if word.provenance.get(key)), None),
     }
     if reading.outputs:

@@ -21,6 +21,7 @@ from .errors import UserError
 from .formats import config_of
 from .host import Vectors, Vocabulary
 from .names import names_file
+from .text import json_value
 
 INITIAL = "initial_vectors"  # header key: JSON, encoder -> base64 of [n, width] in half precision, little-endian
 LONGEST = 2**19  # characters of the header: 75 vectors of Stable Diffusion XL take 410,000
@@ -45,7 +46,7 @@ def initial_of(embedding: Embedding) -> dict[str, torch.Tensor] | None:
     A damaged entry counts as none: the header is anybody's text.
     """
     try:
-        parts = json.loads(embedding.provenance.get(INITIAL, ""))
+        parts = json_value(embedding.provenance.get(INITIAL, ""))
         rows = {e: np.frombuffer(base64.b64decode(data, validate=True), "<f2") for e, data in parts.items()}
         found = {e: torch.from_numpy(row.astype(np.float32)).view(embedding.num_vectors, -1) for e, row in rows.items()}
     except (ValueError, TypeError, AttributeError, RuntimeError, binascii.Error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -16,7 +17,23 @@ from .host import Vectors, Vocabulary
 SINGLE = "emb_params"  # the encoder's name in files for models with a single text encoder, which do not name it
 MEASURED = {"norms", "cosine_to_init"}  # header keys that are true of the trained vectors only
 CLIPS = ("clip_", SINGLE)  # what the names of CLIP encoders begin with
+MOST_STEPS = 2**31  # the least that no file means
 ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # the names that hosts give the single text encoder of Stable Diffusion 1 and 2
+
+
+def number_in(header: Mapping[str, str], key: str) -> float | None:
+    """A finite number in a header, which is anybody's text; None if there is none."""
+    try:
+        number = float(header[key])
+    except (KeyError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def step_in(header: Mapping[str, str]) -> int | None:
+    """The number of training steps in a header; None if it does not say that."""
+    step = number_in(header, "step")
+    return int(step) if step is not None and step.is_integer() and 0 <= step < MOST_STEPS else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from .embedding import Embedding
+from .text import printable
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Warning:
-    """A message for the user; the run continues."""
+    """A message for the user, made printable; the run continues."""
 
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Text of users: how it is encoded in files, when two names are the same, and a list of them in a message."""
+"""Text of users: how it is encoded in files, when two names are the same, and how messages quote it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import csv
 import io
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 SEPARATORS = ",;\t"  # of a CSV file; spreadsheets write semicolons where the comma is for decimals
 NAMED = 5  # of several things that a message is about
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, marks of direction, half characters, line ends
+JOINERS = "\u200c\u200d"  # of the same categories, but a part of words and emoji
 
 MARKS = {  # UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
@@ -53,6 +55,33 @@ def json_value(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def printable(text: str) -> str:
+    """One line of text in which nothing acts on a terminal or a page: escapes such as \\x1b for what is not seen."""
+    return "".join(map(_seen, text))
+
+
+def _seen(letter: str) -> str:
+    hidden = unicodedata.category(letter) in UNSEEN and letter not in JOINERS
+    return letter.encode("unicode_escape").decode() if hidden else letter
+
+
+class Remarks(list[str]):
+    """Remarks for the user, made printable: they have names and texts of files in them."""
+
+    def __init__(self, remarks: Iterable[str] = ()) -> None:
+        super().__init__(map(printable, remarks))
+
+    def append(self, remark: str) -> None:
+        super().append(printable(remark))
+
+    def extend(self, remarks: Iterable[str]) -> None:
+        super().extend(map(printable, remarks))
+
+    def __iadd__(self, remarks: Iterable[str]) -> Remarks:  # type: ignore[misc, override]
+        self.extend(remarks)
+        return self
 
 
 def listed(names: Sequence[str]) -> str:

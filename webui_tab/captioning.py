@@ -14,6 +14,7 @@ from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import listing_with_images
 from ..ti_train.data.image_files import DAMAGED, on_white, upright
 from ..ti_train.errors import UserError
+from ..ti_train.text import Remarks
 from . import folders
 
 log = logging.getLogger("ti_train")
@@ -47,7 +48,7 @@ def active() -> bool:
 def without_caption(place: Path) -> list[Path]:
     """The images of a folder that have no caption. Raises UserError if it has no images."""
     listing = listing_with_images(place)
-    reader = CaptionReader(listing, [])
+    reader = CaptionReader(listing, Remarks())
     return [path for path in listing.images if not reader.caption(path)]
 
 
@@ -74,7 +75,7 @@ def _work(task: str, place: Path, interrogate: Callable[[Image.Image], str]) -> 
 
 def _captioned(paths: list[Path], interrogate: Callable[[Image.Image], str]) -> str:
     """Captions images one by one until the WebUI's Interrupt; returns a note."""
-    written, problems = 0, []
+    written, problems = 0, Remarks()
     for number, path in enumerate(paths):
         if shared.state.interrupted:
             break

@@ -11,6 +11,7 @@ from typing import Any
 from modules import call_queue
 
 from ..ti_train.describe import describe
+from ..ti_train.embedding import step_in
 from ..ti_train.errors import UserError
 from ..ti_train.formats import PICTURES, read_embedding
 from . import captioning, folders, jobs
@@ -46,13 +47,12 @@ def _row(path: Path, _changed: int, _size: int) -> Row | None:
     except UserError as error:
         return None if picture else {"name": path.stem, "problem": str(error)}
     embedding = reading.embedding
-    step = embedding.provenance.get("step", "")
     return {
         "name": embedding.name if picture else path.stem,  # as in the WebUI
         "layout": reading.layout,
         "vectors": embedding.num_vectors,
         "widths": [int(rows.shape[-1]) for rows in embedding.vectors.values()],
-        "step": int(step) if step.isdecimal() else None,
+        "step": step_in(embedding.provenance),
     }
 
 

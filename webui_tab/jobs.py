@@ -18,6 +18,7 @@ from ..ti_train.device import is_out_of_memory, out_of_memory_message
 from ..ti_train.errors import UserError
 from ..ti_train.events import Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
+from ..ti_train.text import Remarks
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session, load_dataset
 from . import folders, unfinished
@@ -45,7 +46,7 @@ class Job:
     session: Session
     previews: Previews
     state: str = QUEUED
-    messages: list[str] = field(default_factory=list)
+    messages: Remarks = field(default_factory=Remarks)
     error: str = ""
     stopped: bool = False  # to be resumed later
     keep: bool = False  # it ends as if it were complete

@@ -20,7 +20,7 @@ from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
 from ..ti_train.files import write_atomically
 from ..ti_train.names import check_name, numbered
-from ..ti_train.text import listed, name_key
+from ..ti_train.text import Remarks, listed, name_key
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -34,7 +34,7 @@ class Shown:
     thumbnails: list[tuple[Image.Image, str]] = field(default_factory=list)  # with file names
     captions: list[list[str]] = field(default_factory=list)  # rows of a name and a caption
     masks: int = 0  # images with a mask
-    problems: list[str] = field(default_factory=list)
+    problems: Remarks = field(default_factory=Remarks)
 
 
 def shown(folder: str, source: Source) -> Shown:
@@ -62,7 +62,7 @@ def thumbnail(path: Path, mask_file: Path | None, source: Source) -> tuple[Image
     """The thumbnail of an image, and its mask. Raises UserError and the errors in DAMAGED."""
     small, alpha = read_thumbnail(path, THUMBNAIL)
     if mask_file and source != "none":
-        return small, read_mask(mask_file, [])
+        return small, read_mask(mask_file, Remarks())
     return small, alpha if source == "alpha" else None
 
 

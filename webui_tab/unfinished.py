@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
+from ..ti_train.errors import UserError
 from ..ti_train.files import write_atomically
 from ..ti_train.names import check_name
+from ..ti_train.text import json_value
 from ..ti_train.training.checkpoint import name_in
 from . import folders
 from .request import TrainRequest
@@ -26,14 +29,32 @@ def forget(name: str) -> None:
 
 
 def of_embedding(name: str) -> TrainRequest | None:
-    """Raises UserError for an invalid name."""
-    return TrainRequest(**json.loads(_file(name).read_bytes())["request"]) if _file(name).is_file() else None
+    """Raises UserError for an invalid name, and for damaged settings."""
+    file = _file(name)
+    if not file.is_file():
+        return None
+    try:
+        return _read(file)[1]
+    except (ValueError, TypeError, LookupError) as error:
+        raise UserError(
+            f"The settings of the interrupted training in '{file}' are damaged ({error}). Delete the file, and press "
+            "Resume with the same settings in the fields."
+        ) from None
 
 
 def of_job(job_id: str) -> TrainRequest | None:
-    files = (folders.training() / FOLDER).rglob("*.json")
-    kept = (json.loads(file.read_bytes()) for file in files)
-    return next((TrainRequest(**run["request"]) for run in kept if run["id"] == job_id), None)
+    for file in (folders.training() / FOLDER).rglob("*.json"):
+        with suppress(ValueError, TypeError, LookupError):  # a damaged file is of no known job
+            found, request = _read(file)
+            if found == job_id:
+                return request
+    return None
+
+
+def _read(file: Path) -> tuple[str, TrainRequest]:
+    """The job and its request. Raises ValueError, TypeError and LookupError for a damaged file."""
+    kept = json_value(file.read_bytes())
+    return kept["id"], TrainRequest(**kept["request"])
 
 
 def _file(name: str) -> Path:

@@ -14,6 +14,7 @@ from ti_train.errors import UserError
 from ti_train.formats import read_embeddings
 from ti_train.hosts.diffusers.checkpoint_file import Checkpoint
 from ti_train.prompts import Templates
+from ti_train.text import Remarks, printable
 from ti_train.training.checkpoint import RunFiles
 from ti_train.training.step_log import check_step_log, read_steps
 
@@ -63,10 +64,10 @@ def kinds(folder: Path) -> list[Kind]:
 
 def pictures_beside(path: Path) -> None:
     """As a training reads a folder with this file, whose problems are remarks."""
-    remarks: list[str] = []
+    remarks = Remarks()
     captions = path.suffix in (".txt", ".jsonl", ".csv")  # else a missing one would be a remark on the image
     list(read_pictures(find_pictures(path.parent), 32, remarks, captions=captions))
-    assert all(remark.isprintable() for remark in remarks), f"a remark with control characters: {remarks}"
+    assert remarks == [*map(printable, remarks)], f"a remark with control characters: {remarks}"
     if any(path.name in remark for remark in remarks):
         raise UserError(" ".join(remarks))
 
@@ -102,7 +103,7 @@ def mutate(kind: Kind, folder: Path, count: int, seed: int) -> Mutated:
             found.read += 1
         except UserError as error:
             found.refused += 1
-            if not str(error).isprintable():
+            if error.args != (*map(printable, error.args),):
                 found.wrong.append(f"{kind.name} {case}: a message with control characters: {error!r}")
         except Exception as error:
             found.wrong.append(f"{kind.name} {case} ({name}): {type(error).__name__}: {error}"[:300])

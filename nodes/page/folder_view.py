@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from ...ti_train.data.image_files import DAMAGED, has_colours, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
+from ...ti_train.text import Remarks
 from ..tensors import side_to_train_at
 from ..training_images import captions_of, input_folder, inside_input, listings_of
 
@@ -28,7 +30,7 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
     images, or is outside of the input directory.
     """
     listings = listings_of(folder, subfolders)
-    remarks = [remark for listing in listings for remark in listing.remarks(captions=True, masks=True)]
+    remarks = Remarks(remark for listing in listings for remark in listing.remarks(captions=True, masks=True))
     captions = {
         path: caption
         for listing in listings
@@ -68,7 +70,7 @@ def has_no_files(folder: str) -> bool:
         path = inside_input(folder)
     except UserError:
         return False
-    return path != input_folder() and not (path.is_dir() and any(path.iterdir()))
+    return path != input_folder() and not (os.path.isdir(path) and any(path.iterdir()))
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

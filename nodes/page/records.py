@@ -24,9 +24,11 @@ from ...ti_train.embedding import Embedding
 from ...ti_train.events import Preview
 from ...ti_train.files import write_atomically
 from ...ti_train.formats import load_embedding, save_embedding
+from ...ti_train.text import json_value
 from ...ti_train.training.provenance import RUN
 
 KEPT = 20  # runs
+FACTS = {"name": str, "status": str, "prompt": str, "settings": dict, "previews": list}  # of a run
 THUMBNAIL = 136  # pixels: twice the size in the strip, for dense screens
 
 
@@ -47,9 +49,11 @@ class Record:
     def read(self) -> dict[str, Any]:
         """The run as it was last written; {} if it was not, or if the file is damaged."""
         try:
-            return dict(json.loads((self.folder / "run.json").read_bytes()))
+            run = json_value((self.folder / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
+        whole = isinstance(run, dict) and all(isinstance(run.get(key, kind()), kind) for key, kind in FACTS.items())
+        return run if whole else {}
 
     def add(self, number: int, preview: Preview) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

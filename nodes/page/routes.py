@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +17,11 @@ from ...ti_train.data import captions
 from ...ti_train.data.image_files import SUFFIXES
 from ...ti_train.data.listing import Listing
 from ...ti_train.data.removal import move_to_removed
+from ...ti_train.embedding import step_in
 from ...ti_train.errors import UserError
 from ...ti_train.formats import put_preview, save_embedding
 from ...ti_train.names import bare_name
-from ...ti_train.text import json_value
+from ...ti_train.text import json_value, listed, printable
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import folder_named, input_folder, inside_input
@@ -32,6 +34,7 @@ from .records import Record, find, records
 LONGEST_CAPTION = 10_000  # characters
 SUMMARY = ("id", "name", "status", "step", "steps", "began", "best", "settings")  # of a past run
 Answer = TypeVar("Answer")
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def register() -> None:
@@ -43,18 +46,37 @@ def register() -> None:
     routes.get("/ti_train/runs")(list_runs)
     routes.get("/ti_train/runs/{run}")(one_run)
     routes.get("/ti_train/runs/{run}/previews/{number}")(preview)
-    routes.post("/ti_train/runs/{run}/previews/{number}/keep")(keep_step)
-    routes.post("/ti_train/runs/{run}/stop")(stop_and_keep)
-    routes.post("/ti_train/page")(note_page)
+    routes.post("/ti_train/runs/{run}/previews/{number}/keep")(of_this_site(keep_step))
+    routes.post("/ti_train/runs/{run}/stop")(of_this_site(stop_and_keep))
+    routes.post("/ti_train/page")(of_this_site(note_page))
     routes.get("/ti_train/records")(list_records)
     routes.get("/ti_train/embeddings")(list_embeddings)
-    routes.post("/ti_train/embeddings/rename")(rename_embedding)
-    routes.post("/ti_train/embeddings/remove")(remove_embedding)
+    routes.post("/ti_train/embeddings/rename")(of_this_site(rename_embedding))
+    routes.post("/ti_train/embeddings/remove")(of_this_site(remove_embedding))
     routes.get("/ti_train/pictures")(list_pictures)
     routes.get("/ti_train/thumbnail")(thumbnail)
-    routes.post("/ti_train/caption")(write_caption)
-    routes.post("/ti_train/table")(write_table)
-    routes.post("/ti_train/remove")(remove_picture)
+    routes.post("/ti_train/caption")(of_this_site(write_caption))
+    routes.post("/ti_train/table")(of_this_site(write_table))
+    routes.post("/ti_train/remove")(of_this_site(remove_picture))
+
+
+def of_this_site(handler: Handler) -> Handler:
+    """A route that changes something, closed to pages of other sites.
+
+    ComfyUI's own check is for loopback addresses. A browser lets a page of another site send a form or text without
+    asking the server; JSON and ComfyUI's header only if the server has allowed it (--enable-cors-header).
+    """
+
+    @wraps(handler)
+    async def route(request: web.Request) -> web.Response:
+        origin, given = request.headers.get("Origin"), request.headers
+        foreign = origin is not None and origin.rpartition("/")[2].lower() != request.host.lower()
+        asked_first = request.content_type == "application/json" or "Comfy-User" in given
+        if (foreign or given.get("Sec-Fetch-Site") == "cross-site") and not asked_first:
+            raise web.HTTPForbidden(text="This request is from a page of another site. Use ComfyUI's own page.")
+        return await handler(request)
+
+    return route
 
 
 async def list_runs(_: web.Request) -> web.Response:
@@ -70,23 +92,31 @@ def asked_for(request: web.Request) -> LiveRun:
 
 async def sent(request: web.Request, **types: type) -> Mapping[str, Any]:
     """The JSON object that the page sent, with fields of these types. Raises HTTPBadRequest for any other."""
-    return fields(decoded(await request.read()), **types)
+    return fields(decoded(await request.read()), types)
 
 
 def decoded(text: str | bytes) -> Any:
     try:
         return json_value(text)
     except ValueError as error:
-        raise web.HTTPBadRequest(text=f"What was sent is not JSON ({error}).") from None
+        raise web.HTTPBadRequest(text=printable(f"What was sent is not JSON ({error}).")) from None
 
 
-def fields(asked: Any, **types: type) -> Mapping[str, Any]:
+def fields(asked: Any, types: Mapping[str, type]) -> Mapping[str, Any]:
     """Raises HTTPBadRequest unless it is an object, or a form, with fields of these types."""
     if not isinstance(asked, Mapping):
         raise web.HTTPBadRequest(text="What was sent is not an object.")
     if lacking := [f"'{name}'" for name, kind in types.items() if not isinstance(asked.get(name), kind)]:
-        raise web.HTTPBadRequest(text=f"What was sent has no {', '.join(lacking)} of the right type.")
+        raise web.HTTPBadRequest(text=printable(f"What was sent has no {listed(lacking)} of the right type."))
     return asked
+
+
+async def form_of(request: web.Request) -> Mapping[str, Any]:
+    """Raises HTTPBadRequest for a form that cannot be read."""
+    try:
+        return await request.post()
+    except (ValueError, LookupError) as error:  # no boundary, an unknown encoding
+        raise web.HTTPBadRequest(text=printable(f"What was sent is not a form ({error}).")) from None
 
 
 async def note_page(request: web.Request) -> web.Response:
@@ -128,7 +158,10 @@ def preview_number(request: web.Request) -> int:
 
 async def preview(request: web.Request) -> web.Response:
     number, small = preview_number(request), request.query.get("small") == "1"
-    picture = await asyncio.to_thread(record_of(request).preview, number, small)
+    try:
+        picture = await asyncio.to_thread(record_of(request).preview, number, small)
+    except UNREADABLE:
+        picture = None
     if picture is None:
         raise web.HTTPNotFound(text="This preview is no longer kept.")
     return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
@@ -139,11 +172,11 @@ async def keep_step(request: web.Request) -> web.Response:
     record, number = record_of(request), preview_number(request)
 
     def keep() -> dict[str, Any]:
-        embedding, folder = record.embedding(number), embeddings_folder()
-        if embedding is None:
+        embedding, folder, run = record.embedding(number), embeddings_folder(), record.read()
+        if embedding is None or not run:
             raise web.HTTPNotFound(text="The embedding of this preview is no longer kept.")
-        step = int(embedding.provenance["step"])
-        name = free_name(folder, f"{record.read()['name']}-step{step}")
+        step = step_in(embedding.provenance) or 0
+        name = free_name(folder, f"{run['name']}-step{step}")
         file = folder / f"{name}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
         save_embedding(replace(embedding, name=bare_name(name)), file)
@@ -201,7 +234,7 @@ def resolution_of(written: str) -> int:
         pixels = int(written[:10])
         OPTIONS["resolution"].check(pixels)
     except (ValueError, UserError) as error:
-        raise web.HTTPBadRequest(text=f"resolution: {error}") from None
+        raise web.HTTPBadRequest(text=printable(f"resolution: {error}")) from None
     return pixels
 
 
@@ -212,7 +245,7 @@ def picture_file(name: str) -> Path:
     except UserError as error:
         raise web.HTTPNotFound(text=str(error)) from None
     if path.suffix.lower() not in SUFFIXES or not os.path.isfile(path):  # False too for what no name can be
-        raise web.HTTPNotFound(text=f"There is no image '{name}' in ComfyUI's input directory.")
+        raise web.HTTPNotFound(text=printable(f"There is no image '{name}' in ComfyUI's input directory."))
     return path
 
 
@@ -221,7 +254,7 @@ async def thumbnail(request: web.Request) -> web.Response:
     try:
         body = await asyncio.to_thread(scaled_down, path)
     except UNREADABLE:
-        raise web.HTTPNotFound(text=f"'{path.name}' cannot be read.") from None
+        raise web.HTTPNotFound(text=printable(f"'{path.name}' cannot be read.")) from None
     return web.Response(body=body, content_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
 
@@ -234,9 +267,9 @@ async def write_caption(request: web.Request) -> web.Response:
 
 async def write_table(request: web.Request) -> web.Response:
     """Writes the entries of a table of captions beside images: those given by path in the table, or the folder's."""
-    asked = fields(await request.post(), table=web.FileField, images=str, folder=str)
-    table, images = asked["table"], fields(decoded(asked["images"]))
-    given = {path: picture_file(file) for path, file in fields(images, **dict.fromkeys(images, str)).items()}
+    asked = fields(await form_of(request), {"table": web.FileField, "images": str, "folder": str})
+    table, images = asked["table"], fields(decoded(asked["images"]), {})
+    given = {path: picture_file(file) for path, file in fields(images, dict.fromkeys(images, str)).items()}
 
     def write() -> list[str]:
         there = Listing.of(folder_named(asked["folder"])).images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -58,3 +59,25 @@ def test_inspecting_a_file_of_several_words_asks_which(tmp_path, capsys, the_sen
     assert "'cat' (1 vector(s) of 8); 'dog' (2 vector(s) of 8). Choose one" in the_sentence()
     assert main(["inspect", str(tmp_path / "lora.safetensors"), "--word", "dog", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["encoders"]["clip_l"]["vectors"] == 2
+
+
+def test_what_a_header_says_does_not_act_on_the_terminal(tmp_path, capsys):
+    save_file({"emb_params": torch.ones(1, 4)}, tmp_path / "cat.safetensors", {"init": "\x1b]0;owned\x07\u202e"})
+    assert main(["inspect", str(tmp_path / "cat.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert r"init: \x1b]0;owned\x07\u202e" in said
+    assert said.replace("\n", "").isprintable()
+
+
+def test_the_names_of_what_is_in_a_file_do_not_act_on_the_terminal(tmp_path, the_sentence):
+    save_file({"\x1b[2Ja": torch.ones(1, 4), "\u202eb": torch.ones(1, 4)}, tmp_path / "cat.safetensors")
+    assert main(["inspect", str(tmp_path / "cat.safetensors")]) == 1
+    assert r"\x1b[2Ja" in (said := the_sentence())
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("header", [{"step": "9" * 5000}, {"step": "x"}, {"config": "[" * 100_000}, {"config": "7"}])
+def test_a_header_with_other_things_than_numbers_and_settings(header, tmp_path, capsys):
+    save_file({"emb_params": torch.ones(1, 4)}, tmp_path / "cat.safetensors", header)
+    assert main(["inspect", str(tmp_path / "cat.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] is None

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ti_train.data.captions import write_caption, write_table
 from ti_train.data.dataset import find_pictures, read_pictures
+from ti_train.text import Remarks
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def folder(tmp_path) -> Path:
 
 def captions(folder: Path) -> tuple[list[str], list[str]]:
     """What the pictures of a folder are captioned with, and what was warned of."""
-    warnings: list[str] = []
+    warnings = Remarks()
     read = read_pictures(find_pictures(folder), 32, warnings, captions=True)
     return [picture.caption for picture in read], warnings
 
@@ -229,3 +230,23 @@ def test_a_name_that_no_file_can_have_is_an_image_that_is_not_there(folder):
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     _, (remark, _) = captions(folder)
     assert remark.startswith("metadata.jsonl has captions for images that are not in the folder: xxx")
+
+
+# --- Control characters -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("a.txt", b"\x1b[2Jred \xff"),
+        ("metadata.csv", b"file_name,text\n\x1b[2Jb.png,red\na.png,red\n"),
+        ("metadata.jsonl", rb'{"file_name": "\u001b[2J\u202eb.png", "text": "red"}'),
+        ("b\x1b[2J.txt", b"red"),
+        ("c\u202egnp.txt", b"red"),
+    ],
+)
+def test_no_text_or_name_of_a_file_acts_on_the_terminal_that_shows_the_remark_on_it(folder, file, content):
+    (folder / file).write_bytes(content)
+    _, warnings = captions(folder)
+    assert any(r"\x1b[2J" in warning or r"\u202e" in warning for warning in warnings)
+    assert all(warning.isprintable() for warning in warnings)

@@ -7,6 +7,8 @@ import json
 import os
 import time
 
+import pytest
+
 from ti_train.fleet.claims import Claims
 from ti_train.fleet.progress import Tally, Throttled
 from ti_train.fleet.records import OWN, Ledger, Record
@@ -80,3 +82,47 @@ def test_what_takes_long_is_done_seldom():
     for _ in range(10):
         seldom()
     assert len(times) <= 5
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[" * 100_000,
+        "7",
+        "null",
+        *(
+            json.dumps({"name": "a", "status": "done"} | changed)
+            for changed in (
+                {"name": 7},
+                {"status": "finished"},
+                {"status": []},
+                {"retry": "perhaps"},
+                {"steps": "many"},
+                {"attempts": None},
+                {"loss": "low"},
+                {"remarks": "x"},
+                {"scores": []},
+                {"scores": {"image_similarity": "high"}},
+                {"seconds": {}},
+                {"unknown": 1},
+            )
+        ),
+    ],
+)
+def test_a_record_that_no_worker_has_written_counts_as_none(tmp_path, said):
+    ledger = Ledger(tmp_path)
+    ledger.write(Record("a", "done", steps=3, loss=0.5, scores={"image_similarity": 1}))
+    assert ledger.read("a").steps == 3
+    (tmp_path / OWN / "a.json").write_text(said)
+    assert ledger.read("a") is None
+
+
+@pytest.mark.parametrize(
+    "said", ["[" * 100_000, "7", '{"retries": "x", "began": 1.0}', '{"retries": 1, "began": null}']
+)
+def test_a_damaged_note_of_the_command_counts_as_none(tmp_path, said):
+    ledger = Ledger(tmp_path)
+    ledger.begin(2)
+    assert ledger.command().retries == 2
+    (tmp_path / OWN / ".command.json").write_text(said)
+    assert ledger.command() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from contextlib import closing
 from itertools import chain
@@ -125,6 +126,50 @@ def test_latents_are_the_vaes_distribution_in_the_unets_scale(any_host):
         assert torch.allclose((0.5 * latents.log_variance).exp(), encoded.latent_dist.std * scale)
 
 
+@pytest.mark.parametrize("small", [False, True], ids=["posterior", "small VAE"])
+def test_a_vae_with_a_shift_has_its_latents_around_zero(pipelines, small):
+    """As diffusers' pipelines for such VAEs: encoded to (z - shift) scale, decoded from latents / scale + shift."""
+    host = DiffusersHost.load(pipelines(small_vae=small), "cpu", "float32")
+    pixels = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    request, decoded = SampleRequest((("a cat",),), (5,), 16, 16, steps=1), []
+    decode = host.vae.decode
+    host.vae.decode = lambda z, **given: [decoded.append(z), decode(z, **given)][1]
+    plain, _ = host.latents(pixels), host.sample(request, {})
+    host.vae.register_to_config(shift_factor=0.25)
+    shifted, _ = host.latents(pixels), host.sample(request, {})
+    assert torch.allclose(shifted.mean, plain.mean - 0.25 * host.vae.config.scaling_factor, atol=1e-6)
+    assert small or torch.equal(shifted.log_variance, plain.log_variance)
+    assert torch.allclose(decoded[1], decoded[0] + 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_unet_and_the_encoders_linear_layers_have_the_dtype_and_all_else_float32(pipelines, family, dtype):
+    host = DiffusersHost.load(pipelines(family=family), "cpu", str(dtype).removeprefix("torch."))
+    assert {p.dtype for p in host.unet.parameters()} == {dtype}
+    assert {p.dtype for p in host.vae.parameters()} == {torch.float32}
+    for module in (module for encoder in host.text_encoders for module in encoder.modules()):
+        own = dtype if isinstance(module, torch.nn.Linear) else torch.float32
+        assert {p.dtype for p in module.parameters(recurse=False)} <= {own}, module
+    assert host.full_precision == (dtype == torch.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_the_core_gets_is_float32_whatever_the_model_computes_in(pipelines, dtype):
+    host = DiffusersHost.load(pipelines(), "cpu", dtype)
+    latents = host.latents(torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
+    cond = host.encode([("a ", Slot("*"))], {"*": word(host, 1)})
+    predicted = host.predict(latents.mean, torch.ones(1), cond)
+    given = [
+        latents.mean,
+        latents.log_variance,
+        cond["encoder_hidden_states"],
+        predicted,
+        host.vocabulary("clip_l").table,
+    ]
+    assert {tensor.dtype for tensor in given} == {torch.float32}
+
+
 @pytest.mark.parametrize("negative", ["", "dog"])
 def test_a_picture_is_the_pipelines_own(any_folder, any_host, negative):
     request = SampleRequest((("a photo of a cat",),), (5,), 16, 16, 3, 4.0, (negative,))
@@ -238,6 +283,74 @@ def test_an_error_within_a_step_leaves_the_model_as_it_was(
     ):
         list(train(host, dataset, config, tmp_path))
     assert (weights_of(host), flags_of(host)) == (weights, flags)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("error", [RuntimeError("of the host"), torch.OutOfMemoryError("CUDA out of memory")], ids=repr)
+def test_whichever_call_into_the_model_fails_it_is_left_as_it_was(
+    own_pipeline, pictures, settings, tmp_path, monkeypatch, error, checkpointing
+):
+    """Every call of a run with validation and previews fails in turn; then the run has the same result as before."""
+    host = DiffusersHost.load(own_pipeline, "cpu", "float32")
+    config = settings(
+        steps=2, batch_size=1, validation_size=2, preview_every=2, preview_steps=1, gradient_checkpointing=checkpointing
+    )
+    calls = CallsInto(host, monkeypatch)
+
+    def run(folder: str, fails: int = 0) -> str:
+        calls.count, calls.fails, calls.error = 0, fails, error
+        dataset = dataset_of(host, pictures)
+        events = list(train(host, dataset, config, tmp_path / folder))
+        return repr([(event.loss, event.validation_loss) for event in events if isinstance(event, Step)])
+
+    result, before, total = run("first"), surroundings(host), calls.count
+    assert total > 20, "no call is counted"
+    for number in range(1, total + 1):
+        try:
+            run(str(number), fails=number)
+        except (RuntimeError, UserError):  # a preview that does not fit is a warning
+            pass
+        assert calls.count >= number, "the call was not made"
+        assert surroundings(host) == before, f"call {number} of {total}"
+    assert run("last") == result
+
+
+class CallsInto:
+    """Counts the calls that an adapter makes into its model, and raises `error` at number `fails`."""
+
+    def __init__(self, host, monkeypatch) -> None:
+        self.count, self.fails, self.error = 0, 0, RuntimeError()
+        pipeline = host.pipeline
+        for owner, name in (
+            (type(pipeline), "__call__"),
+            (type(pipeline.tokenizer), "__call__"),
+            (type(pipeline.scheduler), "set_timesteps"),
+            (type(pipeline.scheduler), "step"),
+            (type(host.unet), "forward"),
+            (type(host.vae), "encode"),
+            (type(host.vae), "decode"),
+            *((type(encoder), "forward") for encoder in host.text_encoders),
+        ):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            self.count += 1
+            if self.count == self.fails:
+                raise self.error
+            return function(*args, **kwargs)
+
+        return call
+
+
+def surroundings(host) -> tuple:
+    """All that an error could leave behind: of the model, and of PyTorch's modes in this thread."""
+    tokenizer = host.pipeline.tokenizer
+    modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), host.stepping
+    forwards = [vars(part).get("forward") for module in modules_of(host) for part in module.modules()]
+    return weights_of(host), flags_of(host), forwards, len(tokenizer), tokenizer.get_added_vocab(), modes
 
 
 @pytest.mark.parametrize("given", [{}, {"num_vectors": 3, "flip": True, "batch_size": 1, "accumulation": 2}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import re
 from contextlib import closing
@@ -17,9 +19,11 @@ from ti_train.errors import UserError
 from ti_train.events import Checkpoint, Step
 from ti_train.files import write_atomically
 from ti_train.formats import load_embedding, save_embedding
+from ti_train.formats.renaming import with_metadata
 from ti_train.prompts import Templates
 from ti_train.training import run_lock
-from ti_train.training.checkpoint import RunFiles, name_in
+from ti_train.training.checkpoint import Interrupted, RunFiles, name_in
+from ti_train.training.keeping import Course
 from ti_train.training.loop import identity, train
 from ti_train.training.provenance import digest_of
 from ti_train.training.state import State
@@ -28,6 +32,7 @@ VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
 STATE = State(
     7, 1.5, {"clip_l": VECTORS}, {"clip_l": VECTORS * 2}, {"0.exp_avg": VECTORS / 3, "0.step": torch.tensor(7.0)}
 )
+COURSE = Course().after(0, [1.0, 2.0], {}).after(7, [0.5, 1.0], {"clip_l": VECTORS})
 WORD = Embedding("cat", {"clip_l": VECTORS})
 IDENTITY = {"seed": 0, "learning_rate": 5e-3, "model": "abc", "pictures": "xyz"}
 
@@ -102,6 +107,69 @@ def test_a_damaged_state_is_refused(files, damage):
     files.state.write_bytes(damage(files.state.read_bytes()))
     with pytest.raises(UserError, match=r"cat\.resume' is not the state of a run, or it is damaged"):
         files.load()
+
+
+MEASURED = json.loads(COURSE.written())
+MANY, DEEP = "9" * 5000, "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({"step": text} for text in ("", "x", "1e999", "nan", "-7", "0", "7.5", MANY)),
+        *({"seconds": text} for text in ("", "x", "inf", "nan", "-1")),
+        *({"identity": text} for text in ("", "x", "7", "null", '"x"', "[1]", DEEP)),
+        *({"measured": text} for text in ("", "x", "7", "null", "[]", "{}", DEEP)),
+        *(
+            {"measured": json.dumps(MEASURED | changed)}
+            for changed in (
+                {"since": None},
+                {"since": []},
+                {"latest": 7},
+                {"latest": {"step": "x", "logs": [1.0, 2.0]}},
+                {"latest": {"step": 1e999, "logs": [1.0, 2.0]}},
+                {"latest": {"step": 7, "logs": None}},
+                {"latest": {"step": 7, "logs": []}},
+                {"latest": {"step": 7, "logs": [1.0]}},
+                {"latest": {"step": 7, "logs": [1.0, 2.0, 3.0]}},
+                {"latest": {"step": 7, "logs": [1.0, "x"]}},
+                {"latest": {"step": 7, "logs": [1.0, 1e308]}},
+                {"latest": {"step": 7, "logs": [1.0, math.nan]}},
+            )
+        ),
+    ],
+)
+def test_a_header_that_no_run_has_written_is_refused(files, said):
+    files.save(replace(STATE, course=COURSE), WORD)
+    files.state.write_bytes(with_metadata(files.state.read_bytes(), lambda header: {**header, **said}))
+    left = files.interrupted()
+    assert left is None or left.step == 7
+    with pytest.raises(UserError, match=r"cat\.resume' is not the state of a run, or it is damaged"):
+        files.load()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"vectors": {}},
+        {"initial": {}},
+        {"initial": {"clip_g": VECTORS.clone()}},
+        {"averaged": {"clip_l": VECTORS[:1]}},
+        {"pictures": {"x": VECTORS.clone()}},
+        {"pictures": {"3": torch.zeros(8, dtype=torch.uint8)}},
+    ],
+)
+def test_tensors_that_do_not_belong_together_are_refused(files, changed):
+    files.folder.mkdir()
+    files.embedding.write_bytes(b"another run's")
+    files.save(replace(STATE, **changed), WORD)
+    with pytest.raises(UserError, match="is not the state of a run, or it is damaged"):
+        files.load()
+
+
+def test_the_step_of_a_damaged_embedding_is_unknown(files):
+    files.save(STATE, replace(WORD, provenance={"run_id": STATE.run, "step": "9" * 5000}))
+    assert files.interrupted() == Interrupted(7, None)
 
 
 def test_a_safetensors_file_of_another_kind_is_no_state(files):

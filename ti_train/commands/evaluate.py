@@ -29,6 +29,7 @@ from ..evaluation.measures import Measure, further_measures, gallery
 from ..evaluation.options import HELP
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
+from ..text import Remarks
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 from .progress import scores_of
@@ -87,8 +88,8 @@ def run(a: argparse.Namespace) -> None:
     def in_clips_space(pictures: Sequence[Image.Image]) -> tuple[Judge, EvaluationPrompts]:
         return ClipJudge(clip.to(host.device), pictures), PAPERS_PROMPTS["style" if a.style else "object"]
 
-    def further(side: int, warn: list[str]) -> list[Measure]:
-        pictures = [*read_pictures(files, side, [])]
+    def further(side: int, warn: Remarks) -> list[Measure]:
+        pictures = [*read_pictures(files, side, Remarks())]
         others = gallery(a.gallery, pictures, side, warn) if a.gallery else []
         in_dinos_space = dino.to(host.device).features if dino else None
         return further_measures(pictures, others, clip.features, in_dinos_space)
@@ -112,7 +113,7 @@ def measure(
 
     sample_with_ddim(host)
     sampling = Sampling(a.resolution or host.resolution, a.number, a.steps, a.guidance, a.seed, a.batch_size)
-    warnings: list[str] = []
+    warnings = Remarks()
     judge, prompts = judging(training_pictures(files, sampling.side, warnings))
     prompts, measures = prompts.with_edits(a.prompts) if a.prompts else prompts, further(sampling.side, warnings)
     references = initial_texts(embeddings.values(), a.init)

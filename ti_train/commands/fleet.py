@@ -30,7 +30,7 @@ from ..fleet.sheet import write_sheets
 from ..fleet.worker import Rules
 from ..formats import load_embedding
 from ..host import Host
-from ..text import listed, with_rest
+from ..text import listed, printable, with_rest
 from ..training.checkpoint import RunFiles
 from ..training.config import MANY, PRESETS, PRESETS_HELP
 from ..training.learning_rate import number_or_schedule
@@ -125,7 +125,7 @@ def run(a: argparse.Namespace) -> None:
     if failed := [record for record in records if record.status == "failed"]:
         reasons = [f"{record.name}: {record.error}" for record in failed]
         where = f"{len(failed)} embedding(s) failed (see '{a.out / 'fleet.csv'}'):"
-        raise UserError("\n".join([where, *with_rest(reasons)]))
+        raise UserError(where, *with_rest(reasons))
     if left := [record for record in records if record.status != "done"]:
         raise UserError(f"{len(left)} embedding(s) are not trained yet. Run the same command again.")
 
@@ -256,7 +256,7 @@ def show_status(out: Path) -> None:
     print(tally.line())
     for record in tally.records:
         if record.status == "failed":
-            print(f"failed: {record.name}: {record.error}")
+            print(printable(f"failed: {record.name}: {record.error}"))
 
 
 def opened(model: Path, dtype: str, prediction: str | None, device: str) -> Host:

@@ -15,6 +15,7 @@ from ..files import file_name
 from ..host import Embeddings, Host, Prompt, SampleRequest, Slot
 from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import parse
+from ..text import Remarks
 from .embedding_files import load_embeddings
 from .model import add_model_arguments, load_model, on_device
 
@@ -67,7 +68,7 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
     remarks = [remark for _, parts in next(iter(used.values())).values() for remark in parts]
     remarks += remarks_on(host, {"the prompt": prompt, "the negative prompt": negative}, vectors, bool(a.embedding))
     remarks += ["--negative has no effect: it needs a --guidance above 1."] * bool(a.negative and a.guidance <= 1)
-    for remark in remarks:
+    for remark in Remarks(remarks):
         print(f"Warning: {remark}", file=sys.stderr)
     name, side, rows = file_name(a.prompt), sampling.side, []
     for strength, vectors in turned.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..describe import facts, neighbours
 from ..formats import read_embedding
+from ..text import printable
 from .embedding_files import NAME_INSIDE, SECOND
 
 
@@ -42,6 +43,6 @@ def run(a: argparse.Namespace) -> None:
 
 def print_indented(values: dict[str, Any], depth: int = 0) -> None:
     for key, value in values.items():
-        print("  " * depth + f"{key}:" + ("" if isinstance(value, dict) else f" {value}"))
+        print("  " * depth + printable(f"{key}:" + ("" if isinstance(value, dict) else f" {value}")))
         if isinstance(value, dict):
             print_indented(value, depth + 1)

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..events import Done, Step, Warning
 from ..host import Host
 from ..names import file_names, with_paths
+from ..text import Remarks
 from ..training.checkpoint import RunFiles, name_in
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig, with_preview_interval
 from ..training.learning_rate import number_or_schedule
@@ -115,7 +116,7 @@ def train_with_progress(
     host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False
 ) -> Done:
     """Trains with a progress bar, a step log, a loss plot and previews. Raises UserError and KeyboardInterrupt."""
-    skipped: list[str] = []
+    skipped = Remarks()
     dataset = load_dataset(host, folders, config, skipped)
     for message in skipped:
         print(f"Warning: {message}", file=sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files import write_atomically
-from ..text import csv_rows, decode, json_value, listed, name_key
+from ..text import Remarks, csv_rows, decode, json_value, listed, name_key
 from .listing import CAPTIONS, Listing, Names
 
 FILE, TEXTS = "file_name", ("text", "caption")  # columns
@@ -29,7 +29,7 @@ def write_caption(picture: Path, text: str) -> str:
     caption = one_line(text)
     if not caption:
         file.unlink(missing_ok=True)
-    if caption or CaptionReader(Listing.of(picture.parent), []).caption(picture):
+    if caption or CaptionReader(Listing.of(picture.parent), Remarks()).caption(picture):
         write_atomically(file, caption.encode())
     return caption
 
@@ -39,7 +39,7 @@ def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[st
 
     pictures: path from the table's folder, as its entries have it -> picture.
     """
-    remarks: list[str] = []
+    remarks = Remarks()
     unknown: list[str] = []
     captions = {folder: Listing.of(folder).captions for folder in {picture.parent for picture in pictures.values()}}
     paths = {name_key(path): picture for path, picture in pictures.items()}
@@ -52,10 +52,11 @@ def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[st
             unknown.append(entry)
         elif picture not in captions[picture.parent]:
             write_caption(picture, caption)
-    return remarks + unknown_entries(name, unknown)
+    remarks += unknown_entries(name, unknown)
+    return remarks
 
 
-def table_entries(name: str, text: str, warn: list[str]) -> Iterator[tuple[str, str]]:
+def table_entries(name: str, text: str, warn: Remarks) -> Iterator[tuple[str, str]]:
     """The file names and captions of a table; appends to `warn` which entries are none."""
     bad = []
     for number, row in enumerate(_csv(text) if name.lower().endswith(".csv") else _jsonl(text), 1):
@@ -73,7 +74,7 @@ def unknown_entries(name: str, entries: list[str]) -> list[str]:
     return [f"{name} has captions for images that are not in the folder: {listed(entries)}."] if entries else []
 
 
-def as_text(name: str, data: bytes, warn: list[str]) -> str:
+def as_text(name: str, data: bytes, warn: Remarks) -> str:
     """The text of a caption file or table; empty if it is none, which is appended to `warn`."""
     try:
         text, guessed = decode(data)
@@ -95,7 +96,7 @@ def one_line(text: str) -> str:
 class CaptionReader:
     """Looks up the captions of a folder; appends to `warn` what cannot be read."""
 
-    def __init__(self, listing: Listing, warn: list[str]) -> None:
+    def __init__(self, listing: Listing, warn: Remarks) -> None:
         self.listing, self.warn = listing, warn
 
     def caption(self, picture: Path) -> str | None:

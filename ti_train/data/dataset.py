@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..host import Host, Size
 from ..prompts import NAME
 from ..seeds import seed_from
-from ..text import listed, with_rest
+from ..text import Remarks, listed, with_rest
 from .captions import CaptionReader
 from .image_files import DAMAGED, SUFFIXES, read_image, read_mask
 from .listing import Listing, subfolders
@@ -140,7 +140,7 @@ def with_repeats(given: Iterable[str], place: Callable[[str], Path] = Path) -> d
 def read_pictures(
     paths: Iterable[Path],
     resolution: int,
-    warn: list[str],
+    warn: Remarks,
     captions: bool = False,
     masks: Source = "files",
     square: bool = False,
@@ -156,7 +156,7 @@ def read_pictures(
     seen: dict[bytes, Path] = {}
     for path in paths:
         if path.parent not in readers:
-            readers[path.parent] = CaptionReader(Listing.of(path.parent), warn if captions else [])
+            readers[path.parent] = CaptionReader(Listing.of(path.parent), warn if captions else Remarks())
             warn += readers[path.parent].listing.remarks(captions, masks != "none")
         reader = readers[path.parent]
         mask_path = reader.listing.masks.get(path) if masks != "none" else None
@@ -208,7 +208,7 @@ def encode_pictures(
             digest.update(b"" if picture.mask is None else picture.mask.tobytes())
             encoded.append(_encode(host, number, picture))
     if not encoded:
-        raise UserError("\n".join([NO_IMAGES, *with_rest(skipped)]))
+        raise UserError(NO_IMAGES, *with_rest(skipped))
     return Dataset(tuple(encoded), digest.hexdigest())
 
 

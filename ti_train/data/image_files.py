@@ -11,6 +11,7 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import UserError
+from ..text import Remarks
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
 ISO_SUFFIXES = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC"}  # AVIF needs Pillow 11.3, HEIC a plug-in
@@ -30,7 +31,7 @@ TURNS = {
 }  # by EXIF's orientation
 
 
-def read_image(path: Path, resolution: int, warn: list[str]) -> tuple[Image.Image, Image.Image | None]:
+def read_image(path: Path, resolution: int, warn: Remarks) -> tuple[Image.Image, Image.Image | None]:
     """A training image in RGB, and its alpha channel in mode L if it has one.
 
     Raises UserError, and what is in DAMAGED.
@@ -62,7 +63,7 @@ def read_thumbnail(path: Path, side: int) -> tuple[Image.Image, Image.Image | No
     return small, alpha
 
 
-def read_mask(path: Path, warn: list[str]) -> Image.Image:
+def read_mask(path: Path, warn: Remarks) -> Image.Image:
     """A mask in mode L; appends to `warn` if it looks like a training image. Raises UserError."""
     try:
         with _opened(path) as file:

@@ -28,7 +28,7 @@ from ..host import Embeddings, Host, Prompt, Vectors
 from ..names import LONGEST, OldName
 from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import PLACEHOLDER, slots
-from ..text import unicode_text, with_rest
+from ..text import Remarks, unicode_text, with_rest
 from .measures import Measure, measured
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score
@@ -151,12 +151,12 @@ def initial_texts(embeddings: Iterable[Embedding], init: str) -> list[Subject]:
     return [Subject(text, text) for text in texts]
 
 
-def training_pictures(files: Sequence[Path], side: int, warn: list[str]) -> list[Image.Image]:
+def training_pictures(files: Sequence[Path], side: int, warn: Remarks) -> list[Image.Image]:
     """Reads images cropped as for training; appends to `warn` what cannot be used. Raises UserError if none is left."""
     pictures = [Image.fromarray(picture.pixels) for picture in read_pictures(files, side, warn)]
     if not pictures:
         why = "None of the training images can be used. Give the folder that the embedding was trained on."
-        raise UserError("\n".join([why, *with_rest(warn)]))
+        raise UserError(why, *with_rest(warn))
     return pictures
 
 

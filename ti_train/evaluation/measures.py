@@ -15,6 +15,7 @@ from ..data.dataset import read_pictures
 from ..data.listing import Listing, subfolders
 from ..data.picture import Picture
 from ..errors import UserError
+from ..text import Remarks
 from .clip import image_similarity, similarity_among
 
 Features = Callable[[Sequence[Image.Image]], Tensor]  # [N, D] of unit norm
@@ -83,7 +84,7 @@ def retrieval(space: str, features: Features, own: Sequence[Image.Image], others
     return Measure(name, lambda samples: float(of_features(features(samples), ours).mean()), of_pictures())
 
 
-def gallery(folder: Path, own: Sequence[Picture], side: int, warn: list[str]) -> list[Image.Image]:
+def gallery(folder: Path, own: Sequence[Picture], side: int, warn: Remarks) -> list[Image.Image]:
     """The images of a folder's subfolders, without the training images; appends to `warn` what cannot be used.
 
     Raises UserError if there are none.

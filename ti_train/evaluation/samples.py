@@ -14,6 +14,7 @@ from PIL import Image
 from ..errors import UserError
 from ..files import file_name, write_atomically
 from ..host import Embeddings, Host, Prompt, SampleRequest
+from ..text import json_value
 
 SETTINGS = "settings.json"
 
@@ -72,7 +73,10 @@ def folder_of(folder: Path, settings: dict[str, object]) -> Path:
     """Creates a folder of samples, or checks an existing one. Raises UserError if its settings differ."""
     file = folder / SETTINGS
     if file.is_file():
-        there = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            there = dict(json_value(file.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"'{file}' is damaged ({error}). Delete the folder, or use another --out.") from None
         changes = [f"{k} {there.get(k)}, now {v}" for k, v in settings.items() if there.get(k) != v]
         if changes:
             raise UserError(

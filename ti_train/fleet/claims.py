@@ -21,6 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
+from ..text import json_value
 from ..training.run_lock import this_process, try_lock
 
 EXPIRES = 120.0  # seconds without a heartbeat; a network file system may show it a minute late
@@ -145,7 +146,7 @@ def _numbered(path: Path, number: int) -> Path:
 def _owner(claim: Path) -> dict[str, Any]:
     """What a claim says of its owner; {} while it is being written."""
     try:
-        owner = json.loads(claim.read_bytes())
+        owner = json_value(claim.read_bytes())
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}

@@ -81,7 +81,7 @@ def read_jobs(source: Path, common: Common, out: Path | None = None) -> tuple[Jo
             faults.append(f"{where}: '{error.filename}' cannot be read ({error.strerror}).")
     if faults:
         count = "1 entry" if len(faults) == 1 else f"{len(faults)} entries"
-        raise UserError("\n".join([f"'{source}' has {count} that cannot be used:", *with_rest(faults, MOST_FAULTS)]))
+        raise UserError(f"'{source}' has {count} that cannot be used:", *with_rest(faults, MOST_FAULTS))
     if not jobs:
         raise UserError(f"'{source}' lists no embedding. Write one per line, with name, init and images.")
     if out:

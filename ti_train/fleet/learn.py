@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..device import LOWER_RESOLUTION, out_of_memory_as_user_error
+from ..embedding import number_in, step_in
 from ..errors import BusyError, DiskError, PassingError, UserError
 from ..events import Done, Step, Warning
 from ..formats import load_embedding
 from ..host import Host
 from ..prompts import Templates
+from ..text import Remarks
 from ..training.checkpoint import RunFiles
 from ..training.loop import identity, is_complete
 from ..training.passes import ALONE, Passes
@@ -52,7 +54,7 @@ def learn(
 
     Raises Stopped, and BusyError if a run outside of the fleet trains it; every other end is in the record.
     """
-    remarks: list[str] = []
+    remarks = Remarks()
     record = replace(_trained(host, job, out, limits, passes, remarks), remarks=remarks)
     if record.status != "done" or evaluate is None:
         return record
@@ -63,7 +65,7 @@ def learn(
         return replace(record, error=f"Trained, but not evaluated: {error}")
 
 
-def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, remarks: list[str]) -> Record:
+def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, remarks: Remarks) -> Record:
     """remarks: what the user should know is appended."""
     began = time.monotonic()
     record = Record(job.name, worker=f"{socket.gethostname()}:{os.getpid()}")
@@ -108,9 +110,9 @@ def _trained(host: Host, job: Job, out: Path, limits: Limits, passes: Passes, re
 def _found(record: Record, header: Mapping[str, str], log: Sequence[Step]) -> Record:
     """The record of an embedding that was found finished. header: of its file. log: of its steps."""
     keys = ("validation_loss", "validation_loss_untrained")
-    loss, untrained = (float(header[key]) if key in header else None for key in keys)
+    loss, untrained = (number_in(header, key) for key in keys)
     improved = None if loss is None or untrained is None else loss <= untrained
-    kept = int(header["step"])
+    kept = step_in(header) or 0
     steps, seconds = [(kept, 0.0), *((step.step, step.seconds) for step in log)][-1]
     return replace(record, status="done", steps=steps, kept=kept, loss=loss, improved=improved, seconds=seconds)
 

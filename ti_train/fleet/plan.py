@@ -25,7 +25,7 @@ def plan(jobs: Sequence[Job], ledger: Ledger, update: bool, evaluate: bool = Fal
     if foreign:
         count = f"{len(foreign)} embedding(s) in '{ledger.out}' are not of this fleet and would be replaced."
         what = "Choose another --out or other names, or move them:"
-        raise UserError("\n".join([f"{count} {what}", *with_rest(foreign)]))
+        raise UserError(f"{count} {what}", *with_rest(foreign))
     for job in jobs:
         record = ledger.read(job.name)
         if record is None or record.status == "waiting":

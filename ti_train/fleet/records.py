@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from ..files import write_atomically
+from ..text import json_value
 
 Status = Literal["waiting", "running", "done", "failed"]
 Retry = Literal["now", "later", "never"]
@@ -51,12 +52,18 @@ class Record:
         return self.scores.get(IMAGE, threshold) < threshold
 
 
+PATTERN = Record("", kept=0, loss=0.0, improved=False, remarks=[])
+
+
 @dataclass(frozen=True)
 class Command:
     """The latest command of a fleet. began: Unix time."""
 
     retries: int
     began: float
+
+
+Noted = TypeVar("Noted", Record, Command)
 
 
 class Ledger:
@@ -68,7 +75,9 @@ class Ledger:
     def read(self, name: str) -> Record | None:
         """None if there is no record, or no readable one."""
         try:
-            return Record(**json.loads(self._file(name).read_bytes()))
+            record = _typed(Record(**json_value(self._file(name).read_bytes())), PATTERN)
+            known = record.status in get_args(Status) and record.retry in get_args(Retry)
+            return record if known and all(isinstance(score, float | int) for score in record.scores.values()) else None
         except (OSError, ValueError, TypeError):
             return None
 
@@ -93,14 +102,14 @@ class Ledger:
     def command(self) -> Command | None:
         """The latest one; None if there is no readable note of it."""
         try:
-            return Command(**json.loads((self.folder / COMMAND).read_bytes()))
+            return _typed(Command(**json_value((self.folder / COMMAND).read_bytes())), Command(0, 0.0))
         except (OSError, ValueError, TypeError):
             return None
 
     def names(self) -> list[str]:
         """The names of the fleet's list, as the last table has them."""
         try:
-            return [entry["name"] for entry in json.loads((self.out / "fleet.json").read_bytes())]
+            return [str(entry["name"]) for entry in json_value((self.out / "fleet.json").read_bytes())]
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
@@ -113,6 +122,16 @@ class Ledger:
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+def _typed(read: Noted, pattern: Noted) -> Noted:
+    """What was read, if its values are of the pattern's types, or None by default. Raises TypeError."""
+    for each in fields(read):
+        value, wanted = getattr(read, each.name), getattr(pattern, each.name)
+        kinds = (int, float) if isinstance(wanted, float) else type(wanted)
+        if not isinstance(value, kinds) and not (value is None is each.default):
+            raise TypeError(f"{each.name}: {value!r}")
+    return read
 
 
 def _row(record: Record, threshold: float) -> dict[str, Any]:

@@ -6,10 +6,9 @@ embedded_images.py handle the containers other than safetensors.
 
 from __future__ import annotations
 
-import json
-
 from ..embedding import Embedding
 from ..names import PICTURES, READABLE, file_names, names_file
+from ..text import json_value
 from .layouts import Reading, reads_syntax
 from .modelspec import ARCHITECTURE, how_to_use, without_thumbnail
 from .preview import preview_beside, put_preview
@@ -59,7 +58,7 @@ __all__ = [
 def config_of(embedding: Embedding) -> dict[str, object]:
     """The training settings in an embedding's header, {} if there are none."""
     try:
-        config = json.loads(embedding.provenance.get("config", "{}"))
+        config = json_value(embedding.provenance.get("config", "{}"))
     except ValueError:
         return {}
     return config if isinstance(config, dict) else {}

@@ -44,7 +44,7 @@ def read_embedding(path: Path, second: Path | None = None, word: str | None = No
     chosen = [reading for reading in found if reading.embedding.name == word] if word else found
     if len(chosen) != 1:
         listed = "; ".join(f"'{r.embedding.name}' ({_size(r)})" for r in found[:MOST_LISTED])
-        listed = _printable(listed + (" ..." if len(found) > MOST_LISTED else ""))
+        listed += " ..." if len(found) > MOST_LISTED else ""
         asked = f"no embedding '{word}'" if word else f"{len(found)} embeddings, or one embedding in unnamed parts"
         raise UserError(f"'{path.name}' holds {asked}. It can be read as: {listed}. Choose one by its name.")
     if second is None:
@@ -68,17 +68,12 @@ def read_embeddings(path: Path, word: str | None = None) -> list[Reading]:
         name = name_inside(content) if container.startswith(IMAGES) else None
         return readings(content, container, name or path.stem, header, word)
     except UserError as error:
-        raise UserError(f"'{path.name}' {_printable(str(error))}") from None
+        raise UserError(f"'{path.name}' {error}") from None
     except DAMAGE as error:
-        said = _printable(f"{type(error).__name__} {error}")[:200]
+        said = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise UserError(
             f"'{path.name}' is not a readable embedding, or it is damaged ({said}). Save or download it again."
         ) from None
-
-
-def _printable(text: str) -> str:
-    """On one line, without control characters: tensor names come from the file."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _open(path: Path, start: bytes, word: str | None) -> tuple[str, Any, dict[str, str]]:

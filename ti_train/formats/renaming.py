@@ -12,9 +12,9 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ..files import write_atomically
+from ..text import json_value
 from .embedded_images import CHUNK
 from .layouts import PROVENANCE
 from .modelspec import PREFIX, USAGE, USAGES, named_keys
@@ -38,7 +38,7 @@ def name_inside(file: Path, run: str) -> None:
 def with_metadata(data: bytes, change: Callable[[dict[str, str]], Mapping[str, str]]) -> bytes:
     """A safetensors file with a changed header; its tensors stay bit for bit."""
     length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
+    header = json_value(data[8 : 8 + length])
     metadata = header.get("__metadata__", {})
     changed = change(metadata)
     if changed == metadata:
@@ -55,7 +55,7 @@ def _unchanged(data: bytes, _name: str, _run: str) -> bytes:
 def _safetensors(data: bytes, name: str, run: str) -> bytes:
     try:
         return with_metadata(data, lambda metadata: _renamed(metadata, name, run))
-    except (ValueError, AttributeError):  # damaged, or something else under this name
+    except (ValueError, AttributeError, TypeError):  # damaged, or something else under this name
         return data
 
 
@@ -70,7 +70,7 @@ def _renamed(metadata: Mapping[str, str], name: str, run: str) -> dict[str, str]
 def _json(text: str | bytes, name: str) -> str:
     """A JSON object with another name, if it has one; anything else as it is."""
     try:
-        values: Any = json.loads(text)
+        values = json_value(text)
     except ValueError:
         values = None
     if isinstance(values, dict) and "name" in values:
@@ -98,7 +98,7 @@ def _text_chunk(kind: bytes, body: bytes, name: str, run: str) -> bytes:
             content = base64.b64decode(body[len(theirs) :])
             return theirs + base64.b64encode(_json(content, name).encode("latin-1"))
         if kind == b"iTXt" and body.startswith(ours):
-            return ours + json.dumps(_renamed(json.loads(body[len(ours) :]), name, run)).encode()
-    except ValueError:  # not ours after all
+            return ours + json.dumps(_renamed(dict(json_value(body[len(ours) :])), name, run)).encode()
+    except (ValueError, TypeError):  # not ours after all
         pass
     return body

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..drawing.card import draw_card
-from ..embedding import ONE_CLIP, SINGLE, Embedding
+from ..embedding import ONE_CLIP, SINGLE, Embedding, step_in
 from ..errors import UserError
 from ..files import write_atomically
 from .embedded_images import card_bytes
@@ -151,12 +151,11 @@ def _a1111(embedding: Embedding, vectors: dict[str, Tensor]) -> dict[str, Any]:
     """What A1111 itself writes; for two encoders its loader accepts nothing but the two tensors."""
     if len(vectors) > 1:
         return {encoder: vectors[encoder] for encoder in SDXL}
-    step = embedding.provenance.get("step", "")
     return {
         "string_to_token": {"*": ASTERISK},
         "string_to_param": {"*": _only(vectors)},
         "name": embedding.name,
-        "step": int(step) if step.isdecimal() else None,
+        "step": step_in(embedding.provenance),
         "sd_checkpoint": embedding.provenance.get("sd_checkpoint"),
         "sd_checkpoint_name": embedding.provenance.get("sd_checkpoint_name"),
     }

@@ -25,11 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..embedding import Embedding
+from ..embedding import Embedding, number_in, step_in
 from ..errors import DiskError, UserError
 from ..files import remove_unfinished, remove_unfinished_in, write_atomically
 from ..formats import preview_beside, put_preview, save_embedding
 from ..names import OldName, numbered
+from ..text import json_value
 from .config import OPTIONS
 from .keeping import Course
 from .pictures import picture_of
@@ -155,10 +156,11 @@ class RunFiles:
     def interrupted(self) -> Interrupted | None:
         """What an interrupted run has left; None if there is none."""
         state, embedding = header_of(self.state), header_of(self.embedding)
-        if "step" not in state:
+        step = step_in(state)
+        if not step:
             return None
         ours = RUN in state and state[RUN] == embedding.get(RUN)
-        return Interrupted(int(state["step"]), int(embedding["step"]) if ours else None)
+        return Interrupted(step, step_in(embedding) if ours else None)
 
     @property
     def _lock(self) -> Path:
@@ -203,24 +205,14 @@ class RunFiles:
                     key: file.get_tensor(key).clone()  # they would be views of a file that is replaced
                     for key in file.keys()  # noqa: SIM118
                 }
-            step, seconds, identity = (
-                int(header["step"]),
-                float(header["seconds"]),
-                json.loads(header["identity"]),
-            )
-            best = _part(tensors, BEST)
-            # earlier versions measured other losses, which say nothing of those that follow
-            course = Course.read(header["measured"], best) if "measured" in header else Course()
-            run, init = header.get(RUN, ""), header.get("init", "")
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            identity, state = dict(json_value(header["identity"])), _state(header, tensors)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"'{self.state}' is not the state of a run, or it is damaged ({error!r}). Delete it and start "
                 "a new run."
             ) from None
         self._check(identity)
-        vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-        averaged, pictures = _part(tensors, AVERAGED), _part(tensors, PICTURE)
-        return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, init, run)
+        return state
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
@@ -281,6 +273,25 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _are_of(folder: Path, run: str) -> bool:
     """Whether all files in a folder were written by this run; it need not exist."""
     return all(header_of(file).get(RUN) == run for file in folder.glob("*.safetensors"))
+
+
+def _state(header: Mapping[str, str], tensors: dict[str, Tensor]) -> State:
+    """The state in a file. Raises LookupError, TypeError, ValueError, OverflowError and OSError for anything else."""
+    step, seconds = step_in(header), number_in(header, "seconds")
+    if not step or seconds is None or seconds < 0:
+        raise ValueError(f"after step {header.get('step')}, {header.get('seconds')} seconds")
+    vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
+    averaged, pictures, best = (_part(tensors, p) for p in (AVERAGED, PICTURE, BEST))
+    shapes = {encoder: v.shape for encoder, v in vectors.items()}
+    copies = [initial, *(others for others in (averaged, best) if others)]
+    if not shapes or any({encoder: v.shape for encoder, v in like.items()} != shapes for like in copies):
+        raise ValueError("vectors that do not belong together")
+    for number in pictures:
+        picture_of(pictures, int(number))
+    # earlier versions measured other losses, which say nothing of those that follow
+    course = Course.read(header["measured"], best) if "measured" in header else Course()
+    run, init = header.get(RUN, ""), header.get("init", "")
+    return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, init, run)
 
 
 def header_of(file: Path) -> dict[str, str]:

@@ -17,8 +17,11 @@ from statistics import fmean, stdev
 
 from torch import Tensor
 
+from ..text import json_value
+
 CLEAR = 2.0  # standard errors
 LOST = 0.1  # the part of the gain
+LARGEST = 700.0  # logarithm of a loss; exp() has no more
 WHAT_TO_TRY = "Try fewer steps, a lower learning rate, or another initial text, and look at the previews."
 
 
@@ -128,10 +131,14 @@ class Course:
 
     @classmethod
     def read(cls, text: str, vectors: Mapping[str, Tensor]) -> Course:
-        """What `written` has written. Raises KeyError, TypeError and ValueError for anything else."""
-        values = json.loads(text)
-        untrained, latest, best = (
-            Measured(values[key]["step"], tuple(values[key]["logs"])) if values[key] else None
-            for key in ("untrained", "latest", "best")
-        )
-        return cls(untrained, latest, best, vectors, values["since"])
+        """What `written` has written. Raises LookupError, TypeError, ValueError and OverflowError for anything else."""
+        values = json_value(text)
+        given = [values[key] for key in ("untrained", "latest", "best")]
+        measured = [value and Measured(int(value["step"]), tuple(map(float, value["logs"]))) for value in given]
+        logs = [one.logs for one in measured if one]
+        untrained, latest, best = measured
+        comparable = len({len(one) for one in logs}) <= 1 and all(len(one) > 1 for one in logs)
+        finite = all(abs(log) < LARGEST for one in logs for log in one)
+        if not (comparable and finite and (vectors or not best)):
+            raise ValueError("validation losses that do not belong together")
+        return cls(untrained, latest, best, vectors, int(values["since"]))

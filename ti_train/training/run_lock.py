@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BusyError
+from ..text import json_value
 
 if sys.platform == "win32":
     import msvcrt
@@ -94,7 +95,7 @@ def _machine() -> str:
 def unlock(path: Path, owner: Mapping[str, Any]) -> None:
     """Takes the lock file from a process that is known to be gone: a file server may keep its lock for ever."""
     with suppress(OSError, ValueError, TypeError):
-        held_by = json.loads(path.read_bytes())
+        held_by = json_value(path.read_bytes())
         if all(held_by[key] == owner.get(key) for key in this_process()):
             path.unlink()
 
@@ -131,7 +132,7 @@ def try_lock(file: int) -> bool | None:
 
 def _owner(path: Path) -> str:
     try:
-        owner = json.loads(path.read_bytes())
+        owner = json_value(path.read_bytes())
         return f" (process {owner['pid']} on {owner['host']}, since {owner['since']})"
     except (OSError, ValueError, KeyError, TypeError):  # not written yet, or removed
         return ""

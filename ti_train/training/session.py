@@ -24,6 +24,7 @@ from ..files import remove_unfinished, remove_unfinished_in, write_atomically
 from ..formats import write_embedding
 from ..host import Host
 from ..prompts import Templates
+from ..text import Remarks
 from .checkpoint import RunFiles
 from .config import TrainConfig
 from .out_of_memory import train_in_memory
@@ -36,7 +37,7 @@ from .widgets import FROM_PRESET
 log = logging.getLogger("ti_train")
 
 
-def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: list[str]) -> Dataset:
+def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, warn: Remarks) -> Dataset:
     """Reads and encodes the images of some folders; appends to `warn` what cannot be used. Raises UserError.
 
     folders: folder -> how often its images occur in an epoch.
@@ -50,7 +51,7 @@ def load_dataset(host: Host, folders: Mapping[Path, int], config: TrainConfig, w
 
 
 def _captions_of(paths: Sequence[Path]) -> list[str]:
-    readers = {folder: CaptionReader(Listing.of(folder), []) for folder in {path.parent for path in paths}}
+    readers = {folder: CaptionReader(Listing.of(folder), Remarks()) for folder in {path.parent for path in paths}}
     return [readers[path.parent].caption(path) or "" for path in paths]
 
 

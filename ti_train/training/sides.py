@@ -8,11 +8,12 @@ from dataclasses import replace
 from ..device import total_memory
 from ..errors import UserError
 from ..host import Host
+from ..text import Remarks
 from .config import TrainConfig
 from .step_memory import GIB, LEAST_SIDE, TEXT, activations
 
 
-def side_for(host: Host, config: TrainConfig, remarks: list[str], largest: float = math.inf) -> int:
+def side_for(host: Host, config: TrainConfig, remarks: Remarks, largest: float = math.inf) -> int:
     """The side of a square image. Appends to `remarks` why it is not the model's own, unless the user chose it.
 
     largest: that of the largest image. Where no image is made smaller there is nothing to report. Raises UserError for

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from ...device import is_out_of_memory
 from ...errors import UserError
+from ...text import json_value
 from ..spelling import BYTES, END_OF_WORD
 from .checkpoint_file import FAMILIES, WANTED, Checkpoint
 from .original_layout import Source, loaded, sources
@@ -81,7 +82,7 @@ def check_folder(folder: Path) -> str:
     if not index.is_file():
         raise UserError(f"'{folder}' is not a model folder: it has no model_index.json. This needs {WANTED}.")
     try:
-        kind = str(json.loads(index.read_text(encoding="utf-8")).get("_class_name"))
+        kind = str(json_value(index.read_bytes()).get("_class_name"))
     except (ValueError, AttributeError, OSError) as error:
         raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
     if kind not in PARTS:

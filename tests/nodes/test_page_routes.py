@@ -1,0 +1,147 @@
+"""The routes of ComfyUI's page against requests that the page does not send; no ComfyUI is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hostile_requests import NOT_THERE, RUN, VALID, Request, checked, contents, filled, foreign, get, hostile, post
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+Send = Callable[[Request], Awaitable[tuple[int, bytes]]]
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """ComfyUI's base directory, with files in each of our folders and beside them."""
+    base = tmp_path / "base"
+    filled(base / "input", base / "embeddings", base / "user")
+    return base
+
+
+@pytest.fixture
+def drive(load_in_comfyui, base) -> Callable[[Callable[[Send], Awaitable[Any]]], Any]:
+    """Runs a function with the routes in a server on loopback: it gets what sends a request and gives the answer."""
+    from aiohttp import web
+    from aiohttp.test_utils import TestClient, TestServer
+    from yarl import URL
+
+    files = sys.modules["folder_paths"]
+    files.get_input_directory = lambda: str(base / "input")
+    files.get_user_directory = lambda: str(base / "user")
+    files.get_folder_paths = lambda _: [str(base / "embeddings")]
+    files.recursive_search = lambda folder, excluded_dir_names: (below(folder), {})
+    files.get_filename_list = lambda _: below(base / "embeddings")
+    files.get_full_path = lambda _, file: found(base / "embeddings", file)
+    table = web.RouteTableDef()
+    sys.modules["server"].PromptServer.instance = SimpleNamespace(
+        routes=table, sockets={}, send_sync=lambda *_: None, client_id=None
+    )
+    load_in_comfyui("nodes.page.routes").register()
+    assert {f"{route.method} {route.path}" for route in table} == set(VALID), "VALID has a request for each route"
+
+    def drive(act: Callable[[Send], Awaitable[Any]]) -> Any:
+        async def session() -> Any:
+            app = web.Application(client_max_size=2**22)
+            app.add_routes(table)
+            async with TestClient(TestServer(app)) as client:
+
+                async def send(request: Request) -> tuple[int, bytes]:
+                    url = client.make_url("/").join(URL(request.path, encoded=True))
+                    call = client.session.request(
+                        request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False,
+                        skip_auto_headers=["Content-Type"],
+                    )  # fmt: skip
+                    async with call as answer:
+                        return answer.status, await answer.read()
+
+                return await act(send)
+
+        return asyncio.run(session())
+
+    return drive
+
+
+def below(folder: str | Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def found(folder: Path, file: str) -> str | None:
+    """As ComfyUI's: the path is kept below the folder."""
+    path = folder / os.path.relpath(os.path.join("/", file), "/")
+    return str(path) if path.is_file() else None
+
+
+def test_each_route_answers_the_page_and_each_post_changes_something(drive, base):
+    async def ask(send: Send) -> None:
+        for route, request in VALID.items():
+            before = contents(base)
+            status, body = await send(request)
+            assert status == (404 if route in NOT_THERE else 200), f"{request}: {body!r}"
+            if request.method == "POST" and route not in {*NOT_THERE, "POST /ti_train/page"}:
+                assert contents(base) != before, request
+
+    drive(ask)
+
+
+def test_no_request_fails_or_reaches_beyond_the_folders(drive, base):
+    before = contents(base)
+
+    async def ask(send: Send) -> list[str]:
+        return [why for request in hostile() for why in checked(request, *await send(request))]
+
+    assert drive(ask) == []
+    after = contents(base)
+    assert {path for path in after if after[path] != before.get(path)} <= {"input/toy/a.txt"}, "the one valid entry"
+    assert before.keys() <= after.keys()
+
+
+def test_any_text_is_answered(drive):
+    texts = st.text(st.characters(), max_size=40)
+
+    async def ask(send: Send, text: str) -> list[str]:
+        requests = (
+            get("pictures", folder=text, resolution=text),
+            get("thumbnail", file=text),
+            post("caption", {"file": text, "text": text}),
+            post("embeddings/rename", {"file": text, "name": text}),
+            post(f"runs/{RUN}/stop", text),
+        )
+        return [why for request in requests for why in checked(request, *await send(request))]
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(texts)
+    def property_of(text: str) -> None:
+        assert drive(lambda send: ask(send, text)) == []
+
+    property_of()
+
+
+def test_a_page_of_another_site_changes_nothing(drive, base):
+    before = contents(base)
+
+    async def ask(send: Send) -> list[tuple[int, bytes]]:
+        changing = [request for request in VALID.values() if request.method == "POST"]
+        return [await send(other) for request in changing for other in foreign(request)]
+
+    assert {status for status, _ in drive(ask)} == {403}
+    assert contents(base) == before
+
+
+@pytest.mark.parametrize("said", ["[" * 100_000, "7", "null", "[]", '{"name": 7}', '{"previews": {}}', ""])
+def test_a_damaged_record_of_a_run_counts_as_none(drive, base, said):
+    (base / "user" / "ti_train" / "runs" / RUN / "run.json").write_text(said)
+    (base / "user" / "ti_train" / "runs" / RUN / "0.jpg").write_bytes(b"\xff\xd8 no picture")
+
+    async def ask(send: Send) -> list[str]:
+        requests = [request for route, request in VALID.items() if "records" in route or "{run}" in route]
+        return [why for request in requests for why in checked(request, *await send(request))]
+
+    assert drive(ask) == []
