@@ -230,12 +230,13 @@ async def list_pictures(request: web.Request) -> web.Response:
 
 def resolution_of(written: str) -> int:
     """Pixels; 0: the model's own. Raises HTTPBadRequest for what Training Options do not take."""
+    if not (written.isdecimal() and len(written) < 10):
+        raise web.HTTPBadRequest(text=printable(f"resolution is '{written[:20]}'; it must be a number of pixels."))
     try:
-        pixels = int(written[:10])
-        OPTIONS["resolution"].check(pixels)
-    except (ValueError, UserError) as error:
-        raise web.HTTPBadRequest(text=printable(f"resolution: {error}")) from None
-    return pixels
+        OPTIONS["resolution"].check(int(written))
+    except UserError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
+    return int(written)
 
 
 def picture_file(name: str) -> Path:
