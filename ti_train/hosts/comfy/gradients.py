@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -49,14 +50,17 @@ class ForAutograd(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        out = kwargs.pop("out", None)
-        answer = _with_backward(func)(*args, **kwargs)
-        return answer if out is None else out.copy_(answer)  # the caller may use either
+        if kwargs.get("out") is None:
+            return _with_backward(func)(*args, **kwargs)
+        out = kwargs["out"]
+        answer = func(*args, **{name: value for name, value in kwargs.items() if name != "out"})
+        return out.copy_(answer)  # the caller may use either
 
 
+@functools.cache
 def _with_backward(func: Callable[..., Any]) -> Callable[..., Any]:
     """The PyTorch code of a kernel of ComfyUI for rotary embeddings; any other function itself."""
     name = str(func)
