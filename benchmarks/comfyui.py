@@ -31,6 +31,7 @@ from timing import in_turns, peak_memory
 
 def bare_pass(host: Any, latents: torch.Tensor) -> Callable[[], None]:
     """The work that no trainer can leave out: encode, denoise, and the gradient of a vector."""
+    from pack.ti_train.hosts.residuals import copied_for, norms_in
     from pack.ti_train.hosts.weights import frozen
 
     text, network = host.clip.cond_stage_model, host.model.model.diffusion_model
@@ -42,7 +43,7 @@ def bare_pass(host: Any, latents: torch.Tensor) -> Callable[[], None]:
     def once() -> None:
         with ExitStack() as stack:
             stack.enter_context(frozen(network, text))
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            stack.enter_context(copied_for(norms_in(text)))
             cond = text.encode_token_weights(tokens)[0]
             cond = cond.reshape(len(latents), -1, cond.shape[-1]).to(host.device)
             (network(latents, timesteps, context=cond).float() - latents).pow(2).mean().backward()

@@ -106,7 +106,7 @@ def test_the_first_embedding_takes_at_most_eight_clicks(hand, server, template_b
     chooser.value.set_files(photographs)
     tab.locator(".ti-train-pictures [role=listitem]").nth(2).wait_for()
     hand.click(tab.get_by_test_id("queue-button"))
-    tab.get_by_text(re.compile("first-toy: Trained")).first.wait_for(timeout=600_000)
+    tab.get_by_text(re.compile("first-toy: Trained")).first.wait_for(timeout=1_800_000)
     server.interrupt()  # the sampling that follows takes longer on a CPU
     assert hand.clicks <= MOST_CLICKS
     assert len(list((server.base / "input" / "first-toy").glob("*.png"))) == 3, "the folder has the embedding's name"

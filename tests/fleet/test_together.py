@@ -54,14 +54,15 @@ def forwards(host: TinyHost, train_them) -> int:
 
 
 @pytest.mark.parametrize("together", [2, 4])
-def test_each_is_what_it_is_alone(jobs, tmp_path, together):
-    train(TinyHost(), jobs, tmp_path / "alone", 1)
-    records = train(TinyHost(), jobs, tmp_path / "together", together)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-8)])
+def test_each_is_what_it_is_alone(jobs, tmp_path, together, dtype, bound):
+    train(TinyHost(dtype=dtype), jobs, tmp_path / "alone", 1)
+    records = train(TinyHost(dtype=dtype), jobs, tmp_path / "together", together)
     assert {record.status for record in records.values()} == {"done"}
     assert [record.steps for record in records.values()] == [6, 9, 4, 6]
     alone = vectors(tmp_path / "alone")
     for name, found in vectors(tmp_path / "together").items():
-        assert torch.allclose(found, alone[name], atol=2e-6), name
+        assert torch.allclose(found, alone[name], atol=bound, rtol=0), name
 
 
 def test_equal_trainings_need_the_passes_of_one(pictures, settings, tmp_path):

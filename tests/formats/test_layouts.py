@@ -40,6 +40,12 @@ def test_onetrainers_names_of_encoders_become_comfyuis(tmp_path):
     assert set(load_embedding(tmp_path / "x.safetensors").vectors) == {"clip_l", "t5xxl", "gemma2_2b"}
 
 
+def test_clip_l_under_the_name_of_clip_g_is_known_by_its_width(tmp_path):
+    """OneTrainer's first embeddings for Flux; CLIP-G's vectors have 1280 numbers in every model."""
+    save_file({"clip_g": torch.ones(1, 768), "t5": torch.ones(1, 4096)}, tmp_path / "x.safetensors")
+    assert set(load_embedding(tmp_path / "x.safetensors").vectors) == {"clip_l", "t5xxl"}
+
+
 def test_onetrainers_output_vectors_are_kept_apart(tmp_path):
     save_file({"clip_l": torch.zeros(1, 8), "clip_l_out": torch.ones(1, 8)}, tmp_path / "x.safetensors")
     read = read_embedding(tmp_path / "x.safetensors")

@@ -169,6 +169,8 @@ def _encoder(key: str, tensor: Tensor) -> str:
     if NUMBERED.fullmatch(key):
         return BY_WIDTH.get(tensor.shape[-1] if tensor.ndim else 0, SINGLE)
     known = key.lower()
+    if known == "clip_g" and tensor.shape[-1:] == (SDXL["clip_l"],):  # OneTrainer's first embeddings for Flux
+        return "clip_l"
     return ONETRAINER.get(known, known if known in ENCODERS else "")
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import comfy.model_management as management
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from ..residuals import copied_for, norms_in
 
 try:
     import comfy_kitchen.backends.eager as eager
@@ -17,12 +21,22 @@ except ImportError:  # ComfyUI 0.3.64 has no kernels of its own
 KERNELS = "comfy_kitchen."
 
 
+IN_PLACE = "modified by an inplace operation"  # PyTorch's error, whose class is RuntimeError
+
+
 @contextmanager
-def differentiable() -> Iterator[None]:
-    """What ComfyUI's code needs so that backward through it is right. Entered with gradients enabled."""
-    # CLIP adds residuals in place, to tensors that backward needs
-    with _marked_as_training(), torch.autograd.graph.allow_mutation_on_saved_tensors(), ForAutograd():
+def differentiable(text_encoder: nn.Module) -> Iterator[None]:
+    """What ComfyUI's code needs so that gradients pass through it. Entered with gradients enabled."""
+    with _marked_as_training(), ForAutograd(), copied_for(norms_in(text_encoder)):
         yield
+
+
+def keeping_copies() -> AbstractContextManager[object]:
+    """Keeps a copy of each tensor that backward needs and a model changes in place.
+
+    It watches every call, which takes the CPU twice as long: only for models with which backward fails otherwise.
+    """
+    return torch.autograd.graph.allow_mutation_on_saved_tensors()
 
 
 class ForAutograd(TorchFunctionMode):
@@ -36,14 +50,17 @@ class ForAutograd(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        out = kwargs.pop("out", None)
-        answer = _with_backward(func)(*args, **kwargs)
-        return answer if out is None else out.copy_(answer)  # the caller may use either
+        if kwargs.get("out") is None:
+            return _with_backward(func)(*args, **kwargs)
+        out = kwargs["out"]
+        answer = func(*args, **{name: value for name, value in kwargs.items() if name != "out"})
+        return out.copy_(answer)  # the caller may use either
 
 
+@functools.cache
 def _with_backward(func: Callable[..., Any]) -> Callable[..., Any]:
     """The PyTorch code of a kernel of ComfyUI for rotary embeddings; any other function itself."""
     name = str(func)

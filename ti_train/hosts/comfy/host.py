@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import comfy.latent_formats
@@ -38,7 +39,7 @@ from ..recast import recast
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, remarks_on
-from .gradients import ForAutograd, differentiable
+from .gradients import IN_PLACE, ForAutograd, differentiable, keeping_copies
 from .identity import identity_of
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
@@ -50,6 +51,7 @@ OF_SAMPLING = 0.01 * 2**20  # per position of the latents, times the size of a n
 # Times as much for a step, with and without gradient checkpointing. By benchmarks/memory.py: 2.7 to 3.0 with it for
 # Stable Diffusion 1 and XL, 3.0 with and 22 without it for Flux.1; other transformers are not measured.
 CHECKPOINTED, PLAIN = 3.0, 30.0
+SMALLEST = 24  # patches of a side: U-Nets halve them three times, and PixArt's positions need more than 32 latents
 STAGE_C = 42  # pixels for a latent of Stable Cascade, in ComfyUI's nodes for it
 
 
@@ -111,8 +113,27 @@ class ComfyHost(Adapter):
             if gradient_checkpointing:
                 for network in (self.model.model.diffusion_model, self.clip.cond_stage_model):
                     stack.enter_context(checkpointed(network, ForAutograd))
-            stack.enter_context(differentiable())
+            stack.enter_context(differentiable(self.clip.cond_stage_model))
+            if self._changes_in_place:
+                stack.enter_context(keeping_copies())
             yield
+
+    @cached_property
+    def _changes_in_place(self) -> bool:
+        """Whether the model changes tensors that backward needs, as a pass of the smallest latents tells."""
+        channels = self.model.get_model_object("latent_format").latent_channels
+        side = SMALLEST * self.unit // self.compression
+        vectors = {e: torch.zeros(1, width, device=self.device, requires_grad=True) for e, width in self.widths.items()}
+        cond = self._encode([("", Slot("*"))], {"*": vectors}, ())
+        predicted = self._predict(torch.zeros(1, channels, side, side, device=self.device), self.sigmas[:1], cond)
+        try:
+            if predicted.requires_grad:  # else the first step tells why not
+                predicted.sum().backward()
+        except RuntimeError as error:
+            if IN_PLACE not in str(error):
+                raise
+            return True
+        return False
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return vocabulary(self.clip, encoder)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from ldm_patched.modules import model_management
 from modules import sd_hijack, shared
 from modules_forge import forge_clip
 from torch import Tensor
 
 from ...host import Latents
+from ..residuals import copied_for, norms_in
 from ..weights import does_not_fit
 from .host import WebUIHost
 
@@ -40,10 +40,8 @@ class ReForgeHost(WebUIHost):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        """Disables loading within the step: loading the text encoder could unload the U-Net."""
-        # the text encoder adds residuals in place, to tensors that backward needs
-        mutable = torch.autograd.graph.allow_mutation_on_saved_tensors()
-        with super()._step(gradient_checkpointing), mutable:
+        """The text encoders add residuals in place. Loading is disabled: it could unload the U-Net."""
+        with super()._step(gradient_checkpointing), copied_for(norms_in(*self.transformers.values())):
             move = forge_clip.move_clip_to_gpu
             forge_clip.move_clip_to_gpu = lambda: None
             try:
