@@ -17,6 +17,7 @@ from PIL import Image
 
 from ti_train.embedding import Embedding
 from ti_train.formats import save_embedding
+from ti_train.text import printable
 
 SECRET, UNLISTED = "beside", "unlisted"  # a folder beside the input directory, and what is in it
 RUN = "0123456789abcdef" * 2
@@ -167,7 +168,7 @@ def checked(request: Request, status: int, body: bytes) -> list[str]:
     ours = len(request.path) < LONGEST_PATH and body not in (b"404: Not Found", b"405: Method Not Allowed")
     if 400 <= status < 500 and ours:
         text = body.decode()
-        if not (text.endswith(".") and text.isprintable()):
+        if not (text.endswith(".") and text == printable(text)):
             wrong.append(f"status {status} without a sentence: {request}: {text[:300]!r}")
     return wrong
 
