@@ -103,7 +103,7 @@ def measure(
     files: Sequence[Path],
     judging: Judging,
     a: argparse.Namespace,
-    further: Callable[[int, list[str]], Sequence[Measure]] = lambda _side, _warn: (),
+    further: Callable[[int, Remarks], Sequence[Measure]] = lambda _side, _warn: (),
 ) -> None:
     """Samples, then writes and prints the scores. files: the training images. Raises UserError and OSError.
 

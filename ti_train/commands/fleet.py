@@ -30,7 +30,7 @@ from ..fleet.sheet import write_sheets
 from ..fleet.worker import Rules
 from ..formats import load_embedding
 from ..host import Host
-from ..text import listed, printable, with_rest
+from ..text import Remarks, listed, printable, with_rest
 from ..training.checkpoint import RunFiles
 from ..training.config import MANY, PRESETS, PRESETS_HELP
 from ..training.learning_rate import number_or_schedule
@@ -182,7 +182,7 @@ def scores(
     """
     embedding = load_embedding(RunFiles(out, job.name, {}).embedding)
     sampling = Sampling(host.resolution, number, host.sampling.steps, host.sampling.cfg)
-    pictures = training_pictures([p for folder in job.folders for p in find_pictures(folder)], sampling.side, [])
+    pictures = training_pictures([p for folder in job.folders for p in find_pictures(folder)], sampling.side, Remarks())
     judge = ClipJudge(clip_of_worker(clip_model, clip_weights).to(host.device), pictures)
     prompts = PAPERS_PROMPTS["style" if job.config.templates.startswith("style") else "object"]
     samples = out / OWN / job.name / "samples"
