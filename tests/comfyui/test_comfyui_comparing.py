@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -182,9 +183,8 @@ def test_masks_that_are_not_used_are_said_in_the_text_too(words, clip_weights):
     workflow["inverted"] = w.node("ImageInvert", image=["pictures", 0])
     workflow["evaluate"]["inputs"]["images"] = ["inverted", 0]
     (text,) = words.run(workflow)["evaluate"]["text"]
-    assert (
-        "The masks of Load Training Images do not pass Invert Image Colors. Connect its output masks to this node"
-        in text
+    assert re.search(  # the node's name is another one in ComfyUI 0.3
+        r"The masks of Load Training Images do not pass Invert Image( Colors)?\. Connect its output masks", text
     )
 
 
