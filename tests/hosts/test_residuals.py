@@ -59,5 +59,5 @@ def test_norms_are_known_by_name():
     class T5LayerNorm(nn.Module):
         pass
 
-    norms = nn.ModuleList([nn.RMSNorm(4), nn.GroupNorm(1, 4), T5LayerNorm()])
+    norms = nn.ModuleList([nn.LayerNorm(4), nn.GroupNorm(1, 4), T5LayerNorm()])
     assert norms_in(nn.Sequential(nn.Linear(4, 4), norms)) == list(norms)
