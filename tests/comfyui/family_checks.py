@@ -69,7 +69,6 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
         "prediction": host.prediction,
         "unit": host.unit,
         "resolution": host.resolution,
-        "copies": host._changes_in_place,
         "latents": host.latents(torch.zeros(1, 2 * side, side, 3, dtype=torch.uint8)).mean.shape[-2:],
         "odd": odd(host),
         "encoders": host.widths,

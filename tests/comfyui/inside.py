@@ -129,9 +129,9 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
     model, clip, vae = load(checkpoint)
     if vae is None or vae.first_stage_model is None:  # the world's file has none
         vae = load(str(Path(lora).with_name("sd1.safetensors")))[2]
-    host = make_host(model, clip, vae)
+    host, patched = make_host(model, clip, vae), make_host(with_patch(model), clip, vae)
     data = batch(host)
-    found = gradient_of(host, data)
+    found, of_patched = gradient_of(host, data), gradient_of(patched, data)
     checkpointed = gradient_of(host, data, gradient_checkpointing=True)
     torch.save({"gradient": found} | {k: data[k] for k in ("x0", "noise", "vectors")}, folder / "gradient.pt")
     return {
@@ -139,9 +139,17 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
         "encoders": host.widths,
         "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in found.items()},
         "checkpointed": difference(checkpointed, found),
+        "patched": {encoder: slope(patched, data, encoder, g) for encoder, g in of_patched.items()},
         "norms": {encoder: float(g.norm()) for encoder, g in found.items()},
         "latents": latents_are_the_nodes(host),
     }
+
+
+def with_patch(model: Any) -> Any:
+    """With a patch as nodes like FreeU add them: it changes what the attention before it needs for backward."""
+    patched = model.clone()
+    patched.set_model_attn2_output_patch(lambda hidden, _options: hidden.sigmoid().mul_(2).tanh().mul_(hidden))
+    return patched
 
 
 def latents_are_the_nodes(host: Any) -> bool:

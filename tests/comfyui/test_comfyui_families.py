@@ -66,7 +66,6 @@ def test_an_embedding_is_trained_and_used(look, family):
     assert set(found["encoders"]) <= set(row.encoders)
     tiny = FAMILIES[family]()
     assert found["unit"] == UNITS.get(tiny.model, 16)
-    assert not found["copies"] or found["unit"] > 8, "every call of a U-Net is watched for changes in place"
     assert found["resolution"] == RESOLUTIONS.get(family, 1024)
     assert (f"multiple of {found['unit']}" in found["odd"]) == (found["unit"] > 8)
     compression = COMPRESSIONS.get(tiny.model, 8)

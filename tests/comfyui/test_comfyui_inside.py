@@ -43,6 +43,7 @@ def test_the_gradient_is_that_of_the_function(look, family, encoders):
     assert found["encoders"] == encoders
     assert min(found["norms"].values()) > 0
     assert max(found["finite_differences"].values()) < 0.01
+    assert max(found["patched"].values()) < 0.01, "of a model with a patch that changes tensors in place"
     assert found["checkpointed"] < 1e-5
     assert found["latents"]
 

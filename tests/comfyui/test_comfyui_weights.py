@@ -53,7 +53,7 @@ def test_a_model_is_the_same_however_much_of_it_is_on_the_card(comfyui, comfyui_
     found = on_card(offloaded.identities, "flux", gib=8, python=comfyui_python, cwd=comfyui)
     for kind, fingerprints in found.items():
         assert len(set(fingerprints)) == 1, kind
-    assert found["plain"] == found["nothing"][:1], "runs of earlier versions are resumed"
+    assert found["plain"] == found["nothing"][:1], "it is that of the weights"
     assert len({each[0] for each in found.values()}) == len(found) - 1, (
         "a LoRA, its strength and a shift are part of it"
     )

@@ -9,10 +9,7 @@ from typing import Any
 
 import comfy.model_management as management
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
-
-from ..residuals import copied_for, norms_in
 
 try:
     import comfy_kitchen.backends.eager as eager
@@ -21,20 +18,17 @@ except ImportError:  # ComfyUI 0.3.64 has no kernels of its own
 KERNELS = "comfy_kitchen."
 
 
-IN_PLACE = "modified by an inplace operation"  # PyTorch's error, whose class is RuntimeError
-
-
 @contextmanager
-def differentiable(text_encoder: nn.Module) -> Iterator[None]:
+def differentiable() -> Iterator[None]:
     """What ComfyUI's code needs so that gradients pass through it. Entered with gradients enabled."""
-    with _marked_as_training(), ForAutograd(), copied_for(norms_in(text_encoder)):
+    with _marked_as_training(), ForAutograd():
         yield
 
 
 def keeping_copies() -> AbstractContextManager[object]:
     """Keeps a copy of each tensor that backward needs and a model changes in place.
 
-    It watches every call, which takes the CPU twice as long: only for models with which backward fails otherwise.
+    It watches every call, which takes the CPU twice as long.
     """
     return torch.autograd.graph.allow_mutation_on_saved_tensors()
 

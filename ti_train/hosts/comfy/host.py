@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from typing import Any
 
 import comfy.latent_formats
@@ -36,10 +35,11 @@ from ...host import (
 from ..adapter import Adapter
 from ..families import ARCHITECTURES, BY_CLASS, resolution_of
 from ..recast import recast
+from ..residuals import copied_for, norms_in
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, remarks_on
-from .gradients import IN_PLACE, ForAutograd, differentiable, keeping_copies
+from .gradients import ForAutograd, differentiable, keeping_copies
 from .identity import identity_of
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
@@ -51,7 +51,6 @@ OF_SAMPLING = 0.01 * 2**20  # per position of the latents, times the size of a n
 # Times as much for a step, with and without gradient checkpointing. By benchmarks/memory.py: 2.7 to 3.0 with it for
 # Stable Diffusion 1 and XL, 3.0 with and 22 without it for Flux.1; other transformers are not measured.
 CHECKPOINTED, PLAIN = 3.0, 30.0
-SMALLEST = 24  # patches of a side: U-Nets halve them three times, and PixArt's positions need more than 32 latents
 STAGE_C = 42  # pixels for a latent of Stable Cascade, in ComfyUI's nodes for it
 
 
@@ -113,27 +112,15 @@ class ComfyHost(Adapter):
             if gradient_checkpointing:
                 for network in (self.model.model.diffusion_model, self.clip.cond_stage_model):
                     stack.enter_context(checkpointed(network, ForAutograd))
-            stack.enter_context(differentiable(self.clip.cond_stage_model))
-            if self._changes_in_place:
-                stack.enter_context(keeping_copies())
+            stack.enter_context(differentiable())
+            of_text = norms_in(self.clip.cond_stage_model)
+            stack.enter_context(copied_for(of_text) if self._unet_without_patches else keeping_copies())
             yield
 
-    @cached_property
-    def _changes_in_place(self) -> bool:
-        """Whether the model changes tensors that backward needs, as a pass of the smallest latents tells."""
-        channels = self.model.get_model_object("latent_format").latent_channels
-        side = SMALLEST * self.unit // self.compression
-        vectors = {e: torch.zeros(1, width, device=self.device, requires_grad=True) for e, width in self.widths.items()}
-        cond = self._encode([("", Slot("*"))], {"*": vectors}, ())
-        predicted = self._predict(torch.zeros(1, channels, side, side, device=self.device), self.sigmas[:1], cond)
-        try:
-            if predicted.requires_grad:  # else the first step tells why not
-                predicted.sum().backward()
-        except RuntimeError as error:
-            if IN_PLACE not in str(error):
-                raise
-            return True
-        return False
+    @property
+    def _unet_without_patches(self) -> bool:
+        """Whether only the text encoder changes tensors in place that backward needs. Transformers and patches may."""
+        return self.memory_measured and not self.model.model_options["transformer_options"]
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return vocabulary(self.clip, encoder)
