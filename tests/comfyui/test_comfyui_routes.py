@@ -42,7 +42,9 @@ def ours(base: Path) -> dict[str, str]:
 
 def test_no_request_fails_or_reaches_beyond_the_folders(bare):
     before = ours(bare.base)
-    wrong = [why for request in hostile() for why in checked(request, *send(bare, request))]
+    answered = ((request, *send(bare, request)) for request in hostile())
+    # empty: ComfyUI's own answer where the path is none of our routes
+    wrong = [why for request, *answer in answered if answer != [404, b""] for why in checked(request, *answer)]
     assert not wrong, "\n".join(wrong)
     after = ours(bare.base)
     assert {path for path in after if after[path] != before.get(path)} <= {"input/toy/a.txt"}, "the one valid entry"
