@@ -17,7 +17,7 @@ from .host import Vectors, Vocabulary
 SINGLE = "emb_params"  # the encoder's name in files for models with a single text encoder, which do not name it
 MEASURED = {"norms", "cosine_to_init"}  # header keys that are true of the trained vectors only
 CLIPS = ("clip_", SINGLE)  # what the names of CLIP encoders begin with
-MOST_STEPS = 2**31  # the least that no file means
+MOST_STEPS = 2**31  # no training has so many
 ONE_CLIP = {SINGLE, "clip_l", "clip_h"}  # the names that hosts give the single text encoder of Stable Diffusion 1 and 2
 
 

@@ -43,21 +43,25 @@ def register() -> None:
     if server is None:
         return
     routes = server.routes
+
+    def post(path: str, handler: Handler) -> None:
+        routes.post(path)(of_this_site(handler))
+
     routes.get("/ti_train/runs")(list_runs)
     routes.get("/ti_train/runs/{run}")(one_run)
     routes.get("/ti_train/runs/{run}/previews/{number}")(preview)
-    routes.post("/ti_train/runs/{run}/previews/{number}/keep")(of_this_site(keep_step))
-    routes.post("/ti_train/runs/{run}/stop")(of_this_site(stop_and_keep))
-    routes.post("/ti_train/page")(of_this_site(note_page))
+    post("/ti_train/runs/{run}/previews/{number}/keep", keep_step)
+    post("/ti_train/runs/{run}/stop", stop_and_keep)
+    post("/ti_train/page", note_page)
     routes.get("/ti_train/records")(list_records)
     routes.get("/ti_train/embeddings")(list_embeddings)
-    routes.post("/ti_train/embeddings/rename")(of_this_site(rename_embedding))
-    routes.post("/ti_train/embeddings/remove")(of_this_site(remove_embedding))
+    post("/ti_train/embeddings/rename", rename_embedding)
+    post("/ti_train/embeddings/remove", remove_embedding)
     routes.get("/ti_train/pictures")(list_pictures)
     routes.get("/ti_train/thumbnail")(thumbnail)
-    routes.post("/ti_train/caption")(of_this_site(write_caption))
-    routes.post("/ti_train/table")(of_this_site(write_table))
-    routes.post("/ti_train/remove")(of_this_site(remove_picture))
+    post("/ti_train/caption", write_caption)
+    post("/ti_train/table", write_table)
+    post("/ti_train/remove", remove_picture)
 
 
 def of_this_site(handler: Handler) -> Handler:

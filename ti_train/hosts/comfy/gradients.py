@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management as management
@@ -23,14 +23,6 @@ def differentiable() -> Iterator[None]:
     """What ComfyUI's code needs so that gradients pass through it. Entered with gradients enabled."""
     with _marked_as_training(), ForAutograd():
         yield
-
-
-def keeping_copies() -> AbstractContextManager[object]:
-    """Keeps a copy of each tensor that backward needs and a model changes in place.
-
-    It watches every call, which takes the CPU twice as long.
-    """
-    return torch.autograd.graph.allow_mutation_on_saved_tensors()
 
 
 class ForAutograd(TorchFunctionMode):

@@ -39,7 +39,7 @@ from ..residuals import copied_for, norms_in
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, remarks_on
-from .gradients import ForAutograd, differentiable, keeping_copies
+from .gradients import ForAutograd, differentiable
 from .identity import identity_of
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
@@ -113,8 +113,10 @@ class ComfyHost(Adapter):
                 for network in (self.model.model.diffusion_model, self.clip.cond_stage_model):
                     stack.enter_context(checkpointed(network, ForAutograd))
             stack.enter_context(differentiable())
-            of_text = norms_in(self.clip.cond_stage_model)
-            stack.enter_context(copied_for(of_text) if self._unet_without_patches else keeping_copies())
+            if self._unet_without_patches:
+                stack.enter_context(copied_for(norms_in(self.clip.cond_stage_model)))
+            else:  # right for every model, at twice the CPU time of each call
+                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             yield
 
     @property
