@@ -33,7 +33,7 @@ from ti_train.events import Step  # noqa: E402
 from ti_train.host import SampleRequest, Slot  # noqa: E402
 from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
-from ti_train.hosts.diffusers.text import place_vectors  # noqa: E402
+from ti_train.hosts.diffusers.text import placed  # noqa: E402
 from ti_train.prompts import PLACEHOLDER, Templates  # noqa: E402
 from ti_train.training.checkpoint import RunFiles  # noqa: E402
 from ti_train.training.config import TrainConfig  # noqa: E402
@@ -76,8 +76,8 @@ def bare_pass(host: DiffusersHost, dataset: Dataset, batch: int) -> Callable[[],
 
     def once() -> None:
         vector.grad = None
-        with host._autocast(), place_vectors(text.table, places, [vector] * batch):
-            cond: Tensor = text.model(ids)[0]
+        with host._autocast():
+            cond: Tensor = text.outputs(ids, placed(text.table(ids), places, [vector] * batch))[0]
         predicted = host.unet(latents, timesteps, cond.to(host.dtype), return_dict=False)[0]
         (predicted.float() - latents.float()).pow(2).mean().backward()
 

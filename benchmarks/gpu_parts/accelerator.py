@@ -47,13 +47,15 @@ def in_gib(size: int | None) -> str | float:
     return NOT_TOLD if size is None else round(size / GIB, 2)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, side: int, times: int = 10) -> float:
-    """FLOP/s of large matrix products, the most that a step could reach."""
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int, times: int = 50) -> float:
+    """FLOP/s of large matrix products, the most that a step could reach: of the fastest of a few series.
+
+    A GPU raises its clock within the first tenths of a second, in which products take twice as long.
+    """
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
 
     def multiply() -> None:
         for _ in range(times):
             torch.mm(a, b)
 
-    multiply()
-    return times * 2 * side**3 / timed(multiply, device)
+    return times * 2 * side**3 / min(timed(multiply, device) for _ in range(5))

@@ -48,7 +48,7 @@ def trained(options: Options, dtype: str) -> Finding:
         event.validation_loss for event in told if isinstance(event, Step) and event.validation_loss is not None
     ]
     (done,) = (event for event in told if isinstance(event, Done))
-    vectors = {encoder: v.to(host.device) for encoder, v in done.embedding.fitted_to(host.widths).items()}
+    vectors = done.embedding.fitted_to(host.widths)
     count = 2 if options.small else PICTURES
     before, after = (shown(host, concept, word, count) for word in (initial_vectors(host, config)[0], vectors))
     figures = {
@@ -63,7 +63,7 @@ def trained(options: Options, dtype: str) -> Finding:
 
 def shown(host: DiffusersHost, concept: Concept, word: Vectors, count: int) -> float:
     """How much of the concept the pictures of a word show, 0 to 1."""
-    words = {concept.name: {encoder: v.to(host.device) for encoder, v in word.items()}}
+    words = {concept.name: word}
     prompts = (parse(concept.plain_prompt.format(f"<{concept.name}>"), words),) * count
     seeds, side = tuple(range(FIRST_SEED, FIRST_SEED + count)), host.resolution
     pictures = host.sample(SampleRequest(prompts, seeds, side, side, STEPS, GUIDANCE), words)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from ti_train.data.picture import Picture
 from ti_train.events import Step
@@ -36,3 +37,11 @@ def stepping(host: Any, dataset: Any, folder: Path, **settings: Any) -> Iterator
         steps = (event for event in events if isinstance(event, Step))
         next(steps)  # step 0, the untrained word
         yield steps
+
+
+def step_flops(host: Any, dataset: Any, folder: Path, **settings: Any) -> float:
+    """Floating-point operations of a step. A checkpoint after it keeps a GPU from being given the next one as well."""
+    with stepping(host, dataset, folder, checkpoint_every=1, **settings) as events:
+        with FlopCounterMode(display=False) as counter:  # the first step: it sees nothing of a recorded graph
+            next(events)
+        return float(counter.get_total_flops())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from timing import timed
-from torch.utils.flop_counter import FlopCounterMode
 
 from ti_train.data.dataset import Dataset, encode_pictures
 from ti_train.device import is_out_of_memory
@@ -15,9 +14,9 @@ from ti_train.device import is_out_of_memory
 from .accelerator import allocated, give_back, in_gib, matmul_rate, peak, reset_peak
 from .finding import Finding, Options
 from .random_models import NAMES, random_host
-from .runs import noise_pictures, stepping
+from .runs import noise_pictures, step_flops, stepping
 
-CASES = {"sd15": ((512, 1), (512, 4)), "sdxl": ((1024, 1),)}  # side in pixels, pictures a micro-batch
+CASES = {"sd15": ((512, 1), (512, 4), (512, 8)), "sdxl": ((1024, 1),)}  # side in pixels, pictures a micro-batch
 SMALL_SIDE = 64
 WARM_UP = 5
 
@@ -46,13 +45,11 @@ def step_of(options: Options, host: Any, case: str, side: int, batch: int, faste
     seconds = timed(lambda: datasets.append(encode_pictures(host, pictures)), device)
     figures: dict[str, str | float] = {"encoding, s a picture": seconds / len(pictures)}
     figures["encoding, peak GiB"] = in_gib(peak(device))
-    peaks = []
+    peaks, folder, count = [], Path(options.scratch), 3 if options.small else 5 if options.quick else 10
+    flops = step_flops(host, datasets[0], folder, batch_size=batch)
     for checkpointing, name in ((False, "step"), (True, "checkpointed step")):
-        give_back(device)
-        reset_peak(device)
         try:
-            count = 3 if options.small else 5 if options.quick else 10
-            taken, flops = steps(host, datasets[0], Path(options.scratch), count, batch, checkpointing)
+            taken = seconds_of_a_step(host, datasets[0], folder, count, batch, checkpointing)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -66,16 +63,14 @@ def step_of(options: Options, host: Any, case: str, side: int, batch: int, faste
     return Finding(case, figures, {"checkpointing": peaks[1] < peaks[0]} if told and not options.small else {})
 
 
-def steps(
-    host: Any, dataset: Dataset, folder: Path, count: int, batch: int, checkpointing: bool
-) -> tuple[float, float]:
-    """Seconds of a step, and its floating-point operations."""
+def seconds_of_a_step(host: Any, dataset: Dataset, folder: Path, count: int, batch: int, checkpointing: bool) -> float:
+    """The peak of memory is counted from its second step on."""
     settings = {"batch_size": batch, "gradient_checkpointing": checkpointing}
     with stepping(host, dataset, folder, **settings) as events:
-        with FlopCounterMode(display=False) as counter:  # the first: it sees nothing of a recorded graph
-            next(events)
+        next(events)  # with checkpointing it frees the graphs of steps before
+        give_back(host.device)
+        reset_peak(host.device)
         for _ in range(WARM_UP):
             next(events)
         # at once: to wait for the device after each would keep the next step from being queued
-        seconds = timed(lambda: [next(events) for _ in range(count)], host.device)
-        return seconds / count, float(counter.get_total_flops())
+        return timed(lambda: [next(events) for _ in range(count)], host.device) / count

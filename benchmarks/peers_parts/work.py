@@ -13,8 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from gpu_parts.accelerator import matmul_rate  # noqa: E402
-from gpu_parts.runs import noise_pictures, stepping  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from gpu_parts.runs import noise_pictures, step_flops  # noqa: E402
 
 from ti_train.data.dataset import encode_pictures  # noqa: E402
 from ti_train.hosts.diffusers.host import DiffusersHost  # noqa: E402
@@ -24,10 +23,8 @@ def main(model: Path, pixels: int, batch: int, dtype: str, scratch: Path) -> Non
     """Prints TFLOP of a step of ours and TFLOP/s of large matrix products, as JSON."""
     host = DiffusersHost.load(model, "auto", dtype)
     dataset = encode_pictures(host, noise_pictures(pixels))
-    counter = FlopCounterMode(display=False)
-    with stepping(host, dataset, scratch, batch_size=batch) as steps, counter:
-        next(steps)  # the first: it sees nothing of a recorded graph
-    print(json.dumps([counter.get_total_flops() / 1e12, matmul_rate(host.device, host.dtype, 8192) / 1e12]))
+    flops = step_flops(host, dataset, scratch, batch_size=batch)
+    print(json.dumps([flops / 1e12, matmul_rate(host.device, host.dtype, 8192) / 1e12]))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from devices.runner import on_card
 
 from ti_train.errors import UserError
+from ti_train.host import SampleRequest, Slot
 from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
+from ti_train.hosts.diffusers.host import DiffusersHost
 
 
 @pytest.mark.parametrize("name", ["abacus", "", "cuda:0x", "cpu:1", "cpu:x"])
@@ -78,3 +82,18 @@ def test_apples_gpus_compute_in_fp16_where_pytorch_has_autocast_for_them(monkeyp
 
 def test_intels_gpus_compute_in_bf16():
     assert pick_dtype("auto", torch.device("xpu")) == torch.bfloat16
+
+
+def with_vectors_of_a_file(model: str) -> list[str]:
+    """Where a prompt with them is encoded and sampled."""
+    host = DiffusersHost.load(Path(model), "cuda", "float32")
+    (encoder,) = host.widths
+    words, prompt = {"cat": {encoder: torch.zeros(1, host.widths[encoder])}}, ("a ", Slot("cat"))
+    encoded = host.encode([prompt], words)["encoder_hidden_states"]
+    states = host.conditioning([prompt], words)[encoder][0].states
+    assert len(host.sample(SampleRequest((prompt,), (0,), 16, 16, steps=1), words)) == 1
+    return [tensor.device.type for tensor in (encoded, states)]
+
+
+def test_the_vectors_of_a_file_are_taken_to_the_device(pipeline_folder):
+    assert on_card(with_vectors_of_a_file, str(pipeline_folder)) == ["cuda", "cuda"]

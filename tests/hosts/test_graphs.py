@@ -1,7 +1,8 @@
-"""Graphs of a network's passes, on a pretended card, whose graphs are the functions themselves."""
+"""Graphs of a network's passes, on a pretended card, whose graphs overwrite what they have given before."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,10 @@ def calls(driver: str) -> dict[str, Any]:
     """How often a network is recorded in six steps of two shapes, and whether every step has the network's gradient."""
     import torch
 
-    from ti_train.hosts.diffusers.graphs import GraphedNetwork
+    from ti_train.hosts.diffusers.graphs import GraphedPasses
 
-    class Network(torch.nn.Module):
-        def forward(self, x: Any, scale: Any, return_dict: bool) -> tuple[Any]:
-            return (x.sin() * scale,)
+    def network(x: Any, scale: Any) -> tuple[Any, Any]:
+        return x.sin() * scale, x
 
     recorded = []
 
@@ -27,11 +27,11 @@ def calls(driver: str) -> dict[str, Any]:
         return function
 
     torch.cuda.make_graphed_callables = record
-    network, right = GraphedNetwork(Network()), []
+    passes, right = GraphedPasses(network), []
     for size in (2, 2, 3, 2, 2, 2):
         x = torch.full((size,), 0.5, device="cuda", requires_grad=True)
-        network.begin()
-        network(1000, x, scale=torch.tensor(3.0, device="cuda")).sum().backward()
+        passes.begin()
+        passes(1000, x, scale=torch.tensor(3.0, device="cuda"))[0].sum().backward()
         right.append(torch.allclose(x.grad.cpu(), 3 * torch.full((size,), 0.5).cos()))
     return {"recorded": recorded, "right": all(right)}
 
@@ -45,17 +45,61 @@ def held() -> int:
     """How many networks are recorded if their activations would hold 1 GiB."""
     import torch
 
-    from ti_train.hosts.diffusers.graphs import AT_SIGHT, GraphedNetwork
+    from ti_train.hosts.diffusers.graphs import AT_SIGHT, GraphedPasses
 
     recorded = []
     torch.cuda.make_graphed_callables = lambda function, *_, **__: recorded.append(function) or function
-    network = GraphedNetwork(torch.nn.Identity())
-    network._plain = lambda _structure, x: x * 2
+    passes = GraphedPasses(lambda x: (x * 2,))
     for _ in range(AT_SIGHT):
-        network.begin()
-        network(2**30, torch.ones(2, device="cuda", requires_grad=True)).sum().backward()
+        passes.begin()
+        passes(2**30, torch.ones(2, device="cuda", requires_grad=True))[0].sum().backward()
     return len(recorded)
 
 
 def test_a_graph_leaves_memory_to_others():
     assert [on_card(held, gib=gib) for gib in (3, 6)] == [0, 1]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "in parts, with previews": {"batch_size": 1, "accumulation": 2, "preview_every": 2, "preview_steps": 1},
+    "exclusion": {"batch_size": 2, "per_image_words": 0.5, "exclusion": 0.1},
+    "context": {"batch_size": 2, "context": 0.1},
+}
+
+
+def learnt(model: str, folder: str) -> dict[str, dict[str, Any]]:
+    """The vectors of runs of one host with graphs and of one without, and how many graphs it has recorded."""
+    import torch
+    from PIL import Image
+
+    from ti_train.data.dataset import encode_pictures
+    from ti_train.data.picture import Picture
+    from ti_train.events import Done
+    from ti_train.hosts.diffusers import graphs
+    from ti_train.hosts.diffusers.host import DiffusersHost
+    from ti_train.training.config import TrainConfig
+    from ti_train.training.loop import train
+
+    recorded, record = [], torch.cuda.make_graphed_callables
+    torch.cuda.make_graphed_callables = lambda *a, **k: recorded.append(1) or record(*a, **k)
+    pictures = [Picture.cropped(color, Image.new("RGB", (16, 16), color), (16, 16)) for color in ("red", "blue")]
+    found: dict[str, dict[str, Any]] = {}
+    for kind, graphs.AT_SIGHT in (("graphs", 2), ("plain", 1000)):
+        host = DiffusersHost.load(Path(model), "cuda", "float32")
+        dataset, found[kind] = encode_pictures(host, pictures), {}
+        for name, settings in SETTINGS.items():
+            config = TrainConfig(name="word", init="cat", steps=4, evaluate_every=4, **settings)
+            (done,) = (e for e in train(host, dataset, config, Path(folder) / kind / name) if isinstance(e, Done))
+            found[kind][name] = {encoder: v.tolist() for encoder, v in done.embedding.vectors.items()}
+        found[kind]["recorded"] = len(recorded)
+        recorded.clear()
+    return found
+
+
+@pytest.mark.parametrize(("family", "networks"), [("sd1", 2), pytest.param("sdxl", 3, marks=pytest.mark.slow)])
+def test_a_run_from_graphs_learns_the_same_vectors(pipelines, tmp_path, family, networks):
+    """The U-Net's and those of the text encoders."""
+    found = on_card(learnt, str(pipelines(family=family)), str(tmp_path))
+    assert found["graphs"].pop("recorded") >= networks * len({"one image", "two images"})
+    assert found["plain"].pop("recorded") == 0
+    assert found["graphs"] == found["plain"]

@@ -31,7 +31,7 @@ from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
 from ..text import Remarks
 from .embedding_files import load_embeddings
-from .model import add_model_arguments, load_model, on_device
+from .model import add_model_arguments, load_model, used_vectors
 from .progress import scores_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def measure(
     references = initial_texts(embeddings.values(), a.init)
     if not references:
         warnings.append("The embedding files have no initial text to use as a reference. Set it with --init.")
-    used = {name: on_device(embedding, host) for name, embedding in embeddings.items()}
+    used = {name: used_vectors(embedding, host) for name, embedding in embeddings.items()}
     warnings += [remark for _, remarks in used.values() for remark in remarks]
     warnings += prompt_remarks(host, embeddings.values(), prompts, "prompt")
     for message in warnings:

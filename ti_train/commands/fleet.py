@@ -35,7 +35,7 @@ from ..training.checkpoint import RunFiles
 from ..training.config import MANY, PRESETS, PRESETS_HELP
 from ..training.learning_rate import number_or_schedule
 from .evaluate import add_judge
-from .model import MODEL, PREDICTION, PREDICTION_TYPES, on_device
+from .model import MODEL, PREDICTION, PREDICTION_TYPES, used_vectors
 from .option_arguments import add_options, options_given, without_effect
 from .progress import StatusLine
 
@@ -187,7 +187,7 @@ def scores(
     prompts = PAPERS_PROMPTS["style" if job.config.templates.startswith("style") else "object"]
     samples = out / OWN / job.name / "samples"
     shutil.rmtree(samples, ignore_errors=True)  # of an earlier embedding of this name
-    vectors, _ = on_device(embedding, host)
+    vectors, _ = used_vectors(embedding, host)
     *_, score = until(stop, evaluate(host, [Subject(job.name, vectors)], judge, prompts, sampling, samples))
     assert isinstance(score, Score)
     return {IMAGE: score.image_similarity, "text_similarity": score.text_similarity}

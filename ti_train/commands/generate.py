@@ -17,7 +17,7 @@ from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import parse
 from ..text import Remarks
 from .embedding_files import load_embeddings
-from .model import add_model_arguments, load_model, on_device
+from .model import add_model_arguments, load_model, used_vectors
 
 CELL = 256  # pixels of an image in the sheet of editabilities
 
@@ -59,7 +59,7 @@ def run(a: argparse.Namespace) -> None:
 def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namespace) -> None:
     """Writes an image for each seed and prints its path. Raises UserError and OSError."""
     strengths = dict.fromkeys(a.editability)
-    used = {strength: {n: on_device(e, host, strength) for n, e in embeddings.items()} for strength in strengths}
+    used = {strength: {n: used_vectors(e, host, strength) for n, e in embeddings.items()} for strength in strengths}
     turned = {strength: {name: vectors for name, (vectors, _) in each.items()} for strength, each in used.items()}
     vectors = next(iter(turned.values()))
     prompt, negative = parse(a.prompt, vectors), parse(a.negative, vectors) or ("",)

@@ -33,7 +33,7 @@ def load_model(a: argparse.Namespace) -> DiffusersHost:
     return DiffusersHost.load(a.model, a.device, prediction=a.prediction_type)
 
 
-def on_device(embedding: Embedding, host: Host, editability: float = 0.0) -> tuple[Vectors, list[str]]:
-    """The vectors that the model uses, on its device, and what is not used. Raises UserError if nothing fits."""
+def used_vectors(embedding: Embedding, host: Host, editability: float = 0.0) -> tuple[Vectors, list[str]]:
+    """The vectors that the model uses, and what is not used. Raises UserError if nothing fits."""
     used, remarks = for_model(embedding, host.widths, host.vocabulary, editability)
-    return {encoder: v.to(host.device) for encoder, v in used.vectors.items()}, remarks
+    return used.vectors, remarks

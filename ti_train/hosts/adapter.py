@@ -154,12 +154,12 @@ class Adapter(ABC):
     @final
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
         with self._mode():
-            return self._encode(prompts, embeddings, sizes)
+            return self._encode(prompts, self._placed(embeddings), sizes)
 
     @final
     def conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
         with self._mode():
-            return self._conditioning(prompts, embeddings)
+            return self._conditioning(prompts, self._placed(embeddings))
 
     @final
     def predict(self, noisy: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
@@ -171,7 +171,11 @@ class Adapter(ABC):
     def sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         fixed = {name: {e: v.detach() for e, v in vectors.items()} for name, vectors in embeddings.items()}
         with torch.inference_mode():
-            return self._sample(request, fixed)
+            return self._sample(request, self._placed(fixed))
+
+    def _placed(self, embeddings: Embeddings) -> Embeddings:
+        """The same vectors on the device: those of a file are on the CPU."""
+        return {name: {e: v.to(self.device) for e, v in vectors.items()} for name, vectors in embeddings.items()}
 
     @contextmanager
     def _mode(self) -> Iterator[None]:

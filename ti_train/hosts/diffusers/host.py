@@ -19,7 +19,7 @@ from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size
 from ..adapter import Adapter
 from ..frozen_convolutions import keep_no_inputs
 from ..noise_levels import network_input, sigmas_of, timesteps_of
-from .graphs import GraphedNetwork
+from .graphs import GraphedPasses
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .text import FAMILIES, Cond, text_states
@@ -34,7 +34,7 @@ class DiffusersHost(Adapter):
 
     def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype, self.pipeline, self.unet, self.vae = dtype, pipeline, pipeline.unet, pipeline.vae
-        self.network = GraphedNetwork(self.unet)
+        self.network = GraphedPasses(lambda *args, **kwargs: self.unet(*args, **kwargs, return_dict=False)[:1])
         self.family = FAMILIES[type(pipeline).__name__](pipeline)
         self.text_encoders = [encoder.model for encoder in self.family.encoders.values()]
         self._as_loaded = fingerprint(self.unet, *self.text_encoders, self.vae)
@@ -86,9 +86,12 @@ class DiffusersHost(Adapter):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        self.network.begin()
+        graphed = [self.network, *(encoder.passes for encoder in self.family.encoders.values())]
+        for passes in graphed:
+            passes.begin()
         if gradient_checkpointing:  # only the U-Net: activations of the text encoders are small
-            self.network.release()
+            for passes in graphed:
+                passes.release()
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers checkpoints only in training mode; dropout is 0
         try:
@@ -127,7 +130,8 @@ class DiffusersHost(Adapter):
         text = cond["encoder_hidden_states"].to(self.dtype)
         given = cond | {"encoder_hidden_states": text}
         _, per_latent = self.bytes_per_latent or (0, 0)
-        return self.network(per_latent * noisy[:, 0].numel(), scaled.to(self.dtype), timesteps, **given).float()
+        activations = per_latent * noisy[:, 0].numel()
+        return self.network(activations, scaled.to(self.dtype), timesteps, **given)[0].float()
 
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """Samples with the pipeline and the model's own scheduler."""
@@ -146,4 +150,7 @@ class DiffusersHost(Adapter):
         return list(self.pipeline.image_processor.postprocess(pictures, output_type="pil"))
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+        if self.dtype == torch.float32:
+            return nullcontext()
+        # without a cache, which graphs do not allow: frozen weights are never in it
+        return torch.autocast(self.device.type, self.dtype, cache_enabled=False)

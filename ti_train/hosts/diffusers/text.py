@@ -16,17 +16,22 @@ from ...device import upload
 from ...errors import UserError
 from ...host import Embeddings, Prompt, SampleRequest, Size, Slot, TextStates, Vocabulary
 from ..spelling import readable
+from .graphs import GraphedPasses, Outputs
 
 Cond = dict[str, Any]
-Outputs = dict[str, tuple[Tensor, Tensor | None]]  # encoder -> hidden states [B, T, width], pooled output [B, width]
 SINGLE_ENCODERS = {1024: "clip_h"}  # width -> ComfyUI's name for Stable Diffusion 2's encoder; all others are clip_l
+
+
+KEPT = 40  # bytes that a layer keeps for backward, of each token and coordinate
 
 
 class TextEncoder:
     """A CLIP text model with its tokenizer, for prompts with embeddings in their slots."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
-        self.name, self.model, self.tokenizer = name, model, tokenizer
+    def __init__(self, name: str, model: Any, tokenizer: Any, penultimate: bool) -> None:
+        """penultimate: whether the denoiser reads the hidden states before the last layer."""
+        self.name, self.model, self.tokenizer, self.penultimate = name, model, tokenizer, penultimate
+        self.passes = GraphedPasses(self.outputs)
         self.table: nn.Module = model.get_input_embeddings()
         limit = tokenizer.model_max_length - 2  # without start and end
         self.vocabulary = Vocabulary(self.table.weight, self._tokenize, self._spell, limit=limit)
@@ -37,18 +42,30 @@ class TextEncoder:
     def _spell(self, token: int) -> str:
         return readable(str(self.tokenizer.convert_ids_to_tokens(token)))
 
-    def __call__(self, prompts: Sequence[Prompt], embeddings: Embeddings, **options: Any) -> Any:
-        """The model's outputs for a batch of prompts, differentiable in the vectors."""
-        ids, places, vectors = [], [], []
+    def __call__(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> Outputs:
+        """The hidden states [B, T, width] and the pooled output [B, width] of a text model that projects it, fp32.
+
+        Differentiable in the vectors.
+        """
+        lines, places, vectors = [], [], []
         for row, prompt in enumerate(prompts):
             line, slots = self.token_ids(prompt, embeddings)
-            ids.append(line)
+            lines.append(line)
             for position, slot in slots:
                 rows = self.rows(slot, embeddings)
                 places += [(row, position + i) for i in range(len(rows))]
                 vectors.append(rows)
-        with place_vectors(self.table, places, vectors):
-            return self.model(upload(torch.tensor(ids), self.vocabulary.table.device), **options)
+        ids = upload(torch.tensor(lines), self.vocabulary.table.device)
+        embedded = placed(self.table(ids).float(), places, vectors)
+        kept = KEPT * self.model.config.num_hidden_layers * embedded.numel()
+        return self.passes(kept, ids, embedded)
+
+    def outputs(self, ids: Tensor, embedded: Tensor) -> Outputs:
+        """The same of token ids [B, T] that were looked up as `embedded` [B, T, width]."""
+        with looked_up(self.table, embedded):
+            output = self.model(ids, output_hidden_states=self.penultimate)
+        states = output.hidden_states[-2] if self.penultimate else output.last_hidden_state
+        return states.float(), *([output.text_embeds.float()] if "text_embeds" in output else [])
 
     def rows(self, slot: Slot, embeddings: Embeddings) -> Tensor:
         """The vectors in a slot; none if the embedding has none for this encoder."""
@@ -83,22 +100,21 @@ class TextEncoder:
         return ids + [tokenizer.pad_token_id] * (length - len(ids)), slots
 
 
-@contextmanager
-def place_vectors(table: nn.Module, places: list[tuple[int, int]], vectors: list[Tensor]) -> Iterator[None]:
-    """Replaces looked-up embeddings [B, T, width] by vectors at (row, position), within the context.
-
-    Done by a hook on the lookup: it is differentiable in the vectors, and the table is neither resized, copied nor
-    trained.
-    """
+def placed(embedded: Tensor, places: list[tuple[int, int]], vectors: list[Tensor]) -> Tensor:
+    """Looked-up embeddings [B, T, width] with vectors at (row, position)."""
     if not places:
-        yield
-        return
+        return embedded
+    rows, positions = upload(torch.tensor(places), embedded.device).T
+    return embedded.index_put((rows, positions), torch.cat(vectors))
 
-    def replace(_module: nn.Module, _inputs: Any, looked_up: Tensor) -> Tensor:
-        rows, positions = upload(torch.tensor(places), looked_up.device).T
-        return looked_up.float().index_put((rows, positions), torch.cat(vectors))
 
-    handle = table.register_forward_hook(replace)
+@contextmanager
+def looked_up(table: nn.Module, embedded: Tensor) -> Iterator[None]:
+    """Makes a lookup give these embeddings, within the context.
+
+    Done by a hook: it is differentiable in the embeddings, and the table is neither resized, copied nor trained.
+    """
+    handle = table.register_forward_hook(lambda *_: embedded)
     try:
         yield
     finally:
@@ -111,13 +127,10 @@ class StableDiffusion:
     def __init__(self, pipeline: Any) -> None:
         width = int(pipeline.text_encoder.get_input_embeddings().weight.shape[1])
         name = SINGLE_ENCODERS.get(width, "clip_l")
-        self.encoders = {name: TextEncoder(name, pipeline.text_encoder, pipeline.tokenizer)}
-
-    def outputs(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> Outputs:
-        return {name: (encoder(prompts, embeddings)[0].float(), None) for name, encoder in self.encoders.items()}
+        self.encoders = {name: TextEncoder(name, pipeline.text_encoder, pipeline.tokenizer, penultimate=False)}
 
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, _sizes: Sequence[Size] = ()) -> Cond:
-        ((states, _),) = self.outputs(prompts, embeddings).values()
+        ((states,),) = (encoder(prompts, embeddings) for encoder in self.encoders.values())
         return {"encoder_hidden_states": states}
 
     def sampling(self, request: SampleRequest, embeddings: Embeddings) -> dict[str, Tensor]:
@@ -141,26 +154,16 @@ class StableDiffusionXL:
             "clip_l": (pipeline.text_encoder, pipeline.tokenizer),
             "clip_g": (pipeline.text_encoder_2, pipeline.tokenizer_2),
         }
-        self.encoders = {name: TextEncoder(name, *part) for name, part in parts.items()}
+        self.encoders = {name: TextEncoder(name, *part, penultimate=True) for name, part in parts.items()}
         self.empty_is_zero = bool(pipeline.config.force_zeros_for_empty_prompt)
         side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         self.default_size = Size((side, side), (0, 0), (side, side))
 
-    def outputs(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> Outputs:
-        found = {}
-        for name, encoder in self.encoders.items():
-            output = encoder(prompts, embeddings, output_hidden_states=True)
-            pooled = output.text_embeds.float() if name == "clip_g" else None
-            found[name] = (output.hidden_states[-2].float(), pooled)
-        return found
-
     def encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size] = ()) -> Cond:
-        outputs = self.outputs(prompts, embeddings)
+        (states,), (more, pooled) = (encoder(prompts, embeddings) for encoder in self.encoders.values())
         numbers = [s.original + s.crop + s.target for s in sizes or [self.default_size] * len(prompts)]
-        pooled = outputs["clip_g"][1]
-        assert pooled is not None
         return {
-            "encoder_hidden_states": torch.cat([states for states, _ in outputs.values()], dim=-1),
+            "encoder_hidden_states": torch.cat([states, more], dim=-1),
             "added_cond_kwargs": {
                 "text_embeds": pooled,
                 "time_ids": upload(torch.tensor(numbers, dtype=pooled.dtype), pooled.device),
@@ -187,9 +190,10 @@ class StableDiffusionXL:
 def text_states(family: Any, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
     """A family's outputs, for each encoder and prompt."""
     found = {}
-    for name, (states, pooled) in family.outputs(prompts, embeddings).items():
-        ends = [family.encoders[name].end_of_slots(prompt, embeddings) for prompt in prompts]
-        found[name] = [TextStates(s, None if pooled is None else pooled[i], ends[i]) for i, s in enumerate(states)]
+    for name, encoder in family.encoders.items():
+        states, *pooled = encoder(prompts, embeddings)
+        ends = [encoder.end_of_slots(prompt, embeddings) for prompt in prompts]
+        found[name] = [TextStates(s, pooled[0][i] if pooled else None, ends[i]) for i, s in enumerate(states)]
     return found
 
 
