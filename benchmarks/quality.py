@@ -26,6 +26,7 @@ from benchmarks.quality_parts.arms import Arm, arms  # noqa: E402
 from benchmarks.quality_parts.pictures import Figures  # noqa: E402
 from benchmarks.quality_parts.records import Record, Records, digest  # noqa: E402
 from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers, ceiling  # noqa: E402
+from ti_train.errors import UserError  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
 
 BASES = (("diffusers 500", 500), ("Paper", 5000), ("Paper", 500), ("Balanced", 480))  # the first that is there
@@ -55,9 +56,12 @@ def main(given: Sequence[str] | None = None) -> None:
             print(f"{world.name}: {concept.name}'s own images, encoded and decoded: {ceiling(world, concept):.2f}")
             for seed in range(a.first_seed, a.first_seed + a.seeds):
                 for arm in (ours[name] for name in a.arms):
-                    for record in measured(world, arm, concept, seed, records, a):
-                        records.add(record)
-                        print(line(record), flush=True)
+                    try:
+                        for record in measured(world, arm, concept, seed, records, a):
+                            records.add(record)
+                            print(line(record), flush=True)
+                    except UserError as error:  # of this run alone, such as vectors that are not finite
+                        print(f"{world.name} {arm.name}: {concept.name} {seed}  {error}", flush=True)
     show(records.all(), list(ours), a.base, a.results)
 
 
@@ -105,7 +109,7 @@ def record_of(world: World, arm: Arm, concept: Concept, seed: int, word: trainin
     count = len(next(iter(vectors.values())))
     return Record(
         world.name, arm.name, concept.name, seed, word.images, figures.fidelity, figures.edit, figures.kept,
-        sum(norms) / len(norms), count, word.seconds, figures.by_question, mark,
+        sum(norms) / len(norms), count, word.seconds, figures.by_question, mark, figures.seen,
     )  # fmt: skip
 
 

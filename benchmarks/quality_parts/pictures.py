@@ -26,11 +26,13 @@ class Question:
 class Judged:
     """Of one picture, each 0 to 1: how much of the concept it shows, and whether what was asked for is there.
 
+    seen: how much of what the model's autoencoder leaves of the concept's images, which is all that a training sees.
     None: not measured.
     """
 
     fidelity: float | None
     shown: float | None
+    seen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,19 @@ class Figures:
     kept: float
     by_question: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @property
+    def seen(self) -> float | None:
+        return self.by_question["plain"].get("seen")
+
     @classmethod
     def of(cls, answers: Mapping[str, Sequence[Judged]]) -> Figures:
         by_question: dict[str, dict[str, float]] = {}
         for name, judged in answers.items():
             kept = [one.fidelity for one in judged if one.fidelity is not None]
             shown = [one.shown for one in judged if one.shown is not None]
-            by_question[name] = {k: mean(v) for k, v in (("fidelity", kept), ("shown", shown)) if v}
+            seen = [one.seen for one in judged if one.seen is not None]
+            found = (("fidelity", kept), ("shown", shown), ("seen", seen))
+            by_question[name] = {measure: mean(values) for measure, values in found if values}
         edits = [figures for name, figures in by_question.items() if name != "plain"]
         return cls(
             by_question["plain"]["fidelity"],

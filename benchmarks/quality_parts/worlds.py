@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cmath
 import importlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,17 +73,21 @@ def answers(world: World, concept: Concept, vectors: Vectors) -> Iterator[tuple[
         yield question, world.judged(concept, question, pictures)
 
 
-@torch.inference_mode()
 def ceiling(world: World, concept: Concept) -> float:
     """The fidelity of the concept's own images, encoded and decoded: a training sees nothing but the latents."""
-    vae, plain = world.host.vae, world.questions(concept)[0]
+    judged = world.judged(concept, world.questions(concept)[0], decoded(world.host.vae, concept))
+    return fmean(one.fidelity or 0.0 for one in judged)
+
+
+@torch.inference_mode()
+def decoded(vae: Any, concept: Concept) -> list[Image.Image]:
+    """What an autoencoder leaves of the concept's images."""
     images = [Image.open(file).convert("RGB") for file in find_pictures(concept.folder)]
     pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
     pixels = (pixels.float() / 127.5 - 1).to(vae.device, vae.dtype)
-    decoded = vae.decode(vae.encode(pixels).latents).sample.clamp(-1, 1)
-    shown = ((decoded.float().cpu().permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
-    judged = world.judged(concept, plain, [Image.fromarray(image) for image in shown])
-    return fmean(one.fidelity or 0.0 for one in judged)
+    left = vae.decode(vae.encode(pixels).latents).sample.clamp(-1, 1)
+    shown = ((left.float().cpu().permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
+    return [Image.fromarray(image) for image in shown]
 
 
 # An initial text of two tokens beside those of one; hues that no colour's name is near; styles.
@@ -183,13 +189,17 @@ class Drawn:
         self.concepts = {
             name: Concept(name, scratch / "concepts" / self.name / name, init) for name, (*_, init) in DRAWN.items()
         }
+        self.truths = {name: self._truth(concept) for name, concept in self.concepts.items()}
 
-    def _truth(self, concept: Concept) -> dict[str, Any]:
+    def _truth(self, concept: Concept) -> tuple[dict[str, Any], dict[str, Any]]:
+        """That of the concept, and with the hue that the autoencoder leaves of its images."""
         truth: dict[str, Any] = json.loads((concept.folder / "concept.json").read_text())
-        return truth
+        hues = [report["hue"] for report in self.judge.judge(decoded(self.host.vae, concept), self.reader)]
+        mean = sum(cmath.rect(1, math.tau * hue) for hue in hues)
+        return truth, truth | {"hue": cmath.phase(mean) / math.tau % 1}
 
     def questions(self, concept: Concept) -> Sequence[Question]:
-        times, edits = 1 if self.few else 2, self._truth(concept)["edits"]
+        times, edits = 1 if self.few else 2, self.truths[concept.name][0]["edits"]
         places = [text.rsplit(" on a ", 1)[1].split()[0] for text in edits["background"]]
         styles = ["sketch", "neon"] * 2 * times
         return [
@@ -199,10 +209,11 @@ class Drawn:
         ]
 
     def judged(self, concept: Concept, question: Question, pictures: Sequence[Image.Image]) -> list[Judged]:
-        truth, reports = self._truth(concept), self.judge.judge(list(pictures), self.reader)
+        (truth, left), reports = self.truths[concept.name], self.judge.judge(list(pictures), self.reader)
         found = [self.judge.fidelity(report, truth) for report in reports]
         if question.name == "plain":
-            return [Judged(value, None) for value in found]
+            seen = [self.judge.fidelity(report, left) for report in reports]
+            return [Judged(value, None, of_latents) for value, of_latents in zip(found, seen, strict=True)]
         shown = [report[question.name][asked] for report, asked in zip(reports, question.asked, strict=True)]
         return [Judged(None if question.name == "style" else f, s) for f, s in zip(found, shown, strict=True)]
 

@@ -75,7 +75,7 @@ def test_figures_are_means_of_questions_and_ignore_what_was_not_measured():
         "style": [Judged(None, 1.0), Judged(0.2, 1.0)],
     }
     figures = Figures.of(answers)
-    assert (figures.fidelity, figures.edit) == (0.75, 0.75)
+    assert (figures.fidelity, figures.edit, figures.seen) == (0.75, 0.75, None)
     assert figures.kept == pytest.approx((0.7 + 0.2) / 2)
 
 
@@ -97,6 +97,14 @@ def test_the_tables_have_a_row_for_each_arm_and_number_of_images():
     assert "+0.100 [+0.100, +0.100]" in text.splitlines()[2]
     assert each_concept(rows, ["a", "b"]).splitlines()[2] == "| a | 100 | .50 .50 | .50 .50 |"
     assert picture(rows, "w").width > 100
+
+
+def test_what_the_autoencoder_leaves_has_a_column_where_it_was_measured():
+    answers = {"plain": [Judged(0.5, None, 1.0), Judged(0.5, None, 0.8)], "style": [Judged(0.5, 1.0)]}
+    seen = Figures.of(answers).seen
+    assert seen == pytest.approx(0.9)
+    rows = rows_of([replace(record(), seen=seen), record("star")], "w")
+    assert "| 0.900 (0.90) |" in table(rows, [], ("a", 100), lambda _record: True)
 
 
 @pytest.mark.parametrize("arm", [arm for arm in arms().values() if arm.kind != "diffusers"], ids=lambda arm: arm.name)
