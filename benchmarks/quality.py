@@ -1,6 +1,7 @@
 """How good embeddings are, and from how few images: ours, the paper's way and diffusers' own script, with ground truth.
 
 python benchmarks/quality.py [--world FOLDER ...] [--arms NAME ...] [--concepts NAME ...] [--seeds 3] [--out FOLDER]
+python benchmarks/quality.py --no-embedded --model MODEL --photographs FOLDER --clip-weights FILE [--dino FOLDER]
 
 Trains every arm on every concept with every seed, judges the pictures, prints the tables, and writes
 benchmarks/quality.json and quality-WORLD.png. Stop it and start it again: what is recorded in --out is not done twice.
@@ -23,10 +24,15 @@ sys.path[:0] = [str(HERE.parent)]
 
 from benchmarks.quality_parts import tables, training  # noqa: E402
 from benchmarks.quality_parts.arms import Arm, arms  # noqa: E402
+from benchmarks.quality_parts.photographed import Photographed  # noqa: E402
 from benchmarks.quality_parts.pictures import Figures  # noqa: E402
 from benchmarks.quality_parts.records import Record, Records, digest  # noqa: E402
 from benchmarks.quality_parts.worlds import Concept, Drawn, Embedded, World, answers, ceiling  # noqa: E402
+from ti_train.commands.evaluate import add_judge  # noqa: E402
 from ti_train.errors import UserError  # noqa: E402
+from ti_train.evaluation.clip import Clip  # noqa: E402
+from ti_train.evaluation.dino import Dino  # noqa: E402
+from ti_train.evaluation.options import HELP  # noqa: E402
 from ti_train.formats import load_embedding  # noqa: E402
 
 BASES = (("diffusers 500", 500), ("Paper", 5000), ("Paper", 500), ("Balanced", 480))  # the first that is there
@@ -36,6 +42,10 @@ def main(given: Sequence[str] | None = None) -> None:
     ours = arms()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, action="append", default=[], help="a drawn world's folder (repeatable)")
+    parser.add_argument("--model", type=Path, help="a real Stable Diffusion 1, 2 or XL, with --photographs")
+    parser.add_argument("--photographs", type=Path, help="folder with a subfolder of images for each subject")
+    add_judge(parser)
+    parser.add_argument("--dino", type=Path, help=HELP["dino"])
     parser.add_argument("--no-embedded", action="store_true", help="leave out the embedded model")
     parser.add_argument("--arms", nargs="*", choices=ours, default=list(ours), metavar="NAME")
     parser.add_argument("--concepts", nargs="*", metavar="NAME", help="(default: all)")
@@ -70,6 +80,9 @@ def worlds(a: argparse.Namespace) -> Iterator[World]:
         yield Embedded(a.out, a.device, a.dtype, a.few)
     for folder in a.world:
         yield Drawn(folder, a.out, a.device, a.dtype, a.few)
+    if a.model:
+        clip, dino = Clip.load(a.clip_model, a.clip_weights), Dino.load(a.dino) if a.dino else None
+        yield Photographed(a.model, a.photographs, clip, dino, a.device, a.dtype, a.few)
 
 
 def measured(
@@ -78,7 +91,7 @@ def measured(
     """The missing records of one run."""
     theirs = arm.kind == "diffusers"
     script = a.diffusers and Path(a.diffusers) / training.SCRIPT
-    if theirs and not (script and script.is_file()):
+    if theirs and not (script and script.is_file() and world.model.is_dir() and len(world.host.widths) == 1):
         return
     mark, marks = mark_of(world, arm, concept, seed), arm.marks or (training.images_of(arm, concept, seed),)
     if all(records.has(world.name, arm.name, images, concept.name, seed, mark) for images in marks):
@@ -109,7 +122,7 @@ def record_of(world: World, arm: Arm, concept: Concept, seed: int, word: trainin
     count = len(next(iter(vectors.values())))
     return Record(
         world.name, arm.name, concept.name, seed, word.images, figures.fidelity, figures.edit, figures.kept,
-        sum(norms) / len(norms), count, word.seconds, figures.by_question, mark, figures.seen,
+        sum(norms) / len(norms), count, word.seconds, figures.by_question, mark, figures.further,
     )  # fmt: skip
 
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-FIRST_SEEDS = {"plain": 1000, "background": 2000, "style": 3000, "beside": 4000, "shape": 5000}  # training saw none
+FIRST_SEEDS = {
+    "plain": 1000,
+    "background": 2000,
+    "style": 3000,
+    "beside": 4000,
+    "shape": 5000,
+    "edits": 6000,
+}  # training saw none
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,12 @@ class Question:
 class Judged:
     """Of one picture, each 0 to 1: how much of the concept it shows, and whether what was asked for is there.
 
-    seen: how much of what the model's autoencoder leaves of the concept's images, which is all that a training sees.
-    None: not measured.
+    further: measures of one world by name. None: not measured.
     """
 
     fidelity: float | None
     shown: float | None
-    seen: float | None = None
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,7 @@ class Figures:
     edit: float
     kept: float
     by_question: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    @property
-    def seen(self) -> float | None:
-        return self.by_question["plain"].get("seen")
+    further: Mapping[str, float] = field(default_factory=dict)  # of the plain question
 
     @classmethod
     def of(cls, answers: Mapping[str, Sequence[Judged]]) -> Figures:
@@ -54,13 +57,12 @@ class Figures:
         for name, judged in answers.items():
             kept = [one.fidelity for one in judged if one.fidelity is not None]
             shown = [one.shown for one in judged if one.shown is not None]
-            seen = [one.seen for one in judged if one.seen is not None]
-            found = (("fidelity", kept), ("shown", shown), ("seen", seen))
-            by_question[name] = {measure: mean(values) for measure, values in found if values}
+            by_question[name] = {k: mean(v) for k, v in (("fidelity", kept), ("shown", shown)) if v}
         edits = [figures for name, figures in by_question.items() if name != "plain"]
         return cls(
             by_question["plain"]["fidelity"],
             mean(figures["shown"] for figures in edits if "shown" in figures),
             mean(figures["fidelity"] for figures in edits if "fidelity" in figures),
             by_question,
+            {name: mean(one.further[name] for one in answers["plain"]) for name in answers["plain"][0].further},
         )

@@ -29,7 +29,7 @@ class Record:
     seconds: float
     by_question: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     settings: str = ""  # digest of all that the embedding depends on
-    seen: float | None = None  # fidelity to what the autoencoder leaves of the concept's images
+    further: Mapping[str, float] = field(default_factory=dict)  # measures of this world, by name
 
     @property
     def key(self) -> tuple[str, str, int]:

@@ -54,27 +54,31 @@ def table(
     rows: Mapping[tuple[str, int], Row], order: Sequence[str], base: tuple[str, int], among: Callable[[Record], bool]
 ) -> str:
     """A table in Markdown: means of each arm and its differences to the base. among: the records that count."""
-    told_seen = any(record.seen is not None for row in rows.values() for record in row if among(record))
-    lines = [
-        f"| arm | images | runs | fidelity (worst) | below .9 | {'of its latents (worst) | ' * told_seen}edit shown | "
-        f"kept under edit | norm | seconds | fidelity, edit, kept less {base[0]} {base[1]} [95 %] |",
-        "|---" * (10 + told_seen) + "|",
-    ]
+    further = list(dict.fromkeys(n for row in rows.values() for record in row if among(record) for n in record.further))
+    heads = ["arm", "images", "runs", "fidelity (worst)", "below .9", *(f"{name} (worst)" for name in further)]
+    heads += ["edit shown", "kept under edit", "norm", "seconds"]
+    heads.append(f"fidelity, edit, kept less {base[0]} {base[1]} [95 %]")
+    lines = [line(heads), "|---" * len(heads) + "|"]
     for arm, images in sorted(rows, key=lambda row: (order.index(row[0]) if row[0] in order else 99, row[1])):
         row = [record for record in rows[arm, images] if among(record)]
         if not row:
             continue
-        values = {name: [getattr(record, name) for record in row] for name in (*MEASURES, "norm", "seconds")}
-        seen = [record.seen for record in row if record.seen is not None]
-        cell = f"{mean(seen):.3f} ({min(seen):.2f}) | " if seen else " | " * told_seen
-        lines.append(
-            f"| {arm} | {images} | {len(row)} | {mean(values['fidelity']):.3f} ({min(values['fidelity']):.2f}) | "
-            f"{sum(value < 0.9 for value in values['fidelity'])} | {cell}{mean(values['edit']):.3f} | "
-            f"{mean(values['kept']):.3f} | {mean(values['norm']):.2f} | {mean(values['seconds']):.0f} | "
-            + "; ".join(told(difference(row, rows.get(base, ()), measure)) for measure in MEASURES)
-            + " |"
-        )
+        fidelity = [record.fidelity for record in row]
+        cells = [arm, str(images), str(len(row)), with_worst(fidelity), str(sum(value < 0.9 for value in fidelity))]
+        cells += [with_worst([record.further[n] for record in row if n in record.further]) for n in further]
+        cells += [f"{mean(getattr(record, name) for record in row):.3f}" for name in ("edit", "kept")]
+        cells += [f"{mean(record.norm for record in row):.2f}", f"{mean(record.seconds for record in row):.0f}"]
+        cells.append("; ".join(told(difference(row, rows.get(base, ()), measure)) for measure in MEASURES))
+        lines.append(line(cells))
     return "\n".join(lines)
+
+
+def line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def with_worst(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f} ({min(values):.2f})" if values else ""
 
 
 def told(found: tuple[float, Interval, int] | None) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -22,11 +21,12 @@ from demo import concepts as drawn
 from demo.judge import SHAPES, solid
 from demo.measure import edit_shown, fidelity, pair_fidelity, pixels, read, segment
 from demo.world import BACKGROUNDS
-from ti_train.data.dataset import find_pictures
+from ti_train.data.dataset import find_pictures, read_pictures
 from ti_train.formats import load_embedding
 from ti_train.host import Embeddings, SampleRequest, Vectors
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import parse
+from ti_train.text import Remarks
 
 from .pictures import Judged, Question
 
@@ -75,19 +75,21 @@ def answers(world: World, concept: Concept, vectors: Vectors) -> Iterator[tuple[
 
 def ceiling(world: World, concept: Concept) -> float:
     """The fidelity of the concept's own images, encoded and decoded: a training sees nothing but the latents."""
-    judged = world.judged(concept, world.questions(concept)[0], decoded(world.host.vae, concept))
+    judged = world.judged(concept, world.questions(concept)[0], decoded(world.host, concept))
     return fmean(one.fidelity or 0.0 for one in judged)
 
 
 @torch.inference_mode()
-def decoded(vae: Any, concept: Concept) -> list[Image.Image]:
-    """What an autoencoder leaves of the concept's images."""
-    images = [Image.open(file).convert("RGB") for file in find_pictures(concept.folder)]
-    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
-    pixels = (pixels.float() / 127.5 - 1).to(vae.device, vae.dtype)
-    left = vae.decode(vae.encode(pixels).latents).sample.clamp(-1, 1)
-    shown = ((left.float().cpu().permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
-    return [Image.fromarray(image) for image in shown]
+def decoded(host: DiffusersHost, concept: Concept) -> list[Image.Image]:
+    """What the model's autoencoder leaves of the concept's images."""
+    left = []
+    for picture in read_pictures(find_pictures(concept.folder), host.resolution, Remarks()):
+        pixels = torch.tensor(picture.pixels).permute(2, 0, 1)[None].to(host.vae.device, host.vae.dtype) / 127.5 - 1
+        encoded = host.vae.encode(pixels)
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        shown = host.vae.decode(latents).sample[0].clamp(-1, 1).float().cpu().permute(1, 2, 0)
+        left.append(Image.fromarray(((shown + 1) * 127.5).round().byte().numpy()))
+    return left
 
 
 # An initial text of two tokens beside those of one; hues that no colour's name is near; styles.
@@ -160,6 +162,7 @@ class Embedded:
         return [Judged(k, float(s)) for k, s in zip(kept_under, shown, strict=True)]
 
 
+LEFT = "of what the autoencoder leaves"  # of the concept's images: all that a training sees of them
 # name: (shape, hue in turns, texture, initial text), hidden from the captions; "hexagon" has two of CLIP's tokens.
 DRAWN = {
     "jade-heart": ("heart", 0.47, "plain", "heart"),
@@ -194,7 +197,7 @@ class Drawn:
     def _truth(self, concept: Concept) -> tuple[dict[str, Any], dict[str, Any]]:
         """That of the concept, and with the hue that the autoencoder leaves of its images."""
         truth: dict[str, Any] = json.loads((concept.folder / "concept.json").read_text())
-        hues = [report["hue"] for report in self.judge.judge(decoded(self.host.vae, concept), self.reader)]
+        hues = [report["hue"] for report in self.judge.judge(decoded(self.host, concept), self.reader)]
         mean = sum(cmath.rect(1, math.tau * hue) for hue in hues)
         return truth, truth | {"hue": cmath.phase(mean) / math.tau % 1}
 
@@ -213,7 +216,7 @@ class Drawn:
         found = [self.judge.fidelity(report, truth) for report in reports]
         if question.name == "plain":
             seen = [self.judge.fidelity(report, left) for report in reports]
-            return [Judged(value, None, of_latents) for value, of_latents in zip(found, seen, strict=True)]
+            return [Judged(value, None, {LEFT: one}) for value, one in zip(found, seen, strict=True)]
         shown = [report[question.name][asked] for report, asked in zip(reports, question.asked, strict=True)]
         return [Judged(None if question.name == "style" else f, s) for f, s in zip(found, shown, strict=True)]
 

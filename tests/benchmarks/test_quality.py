@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,11 +15,13 @@ import pytest
 from benchmarks import quality
 from benchmarks.quality_parts import worlds
 from benchmarks.quality_parts.arms import Arm, arms
+from benchmarks.quality_parts.photographed import CLASSES, concepts_in
 from benchmarks.quality_parts.pictures import Figures, Judged
 from benchmarks.quality_parts.records import Record, Records, digest
 from benchmarks.quality_parts.tables import difference, each_concept, picture, rows_of, table
 from benchmarks.quality_parts.training import config_of
 from benchmarks.quality_parts.worlds import Concept
+from ti_train.errors import UserError
 
 
 def record(concept: str = "heart", seed: int = 0, fidelity: float = 0.5, arm: str = "a", images: int = 100) -> Record:
@@ -75,7 +78,7 @@ def test_figures_are_means_of_questions_and_ignore_what_was_not_measured():
         "style": [Judged(None, 1.0), Judged(0.2, 1.0)],
     }
     figures = Figures.of(answers)
-    assert (figures.fidelity, figures.edit, figures.seen) == (0.75, 0.75, None)
+    assert (figures.fidelity, figures.edit, figures.further) == (0.75, 0.75, {})
     assert figures.kept == pytest.approx((0.7 + 0.2) / 2)
 
 
@@ -99,11 +102,12 @@ def test_the_tables_have_a_row_for_each_arm_and_number_of_images():
     assert picture(rows, "w").width > 100
 
 
-def test_what_the_autoencoder_leaves_has_a_column_where_it_was_measured():
-    answers = {"plain": [Judged(0.5, None, 1.0), Judged(0.5, None, 0.8)], "style": [Judged(0.5, 1.0)]}
-    seen = Figures.of(answers).seen
-    assert seen == pytest.approx(0.9)
-    rows = rows_of([replace(record(), seen=seen), record("star")], "w")
+def test_a_further_measure_has_a_column_where_it_was_measured():
+    plain = [Judged(0.5, None, {"found": 1.0}), Judged(0.5, None, {"found": 0.8})]
+    further = Figures.of({"plain": plain, "style": [Judged(0.5, 1.0)]}).further
+    assert further == {"found": pytest.approx(0.9)}
+    rows = rows_of([replace(record(), further=further), record("star")], "w")
+    assert "| found (worst) |" in table(rows, [], ("a", 100), lambda _record: True)
     assert "| 0.900 (0.90) |" in table(rows, [], ("a", 100), lambda _record: True)
 
 
@@ -112,6 +116,38 @@ def test_every_arm_is_a_run_that_the_trainer_takes(arm: Arm):
     config = config_of(arm, Concept("heart", Path("heart"), "heart"), 1)
     assert all(images % config.effective_batch == 0 for images in arm.marks)
     assert not arm.marks or max(arm.marks) == config.steps * config.effective_batch
+
+
+@pytest.mark.slow
+def test_photographs_are_judged_in_the_space_of_clip(
+    pipeline_folder, pictures, clip_weights, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(quality, "arms", lambda: {"short": Arm("short", "preset", {"steps": 3})})
+    monkeypatch.setattr(worlds, "STEPS", 2)
+    for name in ("dog6", "red_toy"):
+        shutil.copytree(pictures, tmp_path / "photographs" / name)
+    (tmp_path / "photographs" / CLASSES).write_text("subject_name,class\ndog6,cat\n")
+    where = ["--out", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    model = ["--no-embedded", "--model", str(pipeline_folder), "--photographs", str(tmp_path / "photographs")]
+    judge = ["--clip-model", "tiny-clip", "--clip-weights", str(clip_weights)]
+    quality.main([*model, *judge, "--seeds", "1", "--few", *where])
+    assert f"{pipeline_folder.name} short 12: dog6 0  fidelity " in capsys.readouterr().out
+    dog, toy = json.loads((tmp_path / "quality.json").read_text())
+    assert (dog["concept"], toy["concept"]) == ("dog6", "red_toy")
+    assert -1 <= dog["fidelity"] <= 1
+    assert set(dog["by_question"]) == {"plain", "edits"}
+
+
+def test_dreambooths_list_tells_the_initial_text_else_the_folder_does(tmp_path):
+    for name in ("dog6", "red_toy"):
+        (tmp_path / name).mkdir()
+    (tmp_path / CLASSES).write_text("dog6,puppy\n")
+    assert {name: concept.init for name, concept in concepts_in(tmp_path).items()} == {
+        "dog6": "puppy",
+        "red_toy": "red toy",
+    }
+    with pytest.raises(UserError, match="no subfolders"):
+        concepts_in(tmp_path / "dog6")
 
 
 @pytest.mark.slow
