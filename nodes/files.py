@@ -25,12 +25,16 @@ log = logging.getLogger("ti_train")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run's embedding file goes. finished: this very run has already been trained, and its file is there."""
+    """Where a run's embedding file goes.
+
+    finished: this very run has already been trained, and its file is there. replaces: what may be there.
+    """
 
     folder: Path
     name: str
     resume: bool = False
     finished: bool = False
+    replaces: bool = False
 
 
 def folder_of(save: bool) -> Path:
@@ -50,7 +54,8 @@ def place(name: str, if_exists: str, save: bool, identity: dict[str, Any]) -> Pl
         return there or numbered_place(folder, name)
     if if_exists == NEW_NUMBER:
         return numbered_place(folder, name)
-    return Place(folder, name, resume=RunFiles(folder, name, {}).exist and if_exists == CONTINUE)
+    resume = RunFiles(folder, name, {}).exist and if_exists == CONTINUE
+    return Place(folder, name, resume, replaces=if_exists == REPLACE)
 
 
 def numbered_place(folder: Path, name: str) -> Place:

@@ -22,7 +22,7 @@ from ..ti_train.names import old_name
 from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
 from ..ti_train.training.step_log import read_steps
-from .files import TO_CONTINUE, embeddings_folder
+from .files import TO_CONTINUE, Place, embeddings_folder
 from .page.live import LiveRun, followed
 from .page.records import Record, interrupted_run, new_record, run_that_wrote
 
@@ -34,8 +34,7 @@ def run_training(
     host: ComfyHost,
     dataset: Dataset,
     config: TrainConfig,
-    folder: Path,
-    resume: bool,
+    place: Place,
     hidden: Any,
     facts: dict[str, int],
     remarks: list[str],
@@ -44,7 +43,8 @@ def run_training(
 
     hidden: the node's unique_id. facts: what it trains with, for the page. remarks: for the user.
     """
-    record = (interrupted_run(config.name) if resume else None) or new_record()
+    folder = place.folder
+    record = (interrupted_run(config.name) if place.resume else None) or new_record()
     live = live_run(host, config, folder, hidden, record, facts)
     session = Session(config, folder, Records(folder / f"{config.name}.csv", live.record.folder / "loss.png", None))
     previews: ThinnedByKey[Image.Image] | None = None
@@ -52,7 +52,8 @@ def run_training(
         for remark in remarks:
             live.show(Warning(remark), session, host)
         try:
-            with closing(session.train(host, dataset, resume, release, live.stop.is_set)) as events:
+            stop, replaces = live.stop.is_set, place.replaces
+            with closing(session.train(host, dataset, place.resume, release, stop, replaces=replaces)) as events:
                 for event in events:
                     live.show(event, session, host)
                     if isinstance(event, Preview):

@@ -169,9 +169,7 @@ class TrainEmbedding(io.ComfyNode):
         if here.finished:
             embedding, session, sampled = use_finished(host, config, here.folder, cls.hidden, facts, remarks)
         else:
-            embedding, session, sampled = run_training(
-                host, dataset, config, here.folder, here.resume, cls.hidden, facts, remarks
-            )
+            embedding, session, sampled = run_training(host, dataset, config, here, cls.hidden, facts, remarks)
 
         plot = to_batch([loss_plot(session.steps, here.name, session.kept)])
         previews = to_batch(sampled) if sampled else None

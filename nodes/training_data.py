@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from PIL import Image
 
-from ..ti_train.data.captions import one_line
 from ..ti_train.data.picture import Picture, bucket
 from ..ti_train.errors import UserError
 from ..ti_train.prompts import Templates
+from ..ti_train.text import one_line
 from ..ti_train.training.session import unused_captions
 from .tensors import to_images, to_masks
 

@@ -13,6 +13,7 @@ from typing import Any
 SEPARATORS = ",;\t"  # of a CSV file; spreadsheets write semicolons where the comma is for decimals
 NAMED = 5  # of several things that a message is about
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, marks of direction, half characters, line ends
+NOT_IN_FILES = {0: " ", 0xFEFF: " "}  # a reader takes them for the end of a text, or for its encoding
 JOINERS = "\u200c\u200d"  # of the same categories, but a part of words and emoji
 
 MARKS = {  # UTF-32's little-endian mark begins with UTF-16's
@@ -54,7 +55,17 @@ def json_value(text: str | bytes) -> Any:
         plain = json.dumps(json.loads(text), ensure_ascii=False)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return json.loads(whole(plain))
+
+
+def whole(text: str) -> str:
+    """Text with a mark in place of half a character, which no encoding can write."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def one_line(text: str) -> str:
+    """Text on one line that any text file can hold: blanks in place of line ends, zeros and byte order marks."""
+    return " ".join(whole(text).translate(NOT_IN_FILES).split())
 
 
 def printable(text: str) -> str:

@@ -199,7 +199,8 @@ def _train(job: Job, ending: ExitStack) -> None:
     shared.state.textinfo = "Encoding the images"
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
-        run = job.session.train(host, dataset, job.request.resume, devices.torch_gc, lambda: job.keep)
+        asked, keep = job.request, lambda: job.keep
+        run = job.session.train(host, dataset, asked.resume, devices.torch_gc, keep, replaces=asked.overwrite)
         with closing(run) as events:
             for number, event in enumerate(events):
                 if number == 0:

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from modules import sd_samplers
 
-from ..ti_train.data.captions import one_line
 from ..ti_train.hosts.webui.sampling import SAMPLING
 from ..ti_train.names import bare_name
 from ..ti_train.prompts import PLACEHOLDER
+from ..ti_train.text import one_line
 from ..ti_train.training.config import OPTIONS
 from .fields import Fields, field_of
 from .scripts import script

@@ -73,7 +73,9 @@ class RunRequest(Request):
     preview_steps: int = Field(
         default=0, description=f"Sampling steps of the previews. 0 = {SAMPLING.steps}.", ge=0, le=150
     )
-    preview_cfg: float = Field(default=0, description=f"CFG scale of the previews. 0 = {SAMPLING.cfg:g}.", ge=0, le=30)
+    preview_cfg: float = Field(
+        default=0.0, description=f"CFG scale of the previews. 0 = {SAMPLING.cfg:g}.", ge=0, le=30
+    )
     preview_width: int = Field(default=0, description=SIZE_HELP.format("Width"), ge=0, le=2048, multiple_of=8)
     preview_height: int = Field(default=0, description=SIZE_HELP.format("Height"), ge=0, le=2048, multiple_of=8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,39 @@ def test_a_spreadsheet_may_separate_columns_by_other_signs(folder, separator):
 def test_a_caption_that_is_written_is_read_back_as_one_line(folder):
     assert write_caption(folder / "a.png", " großer\n roter Hund ") == "großer roter Hund"
     assert captions(folder) == (["großer roter Hund"], [])
+
+
+@pytest.mark.parametrize(
+    ("given", "caption"),
+    [
+        ("a\0red\0 toy\0", "a red toy"),
+        ("\ufeffa toy", "a toy"),
+        ("\ufeff\ufeffa\ufefftoy", "a toy"),
+        ("\ufffe toy", "\ufffe toy"),
+        ("a \ud83d toy", "a \ufffd toy"),
+        ("\x1b[2J toy", "\x1b[2J toy"),
+        ("a\x85toy\u2028\x1c", "a toy"),
+        ("\0", ""),
+        ("\ufeff", ""),
+    ],
+)
+def test_any_caption_that_is_written_is_read_back(folder, given, caption):
+    """Without what no text file can hold: zeros, half characters, and marks of an encoding."""
+    assert write_caption(folder / "a.png", given) == caption
+    assert captions(folder) == ([caption], []) if caption else not (folder / "a.txt").exists()
+
+
+@pytest.mark.parametrize("place", range(0, sys.maxunicode, 0x8000))
+def test_any_character_of_a_caption_is_written_and_read_back(folder, place):
+    for start in range(place, place + 0x8000, 0x1000):
+        written = write_caption(folder / "a.png", "x" + "".join(map(chr, range(start, start + 0x1000))))
+        assert captions(folder) == ([written], [])
+
+
+def test_an_entry_of_a_table_with_any_character_is_written_beside_its_image(folder):
+    table = json.dumps({"file_name": "a.png", "text": "a\0 \ud83d \ufefftoy"}).encode()
+    assert write_table("metadata.jsonl", table, {"a.png": folder / "a.png"}) == []
+    assert captions(folder) == (["a \ufffd toy"], [])
 
 
 def test_an_empty_caption_removes_the_file(folder):

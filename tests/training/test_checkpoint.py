@@ -155,6 +155,11 @@ def test_a_header_that_no_run_has_written_is_refused(files, said):
         {"initial": {}},
         {"initial": {"clip_g": VECTORS.clone()}},
         {"averaged": {"clip_l": VECTORS[:1]}},
+        {"vectors": {"clip_l": VECTORS.half()}},
+        {"vectors": {"clip_l": VECTORS / 0}},
+        {"vectors": {"clip_l": VECTORS[0]}, "initial": {"clip_l": VECTORS[0] * 2}},
+        {"per_image": {"clip_l": VECTORS[:, :2]}},
+        {"per_image": {"clip_g": VECTORS.clone()}},
         {"pictures": {"x": VECTORS.clone()}},
         {"pictures": {"3": torch.zeros(8, dtype=torch.uint8)}},
     ],
@@ -165,6 +170,45 @@ def test_tensors_that_do_not_belong_together_are_refused(files, changed):
     files.save(replace(STATE, **changed), WORD)
     with pytest.raises(UserError, match="is not the state of a run, or it is damaged"):
         files.load()
+
+
+MOMENTS = STATE.optimizer | {"0.exp_avg_sq": VECTORS**2, "loss_scale": torch.tensor(16.0)}
+SPHERE = {"0.step": torch.tensor(7.0), "0.size": torch.ones(2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("state", "changed", "why"),
+    [
+        (
+            MOMENTS,
+            {"0.exp_avg": VECTORS[0] / 3},
+            r"'optimizer.0.exp_avg' is torch.float32 \[4\] and must be",
+        ),
+        (MOMENTS, {"0.exp_avg": VECTORS.half()}, r"is torch.float16 \[2, 4\] and must be torch.float32 \[2, 4\]"),
+        (MOMENTS, {"0.exp_avg": torch.complex(VECTORS, VECTORS)}, "is torch.complex64"),
+        (MOMENTS, {"0.exp_avg": torch.tensor(1.0)}, r"is torch.float32 \[\] and must be"),
+        (MOMENTS, {"0.exp_avg": VECTORS / 0}, "'optimizer.0.exp_avg' has a number that is not finite"),
+        (MOMENTS, {"0.exp_avg_sq": -VECTORS}, "has a number that is not finite, or less than 0"),
+        (MOMENTS, {"0.exp_avg_sq": VECTORS.T.contiguous()}, r"\[4, 2\] and must be"),
+        (MOMENTS, {"0.step": torch.tensor(-1.0)}, "'optimizer.0.step' has a number that"),
+        (MOMENTS, {"0.step": torch.tensor([7.0, 7.0])}, r"\[2\] and must be torch.float32 \[\]"),
+        (MOMENTS, {"0.step": torch.tensor(7)}, r"torch.int64 \[\] and must be torch.float32 \[\]"),
+        (MOMENTS, {"loss_scale": torch.tensor(0.0)}, "'optimizer.loss_scale' has a number that .* less than 1"),
+        (MOMENTS, {"1.exp_avg": VECTORS.clone()}, "'1.exp_avg' is of no optimizer of 1 tensor"),
+        (MOMENTS, {"x": VECTORS.clone()}, "'x' is of no optimizer"),
+        (SPHERE, {"0.size": torch.ones(2)}, r"\[2\] and must be torch.float32 \[2, 1\]"),
+        (SPHERE, {"0.size": torch.ones(2, 4)}, r"\[2, 4\] and must be torch.float32 \[2, 1\]"),
+    ],
+)
+def test_an_optimizer_that_no_run_has_had_is_refused_and_the_files_stay(files, state, changed, why):
+    """Some of it would only fail within a step; the rest would be broadcast, or turn the vectors into NaN."""
+    files.save(replace(STATE, optimizer=state), WORD)
+    assert files.can_resume()
+    files.save(replace(STATE, optimizer=state | changed), WORD)
+    before = {file.name: file.read_bytes() for file in files.folder.iterdir()}
+    with pytest.raises(UserError, match=rf"cat\.resume' is not the state of a run, .*{why}.* Delete it"):
+        files.load()
+    assert {file.name: file.read_bytes() for file in files.folder.iterdir()} == before
 
 
 def test_the_step_of_a_damaged_embedding_is_unknown(files):

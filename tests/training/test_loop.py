@@ -620,6 +620,19 @@ def test_a_second_run_of_the_name_is_refused_and_the_first_goes_on(host, dataset
     assert [path.name for path in (tmp_path / "both").iterdir()] == ["my-toy.safetensors"]
 
 
+@pytest.mark.parametrize("last", [3, 7], ids=["interrupted", "complete"])
+def test_a_run_of_a_new_name_replaces_nothing_that_came_while_its_images_were_read(
+    host, dataset, settings, tmp_path, last
+):
+    """Another program's run, or an embedding that was saved: whoever asked for this one has seen a free name."""
+    stopped_after(last, host, dataset, settings(seed=1), tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"my-toy' was free when .* Choose another name"):
+        list(train(host, dataset, settings(), tmp_path, replaces=False))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    list(train(host, dataset, settings(), tmp_path))
+
+
 def test_numbered_copies_are_the_embedding_after_those_steps(host, dataset, settings, tmp_path):
     config = settings(copy_every=2)
     stopped_after(5, host, dataset, config, tmp_path)

@@ -101,6 +101,20 @@ def test_a_lock_that_a_file_server_keeps_for_a_lost_machine_can_be_taken_from_it
         assert lost() == "nobody's"
 
 
+@pytest.mark.parametrize("call", ["ftruncate", "write", "fsync"])
+def test_a_lock_that_cannot_be_written_is_let_go(tmp_path, monkeypatch, call):
+    def refuse(*_, **__) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, call, refuse)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)), only_run(tmp_path / ".cat.lock", "cat"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with only_run(tmp_path / ".cat.lock", "cat"):
+        pass
+
+
 def test_on_a_disk_that_has_become_read_only_the_lock_is_let_go(tmp_path, monkeypatch):
     """Its file stays, and the server's next run of this name must not take it for a run."""
 

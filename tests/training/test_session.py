@@ -322,3 +322,13 @@ def test_what_a_killed_run_has_left_of_its_records_is_removed(host, dataset, set
         (tmp_path / name).touch()
     list(Session(settings(), tmp_path, Records.beside_embedding(tmp_path, "my-toy")).train(host, dataset))
     assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == sorted(theirs)
+
+
+def test_so_is_what_it_has_left_after_its_last_step(host, dataset, settings, tmp_path):
+    """The resumed run has no step to train."""
+    config = settings()
+    with closing(Session(config, tmp_path).train(host, dataset)) as events:
+        next(event for event in events if isinstance(event, Step) and event.step == config.steps)
+    (tmp_path / ".my-toy-step00006-0.png.1.2").touch()
+    list(Session(config, tmp_path, Records.beside_embedding(tmp_path, "my-toy")).train(host, dataset, resume=True))
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -20,6 +22,13 @@ def test_a_mistake_in_a_field_is_told_by_its_label(load_in_webui):
     assert "Vectors is '99': " in told
     assert "Preview width is '99': " in told
     assert "\n" not in told
+
+
+def test_a_request_that_was_kept_asks_for_the_very_same_training(load_in_webui):
+    """The header of a resumed run's embedding is that of a whole run, bit for bit: 0 and 0.0 are not the same."""
+    request = load_in_webui("webui_tab.request").TrainRequest
+    kept = json.dumps(request(name="cat", pictures="cats", init="toy").dict())
+    assert json.dumps(request(**json.loads(kept)).dict()) == kept
 
 
 def test_a_field_shows_what_its_option_is(load_in_webui):

@@ -67,7 +67,7 @@ def run(a: argparse.Namespace) -> None:
     for folder in folders:
         find_pictures(folder)  # before the model is loaded
     host = DiffusersHost.load(a.model, config.device, config.dtype, a.prediction_type)
-    train_with_progress(host, folders, config, a.out, a.resume)
+    train_with_progress(host, folders, config, a.out, a.resume, a.overwrite)
 
 
 def check_name_is_free(a: argparse.Namespace, name: str) -> None:
@@ -113,7 +113,7 @@ def initial(text: str, out: Path) -> str:
 
 
 def train_with_progress(
-    host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False
+    host: Host, folders: Mapping[Path, int], config: TrainConfig, out: Path, resume: bool = False, replaces: bool = True
 ) -> Done:
     """Trains with a progress bar, a step log, a loss plot and previews. Raises UserError and KeyboardInterrupt."""
     skipped = Remarks()
@@ -127,7 +127,7 @@ def train_with_progress(
     session = Session(config, out, Records.beside_embedding(out, config.name))
     bar = TrainingBar(session)
     try:
-        with closing(session.train(host, dataset, resume)) as events:
+        with closing(session.train(host, dataset, resume, replaces=replaces)) as events:
             for event in events:
                 match event:
                     case Step():

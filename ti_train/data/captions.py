@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files import write_atomically
-from ..text import Remarks, csv_rows, decode, json_value, listed, name_key
+from ..text import Remarks, csv_rows, decode, json_value, listed, name_key, one_line
 from .listing import CAPTIONS, Listing, Names
 
 FILE, TEXTS = "file_name", ("text", "caption")  # columns
@@ -87,10 +87,6 @@ def as_text(name: str, data: bytes, warn: Remarks) -> str:
             "If that is wrong, save it as UTF-8."
         )
     return text
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 class CaptionReader:

@@ -22,29 +22,26 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ..embedding import Embedding, number_in, step_in
+from ..embedding import Embedding, step_in
 from ..errors import DiskError, UserError
 from ..files import remove_unfinished, remove_unfinished_in, write_atomically
 from ..formats import preview_beside, put_preview, save_embedding
 from ..names import OldName, numbered
 from ..text import json_value
 from .config import OPTIONS
-from .keeping import Course
 from .pictures import picture_of
 from .provenance import FINISHED, RUN, digest_of
 from .run_lock import Holder, only_run, unlock
 from .state import State
+from .state_file import file_of, state_in
 
 DIFFERENT = {  # of the identity, where the values say nothing to people
     "pictures": "the images are not the same (their files, captions, masks or crops)",
     "model": "another model is loaded",
     "templates": "the templates have changed",
 }
-VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
-AVERAGED, BEST, PICTURE = "averaged.", "best.", "picture."
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 ENDING = "ending"  # of the identity: what decides which step is the result
@@ -176,23 +173,8 @@ class RunFiles:
         return not self.embedding.exists() or header_of(self.embedding).get(RUN) == state.run
 
     def _save_state(self, state: State) -> None:
-        tensors = {VECTORS + key: value for key, value in state.vectors.items()}
-        tensors |= {INITIAL + key: value for key, value in state.initial.items()}
-        tensors |= {OPTIMIZER + key: value for key, value in state.optimizer.items()}
-        tensors |= {PER_IMAGE + key: value for key, value in state.per_image.items()}
-        tensors |= {AVERAGED + key: value.clone() for key, value in state.averaged.items()}
-        tensors |= {BEST + key: value.clone() for key, value in state.course.vectors.items()}  # may be the same
-        tensors |= {PICTURE + key: value for key, value in state.pictures.items()}
-        header = {
-            "step": str(state.step),
-            "seconds": str(state.seconds),
-            "identity": json.dumps(self.identity),
-            "measured": state.course.written(),
-            RUN: state.run,
-            "init": state.init,
-        }
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.state, save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
+        write_atomically(self.state, file_of(state, self.identity))
 
     def load(self) -> State:
         """The state of an interrupted run. Raises UserError if there is none, or if it belongs to another run."""
@@ -205,7 +187,7 @@ class RunFiles:
                     key: file.get_tensor(key).clone()  # they would be views of a file that is replaced
                     for key in file.keys()  # noqa: SIM118
                 }
-            identity, state = dict(json_value(header["identity"])), _state(header, tensors)
+            identity, state = dict(json_value(header["identity"])), state_in(header, tensors)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"'{self.state}' is not the state of a run, or it is damaged ({error!r}). Delete it and start "
@@ -248,6 +230,15 @@ class RunFiles:
     def exist(self) -> bool:
         return self.embedding.exists() or self.state.exists()
 
+    def check_free(self) -> None:
+        """Raises UserError if there is an embedding or an interrupted run of this name, which came in the meantime."""
+        if self.embedding.exists() or self.interrupted():
+            raise UserError(
+                f"'{self.embedding.with_suffix('')}' was free when this training was asked for, and now is the name of "
+                "another embedding or interrupted run, which is unchanged. Choose another name, or replace it on "
+                "purpose (overwrite)."
+            )
+
     def finish(self) -> None:
         """Removes the state file of a completed run."""
         self.state.unlink(missing_ok=True)
@@ -266,32 +257,9 @@ def _put(embedding: Embedding, file: Path, state: State, step: int) -> Path:
     return file
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-
 def _are_of(folder: Path, run: str) -> bool:
     """Whether all files in a folder were written by this run; it need not exist."""
     return all(header_of(file).get(RUN) == run for file in folder.glob("*.safetensors"))
-
-
-def _state(header: Mapping[str, str], tensors: dict[str, Tensor]) -> State:
-    """The state in a file. Raises LookupError, TypeError, ValueError, OverflowError and OSError for anything else."""
-    step, seconds = step_in(header), number_in(header, "seconds")
-    if not step or seconds is None or seconds < 0:
-        raise ValueError(f"after step {header.get('step')}, {header.get('seconds')} seconds")
-    vectors, initial, optimizer, own = (_part(tensors, p) for p in (VECTORS, INITIAL, OPTIMIZER, PER_IMAGE))
-    averaged, pictures, best = (_part(tensors, p) for p in (AVERAGED, PICTURE, BEST))
-    shapes = {encoder: v.shape for encoder, v in vectors.items()}
-    copies = [initial, *(others for others in (averaged, best) if others)]
-    if not shapes or any({encoder: v.shape for encoder, v in like.items()} != shapes for like in copies):
-        raise ValueError("vectors that do not belong together")
-    for number in pictures:
-        picture_of(pictures, int(number))
-    # earlier versions measured other losses, which say nothing of those that follow
-    course = Course.read(header["measured"], best) if "measured" in header else Course()
-    run, init = header.get(RUN, ""), header.get("init", "")
-    return State(step, seconds, vectors, initial, optimizer, own, course, pictures, averaged, init, run)
 
 
 def header_of(file: Path) -> dict[str, str]:

@@ -57,12 +57,13 @@ def train(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     passes: Passes = ALONE,
+    replaces: bool = True,
 ) -> Generator[Event, None, None]:
     """Trains one embedding; writes `folder/name.safetensors`, and `folder/name.resume` until the run is complete.
 
     On close(), on any exception and when a checkpoint is due, the last completed step is saved; an earlier embedding of
     this name stays. stop: asked after each step whether to end with Done now; then the run can still be resumed.
-    passes: of this run alone, or shared with others.
+    passes: of this run alone, or shared with others. replaces: whether a new run may take the name of another one.
     Raises UserError for everything that the user can fix.
     """
     templates = Templates.load(config.templates)
@@ -75,6 +76,8 @@ def train(
     remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked() as files:
+        if not (resume or replaces):
+            files.check_free()
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room
             more += shortage(host, dataset, config)

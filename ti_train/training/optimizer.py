@@ -8,10 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 SCALE = "loss_scale"
+
+
+def parts_of(leaf: Size) -> dict[str, tuple[Size, float]]:
+    """What the state of a leaf [n, width] may have in any optimizer -> its shape, and the least that it may be."""
+    row = Size((leaf[0], 1))
+    return {"step": (Size(), 0.0), "exp_avg": (leaf, -math.inf), "exp_avg_sq": (leaf, 0.0), "size": (row, 0.0)}
 
 
 @dataclass(frozen=True)

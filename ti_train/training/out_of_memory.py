@@ -27,11 +27,12 @@ def train_in_memory(
     release: Callable[[], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
     passes: Passes = ALONE,
+    replaces: bool = True,
 ) -> Generator[Event, None, None]:
     """The events of train(). After an out-of-memory error it is resumed with smaller micro-batches, after a Warning.
 
-    release: frees the host's unused memory; None: PyTorch's cache. stop, passes: see train(). Raises PassingError if
-    the smallest micro-batch does not fit.
+    release: frees the host's unused memory; None: PyTorch's cache. stop, passes, replaces: see train(). Raises
+    PassingError if the smallest micro-batch does not fit.
     """
     free_unused = release or partial(empty_cache, host.device)
     memory = total_memory(host.device)
@@ -43,7 +44,7 @@ def train_in_memory(
     last = before = -1  # the last step that was yielded; the same before the current attempt
     while True:
         try:
-            with closing(train(host, dataset, config, folder, resume, stop, passes)) as events:
+            with closing(train(host, dataset, config, folder, resume, stop, passes, replaces)) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue

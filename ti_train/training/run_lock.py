@@ -65,6 +65,7 @@ def only_run(path: Path, name: str) -> Iterator[Callable[[], Holder]]:
         return "ours" if text.startswith(found) else "another's"  # on a full disk it may be empty
 
     try:
+        os.ftruncate(file, 0)
         os.write(file, text)
         os.fsync(file)
         yield holder
@@ -101,7 +102,7 @@ def unlock(path: Path, owner: Mapping[str, Any]) -> None:
 
 
 def _locked(path: Path, name: str) -> int:
-    """A descriptor of the file at `path`, locked and empty."""
+    """A descriptor of the file at `path`, locked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -112,7 +113,6 @@ def _locked(path: Path, name: str) -> int:
             )
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
-                os.ftruncate(file, 0)
                 return file
         os.close(file)  # its owner has just removed it
 

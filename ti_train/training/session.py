@@ -128,11 +128,12 @@ class Session:
         release: Callable[[], object] | None = None,
         stop: Callable[[], bool] = lambda: False,
         passes: Passes = ALONE,
+        replaces: bool = True,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
         folder = self.files.folder
         try:
-            events = train_in_memory(host, dataset, self.config, folder, resume, release, stop, passes)
+            events = train_in_memory(host, dataset, self.config, folder, resume, release, stop, passes, replaces)
             with closing(events):
                 for event in events:
                     self._resumed = resume
@@ -180,22 +181,21 @@ class Session:
                 write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
                 if self.records and self._log is None:  # resumed after its last step, whose plot was not drawn
-                    self._log = self._opened(self.records.log, self.config.steps)
+                    self._log = self._opened(self.records, self.config.steps)
                 self.done, self.kept = event, self.kept and (event.kept, self.kept[1])
 
     def _add(self, step: Step) -> None:
         self.pace.completed(step.step)
-        if self.records and not self.steps:  # the run has locked its name
-            self.records.remove_unfinished()
         if self.records and step.step:  # a run that ends before its first step leaves the log of an earlier one
-            self._log = self._log or self._opened(self.records.log, step.step - 1)
+            self._log = self._log or self._opened(self.records, step.step - 1)
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
         self.kept = step.kept or self.kept
 
-    def _opened(self, path: Path, last: int) -> StepLog:
+    def _opened(self, records: Records, last: int) -> StepLog:
         """The step log, with the steps so far. last: the last step before that which is to be added."""
-        opened = StepLog(path, last)
+        records.remove_unfinished()  # the run has locked its name
+        opened = StepLog(records.log, last)
         for untrained in self.steps:
             opened.add(untrained)
         self.steps[:0] = opened.earlier
