@@ -24,6 +24,7 @@ from ti_train.host import SampleRequest, Size, Slot
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.training.loop import train
 from ti_train.training.objective import add_noise, denoising_loss, target
+from ti_train.training.out_of_memory import train_in_memory
 
 KINDS = {
     "SD1": {},
@@ -279,69 +280,118 @@ def test_an_error_within_a_step_leaves_the_model_as_it_was(
     assert (weights_of(host), flags_of(host)) == (weights, flags)
 
 
+ERRORS = [RuntimeError("of the host"), torch.OutOfMemoryError("CUDA out of memory")]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_whichever_kind_of_call_into_the_model_fails_it_is_left_as_it_was(
+    pipelines, pictures, settings, tmp_path, monkeypatch, family, error, checkpointing
+):
+    """The first call of each kind: of a function, in a mode. Without the memory for it, the run goes on with less."""
+    run = Failing(
+        pipelines(family=family), pictures, settings(gradient_checkpointing=checkpointing, **FEW), monkeypatch
+    )
+    whole = run(tmp_path / "whole")
+    first = [run.calls.kinds.index(kind) for kind in dict.fromkeys(run.calls.kinds)]
+    assert len(first) >= 10, "kinds of calls"
+    check_each_failure(run, whole, [number + 1 for number in first], error, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("error", [RuntimeError("of the host"), torch.OutOfMemoryError("CUDA out of memory")], ids=repr)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_whichever_call_into_the_model_fails_it_is_left_as_it_was(
-    own_pipeline, pictures, settings, tmp_path, monkeypatch, error, checkpointing
+    pipelines, pictures, settings, tmp_path, monkeypatch, error, checkpointing
 ):
-    """Every call of a run with validation and previews fails in turn; then the run has the same result as before."""
-    host = DiffusersHost.load(own_pipeline, "cpu", "float32")
-    few = {"steps": 2, "batch_size": 1, "preview_every": 2, "preview_steps": 1}
-    config = settings(gradient_checkpointing=checkpointing, **few)
-    calls = CallsInto(host, monkeypatch)
+    """Every call of a run with validation and previews, one after another."""
+    run = Failing(pipelines(), pictures, settings(gradient_checkpointing=checkpointing, **FEW), monkeypatch)
+    whole = run(tmp_path / "whole")
+    check_each_failure(run, whole, range(1, len(run.calls.kinds) + 1), error, tmp_path)
 
-    def run(folder: str, fails: int = 0) -> str:
-        calls.count, calls.fails, calls.error = 0, fails, error
-        dataset = dataset_of(host, pictures)
-        events = list(train(host, dataset, config, tmp_path / folder))
-        return repr([(event.loss, event.validation_loss) for event in events if isinstance(event, Step)])
 
-    result, before, total = run("first"), surroundings(host), calls.count
-    assert total > 20, "no call is counted"
-    for number in range(1, total + 1):
-        with suppress(RuntimeError):  # a preview that does not fit into memory is a warning
-            run(str(number), fails=number)
-        assert calls.count >= number, "the call was not made"
-        assert surroundings(host) == before, f"call {number} of {total}"
-    assert run("last") == result
+FEW = {"steps": 2, "batch_size": 2, "preview_every": 2, "preview_steps": 1}
+
+
+class Failing:
+    """Trains with a model, one of whose calls fails; returns the losses."""
+
+    def __init__(self, folder, pictures, config, monkeypatch) -> None:
+        self.host, self.pictures, self.config = DiffusersHost.load(folder, "cpu", "float32"), pictures, config
+        self.calls = CallsInto(self.host, monkeypatch)
+
+    def __call__(self, folder, fails: int = 0, error: Exception | None = None) -> list[tuple]:
+        self.calls.kinds, self.calls.fails, self.calls.error = [], fails, error
+        dataset = dataset_of(self.host, self.pictures)
+        events = list(train_in_memory(self.host, dataset, self.config, folder))
+        return [(event.loss, event.validation_loss) for event in events if isinstance(event, Step)]
+
+
+def check_each_failure(run, whole, numbers, error, folder) -> None:
+    """Asserts that the model is as it was after each, and in the end trains as it did."""
+    before = surroundings(run.host)
+    for number in numbers:
+        with suppress(RuntimeError, UserError):  # one without memory is repeated, or a warning
+            run(folder / str(number), number, error)
+        assert len(run.calls.kinds) >= number, "the call was not made"
+        assert surroundings(run.host) == before, f"call {number}: {run.calls.kinds[number - 1]}"
+    assert run(folder / "last") == whole
 
 
 class CallsInto:
-    """Counts the calls that an adapter makes into its model, and raises `error` at number `fails`."""
+    """Notes the kinds of calls that an adapter makes into its model, and raises `error` at number `fails`."""
 
     def __init__(self, host, monkeypatch) -> None:
-        self.count, self.fails, self.error = 0, 0, RuntimeError()
+        self.kinds, self.fails, self.error = [], 0, None
         pipeline = host.pipeline
-        for owner, name in (
-            (type(pipeline), "__call__"),
-            (type(pipeline.tokenizer), "__call__"),
-            (type(pipeline.scheduler), "set_timesteps"),
-            (type(pipeline.scheduler), "step"),
-            (type(host.unet), "forward"),
-            (type(host.vae), "encode"),
-            (type(host.vae), "decode"),
-            *((type(encoder), "forward") for encoder in host.text_encoders),
+        for owner, name in dict.fromkeys(
+            (
+                (type(pipeline), "__call__"),
+                (type(pipeline.tokenizer), "__call__"),
+                (type(pipeline.scheduler), "set_timesteps"),
+                (type(pipeline.scheduler), "step"),
+                (type(host.unet), "forward"),
+                (type(host.vae), "encode"),
+                (type(host.vae), "decode"),
+                *((type(encoder), "forward") for encoder in host.text_encoders),
+            )
         ):
-            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+            monkeypatch.setattr(owner, name, self.noted(getattr(owner, name), f"{owner.__name__}.{name}"))
 
-    def counted(self, function):
+    def noted(self, function, name):
         @functools.wraps(function)
         def call(*args, **kwargs):
-            self.count += 1
-            if self.count == self.fails:
+            self.kinds.append((name, torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+            if len(self.kinds) == self.fails:
                 raise self.error
             return function(*args, **kwargs)
 
         return call
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+
+
 def surroundings(host) -> tuple:
     """All that an error could leave behind: of the model, and of PyTorch's modes in this thread."""
-    tokenizer = host.pipeline.tokenizer
-    modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), host.stepping
-    forwards = [vars(part).get("forward") for module in modules_of(host) for part in module.modules()]
-    return weights_of(host), flags_of(host), forwards, len(tokenizer), tokenizer.get_added_vocab(), modes
+    modes = [torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")]
+    modes += [torch.is_anomaly_enabled(), torch.are_deterministic_algorithms_enabled(), torch.get_default_dtype()]
+    parts = [part for module in modules_of(host) for part in module.modules()]
+    hooks = [[(name, [*getattr(part, name)]) for name in HOOKS] for part in parts]
+    forwards = [vars(part).get("forward") for part in parts]
+    tokenizers = [host.pipeline.components.get(name) for name in ("tokenizer", "tokenizer_2")]
+    words = [words.backend_tokenizer.to_str() if words else "" for words in tokenizers]
+    return (
+        weights_of(host),
+        flags_of(host),
+        hooks,
+        forwards,
+        words,
+        modes,
+        host.stepping,
+        torch.get_rng_state().tolist(),
+    )
 
 
 @pytest.mark.parametrize("given", [{}, {"num_vectors": 3, "flip": True, "batch_size": 1, "accumulation": 2}])
