@@ -32,6 +32,7 @@ def main(given: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("files", help="a disk that fails at each call in turn")
     command.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth call (default: %(default)s)")
+    command.add_argument("--part", type=int, default=0, metavar="K", help="of the N parts of --every, 0 to N - 1")
     command.set_defaults(run=files)
     command = commands.add_parser("kill", help="kill -9 at random moments")
     command.add_argument("--times", type=int, default=200)
@@ -56,10 +57,10 @@ def files(a: argparse.Namespace, work: Path) -> int:
     new = Training.of(a.model, a.images, a.init)
     found: list[str] = []
     for name, training in (("a new name", new), ("an earlier embedding", new.with_earlier(work / "other.safetensors"))):
-        for fault, tally in every_failure(training, name, work, a.every):
+        for fault, tally in every_failure(training, name, work, a.every, a.part):
             print(f"| {name} | {fault} | {tally.tried} | {tally.resumed} | {len(tally.wrong)} |", flush=True)
             found += tally.wrong
-        cuts = every_power_cut(training, name, work, a.every)
+        cuts = every_power_cut(training, name, work, a.every, a.part)
         print(f"| {name} | power cut | {cuts.tried} | {cuts.resumed} | {len(cuts.wrong)} |", flush=True)
         in_use = files_in_use(training, name, work)
         print(f"| {name} | files in use are not replaced (Windows) | 1 | 0 | {len(in_use)} |", flush=True)
