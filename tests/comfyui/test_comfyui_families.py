@@ -62,6 +62,7 @@ def look(comfyui, comfyui_python, tmp_path_factory):
 @pytest.mark.parametrize("family", TRAINED)
 def test_an_embedding_is_trained_and_used(look, family):
     found = look(family)
+    assert "refused" not in found, found["refused"]
     row = BY_CLASS[FAMILIES[family]().model]
     assert set(found["encoders"]) <= set(row.encoders)
     tiny = FAMILIES[family]()

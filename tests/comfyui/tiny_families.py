@@ -7,7 +7,8 @@ language models are left out: prompts have no images.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
@@ -318,12 +319,30 @@ def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:
     family = FAMILIES[name]()
     torch.manual_seed(0)
     with torch.inference_mode():
-        model, clip = models(family, folders)
-        channels = {"tae_latent_channels": family.vae} if isinstance(family.vae, int) else None
-        vae = comfy.sd.VAE(sd=vae_weights(family.vae), dtype=torch.float32, metadata=channels)
+        with new_memory_as_nan():
+            model, clip = models(family, folders)
+            channels = {"tae_latent_channels": family.vae} if isinstance(family.vae, int) else None
+            vae = comfy.sd.VAE(sd=vae_weights(family.vae), dtype=torch.float32, metadata=channels)
         for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
             fill(module)
+            assert not undrawn(module), undrawn(module)
     return model, clip, vae
+
+
+@contextmanager
+def new_memory_as_nan() -> Iterator[None]:
+    """What ComfyUI's classes leave undrawn holds NaN, whatever the process had in that memory before."""
+    torch.use_deterministic_algorithms(True)  # PyTorch fills new memory only then
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def undrawn(module: torch.nn.Module) -> list[str]:
+    """The names of the tensors with values that nothing has set."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [name for name, tensor in tensors if tensor.isnan().any()]
 
 
 def known_here(family: Family) -> dict[str, Any]:
@@ -374,8 +393,13 @@ def models(
 
 @torch.no_grad()
 def fill(module: torch.nn.Module) -> None:
-    """Matrices of a gain of one, tables of a spread like CLIP's (T5's: like T5's), norms that do little."""
-    for name, tensor in module.named_parameters():
+    """Matrices of a gain of one, tables of a spread like CLIP's (T5's: like T5's), norms that do little.
+
+    Buffers keep what their constructors have set; a file has those that these leave undrawn, SD3's positions.
+    """
+    left = set(undrawn(module))
+    buffers = [(name, buffer) for name, buffer in module.named_buffers() if name in left]
+    for name, tensor in [*module.named_parameters(), *buffers]:
         short = name.rsplit(".", 2)
         if not tensor.is_floating_point() or tensor.ndim == 0:
             continue
