@@ -127,6 +127,9 @@ def test_a_tokenizer_that_reads_no_embedding_is_found_out(look):
 
 OTHERS = {  # a model, a CLIP of another family -> what is said of both
     ("flux", "sdxl-vpred"): ("clip_l + clip_g", "Flux.1 dev", "clip_l + t5xxl"),
+    ("sd3", "sdxl-vpred"): ("is SDXLClipModel with", "Stable Diffusion 3", "needs SD3ClipModel with any of clip_l"),
+    ("hidream", "flux"): ("is FluxClipModel with", "HiDream-I1", "needs HiDreamTEModel with any of clip_l"),
+    ("sdxl-vpred", "sd3-without-t5"): ("is SD3ClipModel with", "Stable Diffusion XL", "needs clip_l + clip_g"),
     ("sdxl-vpred", "sd1-inpainting"): ("the text encoder(s) clip_l,", "Stable Diffusion XL", "clip_l + clip_g"),
     ("z-image", "flux2-klein"): ("qwen3_4b", "gives 192 values", "Z-Image", "reads 64"),
     ("flux2-klein", "flux2-klein-9b"): ("qwen3_8b", "gives 288 values", "klein", "reads 192"),

@@ -12,8 +12,8 @@ from ti_train.errors import UserError
 from ti_train.hosts.comfy.fitting import check_latents, remarks_on
 
 
-def clip_of(layer: str | list[int] = "last", /, **encoders: int) -> Any:
-    """A CLIP with these encoders, each of a width, whose conditioning has these of their layers."""
+def clip_of(layer: str | list[int] = "last", kind: type = SimpleNamespace, /, **encoders: int) -> Any:
+    """A CLIP of a class with these encoders, each of a width, whose conditioning has these of their layers."""
 
     def tokenizer(name: str) -> Any:
         return SimpleNamespace(embedding_key=name, embedding_directory=[], _try_get_embedding=None)
@@ -24,13 +24,22 @@ def clip_of(layer: str | list[int] = "last", /, **encoders: int) -> Any:
 
     return SimpleNamespace(
         tokenizer=SimpleNamespace(**{name: tokenizer(name) for name in encoders}),
-        cond_stage_model=SimpleNamespace(**{name: module(width) for name, width in encoders.items()}),
+        cond_stage_model=kind(**{name: module(width) for name, width in encoders.items()}),
     )
 
 
 def model_of(family: str, **unet_config: Any) -> Any:
     config = type(family, (), {"unet_config": unet_config})()
     return SimpleNamespace(model=SimpleNamespace(model_config=config, diffusion_model=SimpleNamespace()))
+
+
+class SD3ClipModel(SimpleNamespace): ...
+
+
+class HiDreamTEModel(SimpleNamespace): ...
+
+
+class SD3ClipModel_(SD3ClipModel): ...  # noqa: N801 - ComfyUI's own name, of the class with the chosen encoders
 
 
 CLIP_L, CLIP_G, T5 = {"clip_l": 768}, {"clip_g": 1280}, {"t5xxl": 4096}
@@ -44,10 +53,11 @@ TAPS = [9, 18, 27]
     [
         (model_of("SDXL"), clip_of(**CLIP_L, **CLIP_G)),
         (model_of("SDXLRefiner"), clip_of(**CLIP_G)),
-        (model_of("SD3"), clip_of(**CLIP_G)),
+        (model_of("SD3"), clip_of("last", SD3ClipModel_, **CLIP_G)),
+        (model_of("Chroma"), clip_of("last", SD3ClipModel_, **T5)),
         (model_of("Flux", context_in_dim=4096), clip_of(**CLIP_L, **T5)),
         (model_of("Flux", context_in_dim=4096), clip_of(**T5)),
-        (model_of("HiDream"), clip_of(llama=4096)),
+        (model_of("HiDream"), clip_of("last", HiDreamTEModel, llama=4096)),
         (model_of("ZImage", **Z_IMAGE), clip_of("hidden", qwen3_4b=2560)),
         (model_of("Flux2", **KLEIN_4B), clip_of(TAPS, qwen3_4b=2560)),
         (model_of("Flux2", **KLEIN_9B), clip_of(TAPS, qwen3_8b=4096)),
@@ -64,6 +74,11 @@ def test_a_model_and_its_own_encoders_are_taken_without_a_remark(model, clip):
         (model_of("SDXL"), clip_of(**CLIP_G), r"encoder\(s\) clip_g, and .* needs clip_l \+ clip_g"),
         (model_of("SD15"), clip_of(**CLIP_L, **CLIP_G), r"needs clip_l"),
         (model_of("Flux", context_in_dim=4096), clip_of(**CLIP_L), r"needs clip_l \+ t5xxl"),
+        (model_of("SD3"), clip_of(**CLIP_L, **CLIP_G), r"clip_l \+ clip_g, and .* needs SD3ClipModel with any of"),
+        (model_of("SD3"), clip_of("last", HiDreamTEModel, **T5), r"is HiDreamTEModel with .* needs SD3ClipModel"),
+        (model_of("HiDream"), clip_of(**CLIP_L, **T5), r"needs HiDreamTEModel with any of clip_l"),
+        (model_of("SDXL"), clip_of("last", SD3ClipModel_, **CLIP_L, **CLIP_G), r"is SD3ClipModel with .* needs clip_l"),
+        (model_of("Flux"), clip_of("last", SD3ClipModel_, **CLIP_L, **T5), r"is SD3ClipModel with .* needs clip_l"),
         (model_of("HunyuanDiT"), clip_of(mt5xl=2048), r"needs chinese_roberta \+ mt5xl"),
         (model_of("ZImage", **Z_IMAGE), clip_of(TAPS, qwen3_4b=2560), r"qwen3_4b.* 7680 .*\(Z-Image.* reads 2560"),
         (model_of("Flux2", **KLEIN_4B), clip_of("hidden", qwen3_4b=2560), r"qwen3_4b.* 2560 .* reads 7680"),

@@ -27,6 +27,7 @@ class Family:
     others: tuple[str, ...] = ()  # of relatives that ComfyUI has under the same name, and that were not tried
     guidance: float = 0.0  # of the network, if it is usually another than ComfyUI's default
     optional: tuple[str, ...] = ()  # of the encoders: a CLIP without them conditions the model too
+    clip: str = ""  # ComfyUI's class of its CLIP, where that makes one conditioning of whichever encoders it has
     resolution: int = 0  # side in pixels of its training images, where `resolution_of` does not have it
     hosts: tuple[str, ...] = VERSIONS  # those of them that load it
     refused: str = ""  # why no embedding can be trained for it
@@ -69,6 +70,7 @@ FAMILIES = (
         (*CLIP_PAIR, "t5xxl"),
         Sampling(20, 4.0, "euler", "sgm_uniform"),
         optional=(*CLIP_PAIR, "t5xxl"),
+        clip="SD3ClipModel",
     ),
     # flux_dev_full_text_to_image, flux1_krea_dev; flux_kontext_dev_basic, which has a guidance of 2.5
     Family(
@@ -107,7 +109,14 @@ FAMILIES = (
     # image_omnigen2_t2i, the cfg of its text
     Family("OmniGen2", ("Omnigen2",), ("qwen25_3b",), Sampling(20, 5.0, "euler", "simple")),
     # hidream_i1_full; hidream_i1_dev and hidream_i1_fast: 28 and 16 steps, cfg 1, lcm, normal
-    Family("HiDream-I1", ("HiDream",), HIDREAM, Sampling(50, 5.0, "uni_pc", "simple"), optional=HIDREAM),
+    Family(
+        "HiDream-I1",
+        ("HiDream",),
+        HIDREAM,
+        Sampling(50, 5.0, "uni_pc", "simple"),
+        optional=HIDREAM,
+        clip="HiDreamTEModel",
+    ),
     # image_qwen_Image_2512 and QwenImagePipeline, which have 50 steps
     Family("Qwen-Image", ("QwenImage",), ("qwen25_7b",), Sampling(25, 4.0, "euler", "simple"), resolution=1328),
     # image_krea2_turbo_t2i; the base model: 28 steps, cfg 5.5 (Krea2Pipeline, whose guidance_scale is less by 1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ...errors import UserError
-from ..families import BY_CLASS, Family
+from ..families import BY_CLASS, FAMILIES, Family
 from .encoders import encoders, reads_syntax, widths
 
 NOT_TRIED = (
@@ -20,6 +20,7 @@ NO_SYNTAX = (
     "trained file."
 )
 SAME = "Connect the CLIP of the same checkpoint, or the loader for its text encoders with the type of this model."
+OF_ONE_FAMILY = {family.clip for family in FAMILIES if family.clip}
 WIDTHS = ("context_in_dim", "cap_feat_dim")  # of the conditioning, in ComfyUI's configurations of two kinds of networks
 NO_GUIDANCE = "guidance {:g} has no effect: only models in which guidance is distilled read it, such as Flux.1 dev."
 
@@ -32,7 +33,7 @@ def remarks_on(model: Any, clip: Any, guidance: float) -> tuple[str, ...]:
         raise UserError(f"No embedding can be trained for {family.title}: {family.refused}.")
     found = tuple(encoders(clip))
     if family:
-        check_encoders(family, found)
+        check_encoders(family, clip)
         check_width(family, model.model.model_config.unet_config, clip)
     tried = family and set(found) <= set(family.encoders)
     remarks = [] if tried else [NOT_TRIED.format(f"{class_name}, {' + '.join(found)}")]
@@ -40,14 +41,20 @@ def remarks_on(model: Any, clip: Any, guidance: float) -> tuple[str, ...]:
     return tuple(remarks + [NO_GUIDANCE.format(guidance)] * (guidance > 0 and not reads_guidance(model.model)))
 
 
-def check_encoders(family: Family, found: Collection[str]) -> None:
-    """Raises UserError for a text encoder that the family does not have, or without one that it needs."""
+def check_encoders(family: Family, clip: Any) -> None:
+    """Raises UserError for a text encoder that the family does not have, without one that it needs, or if the CLIP
+    joins the same encoders as another family reads them."""
+    found = tuple(encoders(clip))
     foreign = set(found) - {*family.encoders, *family.others}
     needed = set() if set(found) & set(family.others) else set(family.encoders) - set(family.optional)
-    if foreign or not needed <= set(found):
+    kind = type(clip.cond_stage_model)
+    own = next((each.__name__ for each in kind.__mro__ if each.__name__ in OF_ONE_FAMILY), "")
+    alone = found == family.encoders == ("t5xxl",)  # every CLIP hands on T5's states as they are
+    if foreign or not needed <= set(found) or (own != family.clip and not alone):
+        wanted = f"{family.clip} with any of " * bool(family.clip) + " + ".join(family.encoders)
         raise UserError(
-            f"The CLIP belongs to another model family: it has the text encoder(s) {' + '.join(found)}, and the model "
-            f"({family.title}) needs {' + '.join(family.encoders)}. {SAME}"
+            f"The CLIP belongs to another model family: it is {kind.__name__.rstrip('_')} with the text encoder(s) "
+            f"{' + '.join(found)}, and the model ({family.title}) needs {wanted}. {SAME}"
         )
 
 
