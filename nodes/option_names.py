@@ -58,7 +58,7 @@ TRAINING_OPTIONS = {
 NUMBERS: dict[str, Literal["float"]] = {"learning_rate": "float"}  # inputs of another kind than their option
 NOTES = {  # added to the tooltips of these inputs
     "preview_prompts": " One prompt per line.",
-    "name": " In prompts write embedding:name.",
+    "name": " In prompts write embedding:name, or use Load Embedding.",
     "initial_text": " To train an embedding further, enter its file, such as my-cat.safetensors. Files: in "
     "models/embeddings.",
     "templates": " If images have captions, the default is captions (Style: style-captions). Files: in "

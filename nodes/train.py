@@ -80,8 +80,8 @@ class TrainEmbedding(io.ComfyNode):
                 io.Boolean.Input(
                     "save",
                     default=True,
-                    tooltip="Save the embedding in the embeddings folder, so that embedding:name works in any "
-                    "prompt. Off: save it in ComfyUI's temporary folder.",
+                    tooltip="Save the embedding in the embeddings folder, for embedding:name in any prompt and for "
+                    "Load Embedding. Off: save it in ComfyUI's temporary folder.",
                 ),
                 io.String.Input(
                     "captions",
