@@ -66,6 +66,7 @@ def checks(model: Any, clip: Any, vae: Any, folder: Path, side: int) -> dict[str
     gradient = gradient_of(host, data)
     trained = train(host, folder, side)
     found = {
+        "remarks": host.remarks,
         "prediction": host.prediction,
         "unit": host.unit,
         "resolution": host.resolution,

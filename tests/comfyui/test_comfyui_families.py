@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_families import FAMILIES
 
-from ti_train.hosts.families import BY_CLASS, OLD
+from ti_train.hosts.families import BY_CLASS, OLD, Family, class_name
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
@@ -29,7 +29,13 @@ UNITS = {"Stable_Cascade_C": 32} | dict.fromkeys(  # in pixels; 16 of all others
 )
 COMPRESSIONS = {"Flux2": 16, "Stable_Cascade_C": 42}
 BOTH_WAYS = ("t5", "roberta")  # encoders in which each token reads all others
-TRAINED = [family for family in FAMILIES if family not in REFUSED]
+UNTRIED = "hunyuan-dit-1.0"  # in no row of the table: it stands for what ComfyUI has and will have besides
+TRAINED = [family for family in FAMILIES if family not in (*REFUSED, UNTRIED)]
+
+
+def row_of(family: str) -> Family:
+    tiny = FAMILIES[family]()
+    return BY_CLASS[class_name(tiny.model, tiny.unet)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +57,7 @@ def look(comfyui, comfyui_python, tmp_path_factory):
             found: dict[str, Any] = json.loads(answer)
             assert "error" not in found, found["error"]
             if lacking := found.get("lacking"):
-                assert any(OLD not in BY_CLASS[FAMILIES[family]().model].hosts for family in lacking), lacking
+                assert any(OLD not in row_of(family).hosts for family in lacking), lacking
                 pytest.skip(f"This ComfyUI is older than {lacking}")
             return found
 
@@ -63,8 +69,9 @@ def look(comfyui, comfyui_python, tmp_path_factory):
 def test_an_embedding_is_trained_and_used(look, family):
     found = look(family)
     assert "refused" not in found, found["refused"]
-    row = BY_CLASS[FAMILIES[family]().model]
+    row = row_of(family)
     assert set(found["encoders"]) <= set(row.encoders)
+    assert found["remarks"] == [] if row.syntax else "reads no embedding:name" in " ".join(found["remarks"])
     tiny = FAMILIES[family]()
     assert found["unit"] == UNITS.get(tiny.model, 16)
     assert found["resolution"] == RESOLUTIONS.get(family, 1024)
@@ -118,6 +125,15 @@ def test_an_embedding_is_trained_and_used(look, family):
 @pytest.mark.parametrize("family", REFUSED)
 def test_what_cannot_be_trained_is_refused_in_words(look, family):
     assert REFUSED[family] in look(family)["refused"]
+
+
+def test_a_family_that_was_never_tried_is_trained_and_named(look):
+    found = look(UNTRIED)
+    named, _ = found["remarks"]
+    assert "not been tried with this model family (HunyuanDiT1, chinese_roberta + mt5xl)" in named
+    assert max(found["finite_differences"].values()) < 0.01
+    assert found["file"]
+    assert found["loaded"]
 
 
 def test_a_tokenizer_that_reads_no_embedding_is_found_out(look):

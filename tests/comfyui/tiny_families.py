@@ -36,6 +36,7 @@ FLUX = {
     "mlp_ratio": 2.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000,
     "patch_size": 2, "qkv_bias": True, "txt_ids_dims": [],
 }  # fmt: skip
+OVIS = FLUX | {"vec_in_dim": None, "guidance_embed": False, "yak_mlp": True, "txt_norm": True, "txt_ids_dims": [1, 2]}
 CHROMA = {name: value for name, value in FLUX.items()} | {
     "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 64, "hidden_dim": 64, "n_layers": 1,
 }  # fmt: skip
@@ -225,21 +226,19 @@ def hidream() -> Family:
     return Family("HiDream", unet, text, encoders)
 
 
-def hunyuan_dit() -> Family:
+def hunyuan_dit(model: str = "HunyuanDiT", kind: str = "hydit") -> Family:
     def text() -> tuple[Any, Any]:
         import comfy.text_encoders.hydit as c
 
         return c.HyditTokenizer, c.HyditModel
 
     unet = {
-        "image_model": "hydit", "hidden_size": 64, "depth": 4, "num_heads": 2, "text_states_dim": WIDTH,
+        "image_model": kind, "hidden_size": 64, "depth": 4, "num_heads": 2, "text_states_dim": WIDTH,
         "text_states_dim_t5": WIDTH,
     }  # fmt: skip
     bert = {"hidden_size": WIDTH, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 2}
     encoders = {"hydit_clip_model_config": bert, "mt5xl_model_config": T5}
-    return Family(
-        "HunyuanDiT", unet, text, encoders, 4, tokenizer_data=lambda: {"mt5xl.spiece_model": sentencepieces()}
-    )
+    return Family(model, unet, text, encoders, 4, tokenizer_data=lambda: {"mt5xl.spiece_model": sentencepieces()})
 
 
 PIXART = {
@@ -281,6 +280,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "flux": lambda: flux("Flux", True),
     "flux-fill": lambda: flux("FluxInpaint", True, FLUX | {"in_channels": 96}),
     "flux-schnell": lambda: flux("FluxSchnell", False),
+    "ovis": lambda: llm("FluxSchnell", OVIS, "ovis", ("OvisTokenizer", "te"), "qwen3_2b"),
     "stable-cascade": cascade,
     "chroma": lambda: with_t5("Chroma", CHROMA, 16),
     "pixart-alpha": lambda: with_t5("PixArtAlpha", PIXART | ALPHA, 4, side=272),
@@ -298,6 +298,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "krea2": lambda: llm("Krea2", KREA2, "krea2", ("Krea2Tokenizer", "te"), "qwen3vl_4b", "wan", num_hidden_layers=36),
     "anima": lambda: llm("Anima", PREDICT2, "anima", ("AnimaTokenizer", "te"), "qwen3_06b", "wan", hidden_size=1024),
     "hunyuan-dit": hunyuan_dit,
+    "hunyuan-dit-1.0": lambda: hunyuan_dit("HunyuanDiT1", "hydit1"),
     "longcat": lambda: llm("LongCatImage", FLUX | {"vec_in_dim": None, "guidance_embed": False, "txt_ids_dims": []},
                            "longcat_image", ("LongCatImageTokenizer", "te"), "qwen25_7b"),
     "cosmos-predict2": cosmos,
@@ -309,7 +310,12 @@ def lacks(name: str) -> bool:
     """Whether this ComfyUI is older than a family."""
     import comfy.supported_models
 
-    return not hasattr(comfy.supported_models, FAMILIES[name]().model)
+    family = FAMILIES[name]()
+    try:
+        family.text()
+    except ModuleNotFoundError:
+        return True
+    return not hasattr(comfy.supported_models, family.model)
 
 
 def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:

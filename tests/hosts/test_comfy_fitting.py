@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ti_train.errors import UserError
+from ti_train.formats import reads_syntax
 from ti_train.hosts.comfy.fitting import check_latents, remarks_on
 
 
@@ -16,7 +17,8 @@ def clip_of(layer: str | list[int] = "last", kind: type = SimpleNamespace, /, **
     """A CLIP of a class with these encoders, each of a width, whose conditioning has these of their layers."""
 
     def tokenizer(name: str) -> Any:
-        return SimpleNamespace(embedding_key=name, embedding_directory=[], _try_get_embedding=None)
+        folders = [] if reads_syntax([name]) else None
+        return SimpleNamespace(embedding_key=name, embedding_directory=folders, _try_get_embedding=None)
 
     def module(width: int) -> Any:
         table = SimpleNamespace(weight=torch.empty(1, width))
@@ -44,6 +46,7 @@ class SD3ClipModel_(SD3ClipModel): ...  # noqa: N801 - ComfyUI's own name, of th
 
 CLIP_L, CLIP_G, T5 = {"clip_l": 768}, {"clip_g": 1280}, {"t5xxl": 4096}
 Z_IMAGE = {"cap_feat_dim": 2560}
+OVIS = {"context_in_dim": 2048, "yak_mlp": True}
 KLEIN_4B, KLEIN_9B = {"context_in_dim": 3 * 2560}, {"context_in_dim": 3 * 4096}
 TAPS = [9, 18, 27]
 
@@ -82,6 +85,8 @@ def test_a_model_and_its_own_encoders_are_taken_without_a_remark(model, clip):
         (model_of("HunyuanDiT"), clip_of(mt5xl=2048), r"needs chinese_roberta \+ mt5xl"),
         (model_of("ZImage", **Z_IMAGE), clip_of(TAPS, qwen3_4b=2560), r"qwen3_4b.* 7680 .*\(Z-Image.* reads 2560"),
         (model_of("Flux2", **KLEIN_4B), clip_of("hidden", qwen3_4b=2560), r"qwen3_4b.* 2560 .* reads 7680"),
+        (model_of("FluxSchnell", **OVIS), clip_of(**CLIP_L, **T5), r"\(Ovis-Image\) needs qwen3_2b"),
+        (model_of("FluxSchnell"), clip_of(qwen3_2b=2048), r"\(Flux.1 schnell\) needs clip_l \+ t5xxl"),
         (model_of("Flux2", **KLEIN_4B), clip_of(TAPS, qwen3_8b=4096), r"qwen3_8b.* 12288 .* reads 7680"),
         (model_of("Flux2", **KLEIN_9B), clip_of(TAPS, qwen3_4b=2560), r"qwen3_4b.* 7680 .* reads 12288"),
     ],
@@ -89,6 +94,11 @@ def test_a_model_and_its_own_encoders_are_taken_without_a_remark(model, clip):
 def test_encoders_of_another_model_are_refused_with_what_both_have(model, clip, message):
     with pytest.raises(UserError, match=message):
         remarks_on(model, clip, 0.0)
+
+
+def test_a_family_that_comfyui_has_as_another_is_told_by_its_layers():
+    (remark,) = remarks_on(model_of("FluxSchnell", **OVIS), clip_of(qwen3_2b=2048), 0.0)
+    assert "no embedding:name" in remark
 
 
 def test_an_encoder_of_a_relative_is_tried_and_named():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..formats.layouts import reads_syntax
 from ..host import Prediction, Sampling
@@ -80,6 +82,8 @@ FAMILIES = (
     Family("Flux.1 Fill", ("FluxInpaint",), FLUX, Sampling(20, 1.0), guidance=30.0, optional=("clip_l",)),
     # flux_schnell_full_text_to_image
     Family("Flux.1 schnell", ("FluxSchnell",), FLUX, distilled(4), optional=("clip_l",)),
+    # image_ovis_text_to_image; ComfyUI has it as Flux.1 schnell
+    Family("Ovis-Image", ("Ovis",), ("qwen3_2b",), Sampling(20, 5.0, "euler", "simple"), hosts=(NEW,)),
     # image_flux2_klein_text_to_image; in it the base model has 20 steps and cfg 5
     Family(
         "Flux.2 klein 4B and 9B",
@@ -158,6 +162,12 @@ ARCHITECTURES = {
     "QwenImage": "qwen-image",
 }
 BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
+
+
+def class_name(name: str, unet_config: Mapping[str, Any]) -> str:
+    """The name in this table of ComfyUI's class of a model: that of Flux.1 schnell is Ovis-Image's too, whose
+    layers differ."""
+    return "Ovis" if unet_config.get("yak_mlp") else name
 
 
 def resolution_of(context_width: int | None, prediction: Prediction) -> int:

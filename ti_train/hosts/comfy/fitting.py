@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import UserError
-from ..families import BY_CLASS, FAMILIES, Family
+from ..families import BY_CLASS, FAMILIES, Family, class_name
 from .encoders import encoders, reads_syntax, widths
 
 NOT_TRIED = (
@@ -27,8 +27,8 @@ NO_GUIDANCE = "guidance {:g} has no effect: only models in which guidance is dis
 
 def remarks_on(model: Any, clip: Any, guidance: float) -> tuple[str, ...]:
     """What the user should know before a run. Raises UserError if nothing can be trained with these two."""
-    class_name = type(model.model.model_config).__name__
-    family = BY_CLASS.get(class_name)
+    name = name_of(model.model)
+    family = BY_CLASS.get(name)
     if family and family.refused:  # first: such a CLIP may have no encoder at all
         raise UserError(f"No embedding can be trained for {family.title}: {family.refused}.")
     found = tuple(encoders(clip))
@@ -36,9 +36,15 @@ def remarks_on(model: Any, clip: Any, guidance: float) -> tuple[str, ...]:
         check_encoders(family, clip)
         check_width(family, model.model.model_config.unet_config, clip)
     tried = family and set(found) <= set(family.encoders)
-    remarks = [] if tried else [NOT_TRIED.format(f"{class_name}, {' + '.join(found)}")]
+    remarks = [] if tried else [NOT_TRIED.format(f"{name}, {' + '.join(found)}")]
     remarks += [] if all_read_syntax(clip) else [NO_SYNTAX]
     return tuple(remarks + [NO_GUIDANCE.format(guidance)] * (guidance > 0 and not reads_guidance(model.model)))
+
+
+def name_of(model: Any) -> str:
+    """The name of a model's family in the table of families."""
+    config = model.model_config
+    return class_name(type(config).__name__, config.unet_config)
 
 
 def check_encoders(family: Family, clip: Any) -> None:
@@ -78,11 +84,11 @@ def check_width(family: Family, unet_config: Mapping[str, Any], clip: Any) -> No
 
 def check_latents(model: Any, latents: Tensor) -> None:
     """Raises UserError if an image's latents, of a VAE, are not of the kind that the model reads."""
-    wanted, class_name = model.latent_format, type(model.model_config).__name__
+    wanted, name = model.latent_format, name_of(model)
     given = latents.shape[1], latents.ndim - 2
     needed = wanted.latent_channels, dimensions_of(wanted)
     if given != needed:
-        title = BY_CLASS[class_name].title if class_name in BY_CLASS else class_name
+        title = BY_CLASS[name].title if name in BY_CLASS else name
         raise UserError(
             f"The VAE belongs to another model family: it encodes an image to {kind_of(*given)}, and the model "
             f"({title}) reads {kind_of(*needed)}. Connect the VAE of the same checkpoint, or Load VAE with this "

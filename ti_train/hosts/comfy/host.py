@@ -38,7 +38,7 @@ from ..recast import recast
 from ..residuals import copied_for, norms_in
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
-from .fitting import all_read_syntax, check_latents, dimensions_of, remarks_on
+from .fitting import all_read_syntax, check_latents, dimensions_of, name_of, remarks_on
 from .gradients import ForAutograd, differentiable
 from .identity import identity_of
 from .inputs import check_inputs
@@ -65,7 +65,7 @@ class ComfyHost(Adapter):
         sampling = self.model.get_model_object("model_sampling")
         prediction = prediction_of(sampling)
         config = self.model.model.model_config
-        family = BY_CLASS.get(type(config).__name__)
+        family = BY_CLASS.get(name_of(self.model.model))
         latents = config.unet_config.get("input_size")  # of PixArt's positions, of which there are three sizes
         resolution = 8 * latents if latents else family.resolution if family else 0
         resolution = resolution or resolution_of(config.unet_config.get("context_dim"), prediction)
@@ -75,7 +75,7 @@ class ComfyHost(Adapter):
         self.guidance = guidance or (family.guidance if family else 0.0)
         self.compression, self._encoded = compression_of(self.model, vae)
         self.unit = self._encoded * patch_of(self.model)
-        self.architecture = ARCHITECTURES.get(type(config).__name__, "")
+        self.architecture = ARCHITECTURES.get(name_of(self.model.model), "")
         self.reads_syntax = all_read_syntax(clip)
         self.known_marks = tuple(getattr(clip.tokenizer, "ti_train_names", {}))
 
