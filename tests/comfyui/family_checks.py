@@ -168,6 +168,7 @@ def sliced(host: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     """A run of two steps with two previews: what it reports, and whether its file holds what it has trained."""
+    from pack.nodes.files import Place
     from pack.nodes.run import run_training
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
@@ -179,7 +180,7 @@ def train(host: Any, folder: Path, side: int) -> dict[str, Any]:
     dataset = encode_pictures(host, pictures)
     config = TrainConfig(NAME, "toy", steps=2, batch_size=2, evaluate_every=1, preview_every=2, resolution=side)
     node = SimpleNamespace(unique_id="1")
-    embedding, session, previews = run_training(host, dataset, config, folder, False, node, {}, [])
+    embedding, session, previews = run_training(host, dataset, config, Place(folder, config.name), node, {}, [])
     read = load_embedding(folder / f"{NAME}.safetensors").fitted_to(host.widths)
     start = {encoder: host.vocabulary(encoder).rows("toy")[-1:] for encoder in host.widths}
     spread = {encoder: host.vocabulary(encoder).spread for encoder in host.widths}

@@ -236,6 +236,7 @@ def values_equal(before: dict[str, tuple], after: dict[str, tuple]) -> bool:
 
 def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
     """A card that is full in step 2, and one that stays so."""
+    from pack.nodes.files import Place
     from pack.nodes.run import run_training
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
@@ -253,11 +254,11 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
     network, node = host.model.model.diffusion_model, SimpleNamespace(unique_id="1")
     with at_forward(network, 2, full):
-        embedding, session, _ = run_training(host, dataset, config, folder / "once", False, node, {}, [])
-    calm, _, _ = run_training(host, dataset, config, folder / "calm", False, node, {}, [])
+        embedding, session, _ = run_training(host, dataset, config, Place(folder / "once", config.name), node, {}, [])
+    calm, _, _ = run_training(host, dataset, config, Place(folder / "calm", config.name), node, {}, [])
     handle = network.register_forward_hook(lambda *_: full() if torch.is_grad_enabled() else None)
     try:
-        run_training(host, dataset, config, folder / "always", False, node, {}, [])
+        run_training(host, dataset, config, Place(folder / "always", config.name), node, {}, [])
         message = ""
     except UserError as error:
         message = str(error)
@@ -272,6 +273,7 @@ def out_of_memory(checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
 
 def growth(checkpoint: str, _lora: str, folder: Path) -> int:
     """Bytes by which the process grows from the second to the tenth step on the CPU."""
+    from pack.nodes.files import Place
     from pack.nodes.run import run_training
     from pack.ti_train.data.dataset import encode_pictures
     from pack.ti_train.data.picture import Picture
@@ -283,7 +285,7 @@ def growth(checkpoint: str, _lora: str, folder: Path) -> int:
     host.model.model.diffusion_model.register_forward_hook(
         lambda *_: resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
     )
-    run_training(host, dataset, config, folder, False, SimpleNamespace(unique_id="1"), {}, [])
+    run_training(host, dataset, config, Place(folder, config.name), SimpleNamespace(unique_id="1"), {}, [])
     return resident[-1] - resident[len(resident) // 5]
 
 
