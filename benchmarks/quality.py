@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def main(given: Sequence[str] | None = None) -> None:
                             print(line(record), flush=True)
                     except UserError as error:  # of this run alone, such as vectors that are not finite
                         print(f"{world.name} {arm.name}: {concept.name} {seed}  {error}", flush=True)
-    show(records.all(), list(ours), a.base, a.results)
+    show(records.all(), ours, a.base, a.results)
 
 
 def worlds(a: argparse.Namespace) -> Iterator[World]:
@@ -133,8 +133,10 @@ def line(record: Record) -> str:
     )
 
 
-def show(records: Sequence[Record], order: list[str], wanted: str | None, folder: Path) -> None:
-    """Prints the tables, with differences to the arm `wanted`; writes all as JSON and a picture of each world."""
+def show(records: Sequence[Record], ours: Mapping[str, Arm], wanted: str | None, folder: Path) -> None:
+    """Prints the tables, with differences to the arm `wanted`; writes all as JSON, and a picture of each world without
+    ablations."""
+    order = list(ours)
     for world in dict.fromkeys(record.world for record in records):
         rows = tables.rows_of(records, world)
         ends = sorted(row for row in rows if row[0] == wanted)
@@ -144,7 +146,8 @@ def show(records: Sequence[Record], order: list[str], wanted: str | None, folder
         if styles:
             print(f"\n## {world}: styles\n\n{tables.table(rows, order, base, lambda r: r.concept in styles)}")  # noqa: B023
         print(f"\n{tables.each_concept(rows, order)}")
-        tables.picture(rows, world).save(folder / f"quality-{world}.png")
+        whole = {row: found for row, found in rows.items() if row[0] in ours and ours[row[0]].kind != "ablation"}
+        tables.picture(whole or rows, world).save(folder / f"quality-{world}.png")
     (folder / "quality.json").write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n")
 
 

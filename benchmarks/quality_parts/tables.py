@@ -112,4 +112,4 @@ def picture(rows: Mapping[tuple[str, int], Row], world: str) -> Image.Image:
         )
         for (arm, images), row in rows.items()
     ]
-    return score_plot(points, f"{world}: fidelity against editability")
+    return score_plot(points, f"{world}: fidelity against editability", ("edit shown", "fidelity"))

@@ -23,23 +23,26 @@ class Point:
 
 
 Box = tuple[float, float, float, float]
+PAPERS_AXES = "text similarity (editability)", "image similarity (fidelity)"
 
 
-def score_plot(points: Sequence[Point], title: str, width: int = 900, height: int = 620) -> Image.Image:
-    """Text similarity across, image similarity up; references are hollow (Gal et al. 2022, figure 10)."""
+def score_plot(
+    points: Sequence[Point], title: str, axes: tuple[str, str] = PAPERS_AXES, width: int = 900, height: int = 620
+) -> Image.Image:
+    """axes: what is across and up. References are hollow (Gal et al. 2022, figure 10)."""
     left, _, right, _ = box = (78, 50, width - 24, height - 56)
     across, up = (with_margin(values, 0.15, 0.01) for values in ([p.across for p in points], [p.up for p in points]))
-    axes = Axes(across, up, box)
+    frame = Axes(across, up, box)
     picture = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(picture)
     write(pen, (left, 14), title, font(17))
     marks = [{value: f"{value:.3f}" for value in evenly(values)} for values in (across, up)]
-    axes.draw(pen, marks[0], marks[1], columns=True)
-    write(pen, ((left + right) / 2, height - 26), "text similarity (editability)", font(13), anchor="ma")
-    write(pen, (right, 18), "up: image similarity (fidelity)", font(13), "#555555", "ra")
+    frame.draw(pen, marks[0], marks[1], columns=True)
+    write(pen, ((left + right) / 2, height - 26), axes[0], font(13), anchor="ma")
+    write(pen, (right, 18), f"up: {axes[1]}", font(13), "#555555", "ra")
     taken: list[Box] = []
     for point in points:
-        x, y = axes.place(point.across, point.up)
+        x, y = frame.place(point.across, point.up)
         fill, outline = (PAPER, MARK) if point.hollow else (INK, INK)
         pen.ellipse([x - 6, y - 6, x + 6, y + 6], fill, outline, 2)
         taken.append((x - 7, y - 7, x + 7, y + 7))
