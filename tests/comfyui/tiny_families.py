@@ -311,11 +311,13 @@ def lacks(name: str) -> bool:
     import comfy.supported_models
 
     family = FAMILIES[name]()
+    if not hasattr(comfy.supported_models, family.model):
+        return True
     try:
-        family.text()
+        family.text()  # a model's class may be older than what its text encoder needs
     except ModuleNotFoundError:
         return True
-    return not hasattr(comfy.supported_models, family.model)
+    return False
 
 
 def draw(name: str, folders: list[str]) -> tuple[Any, Any, Any]:

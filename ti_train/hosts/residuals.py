@@ -17,8 +17,8 @@ def norms_in(*modules: nn.Module) -> list[nn.Module]:
 def copied_for(norms: Iterable[nn.Module]) -> Iterator[None]:
     """Gives each norm a copy of its input.
 
-    PyTorch's `allow_mutation_on_saved_tensors` copies only what is changed, but watches every call, which takes the CPU
-    twice as long; and it has no effect inside a checkpoint that is not reentrant (the gradient was wrong by 8 %).
+    `copied_before_changes` copies only what is changed, but watches every call, which takes the CPU twice as long; and
+    it has no effect inside a checkpoint that is not reentrant (the gradient was wrong by 8 %).
     """
     with ExitStack() as stack:
         for norm in norms:

@@ -36,6 +36,7 @@ from ..adapter import Adapter
 from ..families import ARCHITECTURES, BY_CLASS, resolution_of
 from ..recast import recast
 from ..residuals import copied_for, norms_in
+from ..saved_tensors import copied_before_changes
 from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, name_of, remarks_on
@@ -116,7 +117,7 @@ class ComfyHost(Adapter):
             if self._unet_without_patches:
                 stack.enter_context(copied_for(norms_in(self.clip.cond_stage_model)))
             else:  # right for every model, at twice the CPU time of each call
-                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+                stack.enter_context(copied_before_changes())
             yield
 
     @property
