@@ -19,6 +19,8 @@ from .weighting import check_weighting
 # four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {},
+    # Norms as the vocabulary has them (cloneofsimo/lora's norm decay): more edits are shown, see benchmarks/README.md.
+    "Editable": {"pull": 1.0},
     # A first look. Weighted by sigma, fidelity is .06 higher after these 100 images, see benchmarks/README.md.
     "Preview": {"steps": 25, "weighting": "sigma"},
     # A style covers the whole image, and takes four times as long on the embedded model (see demo/README.md).
@@ -131,7 +133,7 @@ class TrainConfig:
     pull: float = option(
         0.0, TRAINING, "Pull",
         "adamw: pulls the norms towards the vocabulary's mean; 1: by 100 times the learning rate in each step. sphere: "
-        "pulls the directions towards the initial ones, in units of the gradient. 0 = off. More is easier to edit.",
+        "pulls the directions towards the initial ones, in units of the gradient. More is easier to edit.",
         least=0, most=10, step=0.05,
     )
     average: float = option(
@@ -394,6 +396,7 @@ PRESET_SUMMARIES = {
     preset: (
         "{steps} steps, batch size {batch_size}, learning rate {learning_rate} ({schedule})"
         + ", loss weighting {weighting}" * ("weighting" in values)
+        + ", pull {pull:g}" * ("pull" in values)
     ).format(**{name: about.presets[preset] for name, about in OPTIONS.items() if about.presets})
     for preset, values in PRESETS.items()
 }
