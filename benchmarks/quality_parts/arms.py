@@ -62,7 +62,6 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "averaged": {"average": 0.25},
         "sigma, averaged": {"weighting": "sigma", "average": 0.25},
         "constant rate, averaged": {"schedule": "constant", "average": 0.5},
-        "pull": {"pull": 1.0},
         "sigma, pull": {"weighting": "sigma", "pull": 1.0},
         "sphere": {"optimizer": "sphere", "learning_rate": 2e-2, "pull": 0.1},
         "sigma, sphere": {"weighting": "sigma", "optimizer": "sphere", "learning_rate": 2e-2},

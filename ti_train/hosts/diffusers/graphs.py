@@ -21,7 +21,6 @@ log = logging.getLogger("ti_train")
 SHARE = 0.25  # of the free memory, at most, that a graph may hold: previews and other programs need some as well
 AT_SIGHT = 3  # steps of a shape before it is recorded, which takes as long as some steps: rare shapes do not pay
 
-
 Outputs = tuple[Tensor, ...]
 
 

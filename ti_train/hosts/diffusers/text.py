@@ -20,8 +20,6 @@ from .graphs import GraphedPasses, Outputs
 
 Cond = dict[str, Any]
 SINGLE_ENCODERS = {1024: "clip_h"}  # width -> ComfyUI's name for Stable Diffusion 2's encoder; all others are clip_l
-
-
 KEPT = 40  # bytes that a layer keeps for backward, of each token and coordinate
 
 
