@@ -17,7 +17,7 @@ from PIL import Image
 import ti_train.__main__ as command_line
 from ti_train.commands import evaluate, generate
 from ti_train.commands.embedding_files import load_embeddings
-from ti_train.commands.model import on_device
+from ti_train.commands.model import used_vectors
 from ti_train.commands.train import train_with_progress
 from ti_train.data.dataset import find_pictures
 from ti_train.errors import UserError
@@ -75,10 +75,10 @@ def run(a: argparse.Namespace) -> None:
     preset = "Style" if concept.kind == "style" else "Balanced"
     config = TrainConfig.from_preset(preset, name=concept.name, init=concept.init)
     done = train_with_progress(host, {folder: 1}, config, a.out)
-    words = {name: on_device(embedding, host)[0] for name, embedding in load_embeddings(WORDS).items()}
+    words = {name: used_vectors(embedding, host)[0] for name, embedding in load_embeddings(WORDS).items()}
     companion = next(name for name in words if name != concept.name and find_concept(name).kind == "object")
     initial, _ = initial_vectors(host, config)
-    result = show(host, concept, folder, initial, on_device(done.embedding, host)[0], companion, words)
+    result = show(host, concept, folder, initial, used_vectors(done.embedding, host)[0], companion, words)
     sheet = a.out / f"{concept.name}-sheet.png"
     result.sheet.save(sheet)
     print(f"Trained: '{concept.name}' ({concept.kind}) on the images in {folder}; see {sheet}")

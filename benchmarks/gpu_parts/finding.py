@@ -12,7 +12,7 @@ PROMISES = {  # in the README's own words
     "unchanged": "The model stays as it is",
     "resumes": "the same command with `--resume` continues it",
     "deterministic": "`--deterministic` asks PyTorch for kernels that do not",
-    "comfyui": "so `embedding:my-cat` works in any prompt afterwards",
+    "comfyui": "for `embedding:my-cat` in any prompt afterwards",
     "webui": "Afterwards the name works in the next prompt",
     "checkpointing": "gradient checkpointing needs less",
     "memory": "A run that fills the GPU's memory continues in smaller parts",
