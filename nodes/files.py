@@ -27,7 +27,8 @@ log = logging.getLogger("ti_train")
 class Place:
     """Where a run's embedding file goes.
 
-    finished: this very run has already been trained, and its file is there. replaces: what may be there.
+    finished: this very run has already been trained, and its file is there. replaces: whether it may take the place of
+    another.
     """
 
     folder: Path

@@ -15,7 +15,7 @@ from ti_train.errors import UserError
 from ti_train.evaluation.clip import Clip, without_placeholder
 from ti_train.evaluation.dino import Dino
 from ti_train.evaluation.evaluate import PAPERS_PROMPTS
-from ti_train.evaluation.measures import Features, further_measures, measured, others
+from ti_train.evaluation.measures import Features, Measure, further_measures, measured, others
 from ti_train.host import Embeddings
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.prompts import PLACEHOLDER
@@ -45,9 +45,17 @@ class Photographed:
         self.features: Features = self.dino.features if self.dino else self.clip.features
         self.concepts: Mapping[str, Concept] = concepts_in(photographs)
         self.images = {name: self._read(concept) for name, concept in self.concepts.items()}
+        self.seen: dict[str, tuple[Tensor, list[Measure]]] = {}  # what is computed of a concept's images once
 
     def _read(self, concept: Concept) -> list[Picture]:
         return list(read_pictures(find_pictures(concept.folder), self.host.resolution, Remarks()))
+
+    def _see(self, concept: Concept) -> tuple[Tensor, list[Measure]]:
+        """The features of the concept's images, and what else samples are compared with."""
+        own, dino = self.images[concept.name], self.dino.features if self.dino else None
+        everything = (Image.fromarray(p.pixels) for pictures in self.images.values() for p in pictures)
+        measures = further_measures(own, others(own, everything), self.clip.features, dino)
+        return self.features([Image.fromarray(p.pixels) for p in own]), measures
 
     def questions(self, concept: Concept) -> Sequence[Question]:  # noqa: ARG002 - the same for all
         prompts, times = PAPERS_PROMPTS["object"], 1 if self.few else 2
@@ -56,12 +64,11 @@ class Photographed:
         return [Question("plain", plain, ()), Question("edits", [named(edit) for edit in edits], edits)]
 
     def judged(self, concept: Concept, question: Question, pictures: Sequence[Image.Image]) -> list[Judged]:
-        own = self.images[concept.name]
-        likeness = cosines(self.features(pictures), self.features([Image.fromarray(p.pixels) for p in own]))
+        if concept.name not in self.seen:
+            self.seen[concept.name] = self._see(concept)
+        own, measures = self.seen[concept.name]
+        likeness = cosines(self.features(pictures), own)
         if question.name == "plain":
-            all_images = (Image.fromarray(p.pixels) for pictures in self.images.values() for p in pictures)
-            dino = self.dino.features if self.dino else None
-            measures = further_measures(own, others(own, all_images), self.clip.features, dino)
             further = measured(measures, pictures)
             return [Judged(value, None, further) for value in likeness]
         texts = [self.clip.text_features(without_placeholder(asked)) for asked in question.asked]

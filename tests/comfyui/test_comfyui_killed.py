@@ -12,6 +12,7 @@ import pytest
 import workflows as w
 from comfyui_server import Server
 from conftest import draw_pictures
+from left_files import emptied
 from safetensors import safe_open
 
 from ti_train.formats import load_embedding
@@ -67,15 +68,6 @@ def step_of(state: Path) -> int:
         return 0
     with safe_open(state, framework="pt") as file:
         return int(file.metadata()["step"])
-
-
-def emptied(folder: Path) -> dict[str, bytes]:
-    """The files of a folder by name, which are removed."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    contents = {name: path.read_bytes() for name, path in files.items()}
-    for path in files.values():
-        path.unlink()
-    return contents
 
 
 def steps_in(log: bytes) -> list[list[str]]:

@@ -6,12 +6,12 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import start
 from jobs_over_http import API, begin, learn, until, write_toys
+from left_files import emptied
 from webui_server import Server
 
 from ti_train.formats import load_embedding
@@ -57,12 +57,3 @@ def headers(files: dict[str, bytes]) -> dict[str, object]:
     """Of the embeddings among files."""
     embeddings = {name: data for name, data in files.items() if name.endswith(".safetensors")}
     return {name: json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]) for name, data in embeddings.items()}
-
-
-def emptied(folder: Path) -> dict[str, bytes]:
-    """The files of a folder by name, which are removed."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    contents = {name: path.read_bytes() for name, path in files.items()}
-    for path in files.values():
-        path.unlink()
-    return contents

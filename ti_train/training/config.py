@@ -19,7 +19,8 @@ from .weighting import check_weighting
 # four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {},
-    # Norms as the vocabulary has them (cloneofsimo/lora's norm decay): more edits are shown, see benchmarks/README.md.
+    # Norms as the vocabulary has them (cloneofsimo/lora's norm decay): edits are shown as often or more, at the same
+    # fidelity, see benchmarks/README.md.
     "Editable": {"pull": 1.0},
     # A first look. Weighted by sigma, fidelity is .06 higher after these 100 images, see benchmarks/README.md.
     "Preview": {"steps": 25, "weighting": "sigma"},
