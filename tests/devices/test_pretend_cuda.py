@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -155,3 +158,27 @@ def test_what_is_allocated_without_arithmetic_is_what_computing_allocates():
     once, twice = found["attention"]["uncomputed"], found["attention"]["twice as many places"]
     assert once < 40, "six tensors of 4 MiB and the gradient's; the scores alone would have 256"
     assert twice == pytest.approx(2 * once, rel=0.02)
+
+
+def left_in_a_hook() -> str:
+    """Answers while the card's autograd thread is in a hook, which ends before the modules of the process do."""
+    started = threading.Event()
+
+    class Last:
+        def __del__(self) -> None:
+            time.sleep(1)
+
+    def hook(_gradient: Any) -> None:
+        started.set()
+        time.sleep(0.5)
+
+    product = torch.ones(2, device="cuda", requires_grad=True) * 2
+    product.register_hook(hook)
+    threading.Thread(target=product.sum().backward, daemon=True).start()
+    started.wait()
+    sys.last_of_the_process = Last()
+    return "answered"
+
+
+def test_an_answer_counts_whatever_autograds_thread_still_does():
+    assert on_card(left_in_a_hook) == "answered"
