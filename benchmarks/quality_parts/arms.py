@@ -63,7 +63,7 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "sigma, averaged": {"weighting": "sigma", "average": 0.25},
         "constant rate, averaged": {"schedule": "constant", "average": 0.5},
         "sigma, pull": {"weighting": "sigma", "pull": 1.0},
-        "sphere": {"optimizer": "sphere", "learning_rate": 2e-2, "pull": 0.1},
+        "sphere": {"optimizer": "sphere", "learning_rate": 2e-2, "pull": 1.0},
         "sigma, sphere": {"weighting": "sigma", "optimizer": "sphere", "learning_rate": 2e-2},
         "one vector": {"num_vectors": 1},
         "one vector, condensed": {"num_vectors": 1, "initial_vectors": "condensed"},

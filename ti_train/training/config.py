@@ -133,9 +133,10 @@ class TrainConfig:
     )
     pull: float = option(
         0.0, TRAINING, "Pull",
-        "adamw: pulls the norms towards the vocabulary's mean; 1: by 100 times the learning rate in each step. sphere: "
-        "pulls the directions towards the initial ones, in units of the gradient. More is easier to edit.",
-        least=0, most=10, step=0.05,
+        "adamw: pulls the norms back to those of the initial vectors; 1: by 100 times the learning rate of the way in "
+        "each step (at 0.01 all of it). sphere: pulls the directions towards the initial ones; 1: with a tenth of the "
+        "gradient. More is easier to edit.",
+        least=0, most=100, step=0.05,
     )
     average: float = option(
         0.0, TRAINING, "Average",
