@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 log = logging.getLogger("ti_train")
 SHARE = 0.25  # of the free memory, at most, that a graph may hold: previews and other programs need some as well
-AT_SIGHT = 3  # steps of a shape before it is recorded, which takes as long as some steps: rare shapes do not pay
+AT_SIGHT = 3  # calls with a shape before it is recorded, which takes as long as some of them: rare shapes do not pay
 
 Outputs = tuple[Tensor, ...]
 
@@ -36,23 +36,22 @@ class GraphedPasses:
         self._recorded: dict[Any, Callable[..., Outputs]] = {}
         self._seen: Counter[Any] = Counter()
         self._pool: Any = None
+        self._graphs = True  # whether this step may use them
         self._waiting = False  # for the backward pass of a graph, whose activations the next forward pass overwrites
 
-    def begin(self) -> None:
-        """At the start of a step."""
-        self._waiting = False
-
-    def release(self) -> None:
-        """Frees the memory of all graphs."""
-        self._recorded.clear()
-        self._seen.clear()
-        self._pool = None
+    def begin(self, graphs: bool = True) -> None:
+        """At the start of a step. graphs: whether it may use any; if not, the memory of all is freed."""
+        self._graphs, self._waiting = graphs, False
+        if not graphs:
+            self._recorded.clear()
+            self._seen.clear()
+            self._pool = None
 
     def __call__(self, activations: int, *args: Any, **kwargs: Any) -> Outputs:
         """activations: bytes that a graph would hold, as far as known. The next call may overwrite what is returned."""
         given, structure = tree_flatten((args, kwargs))
         differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-        if not (differentiable and given[0].is_cuda) or self._waiting:
+        if not (self._graphs and differentiable and given[0].is_cuda) or self._waiting:
             return self._plain(structure, *given)
         kernels = torch.are_deterministic_algorithms_enabled()
         shape = (kernels, str(structure), *((x.shape, x.dtype, x.requires_grad) for x in given))

@@ -86,12 +86,9 @@ class DiffusersHost(Adapter):
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
-        graphed = [self.network, *(encoder.passes for encoder in self.family.encoders.values())]
-        for passes in graphed:
-            passes.begin()
+        for passes in (self.network, *(encoder.passes for encoder in self.family.encoders.values())):
+            passes.begin(graphs=not gradient_checkpointing)  # they would hold the memory that checkpointing saves
         if gradient_checkpointing:  # only the U-Net: activations of the text encoders are small
-            for passes in graphed:
-                passes.release()
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers checkpoints only in training mode; dropout is 0
         try:
