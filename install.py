@@ -27,7 +27,7 @@ from ti_train.commands.terminal import show_any_text
 ROOT = Path(__file__).resolve().parent
 HOST_OWNED = ("torch", "torchvision", "numpy")  # chosen for a machine by its host, never by us
 VERSION = re.compile(r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[\w.-]+)?", re.I)
-REMEDY = "run the same again to go on."
+REMEDY = "run the same again to continue."
 
 
 def say(sentence: str) -> None:

@@ -55,7 +55,7 @@ def test_one_that_ends_each_worker_costs_the_others_nothing(pictures, settings, 
     records = train(jobs, tmp_path, ["broken", "cpu"], retries=4)
     assert [record.status for record in records.values()] == ["failed", "done", "done"]
     assert records["one"].attempts == 5
-    assert "ended without a word 5 times" in records["one"].error
+    assert "exited without an error message 5 times" in records["one"].error
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ from ti_train.errors import UserError
 from ti_train.fleet import worker as worker_module
 from ti_train.fleet.claims import Claims
 from ti_train.fleet.job_list import Job
-from ti_train.fleet.learn import Stopped
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import OWN, Ledger, Record
+from ti_train.fleet.train_job import Stopped
 from ti_train.fleet.worker import Rules, failed_last, work
 from ti_train.training.checkpoint import RunFiles
 from ti_train.training.keeping import Course
@@ -147,7 +147,7 @@ def test_what_may_pass_the_second_time_is_repeated_and_then_given_up(fleet):
 
 def test_a_lost_worker_s_embedding_is_taken_over_and_a_deadly_one_given_up(fleet, monkeypatch):
     monkeypatch.setattr(Claims, "_gone", lambda *_: True)
-    Claims(fleet.out / OWN).take("one")  # by a worker that ends without a word
+    Claims(fleet.out / OWN).take("one")  # by a worker that ends without an error message
     assert fleet.work()["one"].attempts == 2
     for _ in range(3):
         fleet.ledger.write(replace(fleet.ledger.read("one") or Record("one"), status="waiting"))
@@ -156,7 +156,7 @@ def test_a_lost_worker_s_embedding_is_taken_over_and_a_deadly_one_given_up(fleet
     Claims(fleet.out / OWN).take("one")
     record = fleet.work()["one"]
     assert (record.status, record.attempts) == ("failed", 3)
-    assert "ended without a word" in record.error
+    assert "exited without an error message" in record.error
 
 
 def test_an_unexpected_error_is_recorded_and_ends_the_worker(fleet):

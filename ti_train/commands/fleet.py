@@ -20,20 +20,19 @@ from ..evaluation.samples import Sampling
 from ..evaluation.scores import Score
 from ..fleet.inputs import model_identity
 from ..fleet.job_list import Common, Job, read_jobs, shard_of
-from ..fleet.learn import Evaluate, Stop, Stopped
 from ..fleet.local import Look, devices_of, run_local, when_told_to_end
 from ..fleet.plan import plan
 from ..fleet.progress import Tally, Throttled
 from ..fleet.ray_cluster import run_ray
 from ..fleet.records import IMAGE, OWN, Ledger, Record
 from ..fleet.sheet import write_sheets
+from ..fleet.train_job import Evaluate, Stop, Stopped
 from ..fleet.worker import Rules
 from ..formats import load_embedding
 from ..host import Host
 from ..text import Remarks, listed, printable, with_rest
 from ..training.checkpoint import RunFiles
 from ..training.config import MANY, PRESETS, PRESETS_HELP
-from ..training.learning_rate import number_or_schedule
 from .evaluate import add_judge
 from .model import MODEL, PREDICTION, PREDICTION_TYPES, used_vectors
 from .option_arguments import add_options, options_given, without_effect

@@ -39,8 +39,8 @@ def likeness(name: str, features: Features, pictures: Sequence[Image.Image]) -> 
 def masked(space: str, features: Features, pictures: Sequence[Picture]) -> list[Measure]:
     """Likeness to what the masks show, and to what they hide; [] if no image has a mask that hides anything.
 
-    The other part is painted in the mean colour of the image. A concept that was learnt with its background is like the
-    hidden part too: more like it than the initial text is. (The two scores of CoRe, Wu et al. 2024, for whole images.)
+    The other part is painted in the mean colour of the image. A concept trained with its background is like the hidden
+    part too: more like it than the initial text is. (The two scores of CoRe, Wu et al. 2024, for whole images.)
     """
     parts = [picture for picture in pictures if picture.mask is not None and picture.mask.min() < 255]
     if not parts:

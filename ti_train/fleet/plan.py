@@ -35,7 +35,7 @@ def plan(jobs: Sequence[Job], ledger: Ledger, update: bool, evaluate: bool = Fal
         if done and not same and not update:
             changed.append(job.name)
         elif done and evaluate and not record.scores:
-            ledger.write(Record(job.name))  # its embedding is found finished
+            ledger.write(Record(job.name))  # found finished, or trained again if its result is NAME-worse
         elif not same or (not done and record.retry != "never") or (record.status == "done" and not done):
             ledger.write(Record(job.name))
     if not changed:

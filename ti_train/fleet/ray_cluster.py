@@ -26,10 +26,10 @@ from ..training.checkpoint import RunFiles
 from .claims import Claim, Claims
 from .inputs import image_files, inputs_of
 from .job_list import Job
-from .learn import Limits, Stopped, learn
 from .local import LOOKS_EVERY, PATIENCE, Look, OpenHost
 from .records import OWN, Ledger, Record
 from .sheet import records_of
+from .train_job import Limits, Stopped, train_job
 from .worker import LOST, Rules
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ Files = Mapping[str, bytes]  # path below a folder -> content
 Start = Callable[[], tuple[Any, Any]]  # an actor, and the answer that it gives when its model is open
 
 
-class Learner:
+class Trainer:
     """The actor."""
 
     _host: Host
@@ -55,7 +55,7 @@ class Learner:
         """Ends the current training after its step."""
         self._stop.set()
 
-    def learn(self, job: Job, images: Sequence[Files], left: Files, rules: Rules) -> tuple[Record | None, Files]:
+    def train(self, job: Job, images: Sequence[Files], left: Files, rules: Rules) -> tuple[Record | None, Files]:
         """Trains a job in a temporary folder; returns its record, None if it was stopped, and all that it wrote.
 
         images: of each of the job's folders. left: what an interrupted run has left in the driver's folder.
@@ -67,7 +67,7 @@ class Learner:
                 unpack(files, place)
             try:
                 limits = Limits(rules.time_limit, self._stop.is_set)
-                record = learn(self._host, replace(job, folders=there), out, limits, rules.evaluate)
+                record = train_job(self._host, replace(job, folders=there), out, limits, rules.evaluate)
             except Stopped:
                 record = None
             return record, pack(out, [file for file in out.rglob("*") if not file.name.startswith(".")])
@@ -99,7 +99,7 @@ def run_ray(
     ray.init(address=address or None, runtime_env={"py_modules": [str(PACKAGE)]}, log_to_driver=False)
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0)) if device in ("auto", "cuda") else 0
-        remote = ray.remote(num_cpus=1, num_gpus=bool(gpus), max_concurrency=2)(Learner)
+        remote = ray.remote(num_cpus=1, num_gpus=bool(gpus), max_concurrency=2)(Trainer)
 
         def start() -> tuple[Any, Any]:
             actor = remote.remote()
@@ -117,7 +117,7 @@ class Driver:
         self.ray, self.start, self.rules = ray, start, rules
         self.ledger, self.claims = Ledger(rules.out), Claims(rules.out / OWN, rules.expires)
         self.starting: dict[Any, Any] = {}  # answer of open() -> actor
-        self.running: dict[Any, Given] = {}  # answer of learn() -> what it is about
+        self.running: dict[Any, Given] = {}  # answer of train() -> what it is about
         self.idle: list[Any] = []
         self.waiting: list[Job] = []
         self.lost = 0  # actors while they opened the model, since an embedding came back
@@ -192,7 +192,7 @@ class Driver:
                         record = Record(job.name, "failed", attempts=attempts, error=str(error), retry="later")
                         self.ledger.write(record)
                     continue
-                self.running[actor.learn.remote(job, images, given.left, self.rules)] = given
+                self.running[actor.train.remote(job, images, given.left, self.rules)] = given
                 return True
         return False
 

@@ -16,7 +16,7 @@ from ..text import json_value
 
 Status = Literal["waiting", "running", "done", "failed"]
 Retry = Literal["now", "later", "never"]
-OWN = ".fleet"  # the subfolder of --out with what a fleet needs to go on
+OWN = ".fleet"  # the subfolder of --out with what a fleet needs to continue
 COMMAND = ".command.json"  # in OWN; no embedding has such a name
 NOT_IN_TABLES = ("inputs", "retry")
 FLAG = "below_threshold"  # column

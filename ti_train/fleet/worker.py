@@ -15,12 +15,14 @@ from ..training.checkpoint import RunFiles
 from ..training.passes import ALONE, Passes
 from .claims import BEATS, EXPIRES, Claim, Claims
 from .job_list import Job
-from .learn import Evaluate, Limits, Stopped, learn
 from .records import OWN, Ledger, Record
 from .together import SharedPasses
+from .train_job import Evaluate, Limits, Stopped, train_job
 
 AGAIN = 1.0  # seconds between two looks at what others have taken
-LOST = "The worker ended without a word {} times while it trained this embedding (out of memory, or a crash)."
+LOST = (
+    "The worker exited without an error message {} times while it trained this embedding (out of memory, or a crash)."
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _attempt(
         return lost
     limits = Limits(rules.time_limit, lambda: stop() or claim.lost())
     try:
-        record = learn(host, job, rules.out, limits, rules.evaluate, ALONE if attempts else passes)
+        record = train_job(host, job, rules.out, limits, rules.evaluate, ALONE if attempts else passes)
     except (Stopped, BusyError):
         raise
     except Exception as error:

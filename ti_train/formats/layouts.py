@@ -268,8 +268,8 @@ def joined(first: Reading, second: Reading) -> Reading:
     if sorted(widths) != sorted(SDXL.values()) or len(counts) != 1:
         raise UserError(
             f"The two files have {' and '.join(f'{r.embedding.num_vectors} vector(s)' for r in pair)} of the widths "
-            f"{', '.join(map(str, widths))}. Together they make a word only as the two files of Stable Diffusion XL: "
-            "as many vectors, of 768 and of 1280."
+            f"{', '.join(map(str, widths))}. They are one embedding only if they are the two files of Stable Diffusion "
+            "XL: as many vectors, of 768 and of 1280."
         )
     parts = {BY_WIDTH[v.shape[1]]: (v, r) for r in pair for v in r.embedding.vectors.values()}
     vectors = {encoder: parts[encoder][0] for encoder in SDXL}

@@ -1,6 +1,6 @@
 """Condensing: initial vectors that are fewer than the tokens of their text, found through the text encoders alone.
 
-The mean of a text's rows (`condensed` in embedding.py) is nobody's word. With the vectors found here, prompts condition
+The mean of a text's rows (`condensed` in embedding.py) is of no word. With the vectors found here, prompts condition
 the denoiser nearly as they do with the text. It takes MOST forward and backward passes of the text encoders.
 """
 

@@ -20,7 +20,7 @@ from .config import TrainConfig
 
 GIB = 2**30
 ESTIMATED = "This is only an estimate, not measured for this model family, so training is tried."
-LEAST_SIDE = 256  # pixels: smaller images show no model of these what they show
+LEAST_SIDE = 256  # pixels: below this, these models no longer recognise the subject
 TEXT = 0.4 * GIB  # bytes: activations of the text encoders, and tables cast to fp32
 
 

@@ -19,7 +19,7 @@ TAGS = ("shuffle_tags", "drop_tags", "keep_tags")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the options meet. cfg: of the previews."""
+    """What an option's effect depends on. cfg: of the previews."""
 
     config: TrainConfig
     captions: bool  # whether prompts contain captions

@@ -47,7 +47,7 @@ class Limits:
     stop: Stop = lambda: False
 
 
-def learn(
+def train_job(
     host: Host, job: Job, out: Path, limits: Limits, evaluate: Evaluate | None = None, passes: Passes = ALONE
 ) -> Record:
     """Trains the embedding, or resumes it, or finds it finished; then evaluates it.
