@@ -92,6 +92,39 @@ def test_a_leaf_without_a_gradient_stays_and_counts_no_step():
     assert set(optimizer.state) == {SCALE, "0.step", "0.exp_avg", "0.exp_avg_sq"}
 
 
+def test_a_row_that_joins_later_moves_as_if_its_run_began_there():
+    """As progressive vectors and per-image tokens do. PyTorch's optimizer has only the steps from then on."""
+    ours, (theirs, _) = AdamW(leaves()[:1], SCALED), leaves()
+    theirs = theirs[1:].detach().clone().requires_grad_()
+    reference = torch.optim.AdamW([theirs], weight_decay=0.0)
+    for step in range(1, 60):
+        gradient, _ = gradients(step)
+        if step <= 40:
+            gradient[1] = 0
+        else:
+            theirs.grad = gradient[1:].clone()
+            reference.param_groups[0]["lr"] = 0.01
+            reference.step()
+        ours.leaves[0].grad = SCALED * gradient
+        ours.step(torch.tensor(1.0), 0.01)
+    assert torch.allclose(ours.leaves[0][1:], theirs, atol=1e-6)
+    assert ours.state["0.step"].tolist() == [[59.0], [19.0]]
+
+
+def test_a_state_that_counts_all_rows_together_is_continued():
+    """As earlier versions wrote it."""
+    now, earlier = AdamW(leaves(), SCALED), AdamW(leaves(), SCALED)
+    for optimizer in (now, earlier):
+        take_step(optimizer, 1)
+        take_step(optimizer, 2)
+    together = {f"{i}.step": torch.tensor(2.0) for i in range(2)}
+    earlier = AdamW(earlier.leaves, SCALED, state=earlier.state | together)
+    for optimizer in (now, earlier):
+        take_step(optimizer, 3)
+    assert all(torch.equal(a, b) for a, b in zip(now.leaves, earlier.leaves, strict=True))
+    assert all(torch.equal(now.state[key], earlier.state[key]) for key in now.state)
+
+
 def test_a_run_that_goes_on_from_its_state_equals_one_that_never_stopped():
     never_stopped, before = AdamW(leaves(), SCALED), AdamW(leaves(), SCALED)
     for step, loss in ((1, 1.0), (2, float("nan")), (3, 1.0)):

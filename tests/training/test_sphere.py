@@ -93,6 +93,23 @@ def test_one_that_goes_on_from_its_state_equals_one_that_never_stopped():
     assert torch.equal(whole.leaves[0], rest.leaves[0])
 
 
+def test_a_row_that_joins_later_is_pulled_as_if_its_run_began_there():
+    whole, alone = (
+        SphereDescent([v.clone().requires_grad_()], SCALED, groups=[Group(home=h)], pull=5.0)
+        for v, h in ((NORM * home(), home().flip(0)), (NORM * home()[1:], home()[:1]))
+    )
+    for step in range(1, 7):
+        given = gradient(step)
+        if step <= 3:
+            given[1] = 0
+        else:
+            alone.leaves[0].grad = SCALED * given[1:]
+            alone.step(torch.tensor(1.0), 0.04)
+        whole.leaves[0].grad = SCALED * given
+        whole.step(torch.tensor(1.0), 0.04)
+    assert torch.allclose(whole.leaves[0][1:], alone.leaves[0], atol=1e-6)
+
+
 # --- In a run -------------------------------------------------------------------
 
 

@@ -14,10 +14,16 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 SCALE = "loss_scale"
 
 
-def parts_of(leaf: Size) -> dict[str, tuple[Size, float]]:
-    """What the state of a leaf [n, width] may have in any optimizer -> its shape, and the least that it may be."""
+def parts_of(leaf: Size) -> dict[str, tuple[tuple[Size, ...], float]]:
+    """What the state of a leaf [n, width] may have in any optimizer -> its shapes, and the least that it may be."""
     row = Size((leaf[0], 1))
-    return {"step": (Size(), 0.0), "exp_avg": (leaf, -math.inf), "exp_avg_sq": (leaf, 0.0), "size": (row, 0.0)}
+    steps = row, Size()  # earlier versions steps_taken the steps of all rows together
+    return {
+        "step": (steps, 0.0),
+        "exp_avg": ((leaf,), -math.inf),
+        "exp_avg_sq": ((leaf,), 0.0),
+        "size": ((row,), 0.0),
+    }
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,12 @@ class AdamW(Optimizer):
     """
 
     def _updated(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> Tensor:
-        """Kingma & Ba 2015, algorithm 1."""
+        """Kingma & Ba 2015, algorithm 1, for each row from its first gradient on."""
         leaf, zeros = self.leaves[i], torch.zeros_like(self.leaves[i])
-        count = torch.zeros_like(finite, dtype=torch.float32)
-        before = self._moments(i, step=count, exp_avg=zeros, exp_avg_sq=zeros)
-        count = before["step"] + 1
+        before = self._moments(i, step=zeros[:, :1], exp_avg=zeros, exp_avg_sq=zeros)
         mean = torch.lerp(before["exp_avg"], gradient, 1 - BETA1)
         square = torch.addcmul(BETA2 * before["exp_avg_sq"], gradient, gradient, value=1 - BETA2)
+        count = steps_taken(before["step"], square)
         self._remember(i, finite, before, step=count, exp_avg=mean, exp_avg_sq=square)
         corrected, root = mean / correction(BETA1, count), (square / correction(BETA2, count)).sqrt()
         moved = leaf - rate * self.groups[i].unit * corrected / (root + EPSILON)
@@ -129,6 +134,14 @@ def pulled(vectors: Tensor, home: Tensor, share: float) -> Tensor:
     return vectors * torch.lerp(norms, wanted, share) / norms.clamp_min(1e-12)
 
 
+def steps_taken(before: Tensor, moments: Tensor) -> Tensor:
+    """The steps of each row after another one, [n, 1]; 0 before its first gradient, without which its moments are 0.
+
+    A vector that joins later, or a per-image token, would take several times the rate if all rows were steps_taken.
+    """
+    return (before + 1) * (moments > 0).any(dim=-1, keepdim=True)
+
+
 def correction(beta: float, count: Tensor) -> Tensor:
-    """1 - beta^count, by expm1: the subtraction would lose precision in fp32."""
-    return -torch.expm1(count * math.log(beta))
+    """1 - beta^count, by expm1: the subtraction would lose precision in fp32. For no step as for one."""
+    return -torch.expm1(count.clamp_min(1) * math.log(beta))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .optimizer import Optimizer, correction
+from .optimizer import Optimizer, correction, steps_taken
 
 MEMORY = 0.9  # of the average size of the gradient
 KAPPA = 0.1  # a pull of 1 in units of that size
@@ -35,8 +35,9 @@ class SphereDescent(Optimizer):
     def _size(self, i: int, slope: Tensor, finite: Tensor) -> Tensor:
         """The average length of the gradient of each vector over the latest steps, [n, 1]."""
         size = slope.norm(dim=-1, keepdim=True)
-        before = self._moments(i, step=torch.zeros_like(finite, dtype=torch.float32), size=torch.zeros_like(size))
-        count, average = before["step"] + 1, torch.lerp(before["size"], size, 1 - MEMORY)
+        before = self._moments(i, step=torch.zeros_like(size), size=torch.zeros_like(size))
+        average = torch.lerp(before["size"], size, 1 - MEMORY)
+        count = steps_taken(before["step"], average)
         self._remember(i, finite, before, step=count, size=average)
         return average / correction(MEMORY, count)
 

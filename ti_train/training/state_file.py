@@ -66,11 +66,14 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
-def _check(name: str, tensor: Tensor, shape: Size | None = None, least: float = -math.inf) -> None:
-    """Raises ValueError unless a tensor is fp32, of a shape (None: any), and its numbers finite and `least` or more."""
-    shape = tensor.shape if shape is None else shape
-    if tensor.dtype != torch.float32 or tensor.shape != shape:
-        raise ValueError(f"'{name}' is {tensor.dtype} {[*tensor.shape]} and must be torch.float32 {[*shape]}")
+def _check(name: str, tensor: Tensor, shapes: Sequence[Size] = (), least: float = -math.inf) -> None:
+    """Raises ValueError unless a tensor is fp32, of one of the shapes, and its numbers finite and `least` or more.
+
+    shapes: none given: any.
+    """
+    shapes = shapes or [tensor.shape]
+    if tensor.dtype != torch.float32 or tensor.shape not in shapes:
+        raise ValueError(f"'{name}' is {tensor.dtype} {[*tensor.shape]} and must be torch.float32 {[*shapes[0]]}")
     if not (tensor.isfinite() & (tensor >= least)).all():
         limit = f", or less than {least:g}" * (least > -math.inf)
         raise ValueError(f"'{name}' has a number that is not finite{limit}")
@@ -91,9 +94,9 @@ def _check_vectors(
 def _check_optimizer(state: Mapping[str, Tensor], leaves: Sequence[Size]) -> None:
     """leaves: their shapes in the optimizer's order. Raises ValueError."""
     parts = {f"{i}.{part}": wanted for i, leaf in enumerate(leaves) for part, wanted in parts_of(leaf).items()}
-    parts[SCALE] = Size(), 1.0
+    parts[SCALE] = (Size(),), 1.0
     for name, tensor in state.items():
         if name not in parts:
             raise ValueError(f"'{name}' is of no optimizer of {len(leaves)} tensors")
-        shape, least = parts[name]
-        _check(OPTIMIZER + name, tensor, shape, least)
+        shapes, least = parts[name]
+        _check(OPTIMIZER + name, tensor, shapes, least)
