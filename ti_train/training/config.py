@@ -122,8 +122,9 @@ class TrainConfig:
     weighting: str = option(
         "none", TRAINING, "Loss weighting",
         "What the loss of a noise level counts, on average 1. none: as it is, so that weak noise, whose gradients are "
-        "the largest and noisiest, counts most. sigma: in proportion to the noise; sigma 0.5: to its root. min-snr 5: "
-        "the image's error times its signal-to-noise ratio, up to 5.",
+        "the largest and noisiest, counts most. sigma: the error of the noise times the ratio of noise to signal, so "
+        "that v and flow models count most where both are equal; sigma 0.5: times its root. min-snr 5: the image's "
+        "error times the signal-to-noise ratio, up to 5.",
         choices=("none", "sigma", "min-snr 5"),
     )
     optimizer: Literal["adamw", "sphere"] = option(

@@ -29,9 +29,14 @@ def check_weighting(kind: str) -> str:
 def loss_weights(kind: str, sigma: Tensor, prediction: Prediction) -> Tensor:
     """The weight of the loss at each noise level, in the shape of `sigma`.
 
-    The square error of the image counts with SNR^(1 - p/2) (sigma p: the loss of the noise, times sigma^p) or with
-    min(SNR, cap) (Hang et al. 2023, "Min-SNR", section 3.4). It is the loss of the prediction, divided by SNR (eps) or
-    SNR + 1 (v), or multiplied by sigma^2 (flow).
+    sigma p: the square error of the noise counts with SNR^(-p/2), where SNR^(-1/2) is the ratio of noise to signal,
+    whatever the model predicts. So an eps model's own loss counts with sigma^p, a v model's with
+    sigma^p / (1 + sigma^2), and a flow model's, whose sigma is a share, with sigma^p (1 - sigma)^(2 - p). With p = 1
+    the last two are largest where noise and signal are equal, and 0 at pure noise.
+    min-snr: the square error of the image counts with min(SNR, cap) (Hang et al. 2023, "Min-SNR", section 3.4).
+
+    The square error of the noise is that of the image, times SNR; that of the image is the loss of the prediction,
+    divided by SNR (eps) or SNR + 1 (v), or multiplied by sigma^2 (flow).
     """
     snr = ((1 - sigma) / sigma) ** 2 if prediction == "flow" else 1 / sigma**2
     if cap := MIN_SNR.fullmatch(kind):
