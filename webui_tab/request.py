@@ -20,7 +20,6 @@ from ..ti_train.names import PICTURES, file_names, with_paths
 from ..ti_train.prompts import BUILT_IN, Templates
 from ..ti_train.training.checkpoint import Interrupted, RunFiles, name_in
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
-from ..ti_train.training.learning_rate import number_or_schedule
 from ..ti_train.training.options import Option
 from ..ti_train.training.session import unused_captions
 from . import folders
@@ -85,7 +84,6 @@ class RunRequest(Request):
         read = {
             "name": name_in(folders.embeddings(), self.name) if self.resume else self.name,
             "init": self._initial(given["init"]),
-            "learning_rate": number_or_schedule(given["learning_rate"]),
             "templates": self._templates(given["templates"]),
             "preview_prompts": tuple(prompt for prompt in given["preview_prompts"] if prompt.strip()),
             "preview_sampler": self.preview_sampler,

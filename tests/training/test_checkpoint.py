@@ -342,6 +342,26 @@ def test_another_content_of_the_initial_file_is_another_run_but_can_be_resumed(h
     assert RunFiles(tmp_path, "cat", after).can_resume()
 
 
+@pytest.mark.parametrize("earlier", [False, True], ids=["a run of this version", "one of an earlier version"])
+@pytest.mark.parametrize("init", ["{}", "toy | {}"], ids=["a file", "a text or a file"])
+def test_a_run_is_resumed_after_its_initial_file_was_moved(host, dataset, settings, tmp_path, init, earlier):
+    def files(config) -> RunFiles:
+        return RunFiles(tmp_path, "cat", identity(host, dataset, config, Templates.load(config.templates)))
+
+    first = files(settings(init=init.format(tmp_path / "start.safetensors")))
+    if earlier:
+        first.identity["init"] = init.format(tmp_path / "start.safetensors")
+    first.save(STATE, WORD)
+    assert files(settings(init=init.format(tmp_path / "elsewhere" / "kitty.safetensors"))).load().step == 7
+    with pytest.raises(UserError, match="init was "):
+        files(settings(init="dog")).load()
+
+
+def test_a_run_of_before_a_plain_rate_was_a_number_is_resumed(files):
+    RunFiles(files.folder, "cat", IDENTITY | {"learning_rate": "0.005"}).save(STATE, WORD)
+    assert files.load().step == 7
+
+
 @pytest.mark.parametrize("wakes_up", ["and is closed", "and goes on"])
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_that_slept_while_another_process_took_it_over_writes_nothing_more(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ti_train.errors import UserError
 from ti_train.training.config import PRESETS, TrainConfig
-from ti_train.training.learning_rate import number_or_schedule, rate_segments
+from ti_train.training.learning_rate import rate_segments
 
 
 def config(**given) -> TrainConfig:
@@ -136,12 +136,11 @@ def test_warmup_rises_evenly_and_reaches_the_rate_in_the_step_after_it():
 @pytest.mark.parametrize(
     ("text", "rates"),
     [
-        ("0.005", {1: 0.005, 500: 0.005}),
+        ("0.005:-1", {1: 0.005, 500: 0.005}),
         ("0.005:100, 1e-3:400, 1e-5", {1: 0.005, 100: 0.005, 101: 1e-3, 400: 1e-3, 401: 1e-5, 500: 1e-5}),
         ("5e-3:10,1e-3:-1", {10: 5e-3, 11: 1e-3, 500: 1e-3}),
         (" 1e-3 : 500 ", {500: 1e-3}),
         ("1e-3:9999", {500: 1e-3}),
-        ("0", {1: 0.0}),
     ],
 )
 def test_a1111_schedule_strings(text, rates):
@@ -194,11 +193,13 @@ def test_any_text_is_a_schedule_or_refused_in_words(text):
     assert "learning rate" in refused if refused else 0 <= rate < math.inf
 
 
-@pytest.mark.parametrize(
-    ("text", "rate"), [(None, None), ("0.005", 0.005), ("5e-3:100, 1e-3", "5e-3:100, 1e-3"), ("fast", "fast")]
-)
-def test_a_plain_rate_is_a_number_and_takes_the_presets_schedule(text, rate):
-    assert number_or_schedule(text) == rate
+@pytest.mark.parametrize("rate", ["0.005", " 5e-3 ", 0.005])
+def test_a_plain_rate_has_warmup_and_schedule_also_as_a_text(rate):
+    run = config(steps=120, warmup=10, learning_rate=rate)
+    assert run.learning_rate_at(1) == pytest.approx(0.005 / 11)
+    assert run.learning_rate_at(60) == pytest.approx(0.005 * 61 / 120)
+    assert run.learning_rate_at(120) == pytest.approx(0.005 / 120)
+    assert run.resume_identity() == config(steps=120, warmup=10, learning_rate=5e-3).resume_identity()
 
 
 # --- What a resumed run must share ----------------------------------------------

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_host import ENCODER, WIDTH, TinyHost, at_forward, dataset_of, not_a_number, raising
 
-from ti_train.errors import UserError
+from ti_train.errors import BusyError, UserError
 from ti_train.events import Checkpoint, Done, Preview, Step, Warning
 from ti_train.formats import config_of, load_embedding
 from ti_train.host import Sampling, Slot, Vocabulary
@@ -29,6 +29,7 @@ from ti_train.training.micro_batches import antithetic, draw_latents
 from ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train.training.steps import CLIP_SPREAD, unit_of
 from ti_train.training.timesteps import NoiseLevels, positions
+from ti_train.training.unused import unused_options
 from ti_train.training.validation import SIZE
 
 
@@ -267,6 +268,18 @@ def test_the_file_says_where_the_word_came_from(host, dataset, settings, tmp_pat
     assert said["software"].startswith("ti-train ")
     assert json.loads(said["norms"])[ENCODER] == pytest.approx(on_disk(tmp_path).norm(dim=-1).tolist(), abs=1e-3)
     assert config_of(word)["steps"] == 3
+
+
+def test_the_file_has_the_names_of_files_without_their_folders(host, dataset, settings, tmp_path):
+    """A published embedding does not show its author's home folder."""
+    list(train(host, dataset, settings(name="start"), tmp_path))
+    (tmp_path / "lines.txt").write_text("a photo of a [name]")
+    init, templates = f"toy | {tmp_path / 'start.safetensors'}", str(tmp_path / "lines.txt")
+    previews = of(Preview, train(host, dataset, settings(init=init, templates=templates, preview_every=3), tmp_path))
+    header = load_embedding(tmp_path / "my-toy.safetensors").provenance
+    assert str(tmp_path) not in str([header, *(preview.embedding.provenance for preview in previews)])
+    assert header["init"] in ("toy", "start.safetensors")
+    assert json.loads(header["config"])["templates"] == "lines.txt"
 
 
 def test_done_is_what_is_on_disk_and_leaves_no_state_behind(host, dataset, settings, tmp_path):
@@ -512,6 +525,24 @@ def test_a_state_of_a_version_that_measured_other_losses_is_resumed_without_them
     *_, done = train(host, dataset, settings(), tmp_path, resume=True)
     assert torch.equal(on_disk(tmp_path), whole)
     assert done.improved is None
+
+
+def test_a_run_that_another_one_finished_while_it_prepared_overwrites_nothing(
+    host, dataset, settings, tmp_path, monkeypatch
+):
+    config = settings(checkpoint_every=1)
+    stopped_after(3, host, dataset, config, tmp_path)
+
+    def meanwhile(*given):
+        monkeypatch.undo()
+        learnt(host, dataset, config, tmp_path, resume=True)
+        return unused_options(*given)
+
+    monkeypatch.setattr("ti_train.training.loop.unused_options", meanwhile)
+    with pytest.raises(BusyError, match=r"prepared to continue it from step 3\. That run's files are unchanged"):
+        learnt(host, dataset, config, tmp_path, resume=True)
+    assert load_embedding(tmp_path / "my-toy.safetensors").provenance["step"] == "6"
+    assert not (tmp_path / "my-toy.resume").exists()
 
 
 def test_resuming_without_a_state_is_refused(host, dataset, settings, tmp_path):

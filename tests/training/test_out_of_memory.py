@@ -82,6 +82,14 @@ def test_it_goes_on_in_ever_smaller_passes_until_they_fit(host, dataset, setting
     assert sizes == ["2", "1"]
 
 
+def test_a_remark_on_the_settings_is_not_repeated(host, dataset, settings, tmp_path):
+    config = settings(steps=3, batch_size=4, keep_tags=1)
+    with at_forward(host.denoiser, [2, 3], FULL):
+        events = list(train_in_memory(host, dataset, config, tmp_path))
+    messages = [event.message for event in events if isinstance(event, Warning)]
+    assert [message.startswith("keep_tags has no effect") for message in messages] == [True, False, False]
+
+
 def test_the_memory_of_the_hosts_own_device_is_given_back(host, dataset, settings, tmp_path, monkeypatch):
     """Not CUDA's, whatever the device is: here it is the CPU's, which has no such memory but for this test."""
     given_back = []
@@ -108,3 +116,10 @@ def test_a_step_keeps_its_pictures(settings, size, accumulation, less):
     smaller = with_less_memory(settings(batch_size=size, accumulation=accumulation))
     assert (smaller.batch_size, smaller.accumulation) == less
     assert smaller.gradient_checkpointing
+
+
+def test_a_step_of_as_many_images_as_there_can_be_may_take_each_alone(settings):
+    config = settings(batch_size=2, accumulation=128)
+    assert with_less_memory(config).accumulation == 256
+    with pytest.raises(UserError, match=r"batch_size 8 times accumulation 64 is 512 images in a step; .* at most 256"):
+        settings(batch_size=8, accumulation=64)

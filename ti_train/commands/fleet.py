@@ -99,7 +99,6 @@ def run(a: argparse.Namespace) -> None:
         print("Warning: --threshold needs the scores of --evaluate.", file=sys.stderr)
     options = options_given(a)
     device, dtype = a.device or "auto", a.dtype or "auto"
-    options["learning_rate"] = number_or_schedule(options["learning_rate"])
     if a.sheet and options["preview_every"] is None:
         options["preview_every"] = MANY  # before the first step and after the last
     model = model_identity(a.model, a.prediction_type)

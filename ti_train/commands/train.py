@@ -17,7 +17,6 @@ from ..names import file_names, with_paths
 from ..text import Remarks
 from ..training.checkpoint import RunFiles, name_in
 from ..training.config import PRESETS, PRESETS_HELP, TrainConfig, with_preview_interval
-from ..training.learning_rate import number_or_schedule
 from ..training.session import Records, Session, load_dataset
 from ..training.step_log import check_step_log
 from .model import MODEL, PREDICTION, PREDICTION_TYPES
@@ -93,7 +92,6 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     read = {
         "name": name_in(a.out, given["name"]) if a.resume else given["name"],
         "init": initial(given["init"], a.out),
-        "learning_rate": number_or_schedule(given["learning_rate"]),
         "templates": given["templates"] or by_switch.get((a.captions, a.style)),
         "preview_prompts": prompts,
     }

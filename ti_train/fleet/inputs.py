@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..data.listing import Listing
-from ..names import candidates, names_file, with_paths
+from ..names import candidates, names_file
 from ..prompts import BUILT_IN
+from ..training.config import FILE
 from .job_list import Job
 
 Stamp = tuple[int, int, str]  # size in bytes, modification time in ns, SHA-256
-FILE = "file"  # stands for the path of one whose content is compared
 SAMPLES, SAMPLE = 256, 4096  # of a model's file: its gigabytes would take half a minute
 
 
@@ -71,7 +71,6 @@ def _options(job: Job) -> dict[str, Any]:
     """Those that decide the result."""
     config = job.config
     named = {
-        "init": with_paths(config.init, lambda _path: FILE),
         "templates": config.templates if config.templates in BUILT_IN else FILE,
         "repeats": [*job.folders.values()],
         "model": job.model,

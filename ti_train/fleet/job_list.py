@@ -26,7 +26,6 @@ from ..names import BETWEEN, file_names, names_file, with_paths
 from ..prompts import BUILT_IN, Templates
 from ..text import csv_rows, decode, json_value, listed, with_rest
 from ..training.config import OPTIONS, TrainConfig, with_preview_interval
-from ..training.learning_rate import number_or_schedule
 from ..training.options import Option
 from .own_files import OwnFiles
 from .records import OWN
@@ -237,8 +236,6 @@ def _value(option: Option, value: Any) -> Any:
         if text.lower() not in TRUE | FALSE:
             raise UserError(f"{option.name} is '{text}'; it must be true or false.")
         return text.lower() in TRUE
-    if option.name == "learning_rate":
-        return number_or_schedule(text)
     if option.kind not in ("int", "float"):
         return text
     try:

@@ -25,12 +25,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..embedding import Embedding, step_in
-from ..errors import DiskError, UserError
+from ..errors import BusyError, DiskError, UserError
 from ..files import remove_unfinished, remove_unfinished_in, write_atomically
 from ..formats import preview_beside, put_preview, save_embedding
 from ..names import OldName, numbered
 from ..text import json_value
-from .config import OPTIONS
+from .config import OPTIONS, without_paths
+from .learning_rate import number_or_schedule
 from .pictures import picture_of
 from .provenance import FINISHED, RUN, digest_of
 from .run_lock import Holder, only_run, unlock
@@ -45,7 +46,8 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 ENDING = "ending"  # of the identity: what decides which step is the result
-IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: files may be renamed; the initial vectors are in the state
+IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: the state has the initial vectors, whatever their file is now
+REWRITTEN: dict[str, Callable[[str], Any]] = {"init": without_paths, "learning_rate": number_or_schedule}
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class RunFiles:
         now = json.loads(json.dumps(self.identity))
         newer = {name for name in now if name in OPTIONS and name not in saved}  # options that the run's version lacked
         saved = saved | {name: OPTIONS[name].default for name in newer}
+        # earlier versions had paths, and plain numbers as texts
+        saved |= {key: now_as(saved[key]) for key, now_as in REWRITTEN.items() if isinstance(saved.get(key), str)}
         different = [
             DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}
@@ -237,6 +241,15 @@ class RunFiles:
                 f"'{self.embedding.with_suffix('')}' was free when this training was asked for, and now is the name of "
                 "another embedding or interrupted run, which is unchanged. Choose another name, or replace it on "
                 "purpose (overwrite)."
+            )
+
+    def check_still(self, state: State) -> None:
+        """Raises BusyError unless the state file is still the one of this state; for a run that is locked."""
+        there = header_of(self.state)
+        if (there.get(RUN, ""), step_in(there)) != (state.run, state.step):
+            raise BusyError(
+                f"'{self.name}' was trained by another run while this one prepared to continue it from step "
+                f"{state.step}. That run's files are unchanged. Start this one again if it has not finished."
             )
 
     def finish(self) -> None:

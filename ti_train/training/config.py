@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from ..data.masks import Source
 from ..errors import UserError
-from ..names import bare_name, check_name
+from ..names import bare_name, check_name, with_paths
 from ..prompts import BUILT_IN
-from .learning_rate import rate_segments
+from .learning_rate import number_or_schedule, rate_segments
 from .options import option, options_of
 from .timesteps import NAMED, check_timesteps
 from .weighting import check_weighting
@@ -42,6 +42,7 @@ MANY = 1_000_000  # steps, or steps between two events: "never" in practice
 PREVIEWS_EVERY = 100  # steps, where only prompts are given
 SEEDS = 2**63 - 1  # the seeds of the preview prompts follow it
 BATCH = 256
+FILE = "file"  # stands for the path of one whose content is compared
 
 
 @dataclass(frozen=True)
@@ -314,8 +315,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))
+        object.__setattr__(self, "learning_rate", number_or_schedule(self.learning_rate))
         for name, about in OPTIONS.items():
             about.check(getattr(self, name))
+        if self.effective_batch > BATCH:  # after an out-of-memory error each image may take a forward pass of its own
+            raise UserError(
+                f"batch_size {self.batch_size} times accumulation {self.accumulation} is {self.effective_batch} images "
+                f"in a step; there can be at most {BATCH}. Lower one of them."
+            )
         if self.vectors_at(self.steps) < self.num_vectors:
             raise UserError(
                 f"With progressive_every {self.progressive_every}, {self.steps} steps use only "
@@ -385,9 +392,9 @@ class TrainConfig:
         return self.learning_rate * warm * decay
 
     def resume_identity(self) -> dict[str, Any]:
-        """The values that determine the trained vectors: a resumed run must have the same. Its files may be renamed."""
+        """The values that determine the trained vectors: a resumed run must have the same."""
         kept = {key: getattr(self, key) for key, about in OPTIONS.items() if not about.may_change and key != "name"}
-        return kept | {"effective_batch": self.effective_batch}
+        return kept | {"init": without_paths(self.init), "effective_batch": self.effective_batch}
 
     def ending(self) -> dict[str, Any]:
         """The values that decide which step's vectors are the result; a resumed run may have others."""
@@ -406,6 +413,11 @@ PRESET_SUMMARIES = {
 PRESETS_HELP = "Values of the options that are not given. " + " ".join(
     f"{preset}: {values}." for preset, values in PRESET_SUMMARIES.items()
 )
+
+
+def without_paths(init: str) -> str:
+    """`init` as runs are told apart by it: its embedding files may be renamed."""
+    return with_paths(init, lambda _path: FILE)
 
 
 def with_preview_interval(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,10 +33,8 @@ def rate_segments(rate: float | str, steps: int) -> list[tuple[float, float]]:
     return segments
 
 
-def number_or_schedule(rate: float | str | None) -> float | str | None:
-    """Converts a plain number to float, so that the schedule applies to it; None for an empty text."""
-    if rate is None or not str(rate).strip():
-        return None
+def number_or_schedule(rate: float | str) -> float | str:
+    """A text that is a plain number as that number, to which schedule and warmup apply; any other text as it is."""
     try:
         return float(rate)
     except ValueError:

@@ -76,7 +76,9 @@ def train(
     remarks += unused_options(host, dataset, templates, config)
     remarks += check_prompts(host, dataset, templates, config, trained.vectors, trained.per_image)
     with files.locked() as files:
-        if not (resume or replaces):
+        if resume:
+            files.check_still(done)
+        elif not replaces:
             files.check_free()
         memory = step_memory(host, dataset, config)
         with host.training(config.gradient_checkpointing, memory):  # after the host has made room

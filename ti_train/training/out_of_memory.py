@@ -42,12 +42,17 @@ def train_in_memory(
         config = fitting
         yield Warning(f"A step of this size does not fit into the GPU's memory. {with_these(config, 'Training')}")
     last = before = -1  # the last step that was yielded; the same before the current attempt
+    told: set[Warning] = set()  # another attempt repeats what is about the settings
     while True:
         try:
             with closing(train(host, dataset, config, folder, resume, stop, passes, replaces)) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue
+                    if isinstance(event, Warning):
+                        if event in told:
+                            continue
+                        told.add(event)
                     last = event.step if isinstance(event, Step) else last
                     yield event
             return

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..editability import recorded
 from ..embedding import Embedding, first_of, mean_cosine
 from ..formats import ARCHITECTURE
+from ..names import with_paths
 from .config import TrainConfig
 from .state import State
 
@@ -27,11 +29,13 @@ def as_embedding(state: State, config: TrainConfig, identity: Mapping[str, Any],
     vectors, initial = (
         {e: v.float().cpu() for e, v in first_of(w, count).items()} for w in (state.result, state.initial)
     )
+    # files by their names: the folders on the way to them are the user's own
+    init, templates = with_paths(config.init, lambda path: Path(path).name), Path(config.templates).name
     provenance = {
         "step": str(state.step),
-        "init": config.init,
+        "init": init,
         "base_model": str(identity["model"]),
-        "config": json.dumps(asdict(config)),
+        "config": json.dumps(asdict(config) | {"init": init, "templates": templates}),
         "norms": json.dumps(
             {encoder: [round(n, 4) for n in v.norm(dim=-1).tolist()] for encoder, v in vectors.items()}
         ),
