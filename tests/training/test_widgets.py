@@ -49,7 +49,7 @@ def test_a_form_begins_with_what_it_takes(name):
             FROM_PRESET,
             "Preset values: Balanced none, Preview sigma, Style none, Paper none.",
         ),
-        ("pull", 0, "0 = preset: Balanced 1, Preview 0, Style 1, Paper 0."),
+        ("pull", -1, "-1 = preset: Balanced 1, Preview 0, Style 1, Paper 0."),
         ("preview_seed", -1, "-1 = the training seed."),
     ],
 )
