@@ -16,14 +16,12 @@ from .timesteps import NAMED, check_timesteps
 from .weighting import check_weighting
 
 # Balanced comes first wherever presets are listed: few steps at a high learning rate that decays to 0, in batches of
-# four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
+# four, with norms that stay those of words, so that edits are shown. benchmarks/README.md has the measurements; it has
+# not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {},
-    # Norms as the vocabulary has them (cloneofsimo/lora's norm decay): edits are shown as often or more, at the same
-    # fidelity, see benchmarks/README.md.
-    "Editable": {"pull": 1.0},
     # A first look. Weighted by sigma, fidelity is .06 higher after these 100 images, see benchmarks/README.md.
-    "Preview": {"steps": 25, "weighting": "sigma"},
+    "Preview": {"steps": 25, "weighting": "sigma", "pull": 0.0},
     # A style covers the whole image, and takes four times as long on the embedded model (see demo/README.md).
     "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
     # Gal et al. 2022 and the repositories that follow it: constant learning rate, one image per step.
@@ -32,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 1,
         "learning_rate": 5e-3,
         "schedule": "constant",
+        "pull": 0.0,
         "square": True,
         "evaluate_every": 50,
     },
@@ -134,7 +133,7 @@ class TrainConfig:
         "vocabulary; the learning rate is the angle of a step, 0.01 to 0.04.",
     )
     pull: float = option(
-        0.0, TRAINING, "Pull",
+        1.0, TRAINING, "Pull",
         "adamw: pulls the norms back to those of the initial vectors; 1: by 100 times the learning rate of the way in "
         "each step (at 0.01 all of it). sphere: pulls the directions towards the initial ones; 1: with a tenth of the "
         "gradient. More is easier to edit.",
