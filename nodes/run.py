@@ -53,7 +53,8 @@ def run_training(
             live.show(Warning(remark), session, host)
         try:
             stop, replaces = live.stop.is_set, place.replaces
-            with closing(session.train(host, dataset, place.resume, release, stop, replaces=replaces)) as events:
+            run = session.train(host, dataset, place.resume, release=release, stop=stop, replaces=replaces)
+            with closing(run) as events:
                 for event in events:
                     live.show(event, session, host)
                     if isinstance(event, Preview):

@@ -200,7 +200,9 @@ def _train(job: Job, ending: ExitStack) -> None:
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     try:
         asked, keep = job.request, lambda: job.keep
-        run = job.session.train(host, dataset, asked.resume, devices.torch_gc, keep, replaces=asked.overwrite)
+        run = job.session.train(
+            host, dataset, asked.resume, release=devices.torch_gc, stop=keep, replaces=asked.overwrite
+        )
         with closing(run) as events:
             for number, event in enumerate(events):
                 if number == 0:

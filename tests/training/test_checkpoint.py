@@ -192,7 +192,7 @@ SPHERE = {"0.step": torch.tensor([[7.0], [0.0]]), "0.size": torch.ones(2, 1)}
         (MOMENTS, {"0.exp_avg_sq": VECTORS.T.contiguous()}, r"\[4, 2\] and must be"),
         (MOMENTS, {"0.step": torch.tensor(-1.0)}, "'optimizer.0.step' has a number that"),
         (MOMENTS, {"0.step": torch.tensor([7.0, 7.0])}, r"\[2\] and must be torch.float32 \[2, 1\]"),
-        (MOMENTS, {"0.step": torch.tensor(7)}, r"torch.int64 \[\] and must be torch.float32 \[2, 1\]"),
+        (MOMENTS, {"0.step": torch.tensor(7)}, r"torch.int64 \[\] and must be torch.float32 \[\]"),
         (MOMENTS, {"loss_scale": torch.tensor(0.0)}, "'optimizer.loss_scale' has a number that .* less than 1"),
         (MOMENTS, {"1.exp_avg": VECTORS.clone()}, "'1.exp_avg' is of no optimizer of 1 tensor"),
         (MOMENTS, {"x": VECTORS.clone()}, "'x' is of no optimizer"),

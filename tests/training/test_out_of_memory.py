@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ def test_it_goes_on_from_the_last_step_in_smaller_passes(host, dataset, settings
         next(event for event in events if isinstance(event, Step) and event.step == 1)
         events.close()
     with at_forward(host.denoiser, [2], FULL):
-        events = list(train_in_memory(host, dataset, config, tmp_path / "full", resume, lambda: released.append(True)))
+        release = partial(released.append, True)
+        events = list(train_in_memory(host, dataset, config, tmp_path / "full", resume, release=release))
     assert [event.step for event in events if isinstance(event, Step)] == ([2, 3, 4] if resume else [0, 1, 2, 3, 4])
     assert isinstance(events[-1], Done)
     (warning,) = [event for event in events if isinstance(event, Warning)]

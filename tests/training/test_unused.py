@@ -37,6 +37,9 @@ def remarks(host, pictures, config, folder) -> list[str]:
         ({"warmup": 2, "learning_rate": "0.1:3, 0.01"}, "warmup has no effect: learning_rate gives the rate of every"),
         ({"progressive_every": 2, "num_vectors": 1}, "progressive_every has no effect: there is only one vector."),
         ({"copy_every": 50}, "copy_every has no effect: the run has fewer steps."),
+        ({"initial_vectors": "condensed"}, "initial_vectors has no effect: there are as many vectors as the initial t"),
+        ({"average": 0.2}, "average has no effect: its part of the run is one step at most."),
+        ({"optimizer": "sphere", "pull": 0.0, "gradient_clip": 0.5}, "gradient_clip has no effect: sphere takes only"),
         ({"early_stop": 3}, "early_stop has no effect: the run has too few measurements of the validation loss."),
     ],
 )
@@ -64,6 +67,9 @@ def test_a_file_has_its_vectors(host, pictures, settings, tmp_path):
         {"copy_every": 2},
         {"early_stop": 2},
         {"initial_vectors": "cross"},
+        {"initial_vectors": "condensed", "init": "red toy", "num_vectors": 1},
+        {"average": 0.5},
+        {"optimizer": "sphere", "pull": 0.5, "gradient_clip": 0.5},
     ],
 )
 def test_what_has_an_effect_or_is_a_default_is_not(host, pictures, settings, tmp_path, given):

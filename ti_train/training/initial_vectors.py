@@ -73,8 +73,7 @@ def initial_vectors(
     if names_file(config.init):
         initial, unused = initial_from_file(host, config)
         return initial, remarks + unused
-    tokens = max(len(vocabulary.tokenize(config.init)) for vocabulary in vocabularies.values())
-    count = config.num_vectors or max(1, min(tokens, MOST_BY_DEFAULT))
+    count = config.num_vectors or max(1, min(tokens_of(host, config.init), MOST_BY_DEFAULT))
     initial = {}
     for encoder, vocabulary in vocabularies.items():
         initial[encoder], remark = from_text(vocabulary, config.init, count)
@@ -88,6 +87,11 @@ def initial_vectors(
             initial = found.vectors
             remarks += [CLOSER.format(encoder, share) for encoder, share in found.shares.items()]
     return initial, list(dict.fromkeys(remarks))
+
+
+def tokens_of(host: Host, text: str) -> int:
+    """The tokens of a text, for the text encoder for which it has most."""
+    return max(len(host.vocabulary(encoder).tokenize(text)) for encoder in host.widths)
 
 
 def initial_from_file(host: Host, config: TrainConfig) -> tuple[dict[str, Tensor], list[str]]:

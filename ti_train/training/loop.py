@@ -55,6 +55,7 @@ def train(
     config: TrainConfig,
     folder: Path,
     resume: bool = False,
+    *,
     stop: Callable[[], bool] = lambda: False,
     passes: Passes = ALONE,
     replaces: bool = True,

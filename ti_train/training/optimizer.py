@@ -124,7 +124,8 @@ class AdamW(Optimizer):
         corrected, root = mean / correction(BETA1, count), (square / correction(BETA2, count)).sqrt()
         moved = leaf - rate * self.groups[i].unit * corrected / (root + EPSILON)
         home, share = self.groups[i].home, min(1.0, 100 * rate * self.pull)
-        return pulled(moved, home, share) if share and home is not None else moved
+        moved = pulled(moved, home, share) if share and home is not None else moved
+        return torch.where(count > 0, moved, leaf)  # pulling where it is already would round it
 
 
 def pulled(vectors: Tensor, home: Tensor, share: float) -> Tensor:

@@ -24,6 +24,7 @@ def train_in_memory(
     config: TrainConfig,
     folder: Path,
     resume: bool = False,
+    *,
     release: Callable[[], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
     passes: Passes = ALONE,
@@ -45,7 +46,8 @@ def train_in_memory(
     told: set[Warning] = set()  # another attempt repeats what is about the settings
     while True:
         try:
-            with closing(train(host, dataset, config, folder, resume, stop, passes, replaces)) as events:
+            attempt = train(host, dataset, config, folder, resume, stop=stop, passes=passes, replaces=replaces)
+            with closing(attempt) as events:
                 for event in events:
                     if isinstance(event, Step | Preview) and event.step <= before:
                         continue

@@ -125,15 +125,25 @@ class Session:
         host: Host,
         dataset: Dataset,
         resume: bool = False,
+        *,
         release: Callable[[], object] | None = None,
         stop: Callable[[], bool] = lambda: False,
         passes: Passes = ALONE,
         replaces: bool = True,
     ) -> Generator[Event, None, None]:
         """The events of train_in_memory(), each after it is recorded. Raises what that raises."""
-        folder = self.files.folder
+        events = train_in_memory(
+            host,
+            dataset,
+            self.config,
+            self.files.folder,
+            resume,
+            release=release,
+            stop=stop,
+            passes=passes,
+            replaces=replaces,
+        )
         try:
-            events = train_in_memory(host, dataset, self.config, folder, resume, release, stop, passes, replaces)
             with closing(events):
                 for event in events:
                     self._resumed = resume

@@ -12,6 +12,7 @@ from ..names import candidates, names_file
 from ..prompts import Templates
 from ..text import listed
 from .config import OPTIONS, TrainConfig
+from .initial_vectors import tokens_of
 
 OF_PREVIEWS = tuple(name for name in OPTIONS if name.startswith("preview_") and name != "preview_every")
 TAGS = ("shuffle_tags", "drop_tags", "keep_tags")
@@ -24,6 +25,7 @@ class Facts:
     config: TrainConfig
     captions: bool  # whether prompts contain captions
     cfg: float
+    tokens: int  # of the initial text
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,25 @@ RULES = (
         lambda f: all(map(names_file, candidates(f.config.init))),
         "the initial vectors are those of a file",
     ),
+    Rule(
+        ("initial_vectors",),
+        lambda f: (
+            f.config.initial_vectors == "condensed"
+            and not names_file(f.config.init)
+            and f.config.num_vectors >= f.tokens
+        ),
+        "there are as many vectors as the initial text has tokens",
+    ),
+    Rule(
+        ("average",),
+        lambda f: f.config.averaged_after >= f.config.steps - 1,
+        "its part of the run is one step at most",
+    ),
+    Rule(
+        ("gradient_clip",),
+        lambda f: f.config.optimizer == "sphere" and not f.config.pull,
+        "sphere takes only the direction of the gradient",
+    ),
     Rule(("copy_every",), lambda f: f.config.copy_every > f.config.steps, "the run has fewer steps"),
 )
 
@@ -67,7 +88,7 @@ RULES = (
 def unused_options(host: Host, dataset: Dataset, templates: Templates, config: TrainConfig) -> list[str]:
     """A remark for each reason. config: with the number of vectors that are trained."""
     captions = any(p.caption and templates.uses(p.caption) for p in dataset.pictures)
-    facts = Facts(config, captions, config.preview_cfg or host.sampling.cfg)
+    facts = Facts(config, captions, config.preview_cfg or host.sampling.cfg, tokens_of(host, config.init))
     remarks = []
     for rule in RULES:
         given = [name for name in rule.options if _is_given(name, config, host)]
