@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from ti_train.editability import initial_of
 from ti_train.embedding import Embedding
 from ti_train.formats import config_of, load_embedding, save_embedding
+from ti_train.training.step_log import read_steps
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,14 @@ def test_every_option_reaches_the_training(server):
     apart = {"learning_rate": EVERY_OPTION["learning_rates"], "square": True}
     same = {name: value for name, value in EVERY_OPTION.items() if name not in ("learning_rates", "crop")}
     assert config.items() >= (same | apart | {"num_vectors": 2, "seed": 3, "steps": 3}).items()
+
+
+def test_a_plain_number_in_learning_rates_takes_schedule_and_warmup(server):
+    workflow = w.training(name="plain-rate", steps=4)
+    workflow["options"] = w.options(learning_rates="0.004", warmup=1)
+    server.run(workflow)
+    log = read_steps(word(server, "plain-rate").with_suffix(".csv"))
+    assert [step.learning_rate for step in log if step.step] == pytest.approx([0.002, 0.003, 0.002, 0.001])
 
 
 @pytest.mark.parametrize("how", ["condensed", "cross"])
