@@ -46,6 +46,7 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 ENDING = "ending"  # of the identity: what decides which step is the result
+BEFORE = {"pull": 0.0}  # what runs did whose version lacked the option, where that is not its default
 IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: the state has the initial vectors, whatever their file is now
 REWRITTEN: dict[str, Callable[[str], Any]] = {"init": without_paths, "learning_rate": number_or_schedule}
 
@@ -201,7 +202,7 @@ class RunFiles:
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
         newer = {name for name in now if name in OPTIONS and name not in saved}  # options that the run's version lacked
-        saved = saved | {name: OPTIONS[name].default for name in newer}
+        saved = saved | {name: BEFORE.get(name, OPTIONS[name].default) for name in newer}
         # earlier versions had paths, and plain numbers as texts
         saved |= {key: now_as(saved[key]) for key, now_as in REWRITTEN.items() if isinstance(saved.get(key), str)}
         different = [
