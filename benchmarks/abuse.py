@@ -3,8 +3,9 @@
 python benchmarks/abuse.py files    every write, rename, sync and removal of a training fails, or kills it, in turn
 python benchmarks/abuse.py kill     kill -9 at random moments of trainings, which are continued
 python benchmarks/abuse.py mutate   mutated files of each kind: a message for each at worst
+python benchmarks/abuse.py long     a training of 100,000 steps: what grows
 
-Exit status 1 if anything is wrong. The files, the kills and the power cuts need Linux and a C compiler.
+Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def main(given: Sequence[str] | None = None) -> int:
     command.add_argument("--count", type=int, default=10_000, help="of each kind")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=mutate)
+    command = commands.add_parser("long", help="a training of very many steps")
+    command.add_argument("--steps", type=int, default=100_000)
+    command.set_defaults(run=long)
     a = parser.parse_args(given)
     if a.work:
         return int(a.run(a, a.work))
@@ -90,6 +94,20 @@ def mutate(a: argparse.Namespace, work: Path) -> int:
         print(line(kind, outcome), flush=True)
         found += outcome.wrong
     return told(found)
+
+
+def long(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.long import grown, looks
+
+    print("| step | memory | threads | open files | files | folder | step log | resume file |")
+    print("|---|---|---|---|---|---|---|---|")
+    seen = []
+    for look in looks(a.model, a.images, a.init, work / "long", a.steps):
+        sizes = " | ".join(f"{size // 1024:,} KiB" for size in (look.folder, look.log, look.state))
+        print(f"| {look.step:,} | {look.memory:,} MiB | {look.threads} | {look.open_files} | {look.files} | {sizes} |")
+        sys.stdout.flush()
+        seen.append(look)
+    return told(grown(seen[0], seen[-1]) if seen else [])
 
 
 def told(found: list[str]) -> int:
