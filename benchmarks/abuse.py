@@ -4,6 +4,7 @@ python benchmarks/abuse.py files    every write, rename, sync and removal of a t
 python benchmarks/abuse.py kill     kill -9 at random moments of trainings, which are continued
 python benchmarks/abuse.py mutate   mutated files of each kind: a message for each at worst
 python benchmarks/abuse.py long     a training of 100,000 steps: what grows
+python benchmarks/abuse.py many --comfyui FOLDER    1,000 trainings in one server, and a queue that is cancelled by half
 
 Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "comfyui")]
 
 from benchmarks.abuse_parts import disk  # noqa: E402
 
@@ -46,6 +47,12 @@ def main(given: Sequence[str] | None = None) -> int:
     command = commands.add_parser("long", help="a training of very many steps")
     command.add_argument("--steps", type=int, default=100_000)
     command.set_defaults(run=long)
+    command = commands.add_parser("many", help="very many trainings in one ComfyUI, whose Python is COMFYUI_PYTHON")
+    command.add_argument("--comfyui", type=Path, required=True, help="folder of a ComfyUI, which is not changed")
+    command.add_argument("--times", type=int, default=1000)
+    command.add_argument("--queued", type=int, default=50)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=many)
     a = parser.parse_args(given)
     if a.work:
         return int(a.run(a, a.work))
@@ -108,6 +115,33 @@ def long(a: argparse.Namespace, work: Path) -> int:
         sys.stdout.flush()
         seen.append(look)
     return told(grown(seen[0], seen[-1]) if seen else [])
+
+
+def many(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.many import Abused, State, grown, half_cancelled, one_after_another
+
+    def shown(state: State) -> State:
+        of = state.process
+        print(f"| {state.trainings:,} | {of.memory:,} MiB | {of.threads} | {of.open_files} | {of.files} "
+              f"| {state.objects:,} | {state.tensors:,} | {state.kept} |", flush=True)  # fmt: skip
+        return state
+
+    abused = Abused(a.comfyui.resolve(), work / "comfyui")
+    try:
+        abused.server.run(abused.training("reference", a.images, 20))
+        before = abused.vectors("reference")
+        print("| trainings | memory | threads | open files | files of records | objects | tensors | kept |")
+        print("|---|---|---|---|---|---|---|---|")
+        states = [shown(state) for state in one_after_another(abused, a.images, a.times)]
+        found = grown(states[0], states[-1])
+        ended, wrong = half_cancelled(abused, a.images, a.queued, a.seed)
+        print(", ".join(f"{count} {how}" for how, count in ended.items()))
+        found += wrong + grown(states[0], shown(abused.state()))
+        abused.server.run(abused.training("again", a.images, 20))
+        found += [] if abused.vectors("again") == before else ["the same training has another result than at first"]
+    finally:
+        abused.server.stop()
+    return told(found)
 
 
 def told(found: list[str]) -> int:
