@@ -172,6 +172,18 @@ def test_tensors_that_do_not_belong_together_are_refused(files, changed):
         files.load()
 
 
+@pytest.mark.parametrize("vectors", [{"clip_m": torch.zeros(1, 192)}, {"clip_l": torch.zeros(1, 7)}])
+def test_vectors_for_another_model_are_refused_although_the_header_names_this_one(
+    host, dataset, settings, tmp_path, vectors
+):
+    of_this_one = identity(host, dataset, settings(), Templates.load(settings().templates))
+    files = RunFiles(tmp_path, settings().name, of_this_one)
+    initial = {encoder: v.clone() for encoder, v in vectors.items()}
+    files.save(replace(STATE, vectors=vectors, initial=initial, optimizer={}), WORD)
+    with pytest.raises(UserError, match=r"has vectors of the widths .*; this model's text encoders need .* Delete it"):
+        list(train(host, dataset, settings(), tmp_path, resume=True))
+
+
 MOMENTS = STATE.optimizer | {"0.exp_avg_sq": VECTORS**2, "loss_scale": torch.tensor(16.0)}
 SPHERE = {"0.step": torch.tensor(7.0), "0.size": torch.ones(2, 1)}
 

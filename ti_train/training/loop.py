@@ -70,7 +70,7 @@ def train(
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     remarks += old_name(config.name)
-    done, more = (files.load(), []) if resume else initial_state(host, dataset, templates, config, stop)
+    done, more = (resumed(files, host), []) if resume else initial_state(host, dataset, templates, config, stop)
     config = replace(config, num_vectors=done.num_vectors, init=done.init or config.init)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     remarks += unused_options(host, dataset, templates, config)
@@ -145,6 +145,19 @@ def train(
                 files.rescue(done, kept_embedding(done, config, files.identity, host.architecture))
             raise
         yield from ended(done, config, files, host.architecture)
+
+
+def resumed(files: RunFiles, host: Host) -> State:
+    """Raises UserError if there is no state of this run, or if its vectors are for other text encoders."""
+    done = files.load()
+    widths = {encoder: vectors.shape[1] for encoder, vectors in done.vectors.items()}
+    if widths != host.widths:
+        has, needed = (", ".join(f"{encoder}: {n}" for encoder, n in each.items()) for each in (widths, host.widths))
+        raise UserError(
+            f"'{files.state}' has vectors of the widths {has}; this model's text encoders need {needed}. Delete it and "
+            "start a new run."
+        )
+    return done
 
 
 def ended(done: State, config: TrainConfig, files: RunFiles, architecture: str) -> Iterator[Warning | Done]:
