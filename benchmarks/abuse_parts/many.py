@@ -27,12 +27,13 @@ PER_TRAINING = 1.0  # new objects of Python that are no leak: the host's own rec
 class State:
     """What a server has after so many trainings. process: see Look, of its user's folder: the records of runs.
 
-    objects, tensors: of Python's garbage collector. kept: by the pack's modules. unfinished: files of no kept kind.
+    objects, types, tensors: of Python's garbage collector. kept: by the pack's modules. unfinished: files of no kept kind.
     """
 
     trainings: int
     process: Look
     objects: int
+    types: dict[str, int]
     tensors: int
     kept: int
     unfinished: list[str]
@@ -55,7 +56,7 @@ class Abused:
             folder.symlink_to(images, target_is_directory=True)
         given = {"name": name, "steps": steps, "seed": seed, "preview_every": steps, "learning_rate": 0.01}
         workflow = workflows.training(folder="images", **given, if_exists="replace")
-        workflow["options"]["inputs"] |= {"preview_steps": 1, "resolution": 32}
+        workflow["options"]["inputs"] |= {"preview_steps": 1, "resolution": 32, "batch_size": 4}
         return workflow | {"model": workflows.node("ProbeFamily", family="sdxl-vpred")}
 
     def state(self) -> State:
@@ -128,4 +129,8 @@ def grown(first: State, last: State) -> list[str]:
     ):
         if after > before + allowed:
             wrong.append(f"{after - before} more {what}: {before}, then {after}")
+    if wrong:
+        more = {kind: number - first.types.get(kind, 0) for kind, number in last.types.items()}
+        most = sorted(more.items(), key=lambda each: -each[1])[:12]
+        wrong.append("Of these types: " + ", ".join(f"{number} {kind}" for kind, number in most))
     return wrong

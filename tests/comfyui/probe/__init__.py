@@ -74,7 +74,7 @@ class ProbeFamily:
 
 
 class ProbeObjects:
-    """How many objects and tensors the process has, and what the modules of the pack keep between runs."""
+    """How many objects and tensors the process has, of which types, and what the modules of the pack keep between runs."""
 
     INPUT_TYPES = classmethod(lambda cls: {"required": {"file": ("STRING", {})}})
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "write", "tests", True
@@ -82,8 +82,10 @@ class ProbeObjects:
     def write(self, file):
         gc.collect()
         objects = gc.get_objects()
+        types = collections.Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in objects)
         counted = {
             "objects": len(objects),
+            "types": types,
             "tensors": sum(issubclass(type(each), torch.Tensor) for each in objects),  # isinstance() wakes lazy ones
             "kept": kept_by_the_pack(),
         }
