@@ -27,7 +27,8 @@ PER_TRAINING = 1.0  # new objects of Python that are no leak: the host's own rec
 class State:
     """What a server has after so many trainings. process: see Look, of its user's folder: the records of runs.
 
-    objects, types, tensors: of Python's garbage collector. kept: by the pack's modules. unfinished: files of no kept kind.
+    objects, types, tensors: of Python's garbage collector. kept: items in the pack's modules.
+    unfinished: files of no kept kind.
     """
 
     trainings: int

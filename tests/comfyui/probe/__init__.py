@@ -74,7 +74,7 @@ class ProbeFamily:
 
 
 class ProbeObjects:
-    """How many objects and tensors the process has, of which types, and what the modules of the pack keep between runs."""
+    """How many objects and tensors the process has, and what the modules of the pack keep between runs."""
 
     INPUT_TYPES = classmethod(lambda cls: {"required": {"file": ("STRING", {})}})
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "write", "tests", True
