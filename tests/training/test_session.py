@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from tiny_host import at_forward, raising
 
+from ti_train.drawing.loss_curves import LossCurves
 from ti_train.errors import UserError
 from ti_train.events import Preview, Step, Warning
 from ti_train.formats import load_embedding
@@ -153,6 +154,9 @@ def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(
     list(second.train(host, dataset, resume=True))
     for steps in (second.steps, read_steps(records.log)):
         assert [step.step for step in steps] == [0, 1, 2, 3, 4, 5, 6]
+    whole = LossCurves(second.steps)
+    assert list(second.curves.loss) == list(whole.loss)
+    assert list(second.curves.band) == list(whole.band)
 
 
 def test_before_a_run_has_begun_the_records_of_the_last_one_stay(host, dataset, settings, tmp_path):
