@@ -5,6 +5,7 @@ python benchmarks/abuse.py kill     kill -9 at random moments of trainings, whic
 python benchmarks/abuse.py mutate   mutated files of each kind: a message for each at worst
 python benchmarks/abuse.py long     a training of 100,000 steps: what grows
 python benchmarks/abuse.py many --comfyui FOLDER    1,000 trainings in one server, and a queue that is cancelled by half
+python benchmarks/abuse.py poll --comfyui FOLDER    20 clients that ask every second during a training: what it costs
 
 Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
@@ -53,6 +54,11 @@ def main(given: Sequence[str] | None = None) -> int:
     command.add_argument("--queued", type=int, default=50)
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=many)
+    command = commands.add_parser("poll", help="clients of a ComfyUI's page during a training")
+    command.add_argument("--comfyui", type=Path, required=True, help="folder of a ComfyUI, which is not changed")
+    command.add_argument("--clients", type=int, default=20)
+    command.add_argument("--seconds", type=float, default=30, help="of each of eight parts, with and without clients")
+    command.set_defaults(run=poll)
     a = parser.parse_args(given)
     if a.work:
         return int(a.run(a, a.work))
@@ -142,6 +148,23 @@ def many(a: argparse.Namespace, work: Path) -> int:
     finally:
         abused.server.stop()
     return told(found)
+
+
+def poll(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.many import Abused
+    from benchmarks.abuse_parts.poll import polled
+
+    abused = Abused(a.comfyui.resolve(), work / "comfyui")
+    try:
+        alone, asked = polled(abused, a.images, a.clients, a.seconds)
+    finally:
+        abused.server.stop()
+    print("| clients | steps | requests | processor time of a step |\n|---|---|---|---|")
+    for clients, part in ((0, alone), (a.clients, asked)):
+        print(f"| {clients} | {part.steps} | {part.requests} | {1000 * part.per_step:.2f} ms |")
+    each = (asked.processor - asked.steps * alone.per_step) / max(1, asked.requests)
+    print(f"{1000 * each:.2f} ms for each request: {a.clients * each:.2%} of a processor")
+    return told(["more than 1 %"] if a.clients * each > 0.01 else [])
 
 
 def told(found: list[str]) -> int:
