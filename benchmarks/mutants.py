@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("ti_train", "nodes", "webui_tab")
@@ -55,10 +56,9 @@ NAMES |= {"any": "all", "all": "any"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """number: of the change in the file."""
+    """One change of a file. what: before -> after. source: the whole file's."""
 
     file: str
-    number: int
     line: int
     what: str
     source: str
@@ -109,15 +109,25 @@ def code_in(node: ast.AST) -> Iterator[ast.AST]:
                 yield from code_in(child)
 
 
-def mutants_of(file: Path) -> Iterator[Mutant]:
-    tree, number = ast.parse(file.read_text(encoding="utf-8")), 0
+def count_in(file: Path) -> int:
+    return sum(1 for node in list(code_in(parsed(file))) for _ in changed(node))
+
+
+def mutant_of(file: Path, number: int) -> Mutant:
+    """number: of the change, from 0."""
+    tree = parsed(file)
     for node in list(code_in(tree)):
-        before = ast.unparse(node).split("\n")[0]
+        before = ast.unparse(node)
         for _ in changed(node):
-            after = ast.unparse(node).split("\n")[0]
-            name, line = file.relative_to(ROOT).as_posix(), getattr(node, "lineno", 0)
-            yield Mutant(name, number, line, f"{before} -> {after}", ast.unparse(tree))
-            number += 1
+            if not number:
+                what = f"{before.splitlines()[0]} -> {ast.unparse(node).splitlines()[0]}"
+                return Mutant(file.relative_to(ROOT).as_posix(), getattr(node, "lineno", 0), what, ast.unparse(tree))
+            number -= 1
+    raise IndexError(f"{file} has fewer changes")
+
+
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def own_tests(file: Path) -> list[str]:
@@ -136,34 +146,45 @@ def own_tests(file: Path) -> list[str]:
     return [test.relative_to(ROOT).as_posix() for test in chosen]
 
 
-def survives(copy: Path, tests: Sequence[str], seconds: float) -> bool:
-    """Whether the tests pass in a child of this process, which has the libraries loaded."""
+def survives(copy: Path, tests: Sequence[str], mutant: Mutant | None = None) -> bool:
+    """Whether the tests pass with a change, or without, in a child of this process, which has the libraries loaded."""
+    file = copy / mutant.file if mutant else None
+    original = file.read_bytes() if file else b""
+    if file and mutant:
+        file.write_text(mutant.source, encoding="utf-8")
     child = os.fork()
     if not child:
-        os.setpgid(0, 0)
-        status = 1
-        try:
-            with (copy / "said").open("w") as said:
-                os.dup2(said.fileno(), 1)
-                os.dup2(said.fileno(), 2)
-            os.chdir(copy)
-            sys.path[0] = str(copy)
-            import pytest
-
-            status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests])
-        finally:
-            os._exit(status)
-    return ended_well(child, seconds)
+        _run(copy, tests)
+    passed = ended_well(child)
+    if file:
+        file.write_bytes(original)
+    return passed
 
 
-def ended_well(child: int, seconds: float) -> bool:
+def _run(copy: Path, tests: Sequence[str]) -> NoReturn:
+    os.setpgid(0, 0)
+    status = 1
+    try:
+        with (copy / "said").open("w") as said:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+        os.chdir(copy)
+        sys.path[0] = str(copy)
+        import pytest
+
+        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests])
+    finally:
+        os._exit(status)
+
+
+def ended_well(child: int) -> bool:
     """Waits for a process; False if it needs more CPU than it may, which an endless loop does."""
     try:
         while True:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return os.waitstatus_to_exitcode(status) == 0
-            if cpu_seconds(child) > seconds:
+            if cpu_seconds(child) > SECONDS:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 return False
@@ -182,42 +203,41 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", default=OURS, help="files or folders (default: all of our code)")
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60, help="after which the sample ends")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args(given)
     paths = [ROOT / path for path in a.paths]
     files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
     tests = {file.relative_to(ROOT).as_posix(): own_tests(file) for file in files}
     print("Without tests that run without a host:", *(name for name, own in tests.items() if not own))
-    drawn = [mutant for file in files if tests[file.relative_to(ROOT).as_posix()] for mutant in mutants_of(file)]
-    chosen = random.Random(a.seed).sample(drawn, min(a.count, len(drawn)))
+    tested = [file for file in files if tests[file.relative_to(ROOT).as_posix()]]
+    drawn = [(file, number) for file in tested for number in range(count_in(file))]
+    chosen = [mutant_of(*each) for each in random.Random(a.seed).sample(drawn, min(a.count, len(drawn)))]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules"), symlinks=True)
-        killed = tried(sorted(chosen, key=lambda mutant: (mutant.file, mutant.number)), tests, copy)
-    print(f"{killed} of {len(chosen)} of {len(drawn)} changes are seen by the tests of their own file.")
+        seen = list(tried(chosen, tests, copy, time.monotonic() + 60 * a.minutes))
+    print(f"{sum(seen)} of {len(seen)} changes (of {len(drawn)}) are seen by the tests of their own file.")
     return 0
 
 
-def tried(chosen: Sequence[Mutant], tests: dict[str, list[str]], copy: Path) -> int:
-    """How many are seen; prints the others."""
+def tried(chosen: Sequence[Mutant], tests: dict[str, list[str]], copy: Path, until: float) -> Iterator[bool]:
+    """Whether each is seen; prints those that are not. until: by the monotonic clock."""
     load_libraries()
-    killed, passing = 0, {}
+    passing: dict[str, bool] = {}
     for mutant in chosen:
         own = tests[mutant.file]
         if mutant.file not in passing:
-            passing[mutant.file] = survives(copy, own, SECONDS)
+            passing[mutant.file] = survives(copy, own)
             if not passing[mutant.file]:
                 print(f"{mutant.file}: {' '.join(own)} fail without a change", flush=True)
+        if time.monotonic() > until:
+            return
         if passing[mutant.file]:
-            there = copy / mutant.file
-            original = there.read_bytes()
-            there.write_text(mutant.source, encoding="utf-8")
-            survived = survives(copy, own, SECONDS)
-            there.write_bytes(original)
-            killed += not survived
+            survived = survives(copy, own, mutant)
             if survived:
                 print(f"{mutant.file}:{mutant.line}: {mutant.what}", flush=True)
-    return killed
+            yield not survived
 
 
 def load_libraries() -> None:
