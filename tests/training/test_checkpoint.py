@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from ti_train.training.keeping import Course
 from ti_train.training.loop import identity, train
 from ti_train.training.provenance import digest_of
 from ti_train.training.state import State
+from ti_train.training.state_file import file_of
 
 VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
 STATE = State(
@@ -65,6 +67,23 @@ def test_a_state_comes_back_as_it_was_and_the_word_beside_it(files):
         assert was.keys() == now.keys()
         assert all(torch.equal(was[key], now[key]) for key in was)
     assert torch.equal(load_embedding(files.embedding).vectors["emb_params"], VECTORS)
+
+
+def test_saving_pictures_of_many_sizes_leaves_nothing_in_the_process():
+    """A C type of a size stays until the process ends: a server would have thousands."""
+
+    def c_types() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "PyCPointerType" for each in gc.get_objects())
+
+    def with_picture(size: int) -> State:
+        return replace(STATE, pictures={"0": torch.zeros(size, dtype=torch.uint8)})
+
+    file_of(with_picture(1000), IDENTITY)
+    before = c_types()
+    for size in range(2000, 2050):
+        file_of(with_picture(size), IDENTITY)
+    assert c_types() == before
 
 
 def test_the_state_does_not_look_like_a_word_to_a_host(files):
