@@ -131,8 +131,10 @@ def test_groups_move_in_units_of_their_own_and_are_clipped_apart():
 
 @pytest.mark.parametrize(("pull", "rate"), [(1.0, 5e-3), (1.0, 1e-2), (0.5, 1e-2), (1.0, 1.0)])
 def test_the_norms_are_pulled_as_in_the_pivotal_tuning_script(pull, rate):
-    """|v| <- |v| + min(1, 100 lr) (norm - |v|), after AdamW's update, whose direction stays."""
-    plain, pulled = AdamW(leaves(), SCALED), AdamW(leaves(), SCALED, groups=[Group(norm=0.4)] * 2, pull=pull)
+    """|v| <- |v| + min(1, 100 lr) (norm - |v|), after AdamW's update, whose direction stays. Initial norms: 0.4."""
+    home = [0.4 * torch.nn.functional.normalize(leaf.detach(), dim=-1) for leaf in leaves()]
+    groups = [Group(home=initial) for initial in home]
+    plain, pulled = AdamW(leaves(), SCALED), AdamW(leaves(), SCALED, groups=groups, pull=pull)
     for optimizer in (plain, pulled):
         for leaf, gradient in zip(optimizer.leaves, gradients(1), strict=True):
             leaf.grad = optimizer.scale * gradient

@@ -25,7 +25,7 @@ def gradient(step: int) -> torch.Tensor:
 
 def steps(count: int, pull: float = 0.0, state=None, leaf=None, first: int = 1) -> SphereDescent:
     leaf = (NORM * home() if leaf is None else leaf.detach().clone()).requires_grad_()
-    optimizer = SphereDescent([leaf], SCALED, state=state, groups=[Group(norm=NORM, home=home())], pull=pull)
+    optimizer = SphereDescent([leaf], SCALED, state=state, groups=[Group(home=home())], pull=pull)
     for step in range(first, first + count):
         leaf.grad = optimizer.scale * gradient(step)
         optimizer.step(torch.tensor(1.0), 0.04 / step)
@@ -33,20 +33,20 @@ def steps(count: int, pull: float = 0.0, state=None, leaf=None, first: int = 1) 
 
 
 def reference(count: int, pull: float) -> torch.Tensor:
-    """kunheek/dti, optim.py, with beta 0, in float64; the pull times the average length of the gradients so far."""
+    """kunheek/dti, optim.py, with beta 0, in float64; a pull of 1: a tenth of the mean gradient so far."""
     place, mu, average = home().double(), home().double(), torch.zeros(2, 1, dtype=torch.float64)
     for step in range(1, count + 1):
         g = gradient(step).double()
         length = (g - (g * place).sum(-1, keepdim=True) * place).norm(dim=-1, keepdim=True)
         average = 0.9 * average + 0.1 * length
-        g = g - pull * average / (1 - 0.9**step) * mu
+        g = g - 0.1 * pull * average / (1 - 0.9**step) * mu
         g = g - (g * place).sum(-1, keepdim=True) * place
         place = place - 0.04 / step * g / g.norm(dim=-1, keepdim=True)
         place = place / place.norm(dim=-1, keepdim=True)
     return NORM * place
 
 
-@pytest.mark.parametrize("pull", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("pull", [0.0, 1.0, 10.0])
 def test_its_steps_are_those_of_the_formula(pull):
     assert torch.allclose(steps(9, pull).leaves[0].double(), reference(9, pull), atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_a_small_step_descends_as_the_slope_along_its_arc_says():
     values = {}
     for rate in (-1e-3, 1e-3):
         leaf = (NORM * home().double()).requires_grad_()
-        optimizer = SphereDescent([leaf], 1.0, groups=[Group(norm=NORM, home=home().double())])
+        optimizer = SphereDescent([leaf], 1.0, groups=[Group(home=home().double())])
         loss(leaf).backward()
         slope = leaf.grad - (leaf.grad * home()).sum(-1, keepdim=True) * home()
         optimizer.step(torch.tensor(1.0), rate)
@@ -88,8 +88,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_halves_the_scale():
 
 
 def test_one_that_goes_on_from_its_state_equals_one_that_never_stopped():
-    whole, part = steps(6, 0.3), steps(3, 0.3)
-    rest = steps(3, 0.3, part.state, part.leaves[0], first=4)
+    whole, part = steps(6, 1.0), steps(3, 1.0)
+    rest = steps(3, 1.0, part.state, part.leaves[0], first=4)
     assert torch.equal(whole.leaves[0], rest.leaves[0])
 
 
@@ -109,8 +109,8 @@ def test_a_run_begins_and_ends_at_the_mean_norm_of_the_vocabulary(host, dataset,
 def test_a_strong_pull_keeps_the_directions_near_the_initial_ones(host, dataset, settings, tmp_path):
     rows = host.vocabulary(ENCODER).rows("toy")
     cosines = {}
-    for pull in (10.0, 0.0):
+    for pull in (100.0, 0.0):
         end = learnt(host, dataset, settings(pull=pull, steps=20, **SPHERE), tmp_path / str(pull))
         cosines[pull] = torch.cosine_similarity(end, rows).item()
     assert cosines[0.0] < 0.96
-    assert cosines[10.0] > 0.99
+    assert cosines[100.0] > 0.99

@@ -24,13 +24,12 @@ def parts_of(leaf: Size) -> dict[str, tuple[Size, float]]:
 class Group:
     """What the vectors of one text encoder have in common.
 
-    unit: vectors are updated as if they were measured in it, which multiplies rate and gradient. norm: the mean norm of
-    the vocabulary's rows. home: the initial directions, unit vectors [n, width]; None for per-image tokens.
+    unit: vectors are updated as if they were measured in it, which multiplies rate and gradient. home: the initial
+    vectors [n, width], for pulls; None for per-image tokens, which nothing pulls.
     """
 
     name: str = ""
     unit: float = 1.0
-    norm: float = 1.0
     home: Tensor | None = None
 
 
@@ -102,9 +101,10 @@ class Optimizer(ABC):
 
 
 class AdamW(Optimizer):
-    """AdamW (Loshchilov & Hutter 2019) without weight decay; instead of it the norms can be pulled to the vocabulary's.
+    """AdamW (Loshchilov & Hutter 2019) without weight decay; instead of it the norms can be pulled to the initial ones.
 
-    The pull of 1 is that of the Pivotal Tuning script (cloneofsimo/lora): min(1, 100 * rate) of the way in each step.
+    A pull of 1 goes as far as the Pivotal Tuning script (cloneofsimo/lora): min(1, 100 * rate) of the way in each step.
+    The script's norms are 0.4, about CLIP's mean; the initial ones suit every encoder, and vectors of a file.
     """
 
     def _updated(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> Tensor:
@@ -118,13 +118,15 @@ class AdamW(Optimizer):
         self._remember(i, finite, before, step=count, exp_avg=mean, exp_avg_sq=square)
         corrected, root = mean / correction(BETA1, count), (square / correction(BETA2, count)).sqrt()
         moved = leaf - rate * self.groups[i].unit * corrected / (root + EPSILON)
-        return pulled(moved, self.groups[i].norm, min(1.0, 100 * rate * self.pull)) if self.pull else moved
+        home, share = self.groups[i].home, min(1.0, 100 * rate * self.pull)
+        return pulled(moved, home, share) if share and home is not None else moved
 
 
-def pulled(vectors: Tensor, norm: float, share: float) -> Tensor:
-    """Vectors [n, width] whose norms have come a share of the way to `norm`."""
+def pulled(vectors: Tensor, home: Tensor, share: float) -> Tensor:
+    """Vectors [n, width] whose norms have come a share of the way to those of `home`."""
     norms: Tensor = vectors.norm(dim=-1, keepdim=True)
-    return vectors * torch.lerp(norms, torch.full_like(norms, norm), share) / norms.clamp_min(1e-12)
+    wanted: Tensor = home.norm(dim=-1, keepdim=True)
+    return vectors * torch.lerp(norms, wanted, share) / norms.clamp_min(1e-12)
 
 
 def correction(beta: float, count: Tensor) -> Tensor:

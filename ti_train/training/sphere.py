@@ -1,4 +1,4 @@
-"""Descent on the sphere: the directions of the vectors are trained, at the mean norm of the vocabulary."""
+"""Descent on the sphere: the directions of the vectors are trained, at the norms that they have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from .optimizer import Optimizer, correction
 
 MEMORY = 0.9  # of the average size of the gradient
+KAPPA = 0.1  # a pull of 1 in units of that size
 
 
 class SphereDescent(Optimizer):
@@ -21,12 +22,15 @@ class SphereDescent(Optimizer):
     """
 
     def _updated(self, i: int, gradient: Tensor, rate: float, finite: Tensor) -> Tensor:
-        place = F.normalize(self.leaves[i], dim=-1)
+        leaf = self.leaves[i]
+        place = F.normalize(leaf, dim=-1)
         slope = tangent(gradient, place)
         home = self.groups[i].home
         if self.pull and home is not None:
-            slope = slope - self.pull * self._size(i, slope, finite) * tangent(home, place)
-        return self.groups[i].norm * F.normalize(place - rate * F.normalize(slope, dim=-1), dim=-1)
+            pull = self.pull * KAPPA * self._size(i, slope, finite)
+            slope = slope - pull * tangent(F.normalize(home, dim=-1), place)
+        norm: Tensor = leaf.norm(dim=-1, keepdim=True)
+        return norm * F.normalize(place - rate * F.normalize(slope, dim=-1), dim=-1)
 
     def _size(self, i: int, slope: Tensor, finite: Tensor) -> Tensor:
         """The average length of the gradient of each vector over the latest steps, [n, 1]."""

@@ -50,11 +50,8 @@ class TrainedVectors:
         self.vectors, self.per_image = trainable(state.vectors, device), trainable(state.per_image, device)
         # Makes the gradient that enters the network of order one: the 1/elements of the mean would underflow in fp16.
         scale, clip = 2.0 ** round(math.log2(latent_size)), config.gradient_clip or math.inf
-        home = {encoder: F.normalize(v, dim=-1) for encoder, v in self.initial.items()}
-        needs_norm = config.pull or config.optimizer == "sphere"  # which takes a while for a large vocabulary
-        norms = {encoder: host.vocabulary(encoder).mean_norm if needs_norm else 1.0 for encoder in state.vectors}
-        groups = [Group(e, self.units[e], norms[e], home[e]) for e in self.vectors]
-        groups += [Group(e, self.units[e], norms[e]) for e in self.per_image]
+        groups = [Group(e, self.units[e], self.initial[e]) for e in self.vectors]
+        groups += [Group(e, self.units[e]) for e in self.per_image]
         leaves = [*self.vectors.values(), *self.per_image.values()]
         self.optimizer = OPTIMIZERS[config.optimizer](leaves, scale, clip, state.optimizer, groups, config.pull)
 
