@@ -159,11 +159,13 @@ def poll(a: argparse.Namespace, work: Path) -> int:
         alone, asked = polled(abused, a.images, a.clients, a.seconds)
     finally:
         abused.server.stop()
-    print("| clients | steps | requests | processor time of a step |\n|---|---|---|---|")
+    print("| clients | seconds | requests | training | other threads |\n|---|---|---|---|---|")
     for clients, part in ((0, alone), (a.clients, asked)):
-        print(f"| {clients} | {part.steps} | {part.requests} | {1000 * part.per_step:.2f} ms |")
-    each = (asked.processor - asked.steps * alone.per_step) / max(1, asked.requests)
-    print(f"{1000 * each:.2f} ms for each request: {a.clients * each:.2%} of a processor")
+        print(f"| {clients} | {part.seconds:.0f} | {part.requests} | {part.trained:.2f} s | {part.served:.2f} s |")
+    each = (asked.served - alone.served * asked.seconds / alone.seconds) / max(1, asked.requests)
+    print(
+        f"{1000 * each:.2f} ms of a processor for each request; one a second from each client: {a.clients * each:.2%}"
+    )
     return told(["more than 1 %"] if a.clients * each > 0.01 else [])
 
 

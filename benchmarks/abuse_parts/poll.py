@@ -22,16 +22,12 @@ ALTERNATIONS = 4  # with clients and without
 
 @dataclass
 class Part:
-    """A part of a training. processor: seconds of the server's process, all threads."""
+    """A part of a training. trained, served: seconds of a processor, of its thread and of all other threads."""
 
     seconds: float = 0.0
-    processor: float = 0.0
-    steps: int = 0
+    trained: float = 0.0
+    served: float = 0.0
     requests: int = 0
-
-    @property
-    def per_step(self) -> float:
-        return self.processor / max(1, self.steps)
 
 
 class Clients:
@@ -70,23 +66,22 @@ def polled(abused: Abused, images: Path, number: int, seconds: float) -> tuple[P
     alone, asked, clients = Part(), Part(), Clients(server.url)
     for part, there in [(alone, 0), (asked, number)] * ALTERNATIONS:
         with clients.asking(there):
-            began, used, step, answered = (
-                time.monotonic(),
-                processor(server.process.pid),
-                last_step(log),
-                clients.answered,
-            )
+            began, before, answered = time.monotonic(), processor(server.process.pid), clients.answered
             time.sleep(seconds)
             part.seconds += time.monotonic() - began
-            part.processor += processor(server.process.pid) - used
-            part.steps += last_step(log) - step
             part.requests += clients.answered - answered
+            used = [after - before.get(thread, 0) for thread, after in processor(server.process.pid).items()]
+            part.trained += max(used)
+            part.served += sum(used) - max(used)
     server.interrupt()
     server.wait(prompt)
     return alone, asked
 
 
-def processor(process: int) -> float:
-    """Seconds of a processor that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def processor(process: int) -> dict[str, float]:
+    """Thread -> seconds of a processor that it has used."""
+    used = {}
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        fields = (thread / "stat").read_text().rpartition(")")[2].split()
+        used[thread.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
