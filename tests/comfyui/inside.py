@@ -328,7 +328,7 @@ def long_run(_checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
         run.added = min(step, 1)
         run.step(session.steps[-1], session, None)
         if step % 50 == 0:
-            run.preview(Preview(step, "a photo of *", picture, word))
+            run.preview(Preview(step, "a photo of *", picture, word, 0))
             run.warn(f"step {step}")
         if step % 2_000 == 0:
             held[step] = [tracemalloc.get_traced_memory()[0], len(json.dumps(run.snapshot()))]

@@ -129,7 +129,7 @@ def train(
                 stalled = done.course.stalled(config.early_stop)
                 if config.previews_after(step) or (stalled and config.preview_every):
                     for event in previews(host, config, side, trained, done, files.identity):
-                        done = showing(done, event, config)
+                        done = showing(done, event)
                         yield event
                 if config.copies_after(step):
                     files.copy(done, as_embedding(done, config, files.identity, host.architecture))
@@ -182,9 +182,9 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
 
 
-def showing(done: State, event: Event, config: TrainConfig) -> State:
+def showing(done: State, event: Event) -> State:
     """The state with a preview of the first prompt, for the embedding's picture."""
-    if not isinstance(event, Preview) or event.prompt != config.preview_prompts[0]:
+    if not isinstance(event, Preview) or event.number:
         return done
     best = done.course.best.step if done.course.best else None
     return replace(done, pictures=with_preview(done.pictures, event.step, event.image, best))
@@ -204,9 +204,9 @@ def previews(
         "scheduler": config.preview_scheduler or own.scheduler,
     }
     step, embedding = state.step, as_embedding(state, config, identity, host.architecture)
-    for i, text in enumerate(config.preview_prompts):
+    for number, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
-        request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
+        request = SampleRequest(prompts, (first + number,), side, side, negative=negative, **settings)
         try:
             image = host.sample(request, {PLACEHOLDER: trained.shown(config.vectors_at(step))})[0]
         except Exception as error:
@@ -214,4 +214,4 @@ def previews(
                 raise
             yield Warning(f"Step {step}: {out_of_memory_message(error, PREVIEW_DOES_NOT_FIT)}")
             return
-        yield Preview(step, text, image, embedding)
+        yield Preview(step, text, image, embedding, number)
