@@ -24,7 +24,7 @@ from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..names import candidates, names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import ENDING, INITIAL_FILE, RunFiles
+from .checkpoint import ENDING, HOST, INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .passes import ALONE, NO_GRADIENT, Passes
@@ -179,7 +179,8 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     # a resumed run does not need them any more
     if digests := [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]:
         ours |= {INITIAL_FILE: " ".join(digests)}
-    return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
+    theirs = {"model": host.fingerprint, HOST: host.settings, "pictures": dataset.fingerprint}
+    return config.resume_identity() | ours | theirs
 
 
 def showing(done: State, event: Event) -> State:
