@@ -56,10 +56,10 @@ def options_page() -> str:
         parts.append(f"\n## {group}\n")
         parts.append(table(("option", "what it does", "default", "range", "command line", "node input"), rows))
     parts.append(
-        "\n## Names in other trainers\n\nThe command line takes them too. They are those of A1111, kohya's scripts "
-        "and diffusers, where the values mean the same.\n"
+        "\n## Names in other trainers\n\nThe command line takes these names of A1111, kohya's scripts and diffusers "
+        "too: the values mean the same there.\n"
     )
-    parts.append(table(("option", "also"), ((f"`{o.name}`", also(o)) for o in OPTIONS.values() if o.aliases)))
+    parts.append(table(("option", "also"), ((f"`{o.name}`", also(o)) for o in OPTIONS.values() if also(o))))
     parts.append("\n## What a face does not offer\n")
     parts.append(table(("face", "option", "why"), not_offered()))
     return "\n".join(parts) + "\n"
@@ -82,7 +82,8 @@ def range_of(option: Option) -> str:
 
 
 def also(option: Option) -> str:
-    return ", ".join(f"`--{alias}`" for alias in option.aliases)
+    others = (f"--{alias}" for alias in option.aliases)
+    return ", ".join(f"`{other}`" for other in others if other != flag_of(option))
 
 
 def not_offered() -> Iterator[tuple[str, ...]]:

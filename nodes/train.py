@@ -19,7 +19,7 @@ from ..ti_train.hosts.comfy.sampling import check_names
 from ..ti_train.names import candidates, file_names, names_file, with_paths
 from ..ti_train.prompts import Templates, placeholders_of
 from ..ti_train.text import Remarks
-from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, TrainConfig
+from ..ti_train.training.config import OPTIONS, PRESETS, PRESETS_HELP, PREVIEWS_EVERY, TrainConfig
 from ..ti_train.training.loop import identity
 from ..ti_train.training.sides import side_for
 from ..ti_train.training.widgets import values_of
@@ -38,7 +38,7 @@ SMALL = 100_000_000  # parameters of a denoiser: fewer than any published model 
 HERE: dict[str, dict[str, Any]] = {
     "learning_rate": {"max": 1.0, "round": 0.000001},
     "seed": {"control_after_generate": False},  # else the page sets a new seed at every Run, which trains again
-    "preview_every": {"default": 100},
+    "preview_every": {"default": PREVIEWS_EVERY},
 }
 
 

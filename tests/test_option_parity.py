@@ -62,6 +62,14 @@ def test_the_command_line_takes_the_names_of_other_trainers():
     assert config_given(parser().parse_args(arguments(values, flags))) == expected
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "gradient_checkpointing", "num_vectors"])
+def test_a_name_that_is_ours_and_another_trainers_may_have_its_underscores(name):
+    """As kohya's and diffusers' scripts write it."""
+    values, expected = config_of_all()
+    flags = {name: flag_of(option) for name, option in OPTIONS.items()} | {name: f"--{name}"}
+    assert config_given(parser().parse_args(arguments(values, flags))) == expected
+
+
 def test_the_flags_of_before_are_there():
     """What people have in scripts."""
     assert set(FLAGS) == {"learning_rate", "progressive_every", "preview_prompts"}

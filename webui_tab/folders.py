@@ -50,11 +50,13 @@ def picture_folder(name: str, write: bool = False) -> Path:
 
 
 def _allowed(folder: Path, write: bool) -> list[Path]:
-    """Where whole paths may lead: anywhere on one's own computer, as in the WebUI's own tabs."""
+    """Where whole paths may lead: anywhere on one's own computer, as in the WebUI's own tabs; else what was allowed."""
     options = shared.cmd_opts
     if not options.webui_is_non_local and not options.hide_ui_dir_config:
         return [Path(folder.anchor)]
-    return [] if write else [Path(path).resolve() for path in options.gradio_allowed_path]
+    allowed = {Path(path).resolve() for path in options.gradio_allowed_path}
+    # its default in every WebUI: gradio serves its files to who knows their names, the tab would list them
+    return [] if write else [*allowed - {Path(paths_internal.data_path).resolve()}]
 
 
 @contextmanager

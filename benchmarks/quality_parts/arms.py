@@ -9,7 +9,7 @@ from typing import Any
 from ti_train.training.config import PRESETS, TrainConfig
 
 PAPERS_MARKS = (25, 50, 100, 200, 500, 1000, 5000)
-BASE = "Balanced"
+BASE, PLAIN = "Balanced", "Plain"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ def arms() -> dict[str, Arm]:
             for preset, ablations in ABLATIONS.items()
             for name, options in ablations.items()
         ),
+        Arm(PLAIN, "ablation", UNPULLED),
+        *(Arm(f"{PLAIN}, {name}", "ablation", UNPULLED | options) for name, options in OF_PLAIN.items()),
     ]
     return {arm.name: arm for arm in made}
 
@@ -42,43 +44,26 @@ def arms() -> dict[str, Arm]:
 # How the script's README and most users run it; its own defaults are batches of 16 at 1e-4.
 DIFFUSERS: Mapping[str, Any] = {"train_batch_size": 1, "learning_rate": 5e-3, "lr_warmup_steps": 0}
 
-# What is changed of a preset, to see what it is worth.
 BALANCED = TrainConfig("x", "x")
 STEPS, RATE = BALANCED.steps, float(BALANCED.learning_rate)
+ONE = {"batch_size": 1, "steps": STEPS * BALANCED.batch_size}
+TWO = {"batch_size": 2, "steps": STEPS * BALANCED.batch_size // 2}
+UNPULLED, SPHERE = {"pull": 0.0}, {"optimizer": "sphere", "learning_rate": 2e-2}
+
+# What is changed of a preset, to see what it is worth.
 ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     BASE: {
-        "one at a time": {"batch_size": 1, "steps": STEPS * BALANCED.batch_size},
-        "two at a time": {"batch_size": 2, "steps": 2 * STEPS},
-        "constant rate": {"schedule": "constant"},
-        "far too fast": {"schedule": "constant", "learning_rate": 0.2},
+        "one at a time": ONE,
+        "two at a time": TWO,
+        "sigma": {"weighting": "sigma"},
         "half the rate": {"learning_rate": 0.5 * RATE},
         "twice the rate": {"learning_rate": 2 * RATE},
-        "uniform noise levels": {"timesteps": "uniform"},
-        "high noise": {"timesteps": "high-noise"},
-        "band 500-899": {"timesteps": "500-899 .1"},
-        "min-snr 5": {"weighting": "min-snr 5"},
-        "sigma": {"weighting": "sigma"},
-        "sigma 0.5": {"weighting": "sigma 0.5"},
-        "averaged": {"average": 0.25},
-        "sigma, averaged": {"weighting": "sigma", "average": 0.25},
-        "constant rate, averaged": {"schedule": "constant", "average": 0.5},
-        "sigma, pull": {"weighting": "sigma", "pull": 1.0},
-        "sphere": {"optimizer": "sphere", "learning_rate": 2e-2, "pull": 1.0},
-        "sigma, sphere": {"weighting": "sigma", "optimizer": "sphere", "learning_rate": 2e-2},
-        "one vector": {"num_vectors": 1},
-        "one vector, condensed": {"num_vectors": 1, "initial_vectors": "condensed"},
         "two vectors": {"num_vectors": 2},
-        "two vectors, sigma": {"num_vectors": 2, "weighting": "sigma"},
-        "two vectors, pull": {"num_vectors": 2, "pull": 1.0},
         "cross": {"initial_vectors": "cross"},
-        "per-image tokens": {"per_image_words": 0.25},
-        "exclusion": {"per_image_words": 0.5, "exclusion": 0.05},
-        "context": {"context": 1.5e-4},
-        "held to the start": {"coarse_weight": 0.01},
+        "sphere": SPHERE,
         "twice the steps": {"steps": 2 * STEPS},
-        "twice the steps, sigma": {"steps": 2 * STEPS, "weighting": "sigma"},
+        "twice the steps, two at a time": TWO | {"steps": 4 * STEPS},
         "half the steps": {"steps": STEPS // 2},
-        "half the steps, sigma": {"steps": STEPS // 2, "weighting": "sigma"},
     },
     "Preview": {
         "unweighted": {"weighting": "none"},
@@ -92,5 +77,43 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "sigma": {"weighting": "sigma"},
         "high noise": {"timesteps": "high-noise"},
         "two vectors": {"num_vectors": 2},
+        "without pull": UNPULLED,
+        "two at a time": {"batch_size": 2, "steps": 1000},
     },
+}
+
+# What is changed of plain AdamW: Balanced without the pull.
+OF_PLAIN: Mapping[str, Mapping[str, Any]] = {
+    "one at a time": ONE,
+    "two at a time": TWO,
+    "constant rate": {"schedule": "constant"},
+    "far too fast": {"schedule": "constant", "learning_rate": 0.2},
+    "half the rate": {"learning_rate": 0.5 * RATE},
+    "twice the rate": {"learning_rate": 2 * RATE},
+    "uniform noise levels": {"timesteps": "uniform"},
+    "high noise": {"timesteps": "high-noise"},
+    "band 500-899": {"timesteps": "500-899 .1"},
+    "min-snr 5": {"weighting": "min-snr 5"},
+    "sigma": {"weighting": "sigma"},
+    "sigma 0.5": {"weighting": "sigma 0.5"},
+    "averaged": {"average": 0.25},
+    "sigma, averaged": {"weighting": "sigma", "average": 0.25},
+    "constant rate, averaged": {"schedule": "constant", "average": 0.5},
+    "sigma, pull": {"weighting": "sigma", "pull": 1.0},
+    "sphere": SPHERE | {"pull": 1.0},
+    "sigma, sphere": SPHERE | {"weighting": "sigma"},
+    "one vector": {"num_vectors": 1},
+    "one vector, condensed": {"num_vectors": 1, "initial_vectors": "condensed"},
+    "two vectors": {"num_vectors": 2},
+    "two vectors, sigma": {"num_vectors": 2, "weighting": "sigma"},
+    "two vectors, pull": {"num_vectors": 2, "pull": 1.0},
+    "cross": {"initial_vectors": "cross"},
+    "per-image tokens": {"per_image_words": 0.25},
+    "exclusion": {"per_image_words": 0.5, "exclusion": 0.05},
+    "context": {"context": 1.5e-4},
+    "held to the start": {"coarse_weight": 0.01},
+    "twice the steps": {"steps": 2 * STEPS},
+    "twice the steps, sigma": {"steps": 2 * STEPS, "weighting": "sigma"},
+    "half the steps": {"steps": STEPS // 2},
+    "half the steps, sigma": {"steps": STEPS // 2, "weighting": "sigma"},
 }

@@ -75,7 +75,8 @@ class LoadEmbedding(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Multiplies the vectors, -10 to 10. 1 = as trained, 0 = no effect.",
+                    tooltip="Multiplies the vectors, -10 to 10. 1 = as trained, 0 = vectors of zeros, which still take "
+                    "their tokens.",
                 ),
                 socket,
                 word,

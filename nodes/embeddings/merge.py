@@ -53,7 +53,7 @@ class MergeEmbeddings(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     tooltip="Weight of the first embedding, -10 to 10. For interpolate only the ratio of the two "
-                    "weights matters.",
+                    "weights matters, and none may be negative.",
                 ),
                 io.Float.Input(
                     "weight_2",

@@ -8,8 +8,11 @@ from ...ti_train.evaluation.options import sentence
 from ...ti_train.evaluation.samples import Sampling
 from ...ti_train.host import Host
 
-STEPS = "Sampling steps; 0 = what suits the model family (25; Flux.1 schnell: 4)."
-CFG = "CFG scale; 0 = what suits the model family (5; 1 where guidance is distilled into the model)."
+STEPS = "Sampling steps; 0 = what suits the model family (Stable Diffusion: 25; others 4 to 50)."
+CFG = (
+    "CFG scale; 0 = what suits the model family (Stable Diffusion: 5; others 3.5 to 5; 1 where guidance is distilled "
+    "into the model)."
+)
 DISTILLED = (
     "Guidance of a model in which it is distilled, such as Flux.1 dev: the one that the embedding was trained with; "
     "0 = the model's own (Flux.1 dev: 3.5)."

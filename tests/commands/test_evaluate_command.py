@@ -46,6 +46,13 @@ def figures(out: Path) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+def test_its_help_says_what_the_gallery_is_in_one_sentence(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "folder with a subfolder of images for each look-alike: do the samples find their own subject" in told
+
+
 def test_it_writes_a_table_a_plot_and_every_sample(run, tmp_path, capsys):
     assert run() == 0
     said, out = capsys.readouterr(), tmp_path / "out"

@@ -79,13 +79,21 @@ def test_every_option_reaches_the_run(train, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "templates"),
-    [("", "object"), ("--style", "style"), ("--captions", "captions"), ("--templates style", "style")],
+    [
+        ("", "object"),
+        ("--style", "style"),
+        ("--captions", "captions"),
+        ("--templates style", "style"),
+        ("--style --captions", "style-captions"),
+        ("--preset Style --captions", "style-captions"),
+    ],
 )
 def test_templates_by_option(train, tmp_path, options, templates):
     assert train(*options.split()) == 0
     config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
     assert config["templates"] == templates
-    assert config["learning_rate"] == (5e-3 if options == "--style" else 1e-2), "--style takes the preset Style"
+    preset = "--style" in options or "--preset Style" in options
+    assert config["learning_rate"] == (5e-3 if preset else 1e-2), "--style takes the preset Style"
 
 
 @pytest.mark.parametrize(("line", "warned"), [("a photo of a [name]", 0), ("a photo of a [name], [filewords]", 1)])

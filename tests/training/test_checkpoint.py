@@ -93,6 +93,7 @@ def test_without_a_state_there_is_nothing_to_resume(files):
         ({"model": "def"}, "another model is loaded"),
         ({"pictures": "uvw"}, r"the images are not the same \(their files, captions, masks or crops\)"),
         ({"new_setting": True}, "new_setting was None, now True"),
+        ({"pull": 1.0}, "pull was 0.0, now 1.0"),  # of a version without it
     ],
 )
 def test_another_runs_state_is_refused_with_what_differs(files, changed, sentence):

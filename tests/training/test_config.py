@@ -111,7 +111,7 @@ def test_given_values_stand_over_the_presets_and_none_means_not_given():
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match=r"Unknown preset 'Fast'.*Balanced, Editable, Preview, Style, Paper"):
+    with pytest.raises(UserError, match=r"Unknown preset 'Fast'.*Balanced, Preview, Style, Paper"):
         TrainConfig.from_preset("Fast", name="my-cat", init="cat")
 
 

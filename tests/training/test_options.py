@@ -47,7 +47,7 @@ def test_values_of_the_presets_are_in_the_help_of_their_options():
         for preset in PRESETS:
             value = getattr(TrainConfig.from_preset(preset, name="my-cat", init="cat"), name)
             assert f"{preset} {OPTIONS[name].written(value)}" in told
-    assert "Paper: 5000 steps, batch size 1, learning rate 0.005 (constant)." in PRESETS_HELP
+    assert "Paper: 5000 steps, batch size 1, learning rate 0.005 (constant), pull 0." in PRESETS_HELP
 
 
 # --- How a field becomes an option ----------------------------------------------

@@ -32,7 +32,7 @@ def rising(host, dataset, settings, tmp_path_factory):
     """A run that goes on from a trained embedding, and destroys it with a far too high rate after its fourth step."""
     good = Session(settings(steps=20, learning_rate=0.3), tmp_path_factory.mktemp("good"))
     list(good.train(host, dataset))
-    return settings(init=str(good.file), steps=8, evaluate_every=1, learning_rate="0.05:4, 500:8")
+    return settings(init=str(good.file), steps=8, evaluate_every=1, pull=0, learning_rate="0.05:4, 500:8")
 
 
 def vectors(file: Path) -> torch.Tensor:

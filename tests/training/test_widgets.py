@@ -37,19 +37,19 @@ def test_a_form_begins_with_what_it_takes(name):
 @pytest.mark.parametrize(
     ("name", "value", "end"),
     [
-        ("steps", 0, "0 = preset: Balanced 120, Editable 120, Preview 25, Style 500, Paper 5000."),
-        ("learning_rate", "", "Empty = preset: Balanced 0.01, Editable 0.01, Preview 0.01, Style 0.005, Paper 0.005."),
+        ("steps", 0, "0 = preset: Balanced 120, Preview 25, Style 500, Paper 5000."),
+        ("learning_rate", "", "Empty = preset: Balanced 0.01, Preview 0.01, Style 0.005, Paper 0.005."),
         (
             "schedule",
             FROM_PRESET,
-            "Preset values: Balanced linear, Editable linear, Preview linear, Style linear, Paper constant.",
+            "Preset values: Balanced linear, Preview linear, Style linear, Paper constant.",
         ),
         (
             "weighting",
             FROM_PRESET,
-            "Preset values: Balanced none, Editable none, Preview sigma, Style none, Paper none.",
+            "Preset values: Balanced none, Preview sigma, Style none, Paper none.",
         ),
-        ("pull", 0, "0 = preset: Balanced 0, Editable 1, Preview 0, Style 0, Paper 0."),
+        ("pull", -1, "-1 = preset: Balanced 1, Preview 0, Style 1, Paper 0."),
         ("preview_seed", -1, "-1 = the training seed."),
     ],
 )

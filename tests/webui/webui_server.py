@@ -85,8 +85,8 @@ class Server:
             "--embeddings-dir", str(base / "embeddings"), "--ui-settings-file", str(base / "config.json"),
             "--ui-config-file", str(base / "ui-config.json"), "--skip-prepare-environment", "--skip-version-check",
             "--skip-torch-cuda-test", "--skip-python-version-check", "--no-download-sd-model",
-            "--do-not-download-clip", "--gradio-allowed-path", str(base), "--gradio-allowed-path", str(webui),
-            "--no-hashing", "--api", "--api-auth", USER, "--port", str(port),
+            "--do-not-download-clip", "--gradio-allowed-path", str(base / "allowed"),
+            "--gradio-allowed-path", str(webui), "--no-hashing", "--api", "--api-auth", USER, "--port", str(port),
             *(cpu if on_cpu and not card else ()), *flags,
         ]  # fmt: skip
         self._environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}

@@ -23,7 +23,7 @@ def data(load_in_webui, tmp_path) -> Path:
         embeddings_dir=str(tmp_path / "embeddings"),
         webui_is_non_local=False,
         hide_ui_dir_config=False,
-        gradio_allowed_path=[str(tmp_path / "allowed")],
+        gradio_allowed_path=[str(tmp_path), str(tmp_path / "allowed")],  # the first is the option's default
     )
     (tmp_path / "embeddings").mkdir()
     (tmp_path / "embeddings" / "cat.safetensors").touch()
@@ -223,6 +223,12 @@ def test_a_server_may_allow_a_path_for_reading(folders, data):
     assert folders.picture_folder(allowed) == Path(allowed)
     with pytest.raises(ValueError, match="is outside of"):
         folders.picture_folder(allowed, write=True)
+
+
+def test_the_webuis_data_folder_is_not_allowed_by_the_default_of_gradios_option(folders, data):
+    sys.modules["modules"].shared.cmd_opts.webui_is_non_local = True
+    with pytest.raises(ValueError, match="is outside of"):
+        folders.picture_folder(str(data / "outputs" / "txt2img-images"))
 
 
 def test_on_ones_own_computer_any_whole_path_is_allowed_as_in_the_webuis_own_batch_tabs(folders, tmp_path):

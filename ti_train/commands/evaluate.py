@@ -26,7 +26,7 @@ from ..evaluation.evaluate import (
     training_pictures,
 )
 from ..evaluation.measures import Measure, further_measures, gallery
-from ..evaluation.options import HELP
+from ..evaluation.options import FOUND, HELP
 from ..evaluation.samples import Sampling
 from ..evaluation.scores import table, write_scores
 from ..text import Remarks
@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--style", action="store_true", help="the embedding is a style")
     add_judge(command)
     add("--dino", type=Path, help=HELP["dino"])
-    add("--gallery", type=Path, help=f"folder with a subfolder for each of the {HELP['gallery']}")
+    add("--gallery", type=Path, help=f"folder with a subfolder of images for each look-alike: {FOUND}")
     command.set_defaults(run=run)
 
 

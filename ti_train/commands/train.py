@@ -88,18 +88,17 @@ def config_given(a: argparse.Namespace) -> TrainConfig:
     given = options_given(a)
     if a.captions and given["templates"]:
         raise UserError("Use --captions or --templates, not both: a template with [filewords] uses the captions too.")
+    preset = a.preset or ("Style" if a.style else "Balanced")
     by_switch = {(True, False): "captions", (True, True): "style-captions", (False, True): "style"}
     prompts = tuple(dict.fromkeys(given["preview_prompts"] or ())) or None
     read = {
         "name": name_in(a.out, given["name"]) if a.resume else given["name"],
         "init": initial(given["init"], a.out),
         "learning_rate": number_or_schedule(given["learning_rate"]),
-        "templates": given["templates"] or by_switch.get((a.captions, a.style)),
+        "templates": given["templates"] or by_switch.get((a.captions, a.style or preset == "Style")),
         "preview_prompts": prompts,
     }
-    return TrainConfig.from_preset(
-        a.preset or ("Style" if a.style else "Balanced"), **with_preview_interval(given | read)
-    )
+    return TrainConfig.from_preset(preset, **with_preview_interval(given | read))
 
 
 def initial(text: str, out: Path) -> str:

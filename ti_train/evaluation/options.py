@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+FOUND = "do the samples find their own subject among them?"
 HELP = {
     "guidance": "classifier-free guidance (cfg)",
     "seed": "seed of the first image; each further image adds 1",
     "resolution": "side of the sampled images in pixels; 0 = the model's own (Stable Diffusion 1: 512)",
     "dino": "DINOv2, a folder as transformers has it: image similarity in its space too, which tells instances apart",
-    "gallery": "images of look-alikes: do the samples find their own subject among them?",
+    "gallery": f"images of look-alikes: {FOUND}",
 }
 
 

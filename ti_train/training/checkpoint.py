@@ -46,6 +46,7 @@ WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
 HOST = "settings"  # of the identity: the host's own
 ENDING = "ending"  # of the identity: what decides which step is the result
+BEFORE = {"pull": 0.0}  # what runs did whose version lacked the option, where that is not its default
 IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: files may be renamed; the initial vectors are in the state
 
 
@@ -200,8 +201,8 @@ class RunFiles:
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
         # what the run's version lacked: options, and the host's settings, of which nothing is known
-        lacking = {name: option.default for name, option in OPTIONS.items() if name in now} | {HOST: now.get(HOST)}
-        saved = lacking | saved
+        lacking = {name: BEFORE.get(name, option.default) for name, option in OPTIONS.items() if name in now}
+        saved = lacking | {HOST: now.get(HOST)} | saved
         different = [
             DIFFERENT.get(key) or f"{key} was {saved.get(key)!r}, now {now.get(key)!r}"
             for key in {**now, **saved}

@@ -16,14 +16,12 @@ from .timesteps import NAMED, check_timesteps
 from .weighting import check_weighting
 
 # Balanced comes first wherever presets are listed: few steps at a high learning rate that decays to 0, in batches of
-# four. See benchmarks/README.md for the measurements; it has not been compared on a full-sized model yet.
+# four, with norms that stay those of words, so that edits are shown. benchmarks/README.md has the measurements; it has
+# not been compared on a full-sized model yet.
 PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {},
-    # Norms as the vocabulary has them (cloneofsimo/lora's norm decay): edits are shown as often or more, at the same
-    # fidelity, see benchmarks/README.md.
-    "Editable": {"pull": 1.0},
     # A first look. Weighted by sigma, fidelity is .06 higher after these 100 images, see benchmarks/README.md.
-    "Preview": {"steps": 25, "weighting": "sigma"},
+    "Preview": {"steps": 25, "weighting": "sigma", "pull": 0.0},
     # A style covers the whole image, and takes four times as long on the embedded model (see demo/README.md).
     "Style": {"templates": "style", "steps": 500, "learning_rate": 5e-3},
     # Gal et al. 2022 and the repositories that follow it: constant learning rate, one image per step.
@@ -32,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 1,
         "learning_rate": 5e-3,
         "schedule": "constant",
+        "pull": 0.0,
         "square": True,
         "evaluate_every": 50,
     },
@@ -63,14 +62,16 @@ class TrainConfig:
     num_vectors: int = option(
         0, EMBEDDING, "Vectors",
         "Vectors (tokens) of the embedding; 0 = as many as the initial text has tokens, up to 4, or as the initial "
-        "file has. A text with more tokens than vectors is condensed. Fewer vectors are easier to edit.",
-        least=0, most=75, aliases=("num_vectors_per_token",),
+        "file has. A text with more tokens than vectors is shortened as initial_vectors says (by default to the mean "
+        "of neighbouring tokens). Fewer vectors are easier to edit.",
+        least=0, most=75, aliases=("num_vectors", "num_vectors_per_token"),
     )
     initial_vectors: Literal["text", "condensed", "cross"] = option(
         "text", EMBEDDING, "Initial vectors",
         "How they are made of the initial text. text: its tokens; if these are more than the vectors, the mean of "
         "neighbours. condensed: fewer vectors are fitted instead, so that prompts condition as with the text. cross: "
-        "the text encoder's output of the text (Cross Initialization; CLIP only).",
+        "the text encoder's output of the text (Cross Initialization; CLIP only); on the small model in "
+        "demo/ it failed: fidelity 0.54 instead of 0.93.",
     )
     steps: int = option(
         120, TRAINING, "Steps",
@@ -89,7 +90,7 @@ class TrainConfig:
     learning_rate: float | str = option(  # 1e-2 is most of a coordinate's spread in CLIP's table
         1e-2, TRAINING, "Learning rate",
         "Learning rate. A text such as '5e-3:100, 1e-3' gives rates with their last steps and replaces the schedule.",
-        least=0, step=0.0001, aliases=("lr",),
+        least=0, step=0.0001, aliases=("lr", "learning_rate"),
     )
     schedule: Literal["linear", "constant"] = option(
         "linear", TRAINING, "Schedule",
@@ -110,7 +111,8 @@ class TrainConfig:
         "Distribution of the noise levels. auto: logit-normal for flow models (Flux, SD 3 ...), else uniform, over the "
         "levels of the model as it is connected: ModelSamplingFlux or ModelSamplingSD3 in front give another shift. "
         "high-noise: mostly strong noise, which decides composition and style. Or a range of the 1000 timesteps such "
-        "as 500-899 ('500-899 .1': a tenth of all levels), or mean and deviation of log(SNR) such as logsnr -3 2.",
+        "as 500-899 ('500-899 .1' draws a tenth of the samples from all levels), or mean and deviation of log(SNR) "
+        "such as logsnr -3 2.",
         choices=(*NAMED, "500-899", "200-899", "logsnr -3 2"),
     )
     guidance: float = option(
@@ -132,7 +134,7 @@ class TrainConfig:
         "vocabulary; the learning rate is the angle of a step, 0.01 to 0.04.",
     )
     pull: float = option(
-        0.0, TRAINING, "Pull",
+        1.0, TRAINING, "Pull",
         "adamw: pulls the norms back to those of the initial vectors; 1: by 100 times the learning rate of the way in "
         "each step (at 0.01 all of it). sphere: pulls the directions towards the initial ones; 1: with a tenth of the "
         "gradient. More is easier to edit.",
@@ -164,8 +166,8 @@ class TrainConfig:
     )
     context: float = option(
         0.0, ABLATIONS, "Context",
-        "Weight of a loss that keeps what the text encoder makes of the words beside the embedding as it is beside the "
-        "initial vectors; 0 = off (its paper: 0.00015). More is easier to edit.",
+        "Weight of a loss that keeps the meaning of the words beside the embedding as it was with the initial vectors; "
+        "0 = off (its paper: 0.00015). More is easier to edit.",
         least=0, most=100, step=0.0001,
     )
     coarse_weight: float = option(
@@ -235,7 +237,7 @@ class TrainConfig:
         False, MEMORY, "Gradient checkpointing",
         "Recompute activations to save VRAM (about a third slower). Enabled automatically after an out-of-memory "
         "error.",
-        may_change=True,
+        aliases=("gradient_checkpointing",), may_change=True,
     )
     evaluate_every: int = option(  # benchmarks/README.md has the cost
         24, TRAINING, "Validate every", "Steps between two computations of the validation loss.",
@@ -249,7 +251,9 @@ class TrainConfig:
     )
     preview_every: int = option(
         0, PREVIEWS, "Preview every",
-        "Steps between two previews; 0 = off. A preview takes as long as generating an image.",
+        "Steps between two previews; 0 = off. A preview takes as long as generating an image. Train Embedding starts "
+        f"with {PREVIEWS_EVERY}; preview prompts alone set {PREVIEWS_EVERY} on the command line and in a fleet, 25 in "
+        "the WebUIs' tab.",
         least=0, most=MANY, aliases=("validation_steps", "sample_every_n_steps"), may_change=True,
     )
     preview_prompts: tuple[str, ...] = option(
@@ -262,12 +266,14 @@ class TrainConfig:
         may_change=True,
     )
     preview_steps: int = option(
-        0, PREVIEWS, "Preview steps", "Sampling steps of a preview; 0 = what suits the model family.",
+        0, PREVIEWS, "Preview steps",
+        "Sampling steps of a preview; 0 = what suits the model family (Stable Diffusion: 25; others 4 to 50).",
         least=0, most=1000, may_change=True,
     )
     preview_cfg: float = option(
         0.0, PREVIEWS, "Preview cfg",
-        "CFG scale of the previews; 0 = what suits the model family (5; 1 where guidance is distilled into the model).",
+        "CFG scale of the previews; 0 = what suits the model family (Stable Diffusion: 5; others 3.5 to 5; 1 where "
+        "guidance is distilled into the model).",
         least=0, most=100, step=0.1, may_change=True,
     )
     preview_sampler: str = option(
@@ -286,7 +292,7 @@ class TrainConfig:
     checkpoint_seconds: int = option(
         30, MEMORY, "Checkpoint seconds",
         "Seconds between two checkpoints, if checkpoint_every steps take longer; 0 = by steps only. So a crash loses "
-        "half a minute at most.",
+        "half a minute and one step, with its preview, at most.",
         least=0, most=86400, may_change=True,
     )
     copy_every: int = option(
@@ -297,9 +303,9 @@ class TrainConfig:
     )
     early_stop: int = option(
         0, TRAINING, "Early stop",
-        "Measurements of the validation loss without a lower one after which the run ends; 0 = off. The loss has "
-        "stopped falling then, and more steps only cost time.",
-        least=0, most=MANY, aliases=("patience",), may_change=True,
+        "Ends the run after this many measurements of the validation loss in a row without a new lowest value; 0 = "
+        "off.",
+        least=0, most=MANY, may_change=True,
     )
     # fmt: on
 

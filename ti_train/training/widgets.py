@@ -40,7 +40,7 @@ def widget_of(name: str, more_choices: tuple[str, ...] = (), kind: Kind | None =
         value=_beginning(option) if not_given is None else not_given,
         not_given=not_given,
         tooltip=option.described(
-            {FROM_PRESET: "Preset values", "": "Empty = preset"}.get(not_given, "0 = preset"), "-1"
+            {FROM_PRESET: "Preset values", "": "Empty = preset"}.get(not_given, f"{not_given} = preset"), "-1"
         ),
         least=not_given if isinstance(not_given, int) else option.least,
         most=option.most,
@@ -83,9 +83,10 @@ def _kind(option: Option) -> Kind:
 
 
 def _not_given(option: Option, kind: Kind) -> Any:
-    if option.presets:
-        return {"choice": FROM_PRESET, "text": ""}.get(kind, 0)
-    return -1 if option.unset else None
+    if not option.presets:
+        return -1 if option.unset else None
+    zero_counts = option.kind == kind and option.least == 0
+    return {"choice": FROM_PRESET, "text": ""}.get(kind, -1 if zero_counts else 0)
 
 
 def _beginning(option: Option) -> Any:
