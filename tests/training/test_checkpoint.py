@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_host import TinyHost
 
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
@@ -260,6 +261,24 @@ def test_a_run_of_before_an_option_existed_is_resumed(files):
     assert RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "auto"}).load().step == 7
     with pytest.raises(UserError, match="timesteps was 'auto', now 'uniform'"):
         RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "uniform"}).load()
+
+
+def test_a_run_with_other_settings_of_the_host_is_another_one(host, dataset, settings, tmp_path):
+    host.settings = "clip skip 2"
+    for _ in train(host, dataset, settings(), tmp_path, stop=lambda: True):
+        pass
+    templates = Templates.load(settings().templates)
+    mine, others = (identity(other, dataset, settings(), templates) for other in (host, TinyHost()))
+    assert RunFiles(tmp_path, "my-toy", mine).has_finished()
+    assert RunFiles(tmp_path, "my-toy", mine).can_resume()
+    assert not RunFiles(tmp_path, "my-toy", others).has_finished()
+    with pytest.raises(UserError, match="belongs to another run: settings was 'clip skip 2', now ''"):
+        RunFiles(tmp_path, "my-toy", others).load()
+
+
+def test_a_run_of_before_the_hosts_settings_were_recorded_is_resumed(files):
+    files.save(STATE, WORD)
+    assert RunFiles(files.folder, "cat", IDENTITY | {"settings": "clip skip 2"}).load().step == 7
 
 
 def test_a_run_with_a_name_of_an_older_version_is_resumed(host, dataset, settings, tmp_path):

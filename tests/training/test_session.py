@@ -75,6 +75,17 @@ def test_an_embedding_has_the_last_preview_of_its_vectors_as_its_picture(host, d
     assert shown_beside(session.file) == previews[session.done.kept]
 
 
+def test_equal_preview_prompts_have_pictures_of_their_own(host, dataset, settings, tmp_path):
+    records = Records.in_own_folder(tmp_path / "records")
+    session = Session(settings(steps=1, preview_every=1, preview_prompts=("a *", "a *")), tmp_path, records)
+    drawn = [event.image.tobytes() for event in session.train(host, dataset) if isinstance(event, Preview)]
+    files = sorted((tmp_path / "records").glob("step*.png"))
+    assert [file.name for file in files] == [f"step0000{step}-{number}.png" for step in (0, 1) for number in (0, 1)]
+    assert len(set(drawn)) == 4
+    assert [Image.open(file).convert("RGB").tobytes() for file in files] == drawn
+    assert shown_beside(session.file) == drawn[2], "of the first prompt"
+
+
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_a_run_that_keeps_an_earlier_step_has_the_preview_of_that_step(host, dataset, rising, tmp_path, every):
     session = Session(replace(rising, preview_every=every), tmp_path)

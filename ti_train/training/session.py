@@ -177,8 +177,7 @@ class Session:
             case Step():
                 self._add(event)
             case Preview() if self.records and self.records.previews:
-                number = self.config.preview_prompts.index(event.prompt)
-                file = self.records.preview(event.step, number)
+                file = self.records.preview(event.step, event.number)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
