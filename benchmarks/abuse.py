@@ -3,8 +3,11 @@
 python benchmarks/abuse.py files    every write, rename, sync and removal of a training fails, or kills it, in turn
 python benchmarks/abuse.py kill     kill -9 at random moments of trainings, which are continued
 python benchmarks/abuse.py mutate   mutated files of each kind: a message for each at worst
+python benchmarks/abuse.py long     a training of 100,000 steps: what grows
+python benchmarks/abuse.py many --comfyui FOLDER    1,000 trainings in one server, and a queue that is cancelled by half
+python benchmarks/abuse.py poll --comfyui FOLDER    20 clients that ask every second during a training: what it costs
 
-Exit status 1 if anything is wrong. The files, the kills and the power cuts need Linux and a C compiler.
+Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "comfyui")]
 
 from benchmarks.abuse_parts import disk  # noqa: E402
 
@@ -42,6 +45,20 @@ def main(given: Sequence[str] | None = None) -> int:
     command.add_argument("--count", type=int, default=10_000, help="of each kind")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=mutate)
+    command = commands.add_parser("long", help="a training of very many steps")
+    command.add_argument("--steps", type=int, default=100_000)
+    command.set_defaults(run=long)
+    command = commands.add_parser("many", help="very many trainings in one ComfyUI, whose Python is COMFYUI_PYTHON")
+    command.add_argument("--comfyui", type=Path, required=True, help="folder of a ComfyUI, which is not changed")
+    command.add_argument("--times", type=int, default=1000)
+    command.add_argument("--queued", type=int, default=50)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=many)
+    command = commands.add_parser("poll", help="clients of a ComfyUI's page during a training")
+    command.add_argument("--comfyui", type=Path, required=True, help="folder of a ComfyUI, which is not changed")
+    command.add_argument("--clients", type=int, default=20)
+    command.add_argument("--seconds", type=float, default=30, help="of each of eight parts, with and without clients")
+    command.set_defaults(run=poll)
     a = parser.parse_args(given)
     if a.work:
         return int(a.run(a, a.work))
@@ -90,6 +107,66 @@ def mutate(a: argparse.Namespace, work: Path) -> int:
         print(line(kind, outcome), flush=True)
         found += outcome.wrong
     return told(found)
+
+
+def long(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.long import grown, looks
+
+    print("| step | memory | threads | open files | files | folder | step log | resume file |")
+    print("|---|---|---|---|---|---|---|---|")
+    seen = []
+    for look in looks(a.model, a.images, a.init, work / "long", a.steps):
+        sizes = " | ".join(f"{size // 1024:,} KiB" for size in (look.folder, look.log, look.state))
+        print(f"| {look.step:,} | {look.memory:,} MiB | {look.threads} | {look.open_files} | {look.files} | {sizes} |")
+        sys.stdout.flush()
+        seen.append(look)
+    return told(grown(seen[0], seen[-1]) if seen else [])
+
+
+def many(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.many import Abused, State, grown, half_cancelled, one_after_another
+
+    def shown(state: State) -> State:
+        of = state.process
+        print(f"| {state.trainings:,} | {of.memory:,} MiB | {of.threads} | {of.open_files} | {of.files} "
+              f"| {state.objects:,} | {state.tensors:,} | {state.kept} |", flush=True)  # fmt: skip
+        return state
+
+    abused = Abused(a.comfyui.resolve(), work / "comfyui")
+    try:
+        abused.server.run(abused.training("reference", a.images, 20))
+        before = abused.vectors("reference")
+        print("| trainings | memory | threads | open files | files of records | objects | tensors | kept |")
+        print("|---|---|---|---|---|---|---|---|")
+        states = [shown(state) for state in one_after_another(abused, a.images, a.times)]
+        found = grown(states[0], states[-1])
+        ended, wrong = half_cancelled(abused, a.images, a.queued, a.seed)
+        print(", ".join(f"{count} {how}" for how, count in ended.items()))
+        found += wrong + grown(states[0], shown(abused.state()))
+        abused.server.run(abused.training("again", a.images, 20))
+        found += [] if abused.vectors("again") == before else ["the same training has another result than at first"]
+    finally:
+        abused.server.stop()
+    return told(found)
+
+
+def poll(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.many import Abused
+    from benchmarks.abuse_parts.poll import polled
+
+    abused = Abused(a.comfyui.resolve(), work / "comfyui")
+    try:
+        alone, asked = polled(abused, a.images, a.clients, a.seconds)
+    finally:
+        abused.server.stop()
+    print("| clients | seconds | requests | training | other threads |\n|---|---|---|---|---|")
+    for clients, part in ((0, alone), (a.clients, asked)):
+        print(f"| {clients} | {part.seconds:.0f} | {part.requests} | {part.trained:.2f} s | {part.served:.2f} s |")
+    each = (asked.served - alone.served * asked.seconds / alone.seconds) / max(1, asked.requests)
+    print(
+        f"{1000 * each:.2f} ms of a processor for each request; one a second from each client: {a.clients * each:.2%}"
+    )
+    return told(["more than 1 %"] if a.clients * each > 0.01 else [])
 
 
 def told(found: list[str]) -> int:

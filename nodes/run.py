@@ -23,7 +23,7 @@ from ..ti_train.training.config import TrainConfig
 from ..ti_train.training.session import Records, Session
 from ..ti_train.training.step_log import read_steps
 from .files import TO_CONTINUE, Place, embeddings_folder
-from .page.live import LiveRun, followed
+from .page.live import LiveRun, followed, prompt_of
 from .page.records import Record, interrupted_run, new_record, run_that_wrote
 
 log = logging.getLogger("ti_train")
@@ -59,7 +59,7 @@ def run_training(
                     live.show(event, session, host)
                     if isinstance(event, Preview):
                         previews = previews or ThinnedByKey(most_previews(event.image, config))
-                        previews.add(event.prompt, event.image)
+                        previews.add(event.number, event.image)
                     management.throw_exception_if_processing_interrupted()
         except BaseException:  # InterruptProcessingException too
             if session.trained:
@@ -106,7 +106,7 @@ def steps_of(table: Path, kept: tuple[int, float] | None) -> list[Step]:
 
 
 def recorded_previews(live: LiveRun) -> list[Image.Image]:
-    there = [(p["prompt"], image) for p in live.previews if (image := live.record.image(p["number"]))]
+    there = [(prompt_of(p), image) for p in live.previews if (image := live.record.image(p["number"]))]
     if not there:
         return []
     kept = ThinnedByKey[Image.Image](most_previews(there[0][1], live.config))

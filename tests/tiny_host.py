@@ -69,7 +69,7 @@ class TinyHost:
     remarks = ()
     bare_names = True
     known_marks = ()
-    architecture = ""
+    architecture = settings = ""
     full_precision = True
 
     def __init__(

@@ -35,12 +35,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
-    """An image of a preview prompt, sampled with the embedding after a step, which comparisons ignore."""
+    """An image of a preview prompt, sampled with the embedding after a step, which comparisons ignore.
+
+    number: of the prompt, from 0. Prompts may be equal: each has a seed of its own.
+    """
 
     step: int
     prompt: str
     image: Image.Image
     embedding: Embedding = field(compare=False, repr=False)
+    number: int
 
 
 @dataclass(frozen=True)

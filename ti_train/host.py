@@ -165,6 +165,10 @@ class Host(Protocol):
         """Identifies the weights."""
 
     @property
+    def settings(self) -> str:
+        """Those of the host that change what is trained and sampled, such as its clip skip; "" if it has none."""
+
+    @property
     def full_precision(self) -> bool:
         """Whether all weights are float32."""
 

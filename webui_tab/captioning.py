@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import listing_with_images
-from ..ti_train.data.image_files import DAMAGED, on_white, upright
+from ..ti_train.data.image_files import DAMAGED, read_image
 from ..ti_train.errors import UserError
 from ..ti_train.text import Remarks
 from . import folders
@@ -46,10 +46,10 @@ def active() -> bool:
 
 
 def without_caption(place: Path) -> list[Path]:
-    """The images of a folder that have no caption. Raises UserError if it has no images."""
+    """The images of a folder that lack a caption. Raises UserError if it has no images."""
     listing = listing_with_images(place)
     reader = CaptionReader(listing, Remarks())
-    return [path for path in listing.images if not reader.caption(path)]
+    return [path for path in listing.images if reader.lacks(path)]
 
 
 def note_of(task: str) -> str:
@@ -82,8 +82,7 @@ def _captioned(paths: list[Path], interrogate: Callable[[Image.Image], str]) -> 
         shared.state.job_count, shared.state.job_no = len(paths), number  # the interrogators begin jobs of their own
         shared.state.textinfo = f"Captioning {path.name}"
         try:
-            with Image.open(path) as file:
-                image = on_white(upright(file))
+            image, _ = read_image(path, 0, Remarks())
         except (UserError, *DAMAGED) as error:
             problems.append(f"{path.name} cannot be read: {error}")
             continue

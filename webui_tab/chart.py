@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from ..ti_train.drawing.loss_curves import LossCurves, Point
+from ..ti_train.drawing.loss_curves import Point
 from ..ti_train.drawing.loss_plot import LEGEND, axes_of, beside, loss_marks, outline_of, step_marks
 from . import jobs
 from .pictures import Shown
@@ -58,7 +58,7 @@ def written(text: str) -> str:
 
 def chart(job: jobs.Job) -> str:
     """The losses so far as SVG, in the page's font and colors; Pillow versions of the WebUIs differ."""
-    curves = LossCurves(job.session.steps)
+    curves = job.session.curves
     if len(list(curves.loss)) < 2:
         return WAITING
     axes = axes_of(curves, (LEFT, TOP, RIGHT, BOTTOM))

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from modules import call_queue, devices, progress, shared
 
 from ..ti_train.data.dataset import find_pictures
 from ..ti_train.device import is_out_of_memory, out_of_memory_message
-from ..ti_train.errors import UserError
-from ..ti_train.events import Done, Event, Preview, Step, Warning
+from ..ti_train.errors import DiskError, UserError
+from ..ti_train.events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..ti_train.prompts import Templates
 from ..ti_train.text import Remarks
 from ..ti_train.training.config import TrainConfig
@@ -198,25 +198,38 @@ def _train(job: Job, ending: ExitStack) -> None:
     ending.callback(host.release_weights)
     shared.state.textinfo = "Encoding the images"
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
+    in_place = True  # whether what the run has saved is
     try:
         asked, keep = job.request, lambda: job.keep
         run = job.session.train(
             host, dataset, asked.resume, release=devices.torch_gc, stop=keep, replaces=asked.overwrite
         )
         with closing(run) as events:
-            for number, event in enumerate(events):
-                if number == 0:
+            for event in events:
+                if isinstance(event, Checkpoint):  # before, what is there may be of an earlier run
                     unfinished.keep(job.id, job.request)
                 _show(job, event)
                 if job.session.done is None and (job.stopped or _interrupted()):
                     raise StopTraining
-        if job.session.done and job.session.done.complete:
-            unfinished.forget(job.request.name)
     except (StopTraining, host.Interrupted):
         raise StopTraining from None
+    except DiskError:
+        in_place = False
+        raise
     finally:
-        if job.session.done is None and job.session.trained:
-            job.messages.append(job.session.saved("with Resume"))
+        _leave(job, in_place)
+
+
+def _leave(job: Job, in_place: bool) -> None:
+    """Keeps the request of a run that can be resumed, and only that; tells what an interrupted one has saved."""
+    done = job.session.done
+    if done and done.complete:
+        unfinished.forget(job.request.name)
+    elif job.session.trained and in_place:
+        with suppress(OSError):  # it must not hide why the run has ended
+            unfinished.keep(job.id, job.request)
+    if done is None and job.session.trained:
+        job.messages.append(job.session.saved("with Resume"))
 
 
 def _reload_embeddings(host: Any, file: Path) -> None:

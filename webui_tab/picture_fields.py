@@ -45,7 +45,7 @@ def picture_fields(name: Any) -> Fields:
     with gr.Accordion("Captions", open=False):
         captions = caption_fields(look, [thumbnails, remove], note)
         fields = tag_fields()
-    seen = [thumbnails, remove, captions, note]
+    seen = [thumbnails, remove, *captions, note]
     for changed in look:
         changed.change(show_folder, look, seen)
     refresh.click(lambda: gr.update(choices=folders.picture_folders()), [], [folder])
@@ -57,8 +57,8 @@ def picture_fields(name: Any) -> Fields:
     return {"pictures": folder, "mask": mask, "templates": templates} | fields
 
 
-def caption_fields(look: list[Any], pictures: list[Any], note: Any) -> Any:
-    """The table of captions, with its buttons; returns the table."""
+def caption_fields(look: list[Any], pictures: list[Any], note: Any) -> list[Any]:
+    """The table of captions, with its buttons; returns the table, and what keeps its captions as they were shown."""
     captions = gr.Dataframe(
         headers=["image", "caption"],
         datatype=["str", "str"],
@@ -68,6 +68,7 @@ def caption_fields(look: list[Any], pictures: list[Any], note: Any) -> Any:
         elem_id="ti_train_captions",
         interactive=True,
     )
+    shown = gr.JSON([], visible=False)  # in the page: a server that is started anew knows no State
     with gr.Row():
         write = gr.Button("Save captions", size="sm", elem_id="ti_train_write_captions")
         interrogator = gr.Dropdown(
@@ -81,12 +82,12 @@ def caption_fields(look: list[Any], pictures: list[Any], note: Any) -> Any:
     with gr.Column(elem_id="ti_train_caption_bar"):
         written = gr.HTML("", elem_id="ti_train_captions_written")
     task = gr.Textbox(visible=False)
-    write.click(save_captions, [captions, *look], [written, note])
+    write.click(save_captions, [captions, shown, *look], [written, shown, note])
     begun = write_all.click(start_captioning, [look[0], interrogator], [task, written])
     begun.then(None, [task], [], **script("ti_train_follow_captions"))
     ended = hidden_button("ti_train_captioned")
-    ended.click(show_captions, [task, *look], [written, *pictures, captions, note])
-    return captions
+    ended.click(show_captions, [task, *look], [written, *pictures, captions, shown, note])
+    return [captions, shown]
 
 
 def tag_fields() -> Fields:
@@ -95,24 +96,24 @@ def tag_fields() -> Fields:
 
 
 def show_folder(folder: str, mask: Source, templates: str) -> tuple[Any, ...]:
-    """The gallery, the button that removes one of its images, the captions and the note."""
+    """The gallery, the button that removes one of its images, the captions twice (see caption_fields) and the note."""
     hidden = gr.update(visible=False)
     if not folder:
-        return hidden, hidden, [], ""
+        return hidden, hidden, [], [], ""
     try:
         found = pictures.shown(folder, mask)
     except UserError as error:
-        return hidden, hidden, [], chart.error_note(str(error))
+        return hidden, hidden, [], [], chart.error_note(str(error))
     visible = bool(found.thumbnails)
     gallery = gr.update(value=found.thumbnails, visible=visible)
-    return gallery, gr.update(visible=visible), found.captions, chart.pictures_note(found, templates)
+    return gallery, gr.update(visible=visible), *[found.captions] * 2, chart.pictures_note(found, templates)
 
 
 def upload_pictures(files: list[Any], name: str, chosen: str, mask: Source, templates: str) -> tuple[Any, ...]:
     try:
         folder, note = pictures.uploaded(files, name, chosen)
     except UserError as error:
-        return chart.error_note(str(error)), *(gr.update() for _ in range(5))
+        return chart.error_note(str(error)), *(gr.update() for _ in range(6))
     choice = gr.update(choices=folders.picture_folders(), value=folder)
     return chart.written(note), choice, *show_folder(folder, mask, templates)
 
@@ -134,12 +135,15 @@ def remove_picture(picked: str, folder: str, mask: Source, templates: str) -> tu
     return done, *show_folder(folder, mask, templates)
 
 
-def save_captions(rows: list[list[str]], folder: str, mask: Source, templates: str) -> tuple[str, str]:
+def save_captions(
+    rows: list[list[str]], shown: list[list[str]], folder: str, mask: Source, templates: str
+) -> tuple[str, Any, str]:
     try:
-        count = pictures.write_captions(folder, rows)
+        count = pictures.write_captions(folder, rows, shown)
     except UserError as error:
-        return chart.error_note(str(error)), ""
-    return chart.written(f"{count} caption(s) saved."), chart.pictures_note(pictures.shown(folder, mask), templates)
+        return chart.error_note(str(error)), gr.update(), ""
+    note = chart.pictures_note(pictures.shown(folder, mask), templates)
+    return chart.written(f"{count} caption(s) saved."), rows, note
 
 
 def start_captioning(folder: str, interrogator: str) -> tuple[str, str]:

@@ -152,13 +152,20 @@ def remove(folder: str, picture: str) -> str:
     return f"Moved {picture} to '{folder}/{moved.parent.name}'."
 
 
-def write_captions(folder: str, rows: Sequence[Sequence[str]]) -> int:
-    """Writes the caption files (see write_caption); returns how many have a caption. Raises UserError."""
+def write_captions(folder: str, rows: Sequence[Sequence[str]], shown: Sequence[Sequence[str]]) -> int:
+    """Writes the captions (see write_caption) that differ from those shown; returns how many. Raises UserError.
+
+    What the user has not edited stays as it is on disk: lines, another encoding, or no text that could be read.
+    """
     place = folders.picture_folder(folder, write=True)
     pictures = {path.name: path for path in find_pictures(place)}
-    given = [row for row in rows if row[0]]  # users can add rows to the table
-    for name, _ in given:
+    before = {name: caption for name, caption in shown}
+    given = {name: str(caption or "") for name, caption in rows if name}  # users can add rows to the table
+    edited = {name: caption for name, caption in given.items() if caption != before.get(name, "")}
+    for name in edited:
         if name not in pictures:
             raise UserError(f"The folder '{folder}' has no image '{name}'. Choose the folder again.")
     with folders.writing(place):
-        return sum(bool(write_caption(pictures[name], str(caption or ""))) for name, caption in given)
+        for name, caption in edited.items():
+            write_caption(pictures[name], caption)
+    return len(edited)

@@ -19,22 +19,21 @@ class Previews:
 
     def __init__(self, prompts: tuple[str, ...]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ti-train-previews-", ignore_cleanup_errors=True)
-        self._kept = {prompt: Thinned[tuple[int, Path]](KEPT) for prompt in prompts}
+        self._kept = [(prompt, Thinned[tuple[int, Path]](KEPT)) for prompt in prompts]
 
     def add(self, preview: Preview) -> None:
-        number = list(self._kept).index(preview.prompt)
         small = preview.image.convert("RGB")
         small.thumbnail((SIDE, SIDE))
-        file = Path(self._folder.name) / f"step{preview.step:05d}-{number}.jpg"
+        file = Path(self._folder.name) / f"step{preview.step:05d}-{preview.number}.jpg"
         small.save(file, quality=90)
-        self._kept[preview.prompt].add((preview.step, file))
+        self._kept[preview.number][1].add((preview.step, file))
 
     @property
     def seen(self) -> int:
         """How many were added."""
-        return sum(kept.seen for kept in self._kept.values())
+        return sum(kept.seen for _, kept in self._kept)
 
     def shown(self) -> list[Shown]:
         """The kept ones, in the order of their steps."""
-        kept = [(step, prompt, file) for prompt, of_prompt in self._kept.items() for step, file in of_prompt]
+        kept = [(step, prompt, file) for prompt, of_prompt in self._kept for step, file in of_prompt]
         return [(str(file), f"step {step}: {prompt}") for step, prompt, file in sorted(kept, key=lambda one: one[0])]

@@ -32,7 +32,9 @@ class Request(BaseModel):
     """A request that refuses fields that it does not know: a misspelt option must not be left out silently."""
 
     @root_validator(pre=True, allow_reuse=True)
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N805 - pydantic 1.10's form
+    def _known(cls, given: Any) -> Any:  # noqa: N805 - pydantic 1.10's form
+        if not isinstance(given, Mapping):
+            return given  # pydantic itself says that it is no object
         fields = list(cls.__fields__)
         unknown = [name for name in given if name not in fields]
         if unknown:

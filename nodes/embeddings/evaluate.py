@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,8 +31,9 @@ from ...ti_train.evaluation.evaluate import (
     folder_name,
     initial_texts,
     prompt_remarks,
+    settings_of,
 )
-from ...ti_train.evaluation.measures import further_measures, others
+from ...ti_train.evaluation.measures import Measure, further_measures, others
 from ...ti_train.evaluation.options import sentence
 from ...ti_train.evaluation.scores import Score, plot, table, write_scores
 from ...ti_train.hosts.comfy.host import ComfyHost
@@ -176,33 +177,55 @@ class EvaluateEmbedding(io.ComfyNode):
         host = ComfyHost(model, clip, vae, distilled_guidance)
         sampling = sampling_for(host, resolution, number, steps, guidance, seed)
         pictures = [*data.pictures(sampling.side, False, host.unit)]
-        judge = ClipJudge(measure.to(host.device), [Image.fromarray(picture.pixels) for picture in pictures])
-        in_dinos_space = None if dino == NONE else dino_named(dino).to(host.device).features
         look_alikes = without_own(gallery, pictures, sampling.side, host.unit)
-        measures = further_measures(pictures, look_alikes, judge.clip.features, in_dinos_space)
+        judge, measures = judging(host, measure, dino, pictures, look_alikes)
         references = initial_texts([found], "")
         remarks += prompt_remarks(host, [found], asked, "prompt") + [NO_REFERENCE] * (not references)
         used, unused = for_model(found, host.widths, host.vocabulary)
         remarks += [*unused, *data.mask_remarks(), *lost_on_the_way(cls.hidden, data.missing & {"masks"})]
         show(remarks)
         subjects = [*references, Subject(found.name, used.vectors)]
-        settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(asked)}
-        scores, bar = [], comfy.utils.ProgressBar(1)
+        settings = settings_of(host, judge, sampling, asked)
         folder = samples_folder(settings, subjects)
-        for event in evaluate(host, subjects, judge, asked, sampling, folder, measures):
-            match event:
-                case Sampled():
-                    bar.update_absolute(event.done, event.total)
-                case Score():
-                    scores.append(event)
-            management.throw_exception_if_processing_interrupted()
-        folder = Path(folder_paths.get_output_directory()) / "evaluation" / folder_name(found.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = write_scores(scores, settings, folder)
-        text, last = table(scores), scores[-1]
-        shown = ui.PreviewText("\n".join([text, *remarks, "", *(str(file) for file in files)]))
-        drawn = to_batch([plot(scores, judge.name)])
-        return io.NodeOutput(text, drawn, last.image_similarity, last.text_similarity, ui=shown)
+        scores = scores_of(evaluate(host, subjects, judge, asked, sampling, folder, measures))
+        files = write_scores(scores, settings, results_folder(found.name))
+        return output_of(scores, judge.name, [*remarks, "", *map(str, files)])
+
+
+def judging(
+    host: ComfyHost, clip: Clip, dino: str, pictures: list[Picture], look_alikes: list[Image.Image]
+) -> tuple[ClipJudge, list[Measure]]:
+    """What compares samples with the training images, and the measures beside it. Raises UserError."""
+    judge = ClipJudge(clip.to(host.device), [Image.fromarray(picture.pixels) for picture in pictures])
+    in_dinos_space = None if dino == NONE else dino_named(dino).to(host.device).features
+    return judge, further_measures(pictures, look_alikes, judge.clip.features, in_dinos_space)
+
+
+def scores_of(events: Iterator[Sampled | Score]) -> list[Score]:
+    """The scores of an evaluation, with progress on the node."""
+    scores, bar = [], comfy.utils.ProgressBar(1)
+    for event in events:
+        match event:
+            case Sampled():
+                bar.update_absolute(event.done, event.total)
+            case Score():
+                scores.append(event)
+        management.throw_exception_if_processing_interrupted()
+    return scores
+
+
+def output_of(scores: list[Score], judge: str, lines: list[str]) -> io.NodeOutput:
+    """The node's outputs; it shows the table above some lines."""
+    text, last, drawn = table(scores), scores[-1], to_batch([plot(scores, judge)])
+    shown = ui.PreviewText("\n".join([text, *lines]))
+    return io.NodeOutput(text, drawn, last.image_similarity, last.text_similarity, ui=shown)
+
+
+def results_folder(embedding: str) -> Path:
+    """In ComfyUI's output directory. Raises OSError."""
+    folder = Path(folder_paths.get_output_directory()) / "evaluation" / folder_name(embedding)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def clip_file(name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -162,7 +162,7 @@ class LiveRun:
         for picture in self.earlier:
             self.next_preview = picture["number"] + 1
             if picture["step"] < first:
-                self.previews.add(picture["prompt"], picture)
+                self.previews.add(prompt_of(picture), picture)
         self.record_state()
         self.send("run", self.snapshot())
 
@@ -189,10 +189,11 @@ class LiveRun:
             "number": number,
             "step": preview.step,
             "prompt": preview.prompt,
+            "prompt_number": preview.number,
             "width": preview.image.width,
             "height": preview.image.height,
         }
-        self.previews.add(preview.prompt, picture)
+        self.previews.add(preview.number, picture)
         kept = [p["number"] for p in self.previews]
         try:
             self.record.add(number, preview)
@@ -217,7 +218,7 @@ class LiveRun:
         for one in session.steps:
             self.curves.add(one)
         for picture in self.earlier:
-            self.previews.add(picture["prompt"], picture)
+            self.previews.add(prompt_of(picture), picture)
         recorded = self.record.read()
         self.status, self.numbers = "used", {"best": session.kept} if session.kept else {}  # rounded, as the table is
         self.numbers |= {key: recorded[key] for key in MEASURED if key in recorded} | {"step": step}
@@ -248,6 +249,12 @@ def followed(run: LiveRun) -> Iterator[LiveRun]:
         run.end("failed", f"{error} {run.left}".strip())
         raise
     run.end("done" if run.complete else "stopped", run.outcome)
+
+
+def prompt_of(picture: dict[str, Any]) -> Hashable:
+    """Tells the prompts of a run's previews apart; an earlier version recorded their texts only."""
+    number: Hashable = picture.get("prompt_number", picture["prompt"])
+    return number
 
 
 def list_newest(run: LiveRun) -> None:

@@ -41,3 +41,13 @@ def test_some_failures_of_a_disk_and_some_power_cuts(abuse):
 @pytest.mark.slow
 def test_some_kills(abuse):
     assert re.search(r"\| 5 kills \| \d+ trainings completed \| 0 wrong \|", abuse("kill", "--times", "5"))
+
+
+def test_a_long_training_is_looked_at_while_it_runs(abuse):
+    rows = re.findall(
+        r"^\| ([\d,]+) \| ([\d,]+) MiB \| (\d+) \| (\d+) \|", abuse("long", "--steps", "400"), re.MULTILINE
+    )
+    assert len(rows) > 1
+    steps, memory = ([int(row[column].replace(",", "")) for row in rows] for column in (0, 1))
+    assert steps == sorted(steps)
+    assert min(memory) > 100

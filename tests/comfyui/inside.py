@@ -61,10 +61,10 @@ def with_lora(model: Any, clip: Any, lora: str) -> tuple[Any, Any]:
         return comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(lora), 1.0, 1.0)
 
 
-def make_host(model: Any, clip: Any, vae: Any) -> Any:
+def make_host(model: Any, clip: Any, vae: Any, guidance: float = 0.0) -> Any:
     from pack.ti_train.hosts.comfy.host import ComfyHost
 
-    return ComfyHost(model, clip, vae)
+    return ComfyHost(model, clip, vae, guidance)
 
 
 def batch(host: Any, shape: tuple[int, ...] = (4, 8, 8)) -> dict[str, Any]:
@@ -289,8 +289,8 @@ def growth(checkpoint: str, _lora: str, folder: Path) -> int:
     return resident[-1] - resident[len(resident) // 5]
 
 
-def identity(checkpoint: str, _lora: str, _folder: Path) -> dict[str, bool]:
-    """Whether the model is another one when the weights of these names have other numbers."""
+def identity(checkpoint: str, _lora: str, _folder: Path) -> dict[str, Any]:
+    """Whether the model is another one when the weights of these names have other numbers; the settings by nodes."""
     model, clip, vae = load(checkpoint)
     weights, found = clip.patcher.model.state_dict(), {}
     for name in ("clip_l.transformer.text_projection.weight", "clip_l.transformer.text_model.final_layer_norm.weight"):
@@ -298,7 +298,11 @@ def identity(checkpoint: str, _lora: str, _folder: Path) -> dict[str, bool]:
         with torch.inference_mode():
             weights[name].fill_(0.5)
         found[name.rpartition("text_")[2]] = make_host(model, clip, vae).fingerprint != before
-    return found
+    skipped, padded = clip.clone(), clip.clone()
+    skipped.clip_layer(-2)
+    padded.set_tokenizer_option("min_length", 12)
+    hosts = [make_host(model, one, vae) for one in (clip, skipped, padded)] + [make_host(model, clip, vae, 3.5)]
+    return found | {"settings": [host.settings for host in hosts]}
 
 
 def long_run(_checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
@@ -328,7 +332,7 @@ def long_run(_checkpoint: str, _lora: str, folder: Path) -> dict[str, Any]:
         run.added = min(step, 1)
         run.step(session.steps[-1], session, None)
         if step % 50 == 0:
-            run.preview(Preview(step, "a photo of *", picture, word))
+            run.preview(Preview(step, "a photo of *", picture, word, 0))
             run.warn(f"step {step}")
         if step % 2_000 == 0:
             held[step] = [tracemalloc.get_traced_memory()[0], len(json.dumps(run.snapshot()))]

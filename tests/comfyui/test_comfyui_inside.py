@@ -104,8 +104,10 @@ def test_a_full_memory_is_met_with_smaller_batches_and_then_told(look):
     assert found["kept"] == [], "no step was trained: there is nothing to save"
 
 
-def test_a_model_is_known_by_what_is_read_of_its_file(look):
-    assert look("identity") == {"projection.weight": False, "model.final_layer_norm.weight": True}
+def test_a_model_is_known_by_what_is_read_of_its_file_and_what_nodes_have_set(look):
+    settings = ["clip skip none", "clip skip -2", "clip skip none, min_length 12", "clip skip none, guidance 3.5"]
+    weights = {"projection.weight": False, "model.final_layer_norm.weight": True}
+    assert look("identity") == weights | {"settings": settings}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured with /proc")

@@ -46,6 +46,15 @@ def test_the_word_changes_the_picture_and_the_same_seed_repeats_it(pipeline_fold
     assert pixels("a", "a *") != pixels("d", "a cat")
 
 
+def test_the_pictures_of_another_word_replace_none(pipeline_folder, words, tmp_path):
+    out = tmp_path / "out"
+    (first,) = generate(pipeline_folder, out, "a *", words[:1], *ONE)
+    before = (out / first).read_bytes()
+    assert generate(pipeline_folder, out, "a *", words[1:], *ONE) == ["a-0-2.png", "a-0.png"]
+    assert (out / first).read_bytes() == before
+    assert generate(pipeline_folder, out, "a *", words[:1], *ONE) == ["a-0-2.png", "a-0.png"], "it is there already"
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,14 +84,29 @@ def test_read_pictures_are_in_memory(tmp_path):
 
 
 def test_other_settings_than_those_of_the_samples_there_are_told(tmp_path):
-    made = Sampling(**SMALL).settings("model-1", "word-1")
+    made = Sampling(**SMALL).settings(TinyHost(), "word-1")
     assert folder_of(tmp_path / "my-cat", made) == folder_of(tmp_path / "my-cat", dict(made))
     with pytest.raises(
         UserError, match=r"made with other settings: steps 2, now 50; guidance 5\.0, now 7\.5\. Use the same settings"
     ):
         folder_of(tmp_path / "my-cat", made | {"steps": 50, "guidance": 7.5})
     with pytest.raises(UserError, match="word word-1, now word-2"):
-        folder_of(tmp_path / "my-cat", Sampling(**SMALL).settings("model-1", "word-2"))
+        folder_of(tmp_path / "my-cat", Sampling(**SMALL).settings(TinyHost(), "word-2"))
+    other = TinyHost("v", seed=1)
+    other.settings = "clip skip 2"
+    with pytest.raises(UserError, match="model tiny-0, now tiny-1; settings , now clip skip 2; prediction eps, now v"):
+        folder_of(tmp_path / "my-cat", Sampling(**SMALL).settings(other, "word-1"))
+
+
+def test_what_an_earlier_version_did_not_record_of_samples_is_recorded_when_they_are_used(tmp_path):
+    host = TinyHost()
+    made = Sampling(**SMALL).settings(host, "word-1")
+    recorded = {name: value for name, value in made.items() if name not in ("settings", "prediction")}
+    (tmp_path / "settings.json").write_text(json.dumps(recorded))
+    folder_of(tmp_path, made)
+    host.settings = "clip skip 2"
+    with pytest.raises(UserError, match="settings , now clip skip 2"):
+        folder_of(tmp_path, Sampling(**SMALL).settings(host, "word-1"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_host import TinyHost
 
 from ti_train.embedding import Embedding
 from ti_train.errors import UserError
@@ -27,6 +29,7 @@ from ti_train.training.keeping import Course
 from ti_train.training.loop import identity, train
 from ti_train.training.provenance import digest_of
 from ti_train.training.state import State
+from ti_train.training.state_file import file_of
 
 VECTORS = torch.arange(8, dtype=torch.float32).view(2, 4)
 STATE = State(
@@ -65,6 +68,23 @@ def test_a_state_comes_back_as_it_was_and_the_word_beside_it(files):
         assert was.keys() == now.keys()
         assert all(torch.equal(was[key], now[key]) for key in was)
     assert torch.equal(load_embedding(files.embedding).vectors["emb_params"], VECTORS)
+
+
+def test_saving_pictures_of_many_sizes_leaves_nothing_in_the_process():
+    """A C type of a size stays until the process ends: a server would have thousands."""
+
+    def c_types() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "PyCPointerType" for each in gc.get_objects())
+
+    def with_picture(size: int) -> State:
+        return replace(STATE, pictures={"0": torch.zeros(size, dtype=torch.uint8)})
+
+    file_of(with_picture(1000), IDENTITY)
+    before = c_types()
+    for size in range(2000, 2050):
+        file_of(with_picture(size), IDENTITY)
+    assert c_types() == before
 
 
 def test_the_state_does_not_look_like_a_word_to_a_host(files):
@@ -173,6 +193,18 @@ def test_tensors_that_do_not_belong_together_are_refused(files, changed):
         files.load()
 
 
+@pytest.mark.parametrize("vectors", [{"clip_m": torch.zeros(1, 192)}, {"clip_l": torch.zeros(1, 7)}])
+def test_vectors_for_another_model_are_refused_although_the_header_names_this_one(
+    host, dataset, settings, tmp_path, vectors
+):
+    of_this_one = identity(host, dataset, settings(), Templates.load(settings().templates))
+    files = RunFiles(tmp_path, settings().name, of_this_one)
+    initial = {encoder: v.clone() for encoder, v in vectors.items()}
+    files.save(replace(STATE, vectors=vectors, initial=initial, optimizer={}), WORD)
+    with pytest.raises(UserError, match=r"has vectors of the widths .*; this model's text encoders need .* Delete it"):
+        list(train(host, dataset, settings(), tmp_path, resume=True))
+
+
 MOMENTS = STATE.optimizer | {"0.exp_avg_sq": VECTORS**2, "loss_scale": torch.tensor(16.0)}
 SPHERE = {"0.step": torch.tensor([[7.0], [0.0]]), "0.size": torch.ones(2, 1)}
 
@@ -229,6 +261,24 @@ def test_a_run_of_before_an_option_existed_is_resumed(files):
     assert RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "auto"}).load().step == 7
     with pytest.raises(UserError, match="timesteps was 'auto', now 'uniform'"):
         RunFiles(files.folder, "cat", IDENTITY | {"timesteps": "uniform"}).load()
+
+
+def test_a_run_with_other_settings_of_the_host_is_another_one(host, dataset, settings, tmp_path):
+    host.settings = "clip skip 2"
+    for _ in train(host, dataset, settings(), tmp_path, stop=lambda: True):
+        pass
+    templates = Templates.load(settings().templates)
+    mine, others = (identity(other, dataset, settings(), templates) for other in (host, TinyHost()))
+    assert RunFiles(tmp_path, "my-toy", mine).has_finished()
+    assert RunFiles(tmp_path, "my-toy", mine).can_resume()
+    assert not RunFiles(tmp_path, "my-toy", others).has_finished()
+    with pytest.raises(UserError, match="belongs to another run: settings was 'clip skip 2', now ''"):
+        RunFiles(tmp_path, "my-toy", others).load()
+
+
+def test_a_run_of_before_the_hosts_settings_were_recorded_is_resumed(files):
+    files.save(STATE, WORD)
+    assert RunFiles(files.folder, "cat", IDENTITY | {"settings": "clip skip 2"}).load().step == 7
 
 
 def test_a_run_with_a_name_of_an_older_version_is_resumed(host, dataset, settings, tmp_path):

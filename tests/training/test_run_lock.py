@@ -126,3 +126,19 @@ def test_on_a_disk_that_has_become_read_only_the_lock_is_let_go(tmp_path, monkey
     with only_run(tmp_path / ".cat.lock", "cat"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_locking_itself_fails_no_file_stays_open(tmp_path, monkeypatch):
+    opened: list[int] = []
+    open_file = os.open
+
+    def refuse(_file) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "open", lambda *given: opened.append(open_file(*given)) or opened[-1])
+    monkeypatch.setattr(run_lock, "_lock", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), only_run(tmp_path / ".cat.lock", "cat"):
+        pass
+    for file in opened:
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(file)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from tiny_host import at_forward, raising
 
+from ti_train.drawing.loss_curves import LossCurves
 from ti_train.errors import UserError
 from ti_train.events import Preview, Step, Warning
 from ti_train.formats import load_embedding
@@ -72,6 +73,17 @@ def test_an_embedding_has_the_last_preview_of_its_vectors_as_its_picture(host, d
     session = Session(settings(preview_every=3, preview_prompts=("a *", "the *")), tmp_path)
     previews = previews_of(session, host, dataset)
     assert shown_beside(session.file) == previews[session.done.kept]
+
+
+def test_equal_preview_prompts_have_pictures_of_their_own(host, dataset, settings, tmp_path):
+    records = Records.in_own_folder(tmp_path / "records")
+    session = Session(settings(steps=1, preview_every=1, preview_prompts=("a *", "a *")), tmp_path, records)
+    drawn = [event.image.tobytes() for event in session.train(host, dataset) if isinstance(event, Preview)]
+    files = sorted((tmp_path / "records").glob("step*.png"))
+    assert [file.name for file in files] == [f"step0000{step}-{number}.png" for step in (0, 1) for number in (0, 1)]
+    assert len(set(drawn)) == 4
+    assert [Image.open(file).convert("RGB").tobytes() for file in files] == drawn
+    assert shown_beside(session.file) == drawn[2], "of the first prompt"
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
@@ -153,6 +165,9 @@ def test_an_interrupted_run_leaves_its_records_and_a_resumed_one_completes_them(
     list(second.train(host, dataset, resume=True))
     for steps in (second.steps, read_steps(records.log)):
         assert [step.step for step in steps] == [0, 1, 2, 3, 4, 5, 6]
+    whole = LossCurves(second.steps)
+    assert list(second.curves.loss) == list(whole.loss)
+    assert list(second.curves.band) == list(whole.band)
 
 
 def test_before_a_run_has_begun_the_records_of_the_last_one_stay(host, dataset, settings, tmp_path):

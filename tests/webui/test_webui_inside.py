@@ -76,10 +76,24 @@ def test_conditions_are_those_of_a_generation_with_emphasis_and_clip_skip(server
         server.post("/sdapi/v1/options", {"CLIP_stop_at_last_layers": skip, "emphasis": emphasis})
         found = server.get("/ti-train-test/encoded")
         assert max(found["differences"]) < 1e-4, (skip, emphasis)
+        assert found["settings"].startswith(f"clip skip {skip}, emphasis {emphasis}, ")
         norms[skip, emphasis] = found["norm"]
     if server.kind == "a1111" and not family.startswith("sd1"):  # A1111 skips nothing in the others
         del norms[3, "Original"]
     assert len(set(norms.values())) == len(norms), "a setting has no effect"
+
+
+def test_noise_levels_are_those_of_a_generation_also_where_they_end_in_noise_alone(server):
+    largest = {}
+    for schedule, marked in (("Zero Terminal SNR", False), ("Default", True), ("Default", False)):
+        if marked and server.kind == "a1111":
+            continue
+        server.post("/sdapi/v1/options", {"sd_noise_schedule": schedule})
+        found = server.get(f"/ti-train-test/noise-levels?marked={marked}")
+        assert found["ours"] == pytest.approx(found["theirs"], rel=1e-4), (schedule, marked)
+        largest[schedule, marked] = found["ours"][-1]
+        assert found["settings"].endswith(f"noise levels up to {found['ours'][-1]:.3g}")
+    assert largest.pop(("Default", False)) < 200 < 4000 < min(largest.values())
 
 
 def test_an_encoders_states_are_those_that_the_unet_reads(server):

@@ -17,12 +17,14 @@ from ti_train.training.config import OPTIONS
 pytestmark = pytest.mark.slow
 SEVERAL = 3  # files at a time
 SLOWLY = 700  # milliseconds between keys
+TWO_LINES = "a red one\non a table\n"
 
 
 @pytest.fixture(scope="module")
 def training(browser, server):
     """The tab, with a training that runs until the end of the tests."""
     write_toys(server)
+    (server.base / "ti-train" / "pictures" / "toys" / "red.txt").write_text(TWO_LINES)
     job = begin(server, name="longtoy", steps=100_000)
     page = new_page(browser, server)
     says(page, "longtoy is training.*Step [1-9]")
@@ -92,7 +94,7 @@ def test_a_list_stays_open(training):
     expect(training.locator("#ti_train_optimizer input").first).to_have_value("sphere")
 
 
-def test_a_caption_is_typed_and_saved(training, server):
+def test_a_caption_is_typed_and_saved_and_the_others_stay_as_they_are(training, server):
     training.locator("#ti_train_captions").scroll_into_view_if_needed()
     training.locator("#ti_train_captions table").last.locator("tbody td").nth(1).dblclick()
     training.keyboard.type("a blue one", delay=SLOWLY)
@@ -101,7 +103,7 @@ def test_a_caption_is_typed_and_saved(training, server):
     training.locator("#ti_train_write_captions").click()
     expect(training.locator("#ti_train_captions_written").first).to_contain_text("1 caption(s) saved")
     written = [file.read_text() for file in (server.base / "ti-train" / "pictures" / "toys").glob("*.txt")]
-    assert written == ["a blue one"]
+    assert sorted(written) == ["a blue one", TWO_LINES]
 
 
 def test_a_click_that_comes_before_an_answer_has_the_chosen_preset(training, server):

@@ -21,3 +21,17 @@ def ended_job(load, file: Path):
 def test_a_training_that_was_put_beside_a_better_embedding_is_used_by_its_own_name(load_in_webui, tmp_path):
     job = ended_job(load_in_webui, tmp_path / "cat-worse.safetensors")
     assert "in any prompt as <code>cat-worse</code>" in load_in_webui("webui_tab.chart").summary(job)
+
+
+def test_the_chart_costs_as_much_after_a_hundred_thousand_steps_as_at_first(load_in_webui, tmp_path):
+    """Each open page asks for it every second: the steps are not gone through each time."""
+
+    class Steps(list):
+        def __iter__(self):
+            raise AssertionError("all steps are read")
+
+    job, step = ended_job(load_in_webui, tmp_path / "cat.safetensors"), load_in_webui("ti_train.events").Step
+    job.session.steps = Steps(step(number, 0.5, None, 0.01, 1.0, 1.0, 0.0) for number in range(1, 4))
+    for number in range(1, 4):
+        job.session.curves.add(job.session.steps[number - 1])
+    assert "<polyline" in load_in_webui("webui_tab.chart").chart(job)

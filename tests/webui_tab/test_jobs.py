@@ -94,6 +94,20 @@ def test_stop_and_keep_ends_a_training_as_if_it_were_complete(jobs, begun, tmp_p
     assert [step.step for step in again.session.steps] == [4, 5, 6]
 
 
+def test_a_training_that_ends_before_it_has_saved_a_step_leaves_an_interrupted_one_its_settings(
+    jobs, begun, load_in_webui
+):
+    begun(at_step_3(jobs.interrupt), seed=5)
+    failed = begun(lambda step, job: jobs.interrupt(job), overwrite=True, seed=6)
+    assert not failed.session.trained
+    kept = load_in_webui("webui_tab.unfinished").of_embedding("toy")
+    assert kept.seed == 5
+    resumed = jobs.resume(kept)
+    assert resumed.ended.wait(60)
+    assert (resumed.state, [step.step for step in resumed.session.steps]) == (jobs.DONE, [4, 5, 6])
+    assert load_in_webui("webui_tab.unfinished").of_embedding("toy") is None
+
+
 def test_what_waits_in_the_queue_is_called_off_and_has_nothing_to_keep(jobs, load_in_webui, pictures, monkeypatch):
     queue = threading.Lock()
     monkeypatch.setattr(jobs.call_queue, "queue_lock", queue)

@@ -153,12 +153,38 @@ def test_a_full_disk_is_reported_and_leaves_the_images_as_they_were(pictures, da
     monkeypatch.setattr("os.fsync", full)
     for write in (
         lambda: pictures.uploaded([str(other)], "cat", "cat"),
-        lambda: pictures.write_captions("cat", [["one.png", "a caption"]]),
+        lambda: pictures.write_captions("cat", [["one.png", "a caption"]], [["one.png", ""]]),
     ):
         with pytest.raises(ValueError, match=r"cat' cannot be written to \(No space left on device\)"):
             write()
     assert names(folder) == {"one.png", "one-mask.png"}
     assert mask.read_bytes() == before
+
+
+def test_only_captions_that_were_edited_are_written(pictures, data):
+    """What the table cannot show as it is, and what has changed since, stays on disk bit for bit."""
+    folder = data / "ti-train" / "pictures" / "cat"
+    contents = {
+        "another": b"a toy",
+        "emptied": b"a toy",
+        "edited": b"a toy",
+        "gbk": "红猫".encode("gbk"),  # shown as Windows-1252
+        "lines": b"a red toy\non a table\n",
+        "newer": b"a toy",
+        "shift-jis": "赤い猫".encode("shift-jis"),  # shown as nothing
+    }
+    for name, content in contents.items():
+        drawn(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_bytes(content)
+    shown = pictures.shown("cat", "none").captions
+    (folder / "newer.txt").write_bytes(b"by another program")
+    edits = {"edited.png": "a red toy", "emptied.png": "", "one.png": "a first caption"}
+    rows = [[name, edits.get(name, caption)] for name, caption in shown] + [["", ""]]
+    assert pictures.write_captions("cat", rows, shown) == 3
+    kept = {path.stem: path.read_bytes() for path in folder.glob("*.txt")}
+    del contents["emptied"]
+    changed = {"edited": b"a red toy", "newer": b"by another program", "one": b"a first caption"}
+    assert kept == contents | changed
 
 
 def test_a_folder_that_cannot_be_read_is_listed_and_tells_so(pictures, folders, data, monkeypatch):

@@ -15,8 +15,8 @@ def test_a_long_run_keeps_a_few_small_previews(load_in_webui):
     previews = module.Previews(("a *", "the *"))
     image = Image.new("RGB", (1024, 768), "teal")
     for step in range(0, 500, 5):
-        for prompt in ("a *", "the *"):
-            previews.add(Preview(step, prompt, image, Embedding("it", {})))
+        for number, prompt in enumerate(("a *", "the *")):
+            previews.add(Preview(step, prompt, image, Embedding("it", {}), number))
     assert previews.seen == 200
     shown = previews.shown()
     assert len(shown) <= 2 * (module.KEPT + 1)
@@ -27,3 +27,11 @@ def test_a_long_run_keeps_a_few_small_previews(load_in_webui):
     folder = Path(shown[0][0]).parent
     del previews
     assert not folder.exists()
+
+
+def test_equal_prompts_have_previews_of_their_own(load_in_webui):
+    previews = load_in_webui("webui_tab.previews").Previews(("a *", "a *"))
+    for number, colour in enumerate(("red", "blue")):
+        previews.add(Preview(0, "a *", Image.new("RGB", (8, 8), colour), Embedding("it", {}), number))
+    one, other = (Path(file).read_bytes() for file, _ in previews.shown())
+    assert one != other

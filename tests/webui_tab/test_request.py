@@ -13,6 +13,14 @@ def test_an_unknown_field_is_named_with_the_nearest(load_in_webui):
         request(name="cat", pictures="cats", learnig_rate="1e-3")
 
 
+@pytest.mark.parametrize("body", [7, True, None, "cat", [1, 2], [None]])
+def test_a_body_that_is_no_object_is_refused(load_in_webui, body):
+    """The API's answer is 422 then, not 500."""
+    pydantic = pytest.importorskip("pydantic")
+    with pytest.raises(pydantic.ValidationError):
+        load_in_webui("webui_tab.request").TrainRequest.parse_obj(body)
+
+
 def test_a_mistake_in_a_field_is_told_by_its_label(load_in_webui):
     module, pydantic = load_in_webui("webui_tab.request"), pytest.importorskip("pydantic")
     given = {"name": "cat", "pictures": "cats", "num_vectors": 99, "preview_width": 99}

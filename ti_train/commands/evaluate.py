@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from ..evaluation.evaluate import (
     evaluate,
     initial_texts,
     prompt_remarks,
+    settings_of,
     training_pictures,
 )
 from ..evaluation.measures import Measure, further_measures, gallery
@@ -128,6 +128,5 @@ def measure(
     print(f"Sampling to {samples}. You can interrupt: the same command continues later.")
     subjects = [*references, *(Subject(name, vectors) for name, (vectors, _) in used.items())]
     scores = scores_of(evaluate(host, subjects, judge, prompts, sampling, samples, measures))
-    settings = {"judge": judge.name, "model": host.fingerprint, **asdict(sampling), "prompts": list(prompts)}
     print(table(scores))
-    print(*write_scores(scores, settings, a.out), sep="\n")
+    print(*write_scores(scores, settings_of(host, judge, sampling, prompts), a.out), sep="\n")

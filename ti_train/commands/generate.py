@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from PIL import Image
 
 from ..drawing.contact_sheet import Row, contact_sheet
 from ..editability import HELP
 from ..embedding import Embedding
 from ..evaluation.samples import Sampling
-from ..files import file_name
+from ..files import file_name, write_atomically
 from ..host import Embeddings, Host, Prompt, SampleRequest, Slot
+from ..names import numbered
 from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import parse
 from ..text import Remarks
@@ -76,12 +80,19 @@ def generate(host: Host, embeddings: Mapping[str, Embedding], a: argparse.Namesp
         for seed in sampling.seeds:
             request = SampleRequest((prompt,), (seed,), side, side, sampling.steps, sampling.guidance, negative)
             images += host.sample(request, vectors)
-            images[-1].save(path := a.out / f"{name}{label}-{seed}.png")
-            print(path)
+            print(saved(images[-1], a.out, f"{name}{label}-{seed}"))
         rows.append(Row(f"editability {strength:g}", images, [f"seed {seed}" for seed in sampling.seeds], ""))
     if len(rows) > 1:
-        contact_sheet(rows, a.prompt, CELL).save(sheet := a.out / f"{name}-editability.png")
-        print(sheet)
+        print(saved(contact_sheet(rows, a.prompt, CELL), a.out, f"{name}-editability"))
+
+
+def saved(image: Image.Image, folder: Path, name: str) -> Path:
+    """Writes a PNG file under a name or its next free number, unless the same file is there. Raises OSError."""
+    image.save(data := io.BytesIO(), "PNG")
+    files = (folder / f"{free}.png" for free in numbered(name))
+    file = next(file for file in files if not file.exists() or file.read_bytes() == data.getvalue())
+    write_atomically(file, data.getvalue())
+    return file
 
 
 def remarks_on(host: Host, prompts: Mapping[str, Prompt], vectors: Embeddings, given: bool) -> list[str]:

@@ -44,7 +44,7 @@ def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[st
     captions = {folder: Listing.of(folder).captions for folder in {picture.parent for picture in pictures.values()}}
     paths = {name_key(path): picture for path, picture in pictures.items()}
     names = Names(map(Path, pictures))
-    for entry, caption in table_entries(name, as_text(name, data, remarks), remarks):
+    for entry, caption in table_entries(name, as_text(name, data, remarks) or "", remarks):
         path = PurePosixPath(entry.replace("\\", "/"))
         alone = names.by_name(path.name)
         picture = paths.get(name_key(path.as_posix())) or (pictures[alone.as_posix()] if alone else None)
@@ -74,13 +74,13 @@ def unknown_entries(name: str, entries: list[str]) -> list[str]:
     return [f"{name} has captions for images that are not in the folder: {listed(entries)}."] if entries else []
 
 
-def as_text(name: str, data: bytes, warn: Remarks) -> str:
-    """The text of a caption file or table; empty if it is none, which is appended to `warn`."""
+def as_text(name: str, data: bytes, warn: Remarks) -> str | None:
+    """The text of a caption file or table; None if it is none, which is appended to `warn`."""
     try:
         text, guessed = decode(data)
     except UnicodeDecodeError as error:
         warn.append(f"{name} cannot be read as text ({error}) and is ignored. Save it as UTF-8.")
-        return ""
+        return None
     if guessed:
         warn.append(
             f"{name} is not UTF-8. As Windows-1252 it reads '{one_line(text)[:60]}'. "
@@ -98,7 +98,13 @@ class CaptionReader:
     def caption(self, picture: Path) -> str | None:
         """The caption; None if there is none."""
         file = self.listing.captions.get(picture)
-        return one_line(self._text(file)) if file else self._table.get(picture)
+        return one_line(self._text(file) or "") if file else self._table.get(picture)
+
+    def lacks(self, picture: Path) -> bool:
+        """Whether an image has no caption, nor a text file that cannot be read: writing one takes nothing away."""
+        file = self.listing.captions.get(picture)
+        text = self._text(file) if file else self._table.get(picture, "")
+        return text is not None and not one_line(text)
 
     def missing(self, picture: Path) -> str:
         """The remark on an image without a caption."""
@@ -107,12 +113,12 @@ class CaptionReader:
         where += f", and {tables[0].name} has no entry for it" if tables else ""
         return f"{picture.name} has no caption ({where}): it is trained with the template alone."
 
-    def _text(self, file: Path) -> str:
+    def _text(self, file: Path) -> str | None:
         try:
             data = file.read_bytes()
         except OSError as error:
             self.warn.append(f"{file.name} cannot be read ({error.strerror or error}) and is ignored.")
-            return ""
+            return None
         return as_text(file.name, data, self.warn)
 
     @cached_property
@@ -121,7 +127,7 @@ class CaptionReader:
         names, captions = Names(self.listing.images), {}
         for file in self.listing.tables:
             unknown = []
-            for name, caption in table_entries(file.name, self._text(file), self.warn):
+            for name, caption in table_entries(file.name, self._text(file) or "", self.warn):
                 if picture := self._meant(name, names):
                     captions[picture] = caption
                 elif not self._of_subfolder(name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -42,9 +42,9 @@ class ThinnedByKey(Generic[Kept]):
 
     def __init__(self, most: int) -> None:
         self.most, self.numbers = most, count()
-        self.of: dict[str, Thinned[tuple[int, Kept]]] = {}
+        self.of: dict[Hashable, Thinned[tuple[int, Kept]]] = {}
 
-    def add(self, key: str, item: Kept) -> None:
+    def add(self, key: Hashable, item: Kept) -> None:
         self.of.setdefault(key, Thinned(self.most)).add((next(self.numbers), item))
 
     @property

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -31,7 +31,7 @@ from ..prompts import PLACEHOLDER, slots
 from ..text import Remarks, unicode_text, with_rest
 from .measures import Measure, measured
 from .samples import Sampling, folder_of, read, sample_missing
-from .scores import Score
+from .scores import Score, name_of
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Subject:
     @property
     def name(self) -> str:
         """As shown to the user."""
-        return f'initial text "{self.label}"' if isinstance(self.content, str) else self.label
+        return name_of(self.label, self.kind)
 
     @property
     def folder(self) -> str:
@@ -188,6 +188,12 @@ class Judge(Protocol):
         """The image similarity among the training images."""
 
 
+def settings_of(host: Host, judge: Judge, sampling: Sampling, prompts: EvaluationPrompts) -> dict[str, Any]:
+    """What the scores depend on besides the embeddings and their images."""
+    model = {"model": host.fingerprint, "settings": host.settings, "prediction": host.prediction}
+    return {"judge": judge.name, **model, **asdict(sampling), "prompts": list(prompts)}
+
+
 @dataclass(frozen=True)
 class Sampled:
     """Progress: `done` of `total` samples are on disk."""
@@ -212,7 +218,7 @@ def evaluate(
     Samples are files in `out`; existing ones are not sampled again, so an interrupted evaluation can be continued.
     Raises UserError if the existing files were made with other settings.
     """
-    folders = [folder_of(out / s.folder, sampling.settings(host.fingerprint, s.fingerprint)) for s in subjects]
+    folders = [folder_of(out / s.folder, sampling.settings(host, s.fingerprint)) for s in subjects]
     done = sum(path.is_file() for folder in folders for text in prompts for path in sampling.files(folder, text))
     total = len(subjects) * len([*prompts]) * sampling.number
     yield Sampled(done, total)

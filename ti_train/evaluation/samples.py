@@ -50,10 +50,12 @@ class Sampling:
             prompts, seeds, side, side, self.steps, self.guidance, negative, own.sampler, own.scheduler
         )
 
-    def settings(self, model: str, embedding: str) -> dict[str, object]:
-        """What a sample depends on besides prompt and seed. model, embedding: fingerprints."""
+    def settings(self, host: Host, embedding: str) -> dict[str, object]:
+        """What a sample depends on besides prompt and seed. embedding: its fingerprint."""
         return {
-            "model": model,
+            "model": host.fingerprint,
+            "settings": host.settings,
+            "prediction": host.prediction,
             "word": embedding,
             "steps": self.steps,
             "guidance": self.guidance,
@@ -70,20 +72,23 @@ class Sampling:
 
 
 def folder_of(folder: Path, settings: dict[str, object]) -> Path:
-    """Creates a folder of samples, or checks an existing one. Raises UserError if its settings differ."""
-    file = folder / SETTINGS
+    """Creates a folder of samples, or checks an existing one. Raises UserError if its settings differ.
+
+    Those that the folder's version did not record are taken for the same, and recorded.
+    """
+    file, there = folder / SETTINGS, dict[str, object]()
     if file.is_file():
         try:
             there = dict(json_value(file.read_bytes()))
         except (ValueError, TypeError) as error:
             raise UserError(f"'{file}' is damaged ({error}). Delete the folder, or use another --out.") from None
-        changes = [f"{k} {there.get(k)}, now {v}" for k, v in settings.items() if there.get(k) != v]
+        changes = [f"{k} {there[k]}, now {v}" for k, v in settings.items() if there.get(k, v) != v]
         if changes:
             raise UserError(
                 f"The samples in '{folder}' were made with other settings: {'; '.join(changes)}. Use the same settings "
                 "or another --out, or delete the folder."
             )
-    else:
+    if there.keys() < settings.keys():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(settings, indent=1).encode())
     return folder

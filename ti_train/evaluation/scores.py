@@ -35,7 +35,12 @@ class Score:
 
     @property
     def name(self) -> str:
-        return f'initial text "{self.label}"' if self.kind == "initial word" else self.label
+        return name_of(self.label, self.kind)
+
+
+def name_of(label: str, kind: str) -> str:
+    """A subject as shown to the user."""
+    return f'initial text "{label}"' if kind == "initial word" else label
 
 
 def table(scores: Sequence[Score]) -> str:

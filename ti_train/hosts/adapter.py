@@ -131,6 +131,10 @@ class Adapter(ABC):
         floats = (p for module in self._weights() for p in module.parameters() if p.is_floating_point())
         return all(parameter.dtype == torch.float32 for parameter in floats)
 
+    @property
+    def settings(self) -> str:
+        return ""
+
     @final
     @cached_property
     def fingerprint(self) -> str:

@@ -45,6 +45,7 @@ DIFFERENT = {  # of the identity, where the values say nothing to people
 }
 WORSE, COPIES = "-worse", "-steps"  # after the name of a run: a worse embedding, the folder of its numbered copies
 INITIAL_FILE = "initial_file"  # of the identity: the digest of the file of the initial vectors
+HOST = "settings"  # of the identity: the host's own
 ENDING = "ending"  # of the identity: what decides which step is the result
 BEFORE = {"pull": 0.0}  # what runs did whose version lacked the option, where that is not its default
 IGNORED = ("name", INITIAL_FILE, ENDING)  # on resuming: the state has the initial vectors, whatever their file is now
@@ -201,8 +202,9 @@ class RunFiles:
 
     def _check(self, saved: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.identity))
-        newer = {name for name in now if name in OPTIONS and name not in saved}  # options that the run's version lacked
-        saved = saved | {name: BEFORE.get(name, OPTIONS[name].default) for name in newer}
+        # what the run's version lacked: options, and the host's settings, of which nothing is known
+        lacking = {name: BEFORE.get(name, option.default) for name, option in OPTIONS.items() if name in now}
+        saved = lacking | {HOST: now.get(HOST)} | saved
         # earlier versions had paths, and plain numbers as texts
         saved |= {key: now_as(saved[key]) for key, now_as in REWRITTEN.items() if isinstance(saved.get(key), str)}
         different = [

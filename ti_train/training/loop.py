@@ -24,7 +24,7 @@ from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..names import candidates, names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
-from .checkpoint import ENDING, INITIAL_FILE, RunFiles
+from .checkpoint import ENDING, HOST, INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
 from .passes import ALONE, NO_GRADIENT, Passes
@@ -71,7 +71,7 @@ def train(
     files = RunFiles(folder, config.name, identity(host, dataset, config, templates))
     dataset, remarks = with_placeholder(dataset, templates, config.bare_name)
     remarks += old_name(config.name)
-    done, more = (files.load(), []) if resume else initial_state(host, dataset, templates, config, stop)
+    done, more = (resumed(files, host), []) if resume else initial_state(host, dataset, templates, config, stop)
     config = replace(config, num_vectors=done.num_vectors, init=done.init or config.init)
     trained = TrainedVectors(done, config, host, dataset.pictures[0].mean.numel())
     remarks += unused_options(host, dataset, templates, config)
@@ -132,7 +132,7 @@ def train(
                 stalled = done.course.stalled(config.early_stop)
                 if config.previews_after(step) or (stalled and config.preview_every):
                     for event in previews(host, config, side, trained, done, files.identity):
-                        done = showing(done, event, config)
+                        done = showing(done, event)
                         yield event
                 if config.copies_after(step):
                     files.copy(done, as_embedding(done, config, files.identity, host.architecture))
@@ -148,6 +148,19 @@ def train(
                 files.rescue(done, kept_embedding(done, config, files.identity, host.architecture))
             raise
         yield from ended(done, config, files, host.architecture)
+
+
+def resumed(files: RunFiles, host: Host) -> State:
+    """Raises UserError if there is no state of this run, or if its vectors are for other text encoders."""
+    done = files.load()
+    widths = {encoder: vectors.shape[1] for encoder, vectors in done.vectors.items()}
+    if widths != host.widths:
+        has, needed = (", ".join(f"{encoder}: {n}" for encoder, n in each.items()) for each in (widths, host.widths))
+        raise UserError(
+            f"'{files.state}' has vectors of the widths {has}; this model's text encoders need {needed}. Delete it and "
+            "start a new run."
+        )
+    return done
 
 
 def ended(done: State, config: TrainConfig, files: RunFiles, architecture: str) -> Iterator[Warning | Done]:
@@ -182,12 +195,13 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     # a resumed run does not need them any more
     if digests := [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]:
         ours |= {INITIAL_FILE: " ".join(digests)}
-    return config.resume_identity() | ours | {"model": host.fingerprint, "pictures": dataset.fingerprint}
+    theirs = {"model": host.fingerprint, HOST: host.settings, "pictures": dataset.fingerprint}
+    return config.resume_identity() | ours | theirs
 
 
-def showing(done: State, event: Event, config: TrainConfig) -> State:
+def showing(done: State, event: Event) -> State:
     """The state with a preview of the first prompt, for the embedding's picture."""
-    if not isinstance(event, Preview) or event.prompt != config.preview_prompts[0]:
+    if not isinstance(event, Preview) or event.number:
         return done
     best = done.course.best.step if done.course.best else None
     return replace(done, pictures=with_preview(done.pictures, event.step, event.image, best))
@@ -207,9 +221,9 @@ def previews(
         "scheduler": config.preview_scheduler or own.scheduler,
     }
     step, embedding = state.step, as_embedding(state, config, identity, host.architecture)
-    for i, text in enumerate(config.preview_prompts):
+    for number, text in enumerate(config.preview_prompts):
         prompts = (preview_prompt(text, config),)
-        request = SampleRequest(prompts, (first + i,), side, side, negative=negative, **settings)
+        request = SampleRequest(prompts, (first + number,), side, side, negative=negative, **settings)
         try:
             image = host.sample(request, {PLACEHOLDER: trained.shown(config.vectors_at(step))})[0]
         except Exception as error:
@@ -217,4 +231,4 @@ def previews(
                 raise
             yield Warning(f"Step {step}: {out_of_memory_message(error, PREVIEW_DOES_NOT_FIT)}")
             return
-        yield Preview(step, text, image, embedding)
+        yield Preview(step, text, image, embedding, number)

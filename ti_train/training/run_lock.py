@@ -106,15 +106,20 @@ def _locked(path: Path, name: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if try_lock(file) is False:
+        try:
+            free = try_lock(file) is not False
+            with suppress(FileNotFoundError):
+                if free and os.path.samestat(os.fstat(file), path.stat()):
+                    return file
+        except OSError:
             os.close(file)
+            raise
+        os.close(file)
+        if not free:
             raise BusyError(
                 f"'{name}' is being trained by another run{_owner(path)}. Wait for it, stop it, or choose another name."
             )
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), path.stat()):
-                return file
-        os.close(file)  # its owner has just removed it
+        # else its owner has just removed it
 
 
 def try_lock(file: int) -> bool | None:

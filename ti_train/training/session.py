@@ -17,6 +17,7 @@ from pathlib import Path
 from ..data.captions import CaptionReader
 from ..data.dataset import Dataset, encode_pictures, find_pictures, read_pictures
 from ..data.listing import Listing
+from ..drawing.loss_curves import LossCurves
 from ..drawing.loss_plot import loss_plot
 from ..errors import UserError
 from ..events import Done, Event, Preview, Step
@@ -109,6 +110,7 @@ class Session:
         self.config, self.records = config, records
         self.files = RunFiles(folder, config.name, {})
         self.steps: list[Step] = []  # without embeddings; a resumed run's begin with those of its step log
+        self.curves = LossCurves()  # of all these: a page asks every second, after however many steps
         self.kept: tuple[int, float] | None = None  # the step whose embedding is kept, and its validation loss
         self.done: Done | None = None
         self._resumed = False  # whether the state of an interrupted run was read
@@ -185,8 +187,7 @@ class Session:
             case Step():
                 self._add(event)
             case Preview() if self.records and self.records.previews:
-                number = self.config.preview_prompts.index(event.prompt)
-                file = self.records.preview(event.step, number)
+                file = self.records.preview(event.step, event.number)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_embedding(event.embedding, file, "png", picture=event.image)
             case Done():
@@ -200,6 +201,7 @@ class Session:
             self._log = self._log or self._opened(self.records, step.step - 1)
             self._log.add(step)
         self.steps.append(replace(step, embedding=None))
+        self.curves.add(step)
         self.kept = step.kept or self.kept
 
     def _opened(self, records: Records, last: int) -> StepLog:
@@ -209,6 +211,8 @@ class Session:
         for untrained in self.steps:
             opened.add(untrained)
         self.steps[:0] = opened.earlier
+        for earlier in opened.earlier:  # only a resumed run has some, and no untrained step
+            self.curves.add(earlier)
         return opened
 
     def _close_records(self) -> None:

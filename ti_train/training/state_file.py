@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Size, Tensor
 
 from ..embedding import number_in, step_in
@@ -39,7 +39,8 @@ def file_of(state: State, identity: Mapping[str, Any]) -> bytes:
         RUN: state.run,
         "init": state.init,
     }
-    return bytes(save({key: t.cpu().contiguous() for key, t in tensors.items()}, header))
+    # safetensors.torch makes a C type for each new size of a tensor, as previews have, which Python keeps for ever
+    return bytes(save({key: t.detach().cpu().contiguous().numpy() for key, t in tensors.items()}, header))
 
 
 def state_in(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> State:

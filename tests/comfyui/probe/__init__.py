@@ -1,6 +1,9 @@
 """Nodes of the tests, put into ComfyUI beside the pack: they write down what stock nodes do not let one see."""
 
+import collections
+import gc
 import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -70,9 +73,42 @@ class ProbeFamily:
         return draw(family, folder_paths.get_folder_paths("embeddings"))
 
 
+class ProbeObjects:
+    """How many objects and tensors the process has, and what the modules of the pack keep between runs."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"file": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "write", "tests", True
+
+    def write(self, file):
+        gc.collect()
+        objects = gc.get_objects()
+        types = collections.Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in objects)
+        counted = {
+            "objects": len(objects),
+            "types": types,
+            "tensors": sum(issubclass(type(each), torch.Tensor) for each in objects),  # isinstance() wakes lazy ones
+            "kept": kept_by_the_pack(),
+        }
+        (Path(folder_paths.get_output_directory()) / file).write_text(json.dumps(counted))
+        return {}
+
+
+def kept_by_the_pack():
+    """Items of the containers and of the cached functions at the top of its modules."""
+    import nodes
+
+    pack, _, _ = nodes.NODE_CLASS_MAPPINGS["TITrain_TrainEmbedding"].__module__.rpartition(".nodes.")
+    modules = [module for name, module in sys.modules.items() if name.startswith(pack)]
+    values = {id(value): value for module in modules for value in vars(module).values()}.values()
+    containers = (dict, list, set, collections.deque)
+    sizes = [len(value) for value in values if isinstance(value, containers)]
+    return sum(sizes) + sum(value.cache_info().currsize for value in values if hasattr(value, "cache_info"))
+
+
 NODE_CLASS_MAPPINGS = {
     "ProbeConditioning": ProbeConditioning,
     "ProbeWeights": ProbeWeights,
     "ProbeClip": ProbeClip,
     "ProbeFamily": ProbeFamily,
+    "ProbeObjects": ProbeObjects,
 }

@@ -41,7 +41,7 @@ from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, name_of, remarks_on
 from .gradients import ForAutograd, differentiable
-from .identity import identity_of
+from .identity import identity_of, settings_of
 from .inputs import check_inputs
 from .placeholders import MARK, with_embeddings
 from .sampling import from_x0, prediction_of
@@ -102,6 +102,10 @@ class ComfyHost(Adapter):
 
     def _load(self, memory: int = 0) -> None:
         load(self.model, self.clip.patcher, memory)
+
+    @property
+    def settings(self) -> str:
+        return settings_of(self.clip, self.guidance)
 
     def _fingerprint(self) -> str:
         return identity_of(self.model, self.clip, self.vae)

@@ -1,4 +1,4 @@
-"""What identifies a MODEL, a CLIP and a VAE, wherever ComfyUI keeps their weights: a run is resumed with the same."""
+"""What identifies a MODEL, a CLIP and a VAE, wherever ComfyUI keeps it: a run is resumed with the same."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def identity_of(model: Any, clip: Any, vae: Any) -> str:
     """
     parts = originals(model, NETWORK), originals(clip.patcher), vae.first_stage_model.state_dict().items()
     return digest_of(chain(*parts, patches(model), patches(clip.patcher), noise_levels(model)))
+
+
+def settings_of(clip: Any, guidance: float) -> str:
+    """What nodes have set beside weights: clip skip, the tokenizer's options. guidance: the distilled one; 0: none."""
+    skip = "none" if clip.layer_idx is None else clip.layer_idx
+    options = [f"{name} {value}" for name, value in sorted(clip.tokenizer_options.items())]
+    return ", ".join([f"clip skip {skip}", *options, *([f"guidance {guidance:g}"] if guidance else [])])
 
 
 def originals(patcher: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from modules import devices, sd_hijack, sd_hijack_open_clip, shared
+from modules import devices, sd_hijack, sd_hijack_open_clip, sd_models, shared
 from modules.hypernetworks import hypernetwork
 from PIL import Image
 from torch import Tensor
 
 from ...host import Embeddings, Latents, SampleRequest
 from ..noise_levels import sigmas_of
-from .host import WebUIHost
+from .host import WebUIHost, ends_in_noise
 from .medvram import HeldParts, fetch
 
 
@@ -30,6 +30,8 @@ class A1111Host(WebUIHost):
         self._parts = HeldParts(model)
         # a setting replaces the table by one in half precision during generation
         alphas = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
+        if ends_in_noise(model):
+            alphas = sd_models.rescale_zero_terminal_snr_abar(alphas)
         super().__init__(model, model.parameterization, sigmas_of(alphas), devices.device)
 
     def _load(self, _memory: int = 0) -> None:

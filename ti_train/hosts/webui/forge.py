@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from backend import memory_management
+from backend.modules import k_prediction
 from backend.text_processing import classic_engine
 from modules import sd_models
 from modules.shared import opts
@@ -17,7 +18,7 @@ from ...host import Embeddings, Latents, Prompt, Size, TextStates
 from ..residuals import copied_for
 from ..weights import does_not_fit
 from .families import refuse
-from .host import Condition, WebUIHost
+from .host import Condition, WebUIHost, ends_in_noise
 
 
 class ForgeHost(WebUIHost):
@@ -33,7 +34,10 @@ class ForgeHost(WebUIHost):
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
         predictor = self.unet.model.predictor
-        super().__init__(model, predictor.prediction_type, predictor.sigmas, self.unet.load_device)
+        sigmas = predictor.sigmas
+        if ends_in_noise(model.model_config):
+            sigmas = k_prediction.rescale_zero_terminal_snr_sigmas(sigmas)
+        super().__init__(model, predictor.prediction_type, sigmas, self.unet.load_device)
 
     def _load(self, memory: int = 0) -> None:
         self.model.forge_objects = self.model.forge_objects_original.shallow_copy()  # the LoRAs of the last generation

@@ -106,6 +106,13 @@ class WebUIHost(Adapter):
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.network, *self.transformers.values()
 
+    @property
+    def settings(self) -> str:
+        """The WebUI's options that its text encoders read, and the noise levels, of which another option decides."""
+        both = " of both encoders" if getattr(shared.opts, "sdxl_clip_l_skip", False) else ""
+        skip, largest = int(shared.opts.CLIP_stop_at_last_layers), float(self.sigmas[-1])
+        return f"clip skip {skip}{both}, emphasis {shared.opts.emphasis}, noise levels up to {largest:.3g}"
+
     def _fingerprint(self) -> str:
         """Of the weights without LoRAs, after a forward pass: A1111 removes a LoRA when a layer is next used."""
         noisy = torch.zeros(1, 4, 8, 8, device=self.device)
@@ -286,6 +293,15 @@ class WebUIHost(Adapter):
             raise Interrupted
         picture: Image.Image = pictures[0]
         return picture
+
+
+def ends_in_noise(model: Any) -> bool:
+    """Whether the WebUI rescales a model's noise levels while it samples, so that the last one is noise alone.
+
+    By its own option, or by the mark of the model's file (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample
+    Steps are Flawed"). model: what has the mark.
+    """
+    return bool(shared.opts.sd_noise_schedule == "Zero Terminal SNR" or getattr(model, "ztsnr", False))
 
 
 def end_of_slots(chunks: Sequence[Any], chunk_length: int) -> int:

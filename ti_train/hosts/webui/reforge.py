@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ldm_patched.modules import model_management
+from ldm_patched.modules import model_management, model_sampling
 from modules import sd_hijack, shared
 from modules_forge import forge_clip
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...host import Latents
 from ..residuals import copied_for, norms_in
 from ..weights import does_not_fit
-from .host import WebUIHost
+from .host import WebUIHost, ends_in_noise
 
 
 class ReForgeHost(WebUIHost):
@@ -26,6 +26,8 @@ class ReForgeHost(WebUIHost):
         self.network = self.unet.model.diffusion_model
         self.autoencoder = model.forge_objects_original.vae.first_stage_model
         sigmas = self.unet.model.model_sampling.sigmas
+        if ends_in_noise(model):
+            sigmas = model_sampling.rescale_zero_terminal_snr_sigmas(sigmas)
         super().__init__(model, model.parameterization, sigmas, self.unet.load_device)
 
     def _load(self, memory: int = 0) -> None:

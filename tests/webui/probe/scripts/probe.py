@@ -23,6 +23,7 @@ from ti_train_extension_pack.ti_train.training.objective import add_noise, denoi
 from ti_train_extension_pack.webui_tab.hosts import connect
 
 WORD = Slot("*")
+LEVELS = (0, 500, 900, 999)
 ENCODED_BY = ("cond_stage_model", "conditioner", "text_processing_engine", "text_processing_engine_l")
 PROMPTS = [("a photo of a ", WORD), ("a rendering of the ", WORD, ", in the rain")]
 SIZES = [Size((640, 512), (0, 64), (512, 512)), Size((1024, 1024), (0, 0), (768, 768))]
@@ -109,6 +110,37 @@ def sample(body: dict[str, Any] = Body(...)) -> dict[str, Any]:
     return {"digests": digests}
 
 
+def noise_levels(marked: bool) -> dict[str, Any]:
+    """Some noise levels of the adapter, those of a generation, and the adapter's settings.
+
+    marked: the model's file says that its noise levels end in noise alone; A1111 1.8 does not look.
+    """
+    with call_queue.queue_lock:
+        model = connect().model
+        told = getattr(model, "model_config", model)  # Forge, reForge
+        told.ztsnr = marked
+        try:
+            host, seen = connect(), []
+            hook = host.network.register_forward_pre_hook(lambda *_: seen.append(sampled_with(host)))
+            host.sample(SampleRequest((("a toy",),), (1,), 64, 64, 1, sampler="Euler"), {})
+            hook.remove()
+            ours = [float(host.sigmas[index]) for index in LEVELS]
+            return {"ours": ours, "theirs": seen[0], "settings": host.settings}
+        finally:
+            told.ztsnr = False
+
+
+def sampled_with(host: Any) -> list[float]:
+    """Some noise levels of the WebUI, while it samples."""
+    if hasattr(host, "unet"):
+        inner = host.unet.model
+        sigmas = (inner.predictor if hasattr(inner, "predictor") else inner.model_sampling).sigmas
+    else:
+        alphas = host.model.alphas_cumprod.double()
+        sigmas = ((1 - alphas) / alphas).sqrt()
+    return [float(sigmas[index]) for index in LEVELS]
+
+
 def word_of(host: Any, seed: int, num_vectors: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {name: 0.1 * torch.randn(num_vectors, width, generator=generator) for name, width in host.widths.items()}
@@ -143,7 +175,8 @@ def encoded() -> dict[str, Any]:
                 differences.append(float((condition.context[0] - theirs["crossattn"]).abs().max()))
                 if "vector" in theirs:
                     differences.append(float((condition.vector[0] - theirs["vector"]).abs().max()))
-        return {"differences": differences, "norm": float(alone[0].context.norm())}
+        norm = float(alone[0].context.norm())
+        return {"differences": differences, "norm": norm, "settings": host.settings}
 
 
 def conditioning() -> list[dict[str, float]]:
@@ -300,6 +333,7 @@ def add_routes(_demo: Any, app: Any) -> None:
     app.add_api_route("/ti-train-test/refused", refused, methods=["POST"])
     app.add_api_route("/ti-train-test/state", state, methods=["GET"])
     app.add_api_route("/ti-train-test/sample", sample, methods=["POST"])
+    app.add_api_route("/ti-train-test/noise-levels", noise_levels, methods=["GET"])
 
 
 script_callbacks.on_app_started(add_routes)

@@ -1,0 +1,27 @@
+"""`benchmarks/mutants.py`: what it changes, and whose tests it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.mutants import ROOT, count_in, mutant_of, own_tests
+
+
+def test_each_change_is_one_change_of_what_runs():
+    file = ROOT / "ti_train" / "seeds.py"
+    changes = [mutant_of(file, number) for number in range(count_in(file))]
+    assert changes
+    assert len({change.source for change in changes}) == len(changes)
+    for change in changes:
+        compile(change.source, change.file, "exec")
+
+
+def test_a_file_is_tried_with_the_tests_that_mirror_it():
+    for file, tests in {
+        "ti_train/training/loop.py": ["tests/training/test_loop.py"],
+        "ti_train/hosts/diffusers/host.py": ["tests/hosts/test_diffusers.py"],
+        "ti_train/hosts/comfy/fitting.py": ["tests/hosts/test_comfy_fitting.py"],
+        "ti_train/formats/preview.py": ["tests/formats/test_embedded_images.py", "tests/formats/test_formats.py"],
+        "nodes/files.py": [],
+    }.items():
+        assert own_tests(ROOT / Path(file)) == tests
