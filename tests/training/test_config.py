@@ -106,7 +106,7 @@ def test_balanced_is_the_defaults():
 
 
 def test_given_values_stand_over_the_presets_and_none_means_not_given():
-    made = TrainConfig.from_preset("Paper", name="my-cat", init="cat", steps=7, batch_size=None)
+    made = TrainConfig.from_preset("Paper", name="my-cat", init="cat", steps=7, batch_size=None, learning_rate="")
     assert (made.steps, made.batch_size) == (7, PRESETS["Paper"]["batch_size"])
 
 

@@ -86,7 +86,8 @@ class TrainConfig:
     accumulation: int = option(
         1, TRAINING, "Gradient accumulation",
         "Forward passes per step. Batch size 1 with 4 of them trains like batch size 4, with less VRAM.",
-        least=1, most=BATCH, aliases=("gradient_accumulation_steps",), may_change=True,
+        # an out-of-memory error may leave each image of the largest step a pass of its own
+        least=1, most=BATCH**2, aliases=("gradient_accumulation_steps",), may_change=True,
     )
     learning_rate: float | str = option(  # 1e-2 is most of a coordinate's spread in CLIP's table
         1e-2, TRAINING, "Learning rate",
@@ -313,22 +314,17 @@ class TrainConfig:
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> TrainConfig:
-        """The preset's values, overridden by `given`; None is the preset's value. Raises UserError."""
+        """The preset's values, overridden by `given`; None, or an empty text, is the preset's value. Raises UserError."""
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
-        values = {**PRESETS[preset], **{key: value for key, value in given.items() if value is not None}}
-        return cls(**values)
+        own = {key: v for key, v in given.items() if v is not None and not (v == "" and OPTIONS[key].presets)}
+        return cls(**PRESETS[preset] | own)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))
         object.__setattr__(self, "learning_rate", number_or_schedule(self.learning_rate))
         for name, about in OPTIONS.items():
             about.check(getattr(self, name))
-        if self.effective_batch > BATCH:  # after an out-of-memory error each image may take a forward pass of its own
-            raise UserError(
-                f"batch_size {self.batch_size} times accumulation {self.accumulation} is {self.effective_batch} images "
-                f"in a step; there can be at most {BATCH}. Lower one of them."
-            )
         if self.vectors_at(self.steps) < self.num_vectors:
             raise UserError(
                 f"With progressive_every {self.progressive_every}, {self.steps} steps use only "

@@ -17,7 +17,7 @@ SCALE = "loss_scale"
 def parts_of(leaf: Size) -> dict[str, tuple[tuple[Size, ...], float]]:
     """What the state of a leaf [n, width] may have in any optimizer -> its shapes, and the least that it may be."""
     row = Size((leaf[0], 1))
-    steps = row, Size()  # earlier versions steps_taken the steps of all rows together
+    steps = row, Size()  # earlier versions counted the steps of all rows together
     return {
         "step": (steps, 0.0),
         "exp_avg": ((leaf,), -math.inf),
@@ -138,7 +138,7 @@ def pulled(vectors: Tensor, home: Tensor, share: float) -> Tensor:
 def steps_taken(before: Tensor, moments: Tensor) -> Tensor:
     """The steps of each row after another one, [n, 1]; 0 before its first gradient, without which its moments are 0.
 
-    A vector that joins later, or a per-image token, would take several times the rate if all rows were steps_taken.
+    A vector that joins later, or a per-image token, would take several times the rate if rows were counted together.
     """
     return (before + 1) * (moments > 0).any(dim=-1, keepdim=True)
 
