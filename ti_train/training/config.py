@@ -314,7 +314,7 @@ class TrainConfig:
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> TrainConfig:
-        """The preset's values, overridden by `given`; None, or an empty text, is the preset's value. Raises UserError."""
+        """The preset's values, overridden by `given`; None or an empty text is the preset's. Raises UserError."""
         if preset not in PRESETS:
             raise UserError(f"Unknown preset '{preset}'. The presets are {', '.join(PRESETS)}.")
         own = {key: v for key, v in given.items() if v is not None and not (v == "" and OPTIONS[key].presets)}
