@@ -146,8 +146,9 @@ def show(records: Sequence[Record], ours: Mapping[str, Arm], wanted: str | None,
         if styles:
             print(f"\n## {world}: styles\n\n{tables.table(rows, order, base, lambda r: r.concept in styles)}")  # noqa: B023
         print(f"\n{tables.each_concept(rows, order)}")
-        whole = {row: found for row, found in rows.items() if row[0] in ours and ours[row[0]].kind != "ablation"}
-        tables.picture(whole or rows, world).save(folder / f"quality-{world}.png")
+        objects = tables.rows_of([record for record in records if record.concept not in styles] or records, world)
+        whole = {row: found for row, found in objects.items() if row[0] in ours and ours[row[0]].kind != "ablation"}
+        tables.picture(whole or objects, world).save(folder / f"quality-{world}.png")
     (folder / "quality.json").write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n")
 
 

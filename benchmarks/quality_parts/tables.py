@@ -105,7 +105,7 @@ def picture(rows: Mapping[tuple[str, int], Row], world: str) -> Image.Image:
     """Edit shown across, fidelity up; baselines are hollow."""
     points = [
         Point(
-            f"{arm} {images}",
+            arm if arm.endswith(f" {images}") else f"{arm} {images}",
             mean(record.edit for record in row),
             mean(record.fidelity for record in row),
             arm.startswith(("Paper", "diffusers")),
