@@ -26,6 +26,10 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.processor_time import cpu_seconds  # noqa: E402
+
 OURS = ("ti_train", "nodes", "webui_tab")
 MOST_TESTS = 3  # files that import a module which none mirrors
 SECONDS = 120  # of CPU for the tests of a file
@@ -192,11 +196,6 @@ def ended_well(child: int) -> bool:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what its tests have started
-
-
-def cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(given: Sequence[str] | None = None) -> int:

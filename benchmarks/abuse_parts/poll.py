@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import urllib.request
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
+from ..processor_time import thread_seconds
 from .long import last_step
 from .many import Abused
 
@@ -66,22 +66,13 @@ def polled(abused: Abused, images: Path, number: int, seconds: float) -> tuple[P
     alone, asked, clients = Part(), Part(), Clients(server.url)
     for part, there in [(alone, 0), (asked, number)] * ALTERNATIONS:
         with clients.asking(there):
-            began, before, answered = time.monotonic(), processor(server.process.pid), clients.answered
+            began, before, answered = time.monotonic(), thread_seconds(server.process.pid), clients.answered
             time.sleep(seconds)
             part.seconds += time.monotonic() - began
             part.requests += clients.answered - answered
-            used = [after - before.get(thread, 0) for thread, after in processor(server.process.pid).items()]
+            used = [after - before.get(thread, 0) for thread, after in thread_seconds(server.process.pid).items()]
             part.trained += max(used)
             part.served += sum(used) - max(used)
     server.interrupt()
     server.wait(prompt)
     return alone, asked
-
-
-def processor(process: int) -> dict[str, float]:
-    """Thread -> seconds of a processor that it has used."""
-    used = {}
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        fields = (thread / "stat").read_text().rpartition(")")[2].split()
-        used[thread.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return used

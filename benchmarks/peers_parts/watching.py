@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
 
-TICKS = os.sysconf("SC_CLK_TCK")
+from ..processor_time import cpu_seconds
+
 TAIL = 2000  # characters of what a failed command has said
 WINDOW = struct.pack("HHHH", 50, 200, 0, 0)  # rows and columns: in a window without any, bars are not drawn
 EVERY = 0.2  # seconds between two looks at a GPU's memory
@@ -82,15 +83,6 @@ def read(terminal: int) -> Iterator[str]:
 def counted(text: str, steps: int) -> list[int]:
     """The numbers of steps that a bar which counts to `steps` has shown, in order."""
     return [int(done) for done in re.findall(rf"(?<![\d/])(\d+)/{steps}(?=[\s,\]])", text)]
-
-
-def cpu_seconds(process: int) -> float:
-    """User and system time of a process with all its threads until now; 0 where the system has no /proc."""
-    try:
-        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(after_name[11]) + int(after_name[12])) / TICKS
 
 
 @contextmanager
