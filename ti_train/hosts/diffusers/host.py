@@ -22,6 +22,7 @@ from ..noise_levels import network_input, sigmas_of, timesteps_of
 from .graphs import GraphedPasses
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
+from .packed_convolutions import can_pack, pack
 from .text import FAMILIES, Cond, text_states
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
@@ -59,9 +60,11 @@ class DiffusersHost(Adapter):
                 if not list(module.children()):
                     module.to(self.dtype if isinstance(module, nn.Linear) else torch.float32)
             encoder.to(self.device)
-        if self.device.type != "mps":  # where convolutions are slower in this layout
-            self.unet.to(memory_format=torch.channels_last)
         keep_no_inputs(self.unet)
+        if can_pack(self.device, self.dtype):
+            pack(self.unet)
+        elif self.device.type != "mps":  # where convolutions are slower in this layout
+            self.unet.to(memory_format=torch.channels_last)
 
     @classmethod
     def load(
