@@ -159,9 +159,10 @@ def poll(a: argparse.Namespace, work: Path) -> int:
         alone, asked = polled(abused, a.images, a.clients, a.seconds)
     finally:
         abused.server.stop()
-    print("| clients | seconds | requests | training | other threads |\n|---|---|---|---|---|")
+    print("| clients | seconds | requests | steps | training | other threads |\n|---|---|---|---|---|---|")
     for clients, part in ((0, alone), (a.clients, asked)):
-        print(f"| {clients} | {part.seconds:.0f} | {part.requests} | {part.trained:.2f} s | {part.served:.2f} s |")
+        used = f"{part.trained:.2f} s | {part.served:.2f} s"
+        print(f"| {clients} | {part.seconds:.0f} | {part.requests:,} | {part.steps:,} | {used} |")
     each = (asked.served - alone.served * asked.seconds / alone.seconds) / max(1, asked.requests)
     print(
         f"{1000 * each:.2f} ms of a processor for each request; one a second from each client: {a.clients * each:.2%}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
 
@@ -25,16 +25,17 @@ class Part:
     """A part of a training. trained, served: seconds of a processor, of its thread and of all other threads."""
 
     seconds: float = 0.0
+    steps: int = 0
     trained: float = 0.0
     served: float = 0.0
     requests: int = 0
 
 
 class Clients:
-    """Threads of this process, each of which asks for one route after another, one a second."""
+    """Threads of this process, each of which asks for one route after another, one a second, by one connection."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.answered, self._over = url, 0, threading.Event()
+        self.address, self.answered, self._over = url.partition("//")[2], 0, threading.Event()
 
     @contextmanager
     def asking(self, number: int) -> Iterator[None]:
@@ -51,10 +52,13 @@ class Clients:
 
     def _ask(self, first: int) -> None:
         routes = cycle(ROUTES[first % len(ROUTES) :] + ROUTES[: first % len(ROUTES)])
-        while not self._over.wait(1.0):
-            with urllib.request.urlopen(f"{self.url}/ti_train/{next(routes)}", timeout=300) as answer:
+        with closing(HTTPConnection(self.address, timeout=300)) as connection:
+            while not self._over.wait(1.0):
+                connection.request("GET", f"/ti_train/{next(routes)}")
+                answer = connection.getresponse()
                 answer.read()
-            self.answered += 1
+                assert answer.status == 200, answer.reason
+                self.answered += 1
 
 
 def polled(abused: Abused, images: Path, number: int, seconds: float) -> tuple[Part, Part]:
@@ -67,9 +71,11 @@ def polled(abused: Abused, images: Path, number: int, seconds: float) -> tuple[P
     for part, there in [(alone, 0), (asked, number)] * ALTERNATIONS:
         with clients.asking(there):
             began, before, answered = time.monotonic(), thread_seconds(server.process.pid), clients.answered
+            step = last_step(log)
             time.sleep(seconds)
             part.seconds += time.monotonic() - began
             part.requests += clients.answered - answered
+            part.steps += last_step(log) - step
             used = [after - before.get(thread, 0) for thread, after in thread_seconds(server.process.pid).items()]
             part.trained += max(used)
             part.served += sum(used) - max(used)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..tensors import side_to_train_at
 from ..training_images import captions_of, input_folder, inside_input, listings_of
 
 THUMBNAIL = 256  # pixels
+KNOWN = 4096  # images whose size is remembered
 USUAL_SIDE = 512  # pixels: Stable Diffusion 1's; no published model has less
 UNREADABLE = (*DAMAGED, UserError, Image.DecompressionBombError)
 
@@ -37,7 +39,7 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True)
     }
     masks = {path: mask for listing in listings for path, mask in listing.masks.items()}
-    sizes = {path: size_of(path) for path in captions}
+    sizes = {path: size_of(path, *state_of(path)) for path in captions}
     most = resolution or USUAL_SIDE
     side = side_to_train_at([size for size in sizes.values() if size], most, square)
     copies = identical([path for path, size in sizes.items() if size])
@@ -52,7 +54,7 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
             if size[0] < wanted[1] or size[1] < wanted[0]:
                 small = {"kind": "small", "width": size[0], "height": size[1], "resolution": most}
                 described["warnings"].append(small)
-        if path in masks and is_coloured(masks[path]):
+        if path in masks and is_coloured(masks[path], *state_of(masks[path])):
             described["warnings"].append({"kind": "coloured", "mask": masks[path].name})
         if path in copies:
             described["warnings"].append({"kind": "copy", "of": copies[path].name})
@@ -73,7 +75,14 @@ def has_no_files(folder: str) -> bool:
     return path != input_folder() and not (os.path.isdir(path) and any(path.iterdir()))
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
+def state_of(path: Path) -> tuple[int, int]:
+    """By which a file that has changed is told."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=KNOWN)  # a PNG file is decoded for its EXIF rotation, which may stand at the end
+def size_of(path: Path, *_state: int) -> tuple[int, int] | None:
     """Width and height after EXIF rotation; None if the file cannot be read."""
     try:
         with Image.open(path) as picture:
@@ -83,7 +92,8 @@ def size_of(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def is_coloured(mask: Path) -> bool:
+@lru_cache(maxsize=KNOWN)
+def is_coloured(mask: Path, *_state: int) -> bool:
     """Whether a mask file looks like a training image; one that cannot be read does not."""
     try:
         return has_colours(read_thumbnail(mask, THUMBNAIL)[0])

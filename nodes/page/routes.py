@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -26,6 +26,7 @@ from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import folder_named, input_folder, inside_input
 from . import embeddings
+from .answers import Handler, kept, kept_for_a_second
 from .clients import pages
 from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
 from .live import LiveRun, runs
@@ -34,7 +35,6 @@ from .records import Record, find, records
 LONGEST_CAPTION = 10_000  # characters
 SUMMARY = ("id", "name", "status", "step", "steps", "began", "best", "settings")  # of a past run
 Answer = TypeVar("Answer")
-Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def register() -> None:
@@ -44,21 +44,24 @@ def register() -> None:
         return
     routes = server.routes
 
+    def get(path: str, handler: Handler) -> None:
+        routes.get(path)(kept_for_a_second(handler))
+
     def post(path: str, handler: Handler) -> None:
         routes.post(path)(of_this_site(handler))
 
-    routes.get("/ti_train/runs")(list_runs)
+    get("/ti_train/runs", list_runs)
     routes.get("/ti_train/runs/{run}")(one_run)
     routes.get("/ti_train/runs/{run}/previews/{number}")(preview)
     post("/ti_train/runs/{run}/previews/{number}/keep", keep_step)
     post("/ti_train/runs/{run}/stop", stop_and_keep)
     post("/ti_train/page", note_page)
-    routes.get("/ti_train/records")(list_records)
-    routes.get("/ti_train/embeddings")(list_embeddings)
+    get("/ti_train/records", list_records)
+    get("/ti_train/embeddings", list_embeddings)
     post("/ti_train/embeddings/rename", rename_embedding)
     post("/ti_train/embeddings/remove", remove_embedding)
-    routes.get("/ti_train/pictures")(list_pictures)
-    routes.get("/ti_train/thumbnail")(thumbnail)
+    get("/ti_train/pictures", list_pictures)
+    get("/ti_train/thumbnail", thumbnail)
     post("/ti_train/caption", write_caption)
     post("/ti_train/table", write_table)
     post("/ti_train/remove", remove_picture)
@@ -78,7 +81,10 @@ def of_this_site(handler: Handler) -> Handler:
         asked_first = request.content_type == "application/json" or "Comfy-User" in given
         if (foreign or given.get("Sec-Fetch-Site") == "cross-site") and not asked_first:
             raise web.HTTPForbidden(text="This request is from a page of another site. Use ComfyUI's own page.")
-        return await handler(request)
+        try:
+            return await handler(request)
+        finally:
+            kept.clear()
 
     return route
 

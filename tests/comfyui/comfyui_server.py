@@ -84,7 +84,8 @@ class Server:
         return (self.base / "server.log").read_text(encoding="utf-8", errors="replace")
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        request = urllib.request.Request(self.url + path, headers={"Cache-Control": "no-cache"})  # as the page asks
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from hostile_requests import NOT_THERE, RUN, VALID, Request, checked, contents, filled, foreign, get, hostile, post
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 Send = Callable[[Request], Awaitable[tuple[int, bytes]]]
 
@@ -87,6 +90,47 @@ def test_each_route_answers_the_page_and_each_post_changes_something(drive, base
             assert status == (404 if route in NOT_THERE else 200), f"{request}: {body!r}"
             if request.method == "POST" and route not in {*NOT_THERE, "POST /ti_train/page"}:
                 assert contents(base) != before, request
+
+    drive(ask)
+
+
+def test_clients_that_ask_for_the_same_within_a_second_share_an_answer(drive, base, monkeypatch):
+    monkeypatch.setattr("pack.nodes.page.answers.SECONDS", 60)
+    routes, described = sys.modules["pack.nodes.page.routes"], []
+    describe = routes.describe_folder
+    monkeypatch.setattr(routes, "describe_folder", lambda *asked: described.append(asked) or describe(*asked))
+    wanted, unknown = get("pictures", folder="toy"), get("thumbnail", file="none.png")
+
+    async def ask(send: Send) -> None:
+        first, *others = await asyncio.gather(*(send(wanted) for _ in range(5)))
+        assert first[0] == 200
+        assert others == [first] * 4
+        assert len(described) == 1
+        refused = await asyncio.gather(*(send(unknown) for _ in range(3)))
+        assert [status for status, _ in refused] == [404] * 3
+        assert refused[0][1] == refused[2][1] != b""
+        await send(get("pictures", folder="toy", subfolders="1"))
+        assert len(described) == 2, "another question"
+
+    drive(ask)
+
+
+def test_an_answer_is_not_older_than_a_change_by_the_page_or_a_request_for_a_new_one(drive, base, monkeypatch):
+    monkeypatch.setattr("pack.nodes.page.answers.SECONDS", 60)
+    wanted, given = get("pictures", folder="toy"), post("caption", {"file": "toy/a.png", "text": "a red toy"})
+    fresh = replace(wanted, headers={"Cache-Control": "max-age=0"})  # fetch's "no-cache", which is ComfyUI's default
+
+    async def shown(send: Send, request: Request) -> tuple[str, int]:
+        pictures = json.loads((await send(request))[1])["pictures"]
+        return next((one["caption"], one["width"]) for one in pictures if one["file"] == "toy/a.png")
+
+    async def ask(send: Send) -> None:
+        _, width = await shown(send, wanted)
+        await send(given)
+        assert await shown(send, wanted) == ("a red toy", width)
+        Image.new("RGB", (3 * width, 64)).save(base / "input" / "toy" / "a.png")
+        assert await shown(send, fresh) == ("a red toy", 3 * width)
+        assert await shown(send, wanted) == ("a red toy", 3 * width)
 
     drive(ask)
 
