@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from secrets import compare_digest
 from typing import Any
 
@@ -82,8 +83,8 @@ def train(request: TrainRequest) -> JobId:
     return JobId(id=jobs.start(request).id)
 
 
-def status(id: str = Query(description="Id of the job."), history: bool = False) -> Status:
-    return status_of(job_of(id), history)
+async def status(id: str = Query(description="Id of the job."), history: bool = False) -> Status:
+    return status_of(job_of(id), history)  # from memory, without the other routes' way through a thread: it is polled
 
 
 def interrupt(job: JobId) -> Status:
@@ -164,7 +165,7 @@ def status_of(job: jobs.Job, history: bool) -> Status:
     )
 
 
-def authorised(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+async def authorised(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
     """Checks the names and passwords of --api-auth."""
     for pair in shared.cmd_opts.api_auth.split(","):
         user, _, password = pair.partition(":")
@@ -206,7 +207,7 @@ def add_routes(_demo: Any, app: FastAPI) -> None:
     ):
         app.add_api_route(
             f"{PREFIX}/{name}",
-            user_errors_as_400(function),
+            function if iscoroutinefunction(function) else user_errors_as_400(function),
             methods=[method],
             response_model=answer,
             responses=ERROR_RESPONSES,

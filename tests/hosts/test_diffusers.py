@@ -133,6 +133,7 @@ def test_a_vae_with_a_shift_has_its_latents_around_zero(pipelines, small):
     host = DiffusersHost.load(pipelines(small_vae=small), "cpu", "float32")
     pixels = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     request, decoded = SampleRequest((("a cat",),), (5,), 16, 16, steps=1), []
+    host.vae.register_to_config(scaling_factor=0.5)  # a small one's own is 1
     decode = host.vae.decode
     host.vae.decode = lambda z, **given: [decoded.append(z), decode(z, **given)][1]
     plain, _ = host.latents(pixels), host.sample(request, {})
