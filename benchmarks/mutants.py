@@ -53,6 +53,9 @@ BESIDE = {  # tests that reach a module through another one
     "ti_train/commands/convert.py": ["commands/test_export_commands.py"],
     "ti_train/commands/merge.py": ["commands/test_export_commands.py"],
     "ti_train/data/removal.py": ["webui_tab/test_pictures.py"],
+    "nodes/page/answers.py": ["nodes/test_page_routes.py"],
+    "webui_tab/folders.py": ["webui_tab/test_pictures.py"],
+    "webui_tab/unfinished.py": ["webui_tab/test_jobs.py"],
 }
 NAMES = {"float32": "float16", "float16": "float32", "bfloat16": "float16", "min": "max", "max": "min"}
 NAMES |= {"any": "all", "all": "any"}
