@@ -52,6 +52,7 @@ BESIDE = {  # tests that reach a module through another one
     "ti_train/training/state_file.py": ["training/test_checkpoint.py"],
     "ti_train/commands/convert.py": ["commands/test_export_commands.py"],
     "ti_train/commands/merge.py": ["commands/test_export_commands.py"],
+    "ti_train/data/picture.py": ["data/test_masks.py"],
     "ti_train/data/removal.py": ["webui_tab/test_pictures.py"],
     "nodes/page/answers.py": ["nodes/test_page_routes.py"],
     "webui_tab/folders.py": ["webui_tab/test_pictures.py"],
@@ -149,7 +150,7 @@ def own_tests(file: Path) -> list[str]:
     module = ".".join(path.with_suffix("").parts)
     importing = [test for test in there if f"{module} import" in test.read_text(encoding="utf-8")]
     beside = [ROOT / "tests" / test for test in BESIDE.get(path.as_posix(), ())]
-    chosen = mirrors or beside or sorted(importing, key=lambda test: test.stat().st_size)[:MOST_TESTS]
+    chosen = [*mirrors, *beside] or sorted(importing, key=lambda test: test.stat().st_size)[:MOST_TESTS]
     return [test.relative_to(ROOT).as_posix() for test in chosen]
 
 

@@ -6,12 +6,15 @@ import contextlib
 import io
 import os
 import struct
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from ti_train.commands.progress import Bar, TrainingBar
+from ti_train.commands.progress import Bar, TrainingBar, scores_of
+from ti_train.evaluation.evaluate import Sampled
 from ti_train.events import Step
 from ti_train.training.pace import Pace
 from ti_train.training.session import Session
@@ -117,3 +120,16 @@ def test_what_comes_in_batches_has_a_line_every_tenth_too():
         bar.draw(done)
     assert len(stream.getvalue().splitlines()) == 11
     assert stream.getvalue().splitlines()[-1] == "[####################] 100/100  2.0 samples/s  0 s left"
+
+
+def test_an_evaluation_that_fails_leaves_the_terminal_a_line_of_its_own(monkeypatch):
+    def events() -> Iterator[Sampled]:
+        yield Sampled(1, 4)
+        raise OSError("the disk is full")
+
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(OSError, match="full"):
+        scores_of(events())
+    assert "1/4" in stream.getvalue()
+    assert stream.getvalue().endswith("\n")

@@ -64,7 +64,9 @@ def test_the_largest_picture_counts():
 
 
 def test_a_family_that_was_not_measured_is_not_guessed_at():
-    assert step_memory(host_of({"t5": 4096}), pictures(512), config()) == 0
+    unknown = host_of({"t5": 4096})
+    assert step_memory(unknown, pictures(512), config()) == 0
+    assert within(GIB, unknown, pictures(512), config(batch_size=4)) == config(batch_size=4)
 
 
 def test_a_step_that_cannot_fit_is_made_smaller_before_the_run():
