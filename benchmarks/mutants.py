@@ -44,8 +44,9 @@ OPERATORS: dict[type, type] = {
 }  # fmt: skip
 BESIDE = {  # tests that reach a module through another one
     "ti_train/formats/reading.py": ["formats/test_formats.py", "formats/test_layouts.py"],
-    "ti_train/formats/preview.py": ["formats/test_embedded_images.py", "formats/test_formats.py"],
+    "ti_train/formats/preview.py": ["formats/test_modelspec.py", "formats/test_formats.py"],
     "ti_train/hosts/diffusers/original_layout.py": ["hosts/test_diffusers_checkpoint_file.py"],
+    "ti_train/hosts/weights.py": ["hosts/test_adapter.py"],
     "ti_train/training/cross_initialization.py": ["training/test_initial_vectors.py"],
     "ti_train/training/passes.py": ["training/test_loop.py"],
     "ti_train/training/pictures.py": ["training/test_keeping.py", "training/test_checkpoint.py"],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prompt_names import NAMES, REFUSED
 
 from ti_train.errors import UserError
-from ti_train.names import bare_name, check_name, check_placeholder, nearest_name
+from ti_train.names import bare_name, check_name, check_placeholder, file_names, nearest_name
 
 
 @pytest.mark.parametrize("name", [*NAMES, "pets/cat", "a/b/c", "console", "com", "x" * 120])
@@ -115,3 +115,8 @@ def test_placeholders(text):
 def test_placeholders_that_would_match_in_a_prompts_syntax_are_refused(text, why):
     with pytest.raises(UserError, match=why):
         check_placeholder(text)
+
+
+def test_a_prompts_name_may_leave_out_the_extension_of_its_file():
+    assert "pets/cat.safetensors" in file_names("Embedding:pets/cat")
+    assert file_names("embedding: cat.pt") == file_names("cat.pt") == ["cat.pt"]

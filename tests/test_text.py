@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ti_train.errors import UserError
 from ti_train.events import Warning
-from ti_train.text import Remarks, decode, listed, name_key, printable, unicode_text, with_rest
+from ti_train.text import Remarks, decode, json_value, listed, name_key, printable, unicode_text, with_rest
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 
@@ -85,3 +85,11 @@ def test_errors_warnings_and_remarks_are_printable_however_they_are_made():
 def test_the_lines_of_an_error_stay_lines_also_in_another_process():
     error = UserError("Two are wrong:", ACTING)
     assert str(pickle.loads(pickle.dumps(error))) == str(error) == f"Two are wrong:\n{SHOWN}"
+
+
+def test_json_has_a_mark_in_place_of_half_a_character():
+    assert json_value(b'{"a": ["\\ud83d", "\\ud83d\\ude00", 1.5]}') == {"a": ["\ufffd", "\U0001f600", 1.5]}
+
+
+def test_an_old_file_that_ends_in_zero_characters_is_read_without_them():
+    assert decode("café".encode("cp1252") + b"\0\0") == ("café", True)

@@ -16,7 +16,7 @@ from comfyui_server import Server, failure
 
 from ti_train.formats import load_embedding
 
-from .long import Look
+from .long import IN_USE, Look
 
 PROBE = Path(workflows.__file__).with_name("probe")
 WARM = 50  # trainings after which nothing grows any more
@@ -122,7 +122,7 @@ def grown(first: State, last: State) -> list[str]:
     for what, before, after, allowed in (
         ("MiB of memory", first.process.memory, last.process.memory, 0.1 * first.process.memory),
         ("threads", first.process.threads, last.process.threads, 0),
-        ("open files", first.process.open_files, last.process.open_files, 0),
+        ("open files", first.process.open_files, last.process.open_files, IN_USE),
         ("files of records", first.process.files, last.process.files, 20),
         ("objects", first.objects, last.objects, CACHED),
         ("tensors", first.tensors, last.tensors, 0),

@@ -134,6 +134,14 @@ def test_options_of_lines_and_of_the_command_line_reach_the_jobs(fleet, pictures
     assert "--preview-sampler has no effect: " in told
 
 
+def test_what_was_trained_from_other_inputs_is_told(fleet, tmp_path, monkeypatch, capsys):
+    Ledger(tmp_path / "out").write(Record("a", status="done", inputs={"files": {}, "options": {"steps": 9}}))
+    (tmp_path / "out" / "a.safetensors").touch()
+    monkeypatch.setattr(fleet_command, "train_all", lambda *_: [])
+    assert main(fleet("out")) == 0
+    assert "Warning: 1 embedding(s) were trained from other images, options or another model" in capsys.readouterr().err
+
+
 def test_what_is_not_on_the_sheet_is_told(pictures, settings, tmp_path, capsys):
     jobs = [Job(settings(name="a", preview_every=6), {pictures: 1}, "tiny"), Job(settings(name="b"), {pictures: 1}, "")]
     work(TinyHost, jobs, Rules(tmp_path), lambda: False)

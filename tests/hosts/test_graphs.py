@@ -60,6 +60,33 @@ def test_a_graph_leaves_memory_to_others():
     assert [on_card(held, gib=gib) for gib in (3, 6)] == [0, 1]
 
 
+def replayed() -> int:
+    """How many of three passes come from a graph, of which two precede the first's backward pass."""
+    import torch
+
+    from ti_train.hosts.diffusers.graphs import AT_SIGHT, GraphedPasses
+
+    replays = []
+
+    def record(function: Any, _examples: Any, **_: Any) -> Any:
+        return lambda *given: replays.append(given) or function(*given)
+
+    torch.cuda.make_graphed_callables = record
+    passes, x = GraphedPasses(lambda x: (x * 2,)), torch.ones(2, device="cuda", requires_grad=True)
+    for _ in range(AT_SIGHT):
+        passes.begin()
+        passes(1000, x)[0].sum().backward()
+    passes.begin()
+    replays.clear()
+    (passes(1000, x)[0] + passes(1000, x)[0]).sum().backward()
+    passes(1000, x)
+    return len(replays)
+
+
+def test_a_graph_is_not_replayed_before_the_backward_pass_that_needs_its_activations():
+    assert on_card(replayed) == 2
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "in parts, with previews": {"batch_size": 1, "accumulation": 2, "preview_every": 2, "preview_steps": 1},
     "exclusion": {"batch_size": 2, "per_image_words": 0.5, "exclusion": 0.1},

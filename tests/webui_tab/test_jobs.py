@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -106,6 +107,14 @@ def test_a_training_that_ends_before_it_has_saved_a_step_leaves_an_interrupted_o
     assert resumed.ended.wait(60)
     assert (resumed.state, [step.step for step in resumed.session.steps]) == (jobs.DONE, [4, 5, 6])
     assert load_in_webui("webui_tab.unfinished").of_embedding("toy") is None
+
+
+def test_the_last_jobs_that_have_ended_are_known_and_no_earlier_ones(jobs, begun, monkeypatch):
+    numbers = itertools.count()
+    sys.modules["modules"].progress.create_task_id = lambda name: f"task({name}-{next(numbers)})"
+    monkeypatch.setattr(jobs, "KEPT", 2)
+    started = [begun(name=f"toy{number}", steps=1).id for number in range(4)]
+    assert [jobs.find(job) is not None for job in started] == [False, True, True, True]
 
 
 def test_what_waits_in_the_queue_is_called_off_and_has_nothing_to_keep(jobs, load_in_webui, pictures, monkeypatch):
