@@ -314,7 +314,7 @@ def test_the_wire_of_the_images_brings_captions_and_masks(server):
 
 
 def test_what_a_node_in_between_loses_is_said_where_there_is_something_to_lose(server):
-    through = w.training(folder="one-wire", name="through", steps=1, resolution=64, images=["chosen", 0])
+    through = w.training(folder="one-wire", name="in-between", steps=1, resolution=64, images=["chosen", 0])
     through |= {
         "inverted": w.node("ImageInvert", image=["pictures", 0]),
         "batch": w.node("ImageBatch", image1=["inverted", 0], image2=["inverted", 0]),
@@ -322,7 +322,7 @@ def test_what_a_node_in_between_loses_is_said_where_there_is_something_to_lose(s
     }
     through["train"]["inputs"]["masks"] = ["pictures", 2]
     server.run(through)
-    (said,) = run_of(server, "through")["warnings"]
+    (said,) = run_of(server, "in-between")["warnings"]
     assert re.match(  # the node's name is another one in ComfyUI 0.3
         r"The captions of Load Training Images do not pass Invert Image( Colors)?\. Connect its output captions", said
     )
@@ -331,7 +331,7 @@ def test_what_a_node_in_between_loses_is_said_where_there_is_something_to_lose(s
     del through["train"]["inputs"]["masks"]
     through["pictures"]["inputs"]["folder"] = "plain"
     server.run(through)
-    assert run_of(server, "through-2")["warnings"] == []
+    assert run_of(server, "in-between-2")["warnings"] == []
 
 
 def test_what_is_given_and_not_used_is_said(server):
