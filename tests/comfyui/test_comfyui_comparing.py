@@ -195,7 +195,7 @@ def test_without_weights_it_says_which(words):
 
 def test_masks_look_alikes_and_dino_are_measured_as_the_command_does(words, clip_weights):
     """The figures are those of the command's own measures, from the samples that the node has left."""
-    folder = words.base / "input" / "masked"
+    folder = words.base / "input" / "measured"
     shutil.copytree(words.base / "input" / "toys", folder)
     (folder / "red.txt").unlink()
     Image.fromarray(np.pad(np.full((40, 40), 255, np.uint8), 12)).save(folder / "blue-mask.png")
@@ -207,7 +207,7 @@ def test_masks_look_alikes_and_dino_are_measured_as_the_command_does(words, clip
     write_dino(words.base / "models" / "clip_vision" / "dino")
 
     workflow = evaluating(clip_weights, seed=11, dino="dino", gallery=["shelf", 0])
-    workflow["pictures"]["inputs"]["folder"] = "masked"
+    workflow["pictures"]["inputs"]["folder"] = "measured"
     workflow["shelf"] = w.node("TITrain_LoadTrainingImages", folder="shelf", subfolders=True)
     (text,) = words.run(workflow)["evaluate"]["text"]
     with (words.base / "output" / "evaluation" / "apart" / "evaluation.csv").open(encoding="utf-8") as file:
