@@ -48,6 +48,7 @@ BALANCED = TrainConfig("x", "x")
 STEPS, RATE = BALANCED.steps, float(BALANCED.learning_rate)
 ONE = {"batch_size": 1, "steps": STEPS * BALANCED.batch_size}
 TWO = {"batch_size": 2, "steps": STEPS * BALANCED.batch_size // 2}
+THREE = {"batch_size": 3, "steps": STEPS * BALANCED.batch_size // 3}
 UNPULLED, SPHERE = {"pull": 0.0}, {"optimizer": "sphere", "learning_rate": 2e-2}
 
 # What is changed of a preset, to see what it is worth.
@@ -55,7 +56,10 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     BASE: {
         "one at a time": ONE,
         "two at a time": TWO,
+        "two at a time, slower": TWO | {"learning_rate": 0.7 * RATE},
+        "three at a time": THREE,
         "sigma": {"weighting": "sigma"},
+        "sigma 0.5": {"weighting": "sigma 0.5"},
         "half the rate": {"learning_rate": 0.5 * RATE},
         "twice the rate": {"learning_rate": 2 * RATE},
         "two vectors": {"num_vectors": 2},
