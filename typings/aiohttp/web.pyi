@@ -5,6 +5,7 @@ class Request:
     match_info: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    path_qs: str
     host: str
     content_type: str
     async def read(self) -> bytes: ...
@@ -15,11 +16,19 @@ class FileField:
     file: IO[bytes]
 
 class Response:
+    status: int
+    body: Any
+    headers: Mapping[str, str]
     def __init__(
-        self, *, body: bytes | None = ..., content_type: str | None = ..., headers: Mapping[str, str] | None = ...
+        self,
+        *,
+        status: int = ...,
+        body: bytes | None = ...,
+        content_type: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> None: ...
 
-class HTTPException(Exception):
+class HTTPException(Response, Exception):
     def __init__(self, *, text: str | None = ...) -> None: ...
 
 class HTTPBadRequest(HTTPException): ...

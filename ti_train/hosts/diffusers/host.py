@@ -60,11 +60,11 @@ class DiffusersHost(Adapter):
                 if not list(module.children()):
                     module.to(self.dtype if isinstance(module, nn.Linear) else torch.float32)
             encoder.to(self.device)
+        if self.device.type != "mps":  # where convolutions are slower in this layout
+            self.unet.to(memory_format=torch.channels_last)
         keep_no_inputs(self.unet)
         if can_pack(self.device, self.dtype):
             pack(self.unet)
-        elif self.device.type != "mps":  # where convolutions are slower in this layout
-            self.unet.to(memory_format=torch.channels_last)
 
     @classmethod
     def load(
