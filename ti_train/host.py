@@ -213,12 +213,24 @@ def fingerprint(*modules: nn.Module) -> str:
 
 def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Identifies tensors by their names, shapes and a few of their values."""
-    digest = hashlib.sha256()
+    digest = Digest()
     for name, tensor in tensors:
-        if tensor.is_meta:  # of GGUF files, whose layers do not tell what they hold
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            continue
-        flat = tensor.detach().flatten()
-        few = flat[:: max(1, flat.numel() // 16)][:16].float().cpu().numpy()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode() + few.tobytes())
-    return digest.hexdigest()[:16]
+        digest.add(name, tensor)
+    return digest.text()
+
+
+class Digest:
+    """Of tensors that come one by one, see `digest_of`."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        self._hash.update(f"{name}{tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:  # of GGUF files, whose layers do not tell what they hold
+            flat = tensor.detach().flatten()
+            few = flat[:: max(1, flat.numel() // 16)][:16].float().cpu().numpy()
+            self._hash.update(few.tobytes())
+
+    def text(self) -> str:
+        return self._hash.hexdigest()[:16]

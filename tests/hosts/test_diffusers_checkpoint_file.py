@@ -144,14 +144,6 @@ def test_a_zero_terminal_snr_is_told_by_its_mark(tmp_path):
     assert checkpoint(tmp_path, torso("sdxl") | {"ztsnr": torch.zeros(1)}).zero_terminal_snr
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_the_type_is_that_of_all_weights(dtype, tmp_path):
-    tensors = {name: tensor.to(dtype) for name, tensor in torso("sd15").items()}
-    ids = {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)}
-    assert checkpoint(tmp_path, tensors | ids | {"v_pred": torch.zeros(1)}).dtype == dtype
-    assert checkpoint(tmp_path, tensors | {UNET + "other": torch.zeros(1, dtype=torch.float64)}).dtype is None
-
-
 # --- Files that are none --------------------------------------------------------
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ...errors import UserError
 from ...files import safetensors_damage
 from .original_layout import PARTS, UNET, canonical_names
+from .tensor_files import Stored
 
 CONFIGS = Path(__file__).parent / "configs"  # diffusers' configuration files, a folder for each kind
 WANTED = (
@@ -28,7 +27,6 @@ WANTED = (
     "or a folder in diffusers' layout"
 )
 PREDICTION_WEIGHT = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
-DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 PREDICTION_ALIASES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 
 
@@ -90,10 +88,10 @@ class Checkpoint:
             damage = safetensors_damage(path) or f"is incomplete or damaged ({error}). Download it again"
             raise UserError(f"'{path}' {damage}.") from None
 
-    def tensors(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Reads tensors by their canonical names."""
-        with safe_open(self.path, framework="pt") as file:
-            return {name: file.get_tensor(self.names[name]) for name in names}
+    @property
+    def stored(self) -> Stored:
+        """The tensors by their canonical names."""
+        return Stored({name: (self.path, own) for name, own in self.names.items()}, self.shapes)
 
     @cached_property
     def kind(self) -> str:
@@ -160,13 +158,6 @@ class Checkpoint:
     def zero_terminal_snr(self) -> bool:
         """Whether the model was trained up to pure noise (Lin et al. 2023), which such files mark."""
         return "ztsnr" in self.shapes
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The dtype of all weights; None if they differ."""
-        prefixes = tuple(FAMILIES[self.kind].prefixes.values())
-        kept = {dtype for name, dtype in self.dtypes.items() if name.startswith(prefixes) and dtype != "I64"}
-        return DTYPES.get(kept.pop()) if len(kept) == 1 else None
 
 
 def unet_config(kind: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .graphs import GraphedPasses
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
 from .packed_convolutions import can_pack, pack
+from .tensor_files import Placement
 from .text import FAMILIES, Cond, text_states
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
@@ -33,12 +34,13 @@ class DiffusersHost(Adapter):
 
     moves_weights = False
 
-    def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype, loaded: str = "") -> None:
+        """loaded: the fingerprint of the weights before they were cast, if they were."""
         self.dtype, self.pipeline, self.unet, self.vae = dtype, pipeline, pipeline.unet, pipeline.vae
         self.network = GraphedPasses(lambda *args, **kwargs: self.unet(*args, **kwargs, return_dict=False)[:1])
         self.family = FAMILIES[type(pipeline).__name__](pipeline)
         self.text_encoders = [encoder.model for encoder in self.family.encoders.values()]
-        self._as_loaded = fingerprint(self.unet, *self.text_encoders, self.vae)
+        self._as_loaded = loaded or fingerprint(self.unet, *self.text_encoders, self.vae)
         widths = {name: encoder.vocabulary.table.shape[1] for name, encoder in self.family.encoders.items()}
         # 2^-24: the last level of a schedule that ends in pure noise (Lin et al. 2023) would be infinite
         sigmas = sigmas_of(pipeline.scheduler.alphas_cumprod.clamp_min(2**-24))
@@ -49,22 +51,21 @@ class DiffusersHost(Adapter):
         self._place()
 
     def _place(self) -> None:
-        """Moves every weight to its device and dtype."""
+        """Moves every weight to its device and dtype, and its layout."""
+        placement, parts = Placement(self.device, self.dtype), {"unet": self.unet, "vae": self.vae}
         with quiet_libraries():
-            for module in (*self.text_encoders, self.unet, self.vae):
+            for part, module in (*parts.items(), *(("text_encoder", encoder) for encoder in self.text_encoders)):
                 module.eval().requires_grad_(False)
-            self.unet.to(self.device, self.dtype)
-            self.vae.to(self.device, torch.float32)
-        for encoder in self.text_encoders:
-            for module in encoder.modules():
-                if not list(module.children()):
-                    module.to(self.dtype if isinstance(module, nn.Linear) else torch.float32)
-            encoder.to(self.device)
-        if self.device.type != "mps":  # where convolutions are slower in this layout
-            self.unet.to(memory_format=torch.channels_last)
+                for layer in module.modules():
+                    if not list(layer.children()):
+                        layer.to(self.device, placement.dtype_of(part, layer))
+                module.to(self.device)
         keep_no_inputs(self.unet)
         if can_pack(self.device, self.dtype):
             pack(self.unet)
+        for layer in self.unet.modules():
+            if isinstance(layer, nn.Conv2d) and not layer.weight.is_mkldnn and self.device.type != "mps":
+                layer.to(memory_format=torch.channels_last)  # slower on MPS
 
     @classmethod
     def load(
@@ -75,7 +76,9 @@ class DiffusersHost(Adapter):
         prediction: epsilon or v_prediction, overriding the model's own setting. Raises UserError.
         """
         chosen = pick_device(device)
-        return cls(load_pipeline(path, prediction), chosen, pick_dtype(dtype, chosen))
+        placement = Placement(chosen, pick_dtype(dtype, chosen))
+        pipeline, fingerprint = load_pipeline(path, prediction, placement)
+        return cls(pipeline, placement.device, placement.dtype, fingerprint)
 
     def _weights(self) -> tuple[nn.Module, ...]:
         return self.unet, *self.text_encoders
@@ -105,12 +108,13 @@ class DiffusersHost(Adapter):
         return self.family.encoders[encoder].vocabulary
 
     def _latents(self, pixels: Tensor) -> Latents:
-        encoded = self.vae.encode(self._signed(pixels))
+        with self._vae_autocast():
+            encoded = self.vae.encode(self._signed(pixels))
         shift, scale = self._latent_scale()
         if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
-            return Latents((encoded.latents - shift) * scale, None)
-        posterior = encoded.latent_dist
-        return Latents((posterior.mean - shift) * scale, posterior.logvar + 2 * torch.log(torch.tensor(scale)))
+            return Latents((encoded.latents.float() - shift) * scale, None)
+        mean, log_variance = encoded.latent_dist.mean.float(), encoded.latent_dist.logvar.float()
+        return Latents((mean - shift) * scale, log_variance + 2 * torch.log(torch.tensor(scale)))
 
     def _latent_scale(self) -> tuple[float, float]:
         config = self.vae.config
@@ -146,11 +150,17 @@ class DiffusersHost(Adapter):
                 output_type="latent",
             ).images
         shift, scale = self._latent_scale()
-        pictures = self.vae.decode(latents.float() / scale + shift, return_dict=False)[0]
-        return list(self.pipeline.image_processor.postprocess(pictures, output_type="pil"))
+        with self._vae_autocast():
+            pictures = self.vae.decode(latents.float() / scale + shift, return_dict=False)[0]
+        return list(self.pipeline.image_processor.postprocess(pictures.float(), output_type="pil"))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
         # without a cache, which graphs do not allow: frozen weights are never in it
         return torch.autocast(self.device.type, self.dtype, cache_enabled=False)
+
+    def _vae_autocast(self) -> AbstractContextManager[Any]:
+        """In bf16 on a CPU alone, where an image takes a second in fp32: latents of a trained VAE differ by 1 %."""
+        fast = self.device.type == "cpu" and self.dtype == torch.bfloat16
+        return self._autocast() if fast else nullcontext()

@@ -1,7 +1,7 @@
 """Loading a Stable Diffusion pipeline from a folder in diffusers' layout, or from a checkpoint file.
 
-The weights of a file are looked up one by one (original_layout.py), in modules of the configurations in configs/;
-CLIP's vocabulary is taken from the open_clip package.
+Weights are looked up one by one (original_layout.py, model_folder.py), in modules made by the configurations in
+configs/ or in the folder. CLIP's vocabulary for a file is taken from the open_clip package.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from safetensors import SafetensorError
 
 from ...device import is_out_of_memory
 from ...errors import UserError
-from ...text import json_value
+from ...host import Digest
 from ..spelling import BYTES, END_OF_WORD
-from .checkpoint_file import FAMILIES, WANTED, Checkpoint
-from .original_layout import Source, loaded, sources
+from .checkpoint_file import FAMILIES, Checkpoint
+from .model_folder import ModelFolder
+from .original_layout import Source, sources
+from .tensor_files import Placement, Stored, fill
 
 PREDICTIONS = ("epsilon", "v_prediction")
-ONE_ENCODER = ("unet", "text_encoder", "tokenizer", "vae", "scheduler")
-PARTS = {
-    "StableDiffusionPipeline": ONE_ENCODER,
-    "StableDiffusionXLPipeline": (*ONE_ENCODER, "text_encoder_2", "tokenizer_2"),
-}
+WEIGHTED = ("unet", "text_encoder", "text_encoder_2", "vae")  # in the order of a model's fingerprint
 FAILURES = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # that the libraries raise for damaged files
 MOST_NAMED = 3
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def load_pipeline(path: Path, prediction: str | None = None) -> Any:
-    """The pipeline of a folder or file. prediction: one of PREDICTIONS, overriding the model's. Raises UserError."""
+def load_pipeline(path: Path, prediction: str | None, placement: Placement) -> tuple[Any, str]:
+    """The pipeline of a folder or file, and the fingerprint of its weights as they are stored, before they are cast.
+
+    prediction: one of PREDICTIONS, overriding the model's. Raises UserError.
+    """
     if path.is_file():
-        return load_file(path, prediction)
-    pipeline = load_folder(path)
+        return load_file(path, prediction, placement)
+    pipeline, fingerprint = load_folder(path, placement)
     if prediction:
         change_scheduler(pipeline, prediction_type=prediction)
     kind = pipeline.scheduler.config.get("prediction_type")
@@ -51,120 +52,96 @@ def load_pipeline(path: Path, prediction: str | None = None) -> Any:
             f"The model's scheduler, {type(pipeline.scheduler).__name__}, predicts '{kind}'; "
             f"supported are {', '.join(PREDICTIONS)} with a table of noise levels."
         )
-    return pipeline
+    return pipeline, fingerprint
 
 
-def load_folder(folder: Path) -> Any:
-    kind, variant = check_folder(folder), variant_of(folder)
+def load_folder(path: Path, placement: Placement) -> tuple[Any, str]:
+    folder, what = ModelFolder.read(path), f"The model folder '{path}'"
     try:
-        with quiet_libraries():
-            import diffusers  # takes seconds, so only after the checks
-
-            return getattr(diffusers, kind).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, variant=variant, **options_of(kind)
-            )
+        modules = {part: skeleton(path / part, *folder.classes[part]) for part in WEIGHTED if part in folder.classes}
+        stored = {part: Stored.of(folder.weight_files(part)) for part in modules}
+        found = {part: folder.sources(modules[part], stored[part].shapes) for part in modules}
+        for part, module in modules.items():
+            if wrong := faults(module, found[part], stored[part].shapes):
+                raise UserError(
+                    f"{what} does not fit together: by its config.json, its {part} {' and '.join(wrong)}. "
+                    "Copy the model folder again."
+                )
+        fingerprint = fill_all(modules, found, stored, placement)
+        return assembled(folder.kind, path, modules), fingerprint
     except FAILURES as error:
-        raise unreadable(f"The model folder '{folder}'", error) from error
+        raise unreadable(what, error) from error
 
 
-def options_of(kind: str) -> dict[str, Any]:
-    """Of a pipeline class: without what only checks or marks images."""
-    if kind == "StableDiffusionPipeline":
-        return {"safety_checker": None, "requires_safety_checker": False}
-    return {"add_watermarker": False}
-
-
-def check_folder(folder: Path) -> str:
-    """The name of a folder's pipeline class. Raises UserError if it is not a Stable Diffusion folder."""
-    index = folder / "model_index.json"
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' does not exist. This needs {WANTED}.")
-    if not index.is_file():
-        raise UserError(f"'{folder}' is not a model folder: it has no model_index.json. This needs {WANTED}.")
-    try:
-        kind = str(json_value(index.read_bytes()).get("_class_name"))
-    except (ValueError, AttributeError, OSError) as error:
-        raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
-    if kind not in PARTS:
-        raise UserError(f"'{folder}' is a {kind}; supported are {' and '.join(PARTS)} (Stable Diffusion 1, 2 and XL).")
-    missing = [part for part in PARTS[kind] if not (folder / part).is_dir()]
-    if missing:
-        raise UserError(f"The model folder '{folder}' lacks {', '.join(missing)}. Copy the model folder again.")
-    code = next(folder.rglob("*.py"), None)
-    if code:  # diffusers 0.28 runs it without asking, if model_index.json says so
-        raise UserError(
-            f"The model folder '{folder}' has Python code in it ('{code.relative_to(folder)}'). Loading could run it. "
-            "Remove it, or use a folder without code: Stable Diffusion 1, 2 and XL need none."
-        )
-    return kind
-
-
-def variant_of(folder: Path) -> str | None:
-    """fp16 if the folder has only half-precision weights. Raises UserError if they are pickles."""
-    for part in (*sorted(folder.glob("text_encoder*")), folder / "unet", folder / "vae"):
-        names = [file.name for file in part.glob("*.safetensors")]
-        if not names and list(part.glob("*.bin")):
-            raise UserError(
-                f"The model folder '{folder}' has its {part.name} as a pickle (.bin), which can run code when it is "
-                "loaded, so it is not loaded. Use the model's .safetensors files."
-            )
-        if names and all(".fp16." in name for name in names):
-            return "fp16"
-    return None
-
-
-def load_file(path: Path, prediction: str | None) -> Any:
+def load_file(path: Path, prediction: str | None, placement: Placement) -> tuple[Any, str]:
     """A pipeline from a checkpoint file, without downloads. Raises UserError."""
     checkpoint = Checkpoint.read(path)
     prediction = prediction or checkpoint.prediction
     config = checkpoint.config(prediction)
     index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
-    modules = {part: skeleton(config / part, *index[part]) for part in FAMILIES[checkpoint.kind].parts}
-    places = find_weights(checkpoint, modules)
-    parts: dict[str, Any] = {name: clip_tokenizer(config / name) for name in index if name.startswith("tokenizer")}
-    dtype = checkpoint.dtype or torch.float32
+    names = FAMILIES[checkpoint.kind].parts
+    modules = {part: skeleton(config / part, *index[part]) for part in WEIGHTED if part in names}
+    found = find_weights(checkpoint, modules)
+    tokenizers = {name: clip_tokenizer(config / name) for name in index if name.startswith("tokenizer")}
     try:
-        for part, sources in places.items():
-            stored = checkpoint.tensors({source.name for source in sources.values()})
-            weights = {key: source.read(stored[source.name]) for key, source in sources.items()}
-            parts[part] = loaded(modules[part], weights, dtype)
-        with quiet_libraries():
-            import diffusers
-
-            options = options_of(index["_class_name"])
-            pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
-                config, local_files_only=True, **parts, **options
-            )
+        fingerprint = fill_all(modules, found, dict.fromkeys(modules, checkpoint.stored), placement)
+        pipeline = assembled(index["_class_name"], config, modules | tokenizers)
     except FAILURES as error:
         raise unreadable(f"The checkpoint '{path}'", error) from error
     changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if checkpoint.zero_terminal_snr else {}
     change_scheduler(pipeline, prediction_type=prediction, **changes)
-    return pipeline
+    return pipeline, fingerprint
+
+
+def fill_all(
+    modules: Mapping[str, Any], found: Mapping[str, Mapping[str, Source]], stored: Mapping[str, Stored],
+    placement: Placement,
+) -> str:  # fmt: skip
+    """Fills all parts with their weights; the fingerprint of these as they are stored."""
+    digest = Digest()
+    for part, module in modules.items():
+        fill(module, part, found[part], stored[part], placement, digest)
+    return digest.text()
+
+
+def assembled(kind: str, folder: Path, parts: Mapping[str, Any]) -> Any:
+    """A pipeline of these parts and, from a folder, all others; without what only checks or marks images."""
+    safety: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
+    options = safety if kind == "StableDiffusionPipeline" else {"add_watermarker": False}
+    with quiet_libraries():
+        import diffusers
+
+        return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **parts, **options)
 
 
 def find_weights(checkpoint: Checkpoint, modules: Mapping[str, Any]) -> dict[str, dict[str, Source]]:
     """Part -> key of a weight -> its place. Raises UserError with names if weights are missing, odd or too many."""
     family, found = FAMILIES[checkpoint.kind], {}
-    for part, prefix in family.prefixes.items():
-        wanted = {key: tuple(parameter.shape) for key, parameter in modules[part].named_parameters()}
-        found[part] = sources(part, wanted, checkpoint.shapes)
-        names = {source.name for source in found[part].values()}
-        missing = [name for name in names if name not in checkpoint.shapes]
+    for part, module in modules.items():
+        found[part] = sources(part, dict(module.named_parameters()), checkpoint.shapes)
+        wrong = faults(module, found[part], checkpoint.shapes)
+        names, prefix = {source.name for source in found[part].values()}, family.prefixes[part]
         more = [name for name in checkpoint.shapes if part == "unet" and name.startswith(prefix) and name not in names]
-        odd = [
-            source.name
-            for key, source in found[part].items()
-            if source.name not in missing and not fits(source.shape(checkpoint.shapes[source.name]), wanted[key])
-        ]
-        wrong = [f"lacks {examples(missing)}"] if missing else []
         wrong += [f"has {examples(more)} too many"] if more else []
-        wrong += [f"has {examples(odd)} of another shape"] if odd else []
         if wrong:
             raise UserError(
                 f"'{checkpoint.path}' looks like a variant of {family.name}, or was renamed or cut: its {part} "
                 f"{' and '.join(wrong)}. Supported are Stable Diffusion 1, 2 and XL in their original shapes."
             )
     return found
+
+
+def faults(module: Any, found: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What is wrong with the stored weights of a module, continuing its name."""
+    wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
+    missing = sorted({source.name for source in found.values()} - shapes.keys())
+    odd = [
+        source.name
+        for key, source in found.items()
+        if source.name in shapes and not fits(source.shape(shapes[source.name]), wanted[key])
+    ]
+    lacks = [f"lacks {examples(missing)}"] if missing else []
+    return lacks + ([f"has {examples(odd)} of another shape"] if odd else [])
 
 
 def fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

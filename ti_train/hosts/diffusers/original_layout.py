@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -137,16 +136,3 @@ def _text_source(key: str, prefix: str, there: Mapping[str, tuple[int, ...]]) ->
     if part in OPEN_CLIP:
         return Source(f"{block}{OPEN_CLIP[part]}.{leaf}")
     return Source(f"{block}attn.in_proj_{leaf}", third="qkv".index(part.removeprefix("self_attn.")[0]))
-
-
-def loaded(module: torch.nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> torch.nn.Module:
-    """A module on the meta device, filled with its weights by key, which may be convolutions of one pixel."""
-    shapes = {key: parameter.shape for key, parameter in module.named_parameters()}
-    module.load_state_dict(
-        {key: tensor.reshape(shapes[key]).to(dtype) for key, tensor in tensors.items()}, strict=False, assign=True
-    )
-    for part in module.modules():  # CLIP's positions, which are counted and not stored
-        positions = part._buffers.get("position_ids")
-        if positions is not None:
-            part._buffers["position_ids"] = torch.arange(positions.shape[-1]).expand(positions.shape)
-    return module.requires_grad_(False).eval()
