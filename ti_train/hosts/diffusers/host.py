@@ -52,9 +52,10 @@ class DiffusersHost(Adapter):
 
     def _place(self) -> None:
         """Moves every weight to its device and dtype, and its layout."""
-        placement, parts = Placement(self.device, self.dtype), {"unet": self.unet, "vae": self.vae}
+        placement = Placement(self.device, self.dtype)
+        encoders = [("text_encoder", encoder) for encoder in self.text_encoders]
         with quiet_libraries():
-            for part, module in (*parts.items(), *(("text_encoder", encoder) for encoder in self.text_encoders)):
+            for part, module in (("unet", self.unet), ("vae", self.vae), *encoders):
                 module.eval().requires_grad_(False)
                 for layer in module.modules():
                     if not list(layer.children()):
@@ -108,13 +109,12 @@ class DiffusersHost(Adapter):
         return self.family.encoders[encoder].vocabulary
 
     def _latents(self, pixels: Tensor) -> Latents:
-        with self._vae_autocast():
-            encoded = self.vae.encode(self._signed(pixels))
+        encoded = self.vae.encode(self._signed(pixels))
         shift, scale = self._latent_scale()
         if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
-            return Latents((encoded.latents.float() - shift) * scale, None)
-        mean, log_variance = encoded.latent_dist.mean.float(), encoded.latent_dist.logvar.float()
-        return Latents((mean - shift) * scale, log_variance + 2 * torch.log(torch.tensor(scale)))
+            return Latents((encoded.latents - shift) * scale, None)
+        posterior = encoded.latent_dist
+        return Latents((posterior.mean - shift) * scale, posterior.logvar + 2 * torch.log(torch.tensor(scale)))
 
     def _latent_scale(self) -> tuple[float, float]:
         config = self.vae.config
@@ -150,17 +150,11 @@ class DiffusersHost(Adapter):
                 output_type="latent",
             ).images
         shift, scale = self._latent_scale()
-        with self._vae_autocast():
-            pictures = self.vae.decode(latents.float() / scale + shift, return_dict=False)[0]
-        return list(self.pipeline.image_processor.postprocess(pictures.float(), output_type="pil"))
+        pictures = self.vae.decode(latents.float() / scale + shift, return_dict=False)[0]
+        return list(self.pipeline.image_processor.postprocess(pictures, output_type="pil"))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
         # without a cache, which graphs do not allow: frozen weights are never in it
         return torch.autocast(self.device.type, self.dtype, cache_enabled=False)
-
-    def _vae_autocast(self) -> AbstractContextManager[Any]:
-        """In bf16 on a CPU alone, where an image takes a second in fp32: latents of a trained VAE differ by 1 %."""
-        fast = self.device.type == "cpu" and self.dtype == torch.bfloat16
-        return self._autocast() if fast else nullcontext()
