@@ -14,13 +14,16 @@ BASE, PLAIN = "Balanced", "Plain"
 
 @dataclass(frozen=True)
 class Arm:
-    """options: of ti_train's TrainConfig, or of diffusers' script. marks: images seen; () is the end alone."""
+    """options: of ti_train's TrainConfig, or of diffusers' script. marks: images seen; () is the end alone. seeds: how
+    many runs, the mean of whose vectors is measured.
+    """
 
     name: str
     kind: str  # "paper", "diffusers", "preset" or "ablation"
     options: Mapping[str, Any] = field(default_factory=dict)
     preset: str = BASE
     marks: tuple[int, ...] = ()
+    seeds: int = 1
 
 
 def arms() -> dict[str, Arm]:
@@ -35,6 +38,7 @@ def arms() -> dict[str, Arm]:
             for preset, ablations in ABLATIONS.items()
             for name, options in ablations.items()
         ),
+        Arm(f"{BASE}, mean of three seeds", "ablation", seeds=3),
         Arm(PLAIN, "ablation", UNPULLED),
         *(Arm(f"{PLAIN}, {name}", "ablation", UNPULLED | options) for name, options in OF_PLAIN.items()),
     ]

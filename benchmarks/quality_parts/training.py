@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ti_train.data.dataset import encode_pictures, find_pictures, read_pictures
+from ti_train.embedding import merge
 from ti_train.events import Done
+from ti_train.formats import load_embedding, save_embedding
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.training.config import TrainConfig
 from ti_train.training.loop import train
@@ -44,6 +46,9 @@ def config_of(arm: Arm, concept: Concept, seed: int) -> TrainConfig:
 
 def ours(arm: Arm, host: DiffusersHost, concept: Concept, seed: int, folder: Path) -> Iterator[Trained]:
     """The embedding at each of the arm's marks, or at the end; the seconds of a mark are its share of the run's."""
+    if arm.seeds > 1:
+        yield mean_of_seeds(arm, host, concept, seed, folder)
+        return
     config = config_of(arm, concept, seed)
     side = config.resolution or host.resolution
     dataset = encode_pictures(host, read_pictures(find_pictures(concept.folder), side, []), config.flip)
@@ -54,12 +59,22 @@ def ours(arm: Arm, host: DiffusersHost, concept: Concept, seed: int, folder: Pat
         yield Trained(done.path if images == total else copy, images, done.seconds * images / total)
 
 
+def mean_of_seeds(arm: Arm, host: DiffusersHost, concept: Concept, seed: int, folder: Path) -> Trained:
+    """The mean of the vectors of several runs, as `merge` makes it."""
+    single, seeds = replace(arm, seeds=1), range(arm.seeds * seed, arm.seeds * (seed + 1))
+    words = [word for each in seeds for word in ours(single, host, concept, each, folder / str(each))]
+    vectors = [load_embedding(word.file) for word in words]
+    file = folder / f"{concept.name}.safetensors"
+    save_embedding(merge(vectors, "sum", [1 / arm.seeds] * arm.seeds, concept.name), file)
+    return Trained(file, sum(word.images for word in words), sum(word.seconds for word in words))
+
+
 def images_of(arm: Arm, concept: Concept, seed: int) -> int:
     """The images that an arm without marks has seen at its end."""
     if arm.kind == "diffusers":
         return int(arm.options.get("train_batch_size", 16)) * int(arm.options.get("max_train_steps", 5000))
     config = config_of(arm, concept, seed)
-    return config.steps * config.effective_batch
+    return config.steps * config.effective_batch * arm.seeds
 
 
 def theirs(arm: Arm, script: Path, world: World, concept: Concept, seed: int, folder: Path) -> Iterator[Trained]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+import torch
 
 from benchmarks import quality
-from benchmarks.quality_parts import worlds
+from benchmarks.quality_parts import training, worlds
 from benchmarks.quality_parts.arms import Arm, arms
 from benchmarks.quality_parts.photographed import CLASSES, concepts_in
 from benchmarks.quality_parts.pictures import Figures, Judged
@@ -22,6 +23,7 @@ from benchmarks.quality_parts.tables import difference, each_concept, picture, r
 from benchmarks.quality_parts.training import config_of
 from benchmarks.quality_parts.worlds import Concept
 from ti_train.errors import UserError
+from ti_train.formats import load_embedding
 
 
 def record(concept: str = "heart", seed: int = 0, fidelity: float = 0.5, arm: str = "a", images: int = 100) -> Record:
@@ -116,6 +118,19 @@ def test_every_arm_is_a_run_that_the_trainer_takes(arm: Arm):
     config = config_of(arm, Concept("heart", Path("heart"), "heart"), 1)
     assert all(images % config.effective_batch == 0 for images in arm.marks)
     assert not arm.marks or max(arm.marks) == config.steps * config.effective_batch
+
+
+def test_the_mean_of_seeds_has_seen_the_images_of_all_of_them(host, pictures, tmp_path):
+    concept, single = (
+        Concept("word", pictures, "cat"),
+        Arm("short", "preset", {"steps": 2, "batch_size": 1, "resolution": 16}),
+    )
+    (mean_word,) = training.ours(replace(single, seeds=3), host, concept, 1, tmp_path / "mean")
+    words = [next(training.ours(single, host, concept, seed, tmp_path / str(seed))) for seed in (3, 4, 5)]
+    vectors = [load_embedding(word.file).vectors for word in words]
+    for name, found in load_embedding(mean_word.file).vectors.items():
+        torch.testing.assert_close(found, sum(each[name] for each in vectors) / 3)
+    assert mean_word.images == 6 == training.images_of(replace(single, seeds=3), concept, 1)
 
 
 @pytest.mark.slow

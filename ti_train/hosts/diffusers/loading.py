@@ -105,13 +105,18 @@ def fill_all(
 
 
 def assembled(kind: str, folder: Path, parts: Mapping[str, Any]) -> Any:
-    """A pipeline of these parts and, from a folder, all others; without what only checks or marks images."""
-    safety: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
-    options = safety if kind == "StableDiffusionPipeline" else {"add_watermarker": False}
+    """A pipeline of these parts and, from a folder, all others."""
     with quiet_libraries():
         import diffusers
 
-        return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **parts, **options)
+        return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **parts, **options_of(kind))
+
+
+def options_of(kind: str) -> dict[str, Any]:
+    """Of a pipeline class: without what only checks or marks images."""
+    if kind == "StableDiffusionPipeline":
+        return {"safety_checker": None, "requires_safety_checker": False}
+    return {"add_watermarker": False}
 
 
 def find_weights(checkpoint: Checkpoint, modules: Mapping[str, Any]) -> dict[str, dict[str, Source]]:
