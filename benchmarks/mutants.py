@@ -2,6 +2,7 @@
 
 python benchmarks/mutants.py --count 200           a random sample of all changes
 python benchmarks/mutants.py ti_train/training     of these files only
+python benchmarks/mutants.py --dtypes              of dtypes only
 
 A change is a comparison, an operator, a number, a dtype, a condition, a result or a call that is another one or is
 missing. It is made in a copy of the repository. The tests of a file are those that mirror it; where there are none,
@@ -59,8 +60,8 @@ BESIDE = {  # tests that reach a module through another one
     "webui_tab/folders.py": ["webui_tab/test_pictures.py"],
     "webui_tab/unfinished.py": ["webui_tab/test_jobs.py"],
 }
-NAMES = {"float32": "float16", "float16": "float32", "bfloat16": "float16", "min": "max", "max": "min"}
-NAMES |= {"any": "all", "all": "any"}
+DTYPES = {"float64": "float32", "float32": "float16", "float16": "float32", "bfloat16": "float16", "float": "half"}
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
             yield from _with(node, "value", not value)
         case ast.Constant(value=int(value) | float(value)):
             yield from _with(node, "value", value + 1)
-        case ast.Attribute(attr=name) if name in NAMES:
-            yield from _with(node, "attr", NAMES[name])
+        case ast.Attribute(attr=name) if name in NAMES | DTYPES:
+            yield from _with(node, "attr", (NAMES | DTYPES)[name])
         case ast.Name(id=name) if name in NAMES:
             yield from _with(node, "id", NAMES[name])
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
@@ -118,8 +119,10 @@ def code_in(node: ast.AST) -> Iterator[ast.AST]:
                 yield from code_in(child)
 
 
-def count_in(file: Path) -> int:
-    return sum(1 for node in list(code_in(parsed(file))) for _ in changed(node))
+def changes_in(file: Path, dtypes: bool) -> list[int]:
+    """The numbers of its changes. dtypes: of those only."""
+    nodes = [node for node in list(code_in(parsed(file))) for _ in changed(node)]
+    return [number for number, node in enumerate(nodes) if not dtypes or getattr(node, "attr", None) in DTYPES]
 
 
 def mutant_of(file: Path, number: int) -> Mutant:
@@ -209,13 +212,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=60, help="after which the sample ends")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtypes", action="store_true", help="only changes of dtypes")
     a = parser.parse_args(given)
     paths = [ROOT / path for path in a.paths]
     files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
     tests = {file.relative_to(ROOT).as_posix(): own_tests(file) for file in files}
     print("Without tests that run without a host:", *(name for name, own in tests.items() if not own))
     tested = [file for file in files if tests[file.relative_to(ROOT).as_posix()]]
-    drawn = [(file, number) for file in tested for number in range(count_in(file))]
+    drawn = [(file, number) for file in tested for number in changes_in(file, a.dtypes)]
     chosen = [mutant_of(*each) for each in random.Random(a.seed).sample(drawn, min(a.count, len(drawn)))]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "copy"

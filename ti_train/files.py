@@ -1,4 +1,4 @@
-"""Atomic writes, and the file names of images."""
+"""Atomic writes, files that may vanish, and the file names of images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,27 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 LONGEST_HEADER = 2**27  # bytes; safetensors accepts 100 MB
 TOKEN = secrets.randbelow(1 << 32)  # of this process: machines that share a folder may have equal process ids
 SCANNED = (0.02, 0.1, 0.5) if os.name == "nt" else ()  # seconds to wait before another try to replace a file
+
+
+class State(NamedTuple):
+    """By which a file that has changed is told. changed: in nanoseconds since 1970; size: in bytes."""
+
+    changed: int
+    size: int
+
+
+def state_of(path: Path) -> State | None:
+    """None if the file is no longer there: whoever lists a folder leaves it out."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return State(stat.st_mtime_ns, stat.st_size)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -13,6 +13,7 @@ from modules import call_queue
 from ..ti_train.describe import describe
 from ..ti_train.embedding import step_in
 from ..ti_train.errors import UserError
+from ..ti_train.files import state_of
 from ..ti_train.formats import PICTURES, read_embedding
 from . import captioning, folders, jobs
 from .hosts import connect
@@ -29,9 +30,8 @@ def listed() -> list[Row]:
     """Every embedding of the folder: name, file, layout, vectors, widths, step; or the problem of a file."""
     rows = []
     for path in folders.embedding_files():
-        stat = path.stat()
-        row = _row(path, stat.st_mtime_ns, stat.st_size)
-        if row:
+        state = state_of(path)
+        if state and (row := _row(path, *state)):
             rows.append({"file": path.relative_to(folders.embeddings()).as_posix()} | row)
     return rows
 

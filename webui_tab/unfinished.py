@@ -31,10 +31,10 @@ def forget(name: str) -> None:
 def of_embedding(name: str) -> TrainRequest | None:
     """Raises UserError for an invalid name, and for damaged settings."""
     file = _file(name)
-    if not file.is_file():
-        return None
     try:
         return _read(file)[1]
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError, LookupError) as error:
         raise UserError(
             f"The settings of the interrupted training in '{file}' are damaged ({error}). Delete the file, and press "
@@ -44,7 +44,7 @@ def of_embedding(name: str) -> TrainRequest | None:
 
 def of_job(job_id: str) -> TrainRequest | None:
     for file in (folders.training() / FOLDER).rglob("*.json"):
-        with suppress(ValueError, TypeError, LookupError):  # a damaged file is of no known job
+        with suppress(OSError, ValueError, TypeError, LookupError):  # a deleted or damaged file is of no known job
             found, request = _read(file)
             if found == job_id:
                 return request

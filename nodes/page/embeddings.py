@@ -10,6 +10,7 @@ from typing import Any
 import folder_paths
 
 from ...ti_train.errors import UserError
+from ...ti_train.files import state_of
 from ...ti_train.names import check_name, numbered
 from ...ti_train.training.belongings import belongings, move
 from ...ti_train.training.checkpoint import RunFiles
@@ -20,9 +21,11 @@ from .live import runs
 
 def listed() -> list[dict[str, Any]]:
     """The embeddings, newest first."""
-    found = [(file, path.stat()) for file in embedding_files() if (path := _path(file))]
-    newest_first = sorted(found, key=lambda pair: -pair[1].st_mtime)
-    return [{"file": file, "changed": stat.st_mtime, "size": stat.st_size} for file, stat in newest_first]
+    found = [
+        (file, state) for file in embedding_files() if (path := _path(file)) is not None and (state := state_of(path))
+    ]
+    newest_first = sorted(found, key=lambda pair: -pair[1].changed)
+    return [{"file": file, "changed": state.changed / 1e9, "size": state.size} for file, state in newest_first]
 
 
 def rename(file: str, name: str) -> str:

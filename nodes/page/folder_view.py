@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 from ...ti_train.data.image_files import DAMAGED, has_colours, read_thumbnail
 from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
+from ...ti_train.files import state_of
 from ...ti_train.text import Remarks
 from ..tensors import side_to_train_at
 from ..training_images import captions_of, input_folder, inside_input, listings_of
@@ -39,13 +42,15 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
         for path, caption in zip(listing.images, captions_of(listing, remarks), strict=True)
     }
     masks = {path: mask for listing in listings for path, mask in listing.masks.items()}
-    sizes = {path: size_of(path, *state_of(path)) for path in captions}
+    there = {path: state for path in (*captions, *masks.values()) if (state := state_of(path))}
+    sizes = {path: size_of(path, *there[path]) for path in captions if path in there}
     most = resolution or USUAL_SIDE
     side = side_to_train_at([size for size in sizes.values() if size], most, square)
-    copies = identical([path for path, size in sizes.items() if size])
+    copies = identical({path: there[path].size for path, size in sizes.items() if size})
     pictures = []
     for path, size in sizes.items():
-        described = described_file(path) | {"caption": captions[path], "warnings": [], "crop": None}
+        described: dict[str, Any] = {"file": path.relative_to(input_folder()).as_posix()}
+        described |= {"changed": there[path].changed, "caption": captions[path], "warnings": [], "crop": None}
         if size is None:
             described["warnings"].append({"kind": "unreadable"})
         else:
@@ -54,16 +59,12 @@ def describe_folder(folder: str, subfolders: bool, resolution: int, square: bool
             if size[0] < wanted[1] or size[1] < wanted[0]:
                 small = {"kind": "small", "width": size[0], "height": size[1], "resolution": most}
                 described["warnings"].append(small)
-        if path in masks and is_coloured(masks[path], *state_of(masks[path])):
-            described["warnings"].append({"kind": "coloured", "mask": masks[path].name})
+        if (mask := masks.get(path)) in there and is_coloured(mask, *there[mask]):
+            described["warnings"].append({"kind": "coloured", "mask": mask.name})
         if path in copies:
             described["warnings"].append({"kind": "copy", "of": copies[path].name})
         pictures.append(described)
     return {"pictures": pictures, "side": side if resolution else 0, "error": "", "remarks": remarks}
-
-
-def described_file(path: Path) -> dict[str, Any]:
-    return {"file": path.relative_to(input_folder()).as_posix(), "changed": path.stat().st_mtime_ns}
 
 
 def has_no_files(folder: str) -> bool:
@@ -72,13 +73,10 @@ def has_no_files(folder: str) -> bool:
         path = inside_input(folder)
     except UserError:
         return False
-    return path != input_folder() and not (os.path.isdir(path) and any(path.iterdir()))
-
-
-def state_of(path: Path) -> tuple[int, int]:
-    """By which a file that has changed is told."""
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+    try:
+        return path != input_folder() and not any(path.iterdir())
+    except (OSError, ValueError):  # ValueError: what no name can be
+        return not os.path.isdir(path)
 
 
 @lru_cache(maxsize=KNOWN)  # a PNG file is decoded for its EXIF rotation, which may stand at the end
@@ -111,16 +109,16 @@ def part_kept(size: tuple[int, int], shape: tuple[int, int]) -> list[float]:
     return [(1 - width) / 2, (1 - height) / 2, width, height]
 
 
-def identical(paths: list[Path]) -> dict[Path, Path]:
-    """Duplicate -> the first file with the same bytes. Only files of equal size are read."""
-    lengths = {path: path.stat().st_size for path in paths}
+def identical(lengths: Mapping[Path, int]) -> dict[Path, Path]:
+    """Duplicate -> the first file with the same bytes. Only files of equal length are read."""
     shared = Counter(lengths.values())
     first: dict[bytes, Path] = {}
     copies = {}
-    for path in (p for p in paths if shared[lengths[p]] > 1):
-        original = first.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
-        if original is not path:
-            copies[path] = original
+    for path in (path for path, length in lengths.items() if shared[length] > 1):
+        with suppress(OSError):  # it has just been deleted
+            original = first.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+            if original is not path:
+                copies[path] = original
     return copies
 
 

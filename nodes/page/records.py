@@ -22,7 +22,7 @@ from PIL import Image
 
 from ...ti_train.embedding import Embedding
 from ...ti_train.events import Preview
-from ...ti_train.files import write_atomically
+from ...ti_train.files import state_of, write_atomically
 from ...ti_train.formats import load_embedding, save_embedding
 from ...ti_train.text import json_value
 from ...ti_train.training.provenance import RUN
@@ -64,7 +64,7 @@ class Record:
         """Deletes the other previews."""
         for file in self.folder.glob("*.*"):
             if file.stem.isdecimal() and int(file.stem) not in numbers:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def preview(self, number: int, small: bool) -> bytes | None:
         """A JPEG file; None if it is no longer kept."""
@@ -106,7 +106,7 @@ def find(run: str) -> Record | None:
 
 def records() -> list[Record]:
     """Newest first."""
-    written = [(file.stat().st_mtime, file.parent) for file in _all().glob("*/run.json")]
+    written = [(state.changed, file.parent) for file in _all().glob("*/run.json") if (state := state_of(file))]
     return [Record(folder) for _, folder in sorted(written, reverse=True)]
 
 
@@ -126,10 +126,9 @@ def rename(old: str, new: str) -> None:
     """Gives the runs of an embedding its new name; they keep their dates, and so their order."""
     for record in records():
         run, file = record.read(), record.folder / "run.json"
-        if run.get("name") == old:
-            date = file.stat()
+        if run.get("name") == old and (state := state_of(file)):
             record.write(renamed(run, new))
-            os.utime(file, ns=(date.st_atime_ns, date.st_mtime_ns))
+            os.utime(file, ns=(state.changed, state.changed))
 
 
 def renamed(run: dict[str, Any], new: str) -> dict[str, Any]:

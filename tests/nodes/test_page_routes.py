@@ -17,6 +17,7 @@ from hostile_requests import NOT_THERE, RUN, VALID, Request, checked, contents, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from vanishing import at_each_moment
 
 Send = Callable[[Request], Awaitable[tuple[int, bytes]]]
 
@@ -133,6 +134,33 @@ def test_an_answer_is_not_older_than_a_change_by_the_page_or_a_request_for_a_new
         assert await shown(send, wanted) == ("a red toy", 3 * width)
 
     drive(ask)
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ("input/toy/b.png", get("pictures", folder="toy")),
+        ("input/toy/a-mask.png", get("pictures", folder="toy")),
+        ("input/toy/b.png", get("thumbnail", file="toy/b.png")),
+        ("embeddings/dog.safetensors", get("embeddings")),
+        (f"user/ti_train/runs/{RUN}/run.json", get("records")),
+        (f"user/ti_train/runs/{RUN}/0.jpg", get(f"runs/{RUN}/previews/0")),
+        (f"user/ti_train/runs/{RUN}/0.jpg", get(f"runs/{RUN}/previews/0", small="1")),
+    ],
+)
+def test_no_answer_fails_for_a_file_that_is_deleted_meanwhile(drive, base, file, wanted):
+    (base / "input" / "toy" / "a-mask.png").write_bytes((base / "input" / "toy" / "a.png").read_bytes())
+    (base / "embeddings" / "dog.safetensors").write_bytes((base / "embeddings" / "cat.safetensors").read_bytes())
+    fresh = replace(wanted, headers={**wanted.headers, "Cache-Control": "no-cache"})
+
+    async def ask(send: Send) -> list[tuple[int, bytes]]:
+        return [await send(fresh)]
+
+    answers = [answer for [answer] in at_each_moment(base / file, lambda: drive(ask))]
+    assert answers
+    for status, body in answers:
+        assert status in (200, 404), body
+        assert status == 404 or "pictures" in wanted.path or Path(file).name.encode() not in body
 
 
 def test_no_request_fails_or_reaches_beyond_the_folders(drive, base):

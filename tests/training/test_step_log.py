@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from vanishing import at_each_moment
 
 from ti_train.events import Step
 from ti_train.training.step_log import COLUMNS, StepLog, read_steps
@@ -125,3 +126,9 @@ def test_a_damaged_line_is_left_out(tmp_path, damaged):
     first, second, third = (tmp_path / "run.csv").read_bytes().splitlines(keepends=True)
     (tmp_path / "run.csv").write_bytes(first + second + damaged + b"\r\n" + third)
     assert [s for s in read_steps(tmp_path / "run.csv") if s.step != 2] == [step(1), step(3)]
+
+
+def test_a_table_that_is_deleted_meanwhile_has_no_steps(tmp_path):
+    file = tmp_path / "run.csv"
+    file.write_text(",".join(COLUMNS) + "\n")
+    assert list(at_each_moment(file, lambda: read_steps(file))) != []

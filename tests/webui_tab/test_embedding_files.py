@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from vanishing import at_each_moment
 
 
 @pytest.fixture
@@ -54,3 +55,25 @@ def test_nothing_waits_for_a_captioning(load_in_webui, monkeypatch, tmp_path):
     while captioning.active():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_an_embedding_that_is_deleted_meanwhile_is_left_out(load_in_webui, tmp_path):
+    sys.modules["modules"].shared.cmd_opts = SimpleNamespace(embeddings_dir=str(tmp_path))
+    files = load_in_webui("webui_tab.embedding_files")
+    for name in ("dog", "toy"):
+        save_file({"emb_params": torch.ones(1, 4)}, tmp_path / f"{name}.safetensors")
+    names = [[row["name"] for row in rows] for rows in at_each_moment(tmp_path / "toy.safetensors", files.listed)]
+    assert names[:2] == [["dog"], ["dog"]], "when it is listed, and when its date is asked for"
+    assert all("dog" in there for there in names)
+
+
+def test_a_request_that_is_deleted_meanwhile_is_of_no_job(load_in_webui, tmp_path):
+    sys.modules["modules"].shared.cmd_opts = SimpleNamespace(embeddings_dir=str(tmp_path))
+    sys.modules["modules"].shared.opts = SimpleNamespace(ti_train_folder=str(tmp_path))
+    unfinished = load_in_webui("webui_tab.unfinished")
+    request = load_in_webui("webui_tab.request").TrainRequest(name="toy", pictures="toy")
+    unfinished.keep("task(1)", request)
+    file = tmp_path / "unfinished" / "toy.json"
+    for ask in (lambda: unfinished.of_embedding("toy"), lambda: unfinished.of_job("task(1)")):
+        assert set(at_each_moment(file, ask)) == {None}
+        assert ask() == request

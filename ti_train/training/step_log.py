@@ -54,9 +54,10 @@ def check_step_log(path: Path) -> None:
 
 def read_steps(path: Path) -> list[Step]:
     """The steps in a CSV file written by StepLog; [] if it does not exist. Lines that are damaged are left out."""
-    if not path.is_file():
+    try:
+        text = path.read_bytes().decode(errors="replace").replace("\r", "")
+    except FileNotFoundError:
         return []
-    text = path.read_bytes().decode(errors="replace").replace("\r", "")
     header, *lines = text.split("\n")[:-1] or [""]  # a full disk or a power cut leaves a part of a line
     columns = header.split(",")
     steps = (_step(dict(zip(columns, line.split(","), strict=False))) for line in lines)
