@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
-from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, with_repeats
+from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, weights_of, with_repeats
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.host import Size
@@ -227,3 +227,7 @@ def test_the_resolution_is_that_of_a_square_with_as_many_pixels(host):
     for shapes, resolution in (([(40, 40)], 40), ([(32, 32), (24, 40)], 32), ([(24, 40)], 32)):
         dataset = encode_pictures(host, [Picture.cropped("a", image, shape) for shape in shapes])
         assert dataset.resolution == resolution
+
+
+def test_weights_of_a_mask_are_in_fp32():
+    assert weights_of(np.array([[0, 255], [51, 102]], np.uint8), (2, 2)).dtype == torch.float32

@@ -174,6 +174,7 @@ def test_every_layout_and_precision_has_its_type():
     """The WebUI's API takes its choices from the types."""
     assert get_args(Layout) == tuple(ENDINGS)
     assert get_args(Precision) == tuple(PRECISIONS)
+    assert list(PRECISIONS.values()) == [torch.float32, torch.float16, torch.bfloat16]
 
 
 def test_animas_file_has_no_vectors_for_t5_in_a_form_that_comfyui_reads(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ti_train.host import Latents, TextStates, Vocabulary
+from ti_train.host import Latents, TextStates, Vocabulary, digest_of
 from ti_train.hosts.adapter import Adapter
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.hosts.weights import frozen
@@ -214,3 +214,29 @@ def test_the_estimate_counts_the_type_that_the_denoiser_computes_in(dtype, size)
     host.widths = {"clip_l": 768}
     host.table.to(dtype)
     assert host.bytes_per_latent == (size * 62_000, size * 205_000)
+
+
+def test_full_precision_is_fp32_of_all_weights():
+    host = Layer(False)
+    for dtype, full in ((torch.float32, True), (torch.float16, False), (torch.bfloat16, False)):
+        host.network.to(dtype)
+        assert host.full_precision is full
+
+
+def test_pixels_reach_the_autoencoder_in_fp32():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(-1, -1, -1, 3)
+    signed = Layer(False)._signed(levels)
+    assert signed.dtype == torch.float32
+    assert torch.equal(signed[0, 0].flatten(), torch.arange(256.0) / 127.5 - 1)
+
+
+def test_rows_and_neighbours_of_a_vocabulary_have_all_their_digits():
+    table = torch.eye(3) + torch.arange(9.0).reshape(3, 3) * 1e-5
+    words = Vocabulary(table, lambda text: [len(text)], str)
+    assert torch.equal(words.rows("a"), table[1:2])
+    assert words.nearest(table[2], 1)[0] == ("2", pytest.approx(1, abs=1e-6))
+
+
+def test_a_fingerprint_of_an_earlier_version_is_that_of_the_same_tensors():
+    """It stands in resume files."""
+    assert digest_of([("weight", torch.arange(48.0).reshape(4, 12) / 7)]) == "2631b63ef15ed520"

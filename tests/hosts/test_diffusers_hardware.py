@@ -24,7 +24,8 @@ def test_a_device_that_is_not_there_is_answered_with_those_that_are(name):
 def test_what_is_asked_for_is_picked():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in ("cuda", "xpu", "mps", "cpu")
-    assert pick_dtype("float16", torch.device("cpu")) == torch.float16
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert pick_dtype(str(dtype).removeprefix("torch."), torch.device("cpu")) == dtype
     assert pick_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
 
 

@@ -27,7 +27,7 @@ from ti_train.training import run_lock
 from ti_train.training.checkpoint import Interrupted, RunFiles, name_in
 from ti_train.training.keeping import Course
 from ti_train.training.loop import identity, train
-from ti_train.training.provenance import digest_of
+from ti_train.training.provenance import as_embedding, digest_of
 from ti_train.training.state import State
 from ti_train.training.state_file import file_of
 
@@ -438,3 +438,9 @@ def test_a_run_that_slept_while_another_process_took_it_over_writes_nothing_more
             next(event for event in sleeper if isinstance(event, Checkpoint))
         sleeper.close()
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_an_embedding_has_all_digits_of_the_runs_vectors(settings):
+    state = replace(STATE, vectors={"clip_l": VECTORS / 3}, initial={"clip_l": VECTORS / 7})
+    embedding = as_embedding(state, settings(num_vectors=len(VECTORS)), IDENTITY)
+    assert torch.equal(embedding.vectors["clip_l"], VECTORS / 3)

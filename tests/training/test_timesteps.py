@@ -143,3 +143,12 @@ def test_a_run_trains_at_the_levels_of_these_places(pictures, settings, tmp_path
     expected = [0.5 + 0.4 * place for _, place in places_of(dataset, 2, 8)]
     table = [host.sigmas[int(place * len(host.sigmas))].item() for place in expected]
     assert levels == pytest.approx(table)
+
+
+def test_places_and_levels_are_in_fp64(dataset):
+    """The millionth step has as many different places as the first."""
+    levels = NoiseLevels.of("uniform", torch.arange(1.0, 4.0), "eps")
+    places = positions(dataset, 10**6, 4, seed=0)
+    for values in (levels.cumulative, places, stratified(4, torch.Generator())):
+        assert values.dtype == torch.float64
+    assert not torch.equal(places, places.float().double())
