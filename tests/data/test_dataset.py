@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_host import TinyHost, dataset_of
 
-from ti_train.data.dataset import Dataset, Encoded, encode_pictures, find_pictures, read_pictures, weights_of, with_repeats
+from ti_train.data.dataset import (
+    Dataset,
+    Encoded,
+    encode_pictures,
+    find_pictures,
+    read_pictures,
+    weights_of,
+    with_repeats,
+)
 from ti_train.data.picture import Picture
 from ti_train.errors import UserError
 from ti_train.host import Size

@@ -13,6 +13,7 @@ from ti_train.errors import UserError
 from ti_train.host import SampleRequest, Slot
 from ti_train.hosts.diffusers.hardware import pick_device, pick_dtype
 from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.hosts.diffusers.packed_convolutions import can_pack
 
 
 @pytest.mark.parametrize("name", ["abacus", "", "cuda:0x", "cpu:1", "cpu:x"])
@@ -98,3 +99,13 @@ def with_vectors_of_a_file(model: str) -> list[str]:
 
 def test_the_vectors_of_a_file_are_taken_to_the_device(pipeline_folder):
     assert on_card(with_vectors_of_a_file, str(pipeline_folder)) == ["cuda", "cuda"]
+
+
+def test_only_dtypes_with_kernels_of_their_own_are_packed(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    cpu = torch.device("cpu")
+    packed = [dtype for dtype in (torch.float32, torch.bfloat16, torch.float16) if can_pack(cpu, dtype)]
+    assert packed == ([torch.float32] if torch.backends.mkldnn.is_available() else [])
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert can_pack(cpu, torch.bfloat16)

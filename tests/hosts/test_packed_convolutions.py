@@ -92,13 +92,3 @@ def test_the_host_packs_its_unet(pipeline_folder, dtype):
     whole_3x3 = [name for name, layer in host.unet.named_modules() if isinstance(layer, nn.Conv2d) and is_3x3(layer)]
     assert "conv_in" in whole_3x3
     assert all(host.unet.get_submodule(name).weight.is_mkldnn for name in whole_3x3)
-
-
-def test_only_dtypes_with_kernels_of_their_own_are_packed(monkeypatch):
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    cpu = torch.device("cpu")
-    packed = [dtype for dtype in (torch.float32, torch.bfloat16, torch.float16) if can_pack(cpu, dtype)]
-    assert packed == ([torch.float32] if torch.backends.mkldnn.is_available() else [])
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    assert can_pack(cpu, torch.bfloat16)
