@@ -22,7 +22,9 @@ def test_a_file_is_tried_with_the_tests_that_mirror_it():
         "ti_train/hosts/diffusers/host.py": ["tests/hosts/test_diffusers.py"],
         "ti_train/hosts/comfy/fitting.py": ["tests/hosts/test_comfy_fitting.py"],
         "ti_train/formats/preview.py": ["tests/formats/test_modelspec.py", "tests/formats/test_formats.py"],
-        "ti_train/fleet/records.py": ["tests/fleet/test_inputs.py", "tests/fleet/test_fleet_progress.py"],
+        "ti_train/fleet/records.py": [
+            *("tests/fleet/test_inputs.py", "tests/fleet/test_fleet_progress.py", "tests/fleet/test_together.py")
+        ],
         "nodes/files.py": [],
     }.items():
         assert own_tests(ROOT / Path(file)) == tests
