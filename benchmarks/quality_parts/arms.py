@@ -98,7 +98,6 @@ OF_PLAIN: Mapping[str, Mapping[str, Any]] = {
     "far too fast": {"schedule": "constant", "learning_rate": 0.2},
     "half the rate": {"learning_rate": 0.5 * RATE},
     "twice the rate": {"learning_rate": 2 * RATE},
-    "uniform noise levels": {"timesteps": "uniform"},
     "high noise": {"timesteps": "high-noise"},
     "band 500-899": {"timesteps": "500-899 .1"},
     "min-snr 5": {"weighting": "min-snr 5"},
