@@ -220,15 +220,15 @@ def test_interrupt_and_resume_in_another_session(page, server):
 
 
 def test_stop_and_keep(page, server):
-    unknown = server.picture("a photo of a stoptoy")
-    fill(page, "name", "stoptoy")
+    unknown = server.picture("a photo of an early-toy")
+    fill(page, "name", "early-toy")
     fill(page, "steps", "400")
     page.locator("#ti_train_start").click()
-    says(page, "stoptoy is training.*Step [1-9]")
+    says(page, "early-toy is training.*Step [1-9]")
     page.locator("#ti_train_keep").click()
-    says(page, "stoptoy is trained.*Step [0-9]+ (of [0-9]+ )?is kept")
+    says(page, "early-toy is trained.*Step [0-9]+ (of [0-9]+ )?is kept")
     says(page, "It was stopped before its last step: Resume continues it.")
-    assert server.picture("a photo of a stoptoy") != unknown
+    assert server.picture("a photo of an early-toy") != unknown
     page.locator("#ti_train_keep").click()
     expect(page.locator("#ti_train_problem").first).to_contain_text("This page shows no training that runs")
 
@@ -247,7 +247,7 @@ def test_mistakes_are_told_and_the_shown_training_stays(page):
     page.locator("#ti_train_start").click()
     expect(told).to_contain_text(re.compile("Preview steps is '999': .*150"))
     expect(told).not_to_contain_text("TrainRequest")
-    says(page, "stoptoy is trained")
+    says(page, "early-toy is trained")
     fill(page, "preview_steps", "0")
 
 
