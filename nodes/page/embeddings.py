@@ -21,9 +21,7 @@ from .live import runs
 
 def listed() -> list[dict[str, Any]]:
     """The embeddings, newest first."""
-    found = [
-        (file, state) for file in embedding_files() if (path := _path(file)) is not None and (state := state_of(path))
-    ]
+    found = [(file, state) for file in embedding_files() if (path := _path(file)) and (state := state_of(path))]
     newest_first = sorted(found, key=lambda pair: -pair[1].changed)
     return [{"file": file, "changed": state.changed / 1e9, "size": state.size} for file, state in newest_first]
 

@@ -65,12 +65,11 @@ OTHER_CHANNELS = {8: "a model that edits images by instruction", 9: "an inpainti
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The header of a safetensors file: shapes, dtypes and names by canonical name, and the metadata."""
+    """The header of a safetensors file: shapes and names by canonical name, and the metadata."""
 
     path: Path
     names: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
-    dtypes: dict[str, str]
     metadata: dict[str, str]
 
     @classmethod
@@ -82,8 +81,7 @@ class Checkpoint:
                 names = canonical_names(file.keys())
                 parts = {to: file.get_slice(name) for to, name in names.items()}
                 shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
-                dtypes = {name: part.get_dtype() for name, part in parts.items()}
-                return cls(path, names, shapes, dtypes, file.metadata() or {})
+                return cls(path, names, shapes, file.metadata() or {})
         except SafetensorError as error:
             damage = safetensors_damage(path) or f"is incomplete or damaged ({error}). Download it again"
             raise UserError(f"'{path}' {damage}.") from None

@@ -25,7 +25,7 @@ from ...errors import UserError
 from ...host import Digest
 from ..spelling import BYTES, END_OF_WORD
 from .checkpoint_file import FAMILIES, Checkpoint
-from .model_folder import ModelFolder
+from .model_folder import ModelFolder, folder_sources
 from .original_layout import Source, sources
 from .tensor_files import Placement, Stored, fill
 
@@ -60,7 +60,7 @@ def load_folder(path: Path, placement: Placement) -> tuple[Any, str]:
     try:
         modules = {part: skeleton(path / part, *folder.classes[part]) for part in WEIGHTED if part in folder.classes}
         stored = {part: Stored.of(folder.weight_files(part)) for part in modules}
-        found = {part: folder.sources(modules[part], stored[part].shapes) for part in modules}
+        found = {part: folder_sources(modules[part], stored[part].shapes) for part in modules}
         for part, module in modules.items():
             if wrong := faults(module, found[part], stored[part].shapes):
                 raise UserError(

@@ -27,7 +27,7 @@ CLASSES = {
 }
 WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors")
 HALF = ".fp16"  # in the name of a file of half precision
-OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # before diffusers 0.17
+OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # of the first VAEs
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,6 @@ class ModelFolder:
             raise UserError(f"The model folder '{self.path}' has no weights in '{part}'. Copy the model folder again.")
         return sorted(file for file in files if HALF not in file.name) or sorted(files)
 
-    def sources(self, module: nn.Module, there: Mapping[str, tuple[int, ...]]) -> dict[str, Source]:
-        """Key of a module's weight -> its place. there: the tensors that are stored."""
-        keys = (key for key, _ in module.named_parameters())
-        return {key: Source(next((name for name in spellings(key) if name in there), key)) for key in keys}
-
 
 def class_of(part: str, described: object, path: Path) -> tuple[str, str]:
     """Library and class of a part by model_index.json. Raises UserError for others than ours."""
@@ -94,6 +89,12 @@ def class_of(part: str, described: object, path: Path) -> tuple[str, str]:
             return library, name
     index = path / "model_index.json"
     raise UserError(f"'{index}' has {described} as its {part}; supported are {' and '.join(names)}.")
+
+
+def folder_sources(module: nn.Module, there: Mapping[str, tuple[int, ...]]) -> dict[str, Source]:
+    """Key of a module's weight -> its place. there: the tensors that are stored."""
+    keys = (key for key, _ in module.named_parameters())
+    return {key: Source(next((name for name in spellings(key) if name in there), key)) for key in keys}
 
 
 def spellings(key: str) -> tuple[str, ...]:

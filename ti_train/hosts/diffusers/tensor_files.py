@@ -81,4 +81,3 @@ def fill(
         if positions is not None:
             counted = torch.arange(positions.shape[-1], device=placement.device)
             layer._buffers["position_ids"] = counted.expand(positions.shape)
-    module.requires_grad_(False).eval()
