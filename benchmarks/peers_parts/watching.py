@@ -54,6 +54,9 @@ def watch(command: Sequence[str], folder: Path, steps: int, environment: Mapping
         os.close(its)
         for text in read(ours):
             said = (said + text)[-TAIL:]
+            if (begins := said.rfind(f" 0/{steps} ")) >= 0:  # an earlier bar may count to as many
+                said = said[begins + 3 :]
+                seen.stamps.clear()
             for done in counted(said, steps):
                 if done == len(seen.stamps) + 1:
                     seen.stamps.append((time.perf_counter() - began, cpu_seconds(process.pid)))
