@@ -39,6 +39,7 @@ def arms() -> dict[str, Arm]:
             for name, options in ablations.items()
         ),
         Arm(f"{BASE}, mean of three seeds", "ablation", seeds=3),
+        Arm(f"{BASE}, mean of four seeds, one at a time", "ablation", {"batch_size": 1}, seeds=4),
         Arm(PLAIN, "ablation", UNPULLED),
         *(Arm(f"{PLAIN}, {name}", "ablation", UNPULLED | options) for name, options in OF_PLAIN.items()),
     ]
