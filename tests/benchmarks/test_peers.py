@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("fcntl", reason="a terminal of its own needs a POSIX system")
 
-from benchmarks.peers_parts.watching import FailedError, watch  # noqa: E402
+from benchmarks.peers_parts.watching import FailedError, watch
 
 BARS = """
 import sys, time
