@@ -50,6 +50,7 @@ BESIDE = {  # tests that reach a module through another one
     "ti_train/hosts/diffusers/packed_convolutions.py": ["hosts/test_diffusers_hardware.py"],
     "ti_train/hosts/weights.py": ["hosts/test_adapter.py"],
     "ti_train/training/cross_initialization.py": ["training/test_initial_vectors.py"],
+    "ti_train/training/loop.py": [f"training/test_loop_{of}.py" for of in ("resumed", "saving", "failures")],
     "ti_train/training/passes.py": ["training/test_loop.py"],
     "ti_train/training/pictures.py": ["training/test_keeping.py", "training/test_checkpoint.py"],
     "ti_train/training/state_file.py": ["training/test_checkpoint.py"],

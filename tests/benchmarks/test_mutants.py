@@ -18,7 +18,12 @@ def test_each_change_is_one_change_of_what_runs():
 
 def test_a_file_is_tried_with_the_tests_that_mirror_it():
     for file, tests in {
-        "ti_train/training/loop.py": ["tests/training/test_loop.py"],
+        "ti_train/training/loop.py": [
+            "tests/training/test_loop.py",
+            "tests/training/test_loop_resumed.py",
+            "tests/training/test_loop_saving.py",
+            "tests/training/test_loop_failures.py",
+        ],
         "ti_train/hosts/diffusers/host.py": ["tests/hosts/test_diffusers.py"],
         "ti_train/hosts/comfy/fitting.py": ["tests/hosts/test_comfy_fitting.py"],
         "ti_train/formats/preview.py": ["tests/formats/test_modelspec.py", "tests/formats/test_formats.py"],

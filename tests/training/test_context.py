@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_loop import learnt, stopped_after
 from tiny_host import ENCODER, TinyHost
+from whole_runs import learnt, stopped_after
 
 from ti_train.host import Slot
 from ti_train.training.context import context_loss, draw_contexts

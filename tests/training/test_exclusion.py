@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_loop import learnt, stopped_after
 from tiny_host import ENCODER, WIDTH, TinyHost, dataset_of
+from whole_runs import learnt, stopped_after
 
 from ti_train.errors import UserError
 from ti_train.host import Slot

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_loop import learnt, stopped_after
 from tiny_host import ENCODER
+from whole_runs import learnt, stopped_after
 
 from ti_train.training.optimizer import SCALE, Group
 from ti_train.training.sphere import SphereDescent
