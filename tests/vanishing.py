@@ -1,10 +1,12 @@
-"""A file that is deleted while somebody lists its folder: at each moment in turn."""
+"""A file or folder that is removed while somebody lists what is around it: at each moment in turn."""
 
 from __future__ import annotations
 
 import builtins
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,37 +14,39 @@ from typing import Any
 from unittest.mock import patch
 
 
-def at_each_moment(file: Path, act: Callable[[], Any]) -> Iterator[Any]:
-    """The results of an act whose nth look into the file, for each n that it reaches, finds it deleted."""
-    data, looks, deleted = file.read_bytes(), 0, True
-    while deleted:
+def at_each_moment(path: Path, act: Callable[[], Any]) -> Iterator[Any]:
+    """The results of an act whose nth look at the path, for each n that it reaches, finds it gone. It is put back."""
+    looks, gone = 0, True
+    while gone:
         looks += 1
-        with vanishing(file, looks):
-            result = act()
-        deleted = not file.exists()
-        if deleted:
-            yield result
-            file.write_bytes(data)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            with vanishing(path, looks, Path(elsewhere, path.name)):
+                result = act()
+            gone = not path.exists()
+            if gone:
+                shutil.move(Path(elsewhere, path.name), path)
+                yield result
 
 
 @contextmanager
-def vanishing(file: Path, looks: int) -> Iterator[None]:
-    """Deletes a file before it is asked about or opened for the nth time."""
+def vanishing(gone: Path, looks: int, to: Path) -> Iterator[None]:
+    """Moves a file or folder away before it is asked about, opened or listed for the nth time."""
     left = looks
 
     def before(call: Callable[..., Any]) -> Callable[..., Any]:
         def called(path: Any, *args: Any, **named: Any) -> Any:
             nonlocal left
-            if isinstance(path, str | os.PathLike) and os.fspath(path) == str(file):
+            if isinstance(path, str | os.PathLike) and os.fspath(path) == str(gone):
                 left -= 1
                 if left == 0:
-                    os.unlink(file)
+                    os.rename(gone, to)
             return call(path, *args, **named)
 
         return called
 
     with (
         patch.object(os, "stat", before(os.stat)),
+        patch.object(os, "scandir", before(os.scandir)),
         patch.object(io, "open", before(io.open)),
         patch.object(builtins, "open", before(builtins.open)),
     ):

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,12 @@ def state_of(path: Path) -> State | None:
     except OSError:
         return None
     return State(stat.st_mtime_ns, stat.st_size)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of its subfolders, without what is removed meanwhile."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,21 +31,25 @@ def listed() -> list[Row]:
     """Every embedding of the folder: name, file, layout, vectors, widths, step; or the problem of a file."""
     rows = []
     for path in folders.embedding_files():
-        state = state_of(path)
-        if state and (row := _row(path, *state)):
-            rows.append({"file": path.relative_to(folders.embeddings()).as_posix()} | row)
+        with suppress(FileNotFoundError):
+            if (state := state_of(path)) and (row := _row(path, *state)):
+                rows.append({"file": path.relative_to(folders.embeddings()).as_posix()} | row)
     return rows
 
 
 @lru_cache(maxsize=4096)
 def _row(path: Path, _changed: int, _size: int) -> Row | None:
-    """None for an image that contains no embedding: most are previews of the embedding beside them."""
+    """None for an image that contains no embedding: most are previews of the embedding beside them.
+
+    Raises FileNotFoundError for a file that is gone, which may come back as it was.
+    """
     picture = path.suffix.lower() in PICTURES
     if picture and path.stem.lower().endswith(".preview"):
         return None
     try:
         reading = read_embedding(path)
     except UserError as error:
+        path.stat()
         return None if picture else {"name": path.stem, "problem": str(error)}
     embedding = reading.embedding
     return {

@@ -10,6 +10,7 @@ from modules import paths_internal, shared
 
 from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
+from ..ti_train.files import files_below
 from ..ti_train.names import READABLE, check_name
 from ..ti_train.training.checkpoint import name_in
 
@@ -102,7 +103,7 @@ def existing_embedding(file: str) -> Path:
 
 def embedding_files() -> list[Path]:
     """The files of the embeddings folder that may be embeddings; an image may be just a preview."""
-    return sorted(path for path in embeddings().rglob("*") if path.suffix.lower() in READABLE and path.is_file())
+    return sorted(path for path in files_below(embeddings()) if path.suffix.lower() in READABLE and path.is_file())
 
 
 def template_files() -> dict[str, Path]:

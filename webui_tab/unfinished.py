@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..ti_train.errors import UserError
-from ..ti_train.files import write_atomically
+from ..ti_train.files import files_below, write_atomically
 from ..ti_train.names import check_name
 from ..ti_train.text import json_value
 from ..ti_train.training.checkpoint import name_in
@@ -43,7 +43,7 @@ def of_embedding(name: str) -> TrainRequest | None:
 
 
 def of_job(job_id: str) -> TrainRequest | None:
-    for file in (folders.training() / FOLDER).rglob("*.json"):
+    for file in files_below(folders.training() / FOLDER):
         with suppress(OSError, ValueError, TypeError, LookupError):  # a deleted or damaged file is of no known job
             found, request = _read(file)
             if found == job_id:

@@ -60,11 +60,18 @@ def test_nothing_waits_for_a_captioning(load_in_webui, monkeypatch, tmp_path):
 def test_an_embedding_that_is_deleted_meanwhile_is_left_out(load_in_webui, tmp_path):
     sys.modules["modules"].shared.cmd_opts = SimpleNamespace(embeddings_dir=str(tmp_path))
     files = load_in_webui("webui_tab.embedding_files")
-    for name in ("dog", "toy"):
+    for name in ("dog", "toy", "pets/cat"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         save_file({"emb_params": torch.ones(1, 4)}, tmp_path / f"{name}.safetensors")
-    names = [[row["name"] for row in rows] for rows in at_each_moment(tmp_path / "toy.safetensors", files.listed)]
-    assert names[:2] == [["dog"], ["dog"]], "when it is listed, and when its date is asked for"
-    assert all("dog" in there for there in names)
+
+    def listed() -> list[str]:
+        return [row.get("problem", row["name"]) for row in files.listed()]
+
+    for gone, others in (("toy.safetensors", ["dog", "cat"]), ("pets", ["dog", "toy"])):
+        looks = list(at_each_moment(tmp_path / gone, listed))
+        assert looks
+        assert all(there == others for there in looks), "and no row says that it cannot be read"
+        assert listed() == ["dog", "cat", "toy"], "it is back as it was"
 
 
 def test_a_request_that_is_deleted_meanwhile_is_of_no_job(load_in_webui, tmp_path):
@@ -77,3 +84,6 @@ def test_a_request_that_is_deleted_meanwhile_is_of_no_job(load_in_webui, tmp_pat
     for ask in (lambda: unfinished.of_embedding("toy"), lambda: unfinished.of_job("task(1)")):
         assert set(at_each_moment(file, ask)) == {None}
         assert ask() == request
+    unfinished.keep("task(2)", request.copy(update={"name": "pets/cat"}))
+    assert set(at_each_moment(file.parent / "pets", lambda: unfinished.of_job("task(2)"))) == {None}
+    assert unfinished.of_job("task(2)").name == "pets/cat"
