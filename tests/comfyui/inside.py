@@ -104,11 +104,16 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
 
 
 def state_of(model: Any, clip: Any) -> dict[str, tuple]:
+    return weights_of(model.model, clip.cond_stage_model)
+
+
+def weights_of(*modules: torch.nn.Module) -> dict[str, tuple]:
     """Of every weight: the very object, its values, and whether it is trainable or an inference tensor."""
     tensors = {}
-    for module in (model.model, clip.cond_stage_model):
+    for number, module in enumerate(modules):
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            tensors[name] = (id(tensor), tensor.detach().clone(), tensor.requires_grad, tensor.is_inference())
+            state = (id(tensor), tensor.detach().clone(), tensor.requires_grad, tensor.is_inference())
+            tensors[f"{number} {name}"] = state
     return tensors
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
+from failing_calls import ERRORS, FailingCalls, Place, first_of_each
 from safetensors.torch import load_file
 from tiny_host import at_forward, dataset_of, not_a_number, raising
 
@@ -281,35 +282,30 @@ def test_an_error_within_a_step_leaves_the_model_as_it_was(
     assert (weights_of(host), flags_of(host)) == (weights, flags)
 
 
-ERRORS = [RuntimeError("of the host"), torch.OutOfMemoryError("CUDA out of memory")]
-
-
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_whichever_kind_of_call_into_the_model_fails_it_is_left_as_it_was(
-    pipelines, pictures, settings, tmp_path, monkeypatch, family, error, checkpointing
+    pipelines, pictures, settings, tmp_path, family, error, checkpointing
 ):
     """The first call of each kind: of a function, in a mode. Without the memory for it, the run goes on with less."""
-    run = Failing(
-        pipelines(family=family), pictures, settings(gradient_checkpointing=checkpointing, **FEW), monkeypatch
-    )
-    whole = run(tmp_path / "whole")
-    first = [run.calls.kinds.index(kind) for kind in dict.fromkeys(run.calls.kinds)]
-    assert len(first) >= 10, "kinds of calls"
-    check_each_failure(run, whole, [number + 1 for number in first], error, tmp_path)
+    with failing(pipelines(family=family), pictures, settings(gradient_checkpointing=checkpointing, **FEW)) as run:
+        whole = run(tmp_path / "whole")
+        first = first_of_each(run.calls.kinds)
+        assert len(first) >= 10, "kinds of calls"
+        check_each_failure(run, whole, first, error, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", ERRORS)
 def test_whichever_call_into_the_model_fails_it_is_left_as_it_was(
-    pipelines, pictures, settings, tmp_path, monkeypatch, error, checkpointing
+    pipelines, pictures, settings, tmp_path, error, checkpointing
 ):
     """Every call of a run with validation and previews, one after another."""
-    run = Failing(pipelines(), pictures, settings(gradient_checkpointing=checkpointing, **FEW), monkeypatch)
-    whole = run(tmp_path / "whole")
-    check_each_failure(run, whole, range(1, len(run.calls.kinds) + 1), error, tmp_path)
+    with failing(pipelines(), pictures, settings(gradient_checkpointing=checkpointing, **FEW)) as run:
+        whole = run(tmp_path / "whole")
+        check_each_failure(run, whole, range(1, len(run.calls.kinds) + 1), error, tmp_path)
 
 
 FEW = {"steps": 2, "batch_size": 2, "preview_every": 2, "preview_steps": 1}
@@ -318,15 +314,22 @@ FEW = {"steps": 2, "batch_size": 2, "preview_every": 2, "preview_steps": 1}
 class Failing:
     """Trains with a model, one of whose calls fails; returns the losses."""
 
-    def __init__(self, folder, pictures, config, monkeypatch) -> None:
+    def __init__(self, folder, pictures, config) -> None:
         self.host, self.pictures, self.config = DiffusersHost.load(folder, "cpu", "float32"), pictures, config
-        self.calls = CallsInto(self.host, monkeypatch)
+        self.calls = FailingCalls(calls_into(self.host))
 
-    def __call__(self, folder, fails: int = 0, error: Exception | None = None) -> list[tuple]:
-        self.calls.kinds, self.calls.fails, self.calls.error = [], fails, error
+    def __call__(self, folder, fails: int = 0, error: str = "host") -> list[tuple]:
+        self.calls.restart(fails, error)
         dataset = dataset_of(self.host, self.pictures)
         events = list(train_in_memory(self.host, dataset, self.config, folder))
         return [(event.loss, event.validation_loss) for event in events if isinstance(event, Step)]
+
+
+@contextmanager
+def failing(folder, pictures, config) -> Iterator[Failing]:
+    run = Failing(folder, pictures, config)
+    with closing(run.calls):
+        yield run
 
 
 def check_each_failure(run, whole, numbers, error, folder) -> None:
@@ -340,35 +343,19 @@ def check_each_failure(run, whole, numbers, error, folder) -> None:
     assert run(folder / "last") == whole
 
 
-class CallsInto:
-    """Notes the kinds of calls that an adapter makes into its model, and raises `error` at number `fails`."""
-
-    def __init__(self, host, monkeypatch) -> None:
-        self.kinds, self.fails, self.error = [], 0, None
-        pipeline = host.pipeline
-        for owner, name in dict.fromkeys(
-            (
-                (type(pipeline), "__call__"),
-                (type(pipeline.tokenizer), "__call__"),
-                (type(pipeline.scheduler), "set_timesteps"),
-                (type(pipeline.scheduler), "step"),
-                (type(host.unet), "forward"),
-                (type(host.vae), "encode"),
-                (type(host.vae), "decode"),
-                *((type(encoder), "forward") for encoder in host.text_encoders),
-            )
-        ):
-            monkeypatch.setattr(owner, name, self.noted(getattr(owner, name), f"{owner.__name__}.{name}"))
-
-    def noted(self, function, name):
-        @functools.wraps(function)
-        def call(*args, **kwargs):
-            self.kinds.append((name, torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
-            if len(self.kinds) == self.fails:
-                raise self.error
-            return function(*args, **kwargs)
-
-        return call
+def calls_into(host) -> list[Place]:
+    """Those that the adapter makes into its model."""
+    pipeline = host.pipeline
+    return [
+        (type(pipeline), "__call__"),
+        (type(pipeline.tokenizer), "__call__"),
+        (type(pipeline.scheduler), "set_timesteps"),
+        (type(pipeline.scheduler), "step"),
+        (type(host.unet), "forward"),
+        (type(host.vae), "encode"),
+        (type(host.vae), "decode"),
+        *((type(encoder), "forward") for encoder in host.text_encoders),
+    ]
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
