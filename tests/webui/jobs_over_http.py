@@ -18,7 +18,7 @@ QUICK = {"init": "toy", "pictures": "toys", "steps": 3, "batch_size": 1, "resolu
 
 def write_toys(server: Server) -> None:
     folder = server.base / "ti-train" / "pictures" / "toys"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, colour, size in (("blue", (40, 60, 200), (64, 64)), ("red", (200, 40, 40), (80, 64))):
         picture = Image.new("RGB", size, (230, 230, 220))
         ImageDraw.Draw(picture).ellipse([12, 8, 52, 48], fill=colour)

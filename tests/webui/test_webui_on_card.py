@@ -112,10 +112,27 @@ def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(server
 
 
 @pytest.mark.parametrize("what", ["step", "preview"])
-def test_models_may_be_thrown_out_meanwhile(server, card, untouched, moving, what):
+def test_models_may_be_thrown_out_meanwhile(server, card, untouched, what):
     card("unload-after", what)
     assert learn(server, name=f"thrown-out-{what}", **PREVIEWED)["messages"] == []
     card("unload-after", "nothing")
+    server.post("/sdapi/v1/reload-checkpoint")  # AUTOMATIC1111 does not by itself
+    assert server.picture("a photo of a toy") == untouched
+
+
+def test_a_model_that_is_thrown_out_within_a_step_ends_the_run_in_words_and_it_goes_on(server, untouched):
+    learn(server, name="step-whole", steps=3)
+    job = begin(server, name="step-thrown-out", steps=3)
+    until(server, job, "running", step=1)
+    server.post(f"{API}/interrupt", {"id": job})
+    until(server, job, "interrupted")
+    server.post("/ti-train-test/unload-in-step")
+    job = server.post(f"{API}/resume", {"id": job})["id"]
+    failed = until(server, job, "failed")
+    assert "The model was unloaded from the GPU while a training step used it" in failed["error"]
+    until(server, server.post(f"{API}/resume", {"id": job})["id"], "done")
+    assert (vectors(server, "step-thrown-out") == vectors(server, "step-whole")).all()
+    server.post("/sdapi/v1/reload-checkpoint")
     assert server.picture("a photo of a toy") == untouched
 
 

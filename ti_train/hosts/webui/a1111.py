@@ -38,13 +38,20 @@ class A1111Host(WebUIHost):
         if "networks" in sys.modules:  # the bundled LoRA extension, which may be disabled
             sys.modules["networks"].load_networks([], [], [], [])
         hypernetwork.load_hypernetworks([])
+        self._fetch_unloaded()
         self._parts.hold()
+
+    def _fetch_unloaded(self) -> None:
+        """Moves the model to the GPU if somebody has unloaded it, which a generation does not."""
+        if not self.model.lowvram and next(self.network.parameters()).device.type != self.device.type:
+            sd_models.send_model_to_device(self.model)
 
     def _release_weights(self) -> None:
         self._parts.release_weights()
 
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         self._release_weights()
+        self._fetch_unloaded()
         return super()._sample(request, embeddings)
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -73,6 +80,7 @@ class A1111Host(WebUIHost):
     def _latents(self, pixels: Tensor) -> Latents:
         """The posterior's mean and variance; Stable Diffusion XL's VAE class would return a sample."""
         self._release_weights()
+        self._fetch_unloaded()
         fetch(self.autoencoder)
         vae: Any = self.autoencoder
         encoded = vae.quant_conv(vae.encoder(self._signed(pixels).to(devices.dtype_vae)))

@@ -26,6 +26,7 @@ class ForgeHost(WebUIHost):
 
     def __init__(self) -> None:
         model, _ = sd_models.forge_model_reload()  # Forge loads the selected checkpoint at first use
+        self._loaded_with = sd_models.model_data.forge_loading_parameters
         self.encoders = {engine.embedding_key: engine for engine in engines(model)}
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
@@ -60,6 +61,17 @@ class ForgeHost(WebUIHost):
             for known in memory_management.current_loaded_models
             if known.model in models and known.model_accelerated
         ]
+
+    @contextmanager
+    def _chosen(self) -> Iterator[None]:
+        """The same by what Forge compares with the loaded model."""
+        data, own = sd_models.model_data, self._loaded_with
+        chosen, data.forge_loading_parameters = data.forge_loading_parameters, own
+        try:
+            yield
+        finally:
+            if data.forge_loading_parameters is own:
+                data.forge_loading_parameters = chosen
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:

@@ -42,6 +42,7 @@ from .sampling import SAMPLING
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that CLIP reads one word; not used in prompts
+CHECKPOINT = "sd_model_checkpoint"  # the WebUI's option
 JOB_FIELDS = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
 
 
@@ -88,6 +89,7 @@ class WebUIHost(Adapter):
         widths = {name: int(token_table(part).shape[1]) for name, part in self.transformers.items()}
         resolution = resolution_of(sum(widths.values()), PREDICTIONS[prediction])
         super().__init__(device, widths, PREDICTIONS[prediction], sigmas, resolution)
+        self._begun_with = self.settings
         channels = int(self.network.input_blocks[0][0].weight.shape[1])
         if channels != CHANNELS:
             raise UserError(
@@ -157,8 +159,26 @@ class WebUIHost(Adapter):
         """The U-Net's output. scaled: [B, 4, h, w]; timesteps: [B] int64; context: [B, T, width]; vector: [B, 2816]."""
         raise NotImplementedError
 
-    def _step(self, gradient_checkpointing: bool) -> AbstractContextManager[None]:
-        return checkpointed(self.network, self.precision) if gradient_checkpointing else nullcontext()
+    @contextmanager
+    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+        """Raises UserError if the model is unloaded within the step."""
+        try:
+            with checkpointed(self.network, self.precision) if gradient_checkpointing else nullcontext():
+                yield
+        except RuntimeError as error:
+            if all(weight.device.type == self.device.type for weight in self.network.parameters()):
+                raise
+            raise UserError("The model was unloaded from the GPU while a training step used it.") from error
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Raises UserError if what the text encoders have read of the WebUI's options may be another than before."""
+        yield
+        if self.settings != self._begun_with:
+            raise UserError(
+                f"The WebUI's settings were changed: the training has begun with {self._begun_with}, and now it would "
+                f"go on with {self.settings}. Change them back before you resume it."
+            )
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         engine, table = self.encoders[encoder], token_table(self.transformers[encoder])
@@ -176,7 +196,7 @@ class WebUIHost(Adapter):
 
     def _encode(self, prompts: Sequence[Prompt], embeddings: Embeddings, sizes: Sequence[Size]) -> list[Condition]:
         """One condition for each prompt, from the WebUI's encoders."""
-        with self._registered(embeddings) as names, self.precision():
+        with self._registered(embeddings) as names, self.precision(), self._unchanged():
             texts = [text_with_names(prompt, names) for prompt in prompts]
             encoded = [self._encoded(group) for group in self._groups(texts)]
             contexts = [row for context, _ in encoded for row in context.split(1)]
@@ -188,7 +208,7 @@ class WebUIHost(Adapter):
 
     def _conditioning(self, prompts: Sequence[Prompt], embeddings: Embeddings) -> dict[str, list[TextStates]]:
         found: dict[str, list[TextStates]] = {name: [] for name in self.encoders}
-        with self._registered(embeddings) as names, self.precision():
+        with self._registered(embeddings) as names, self.precision(), self._unchanged():
             groups = self._groups([text_with_names(prompt, names) for prompt in prompts])
             for name, encoder in self.encoders.items():
                 for group in groups:
@@ -265,8 +285,20 @@ class WebUIHost(Adapter):
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
         """Samples as the txt2img tab does, without scripts of other extensions."""
         pairs = zip(request.prompts, request.seeds, strict=True)
-        with self._registered(embeddings) as names, preserved_job_state():
+        with self._registered(embeddings) as names, preserved_job_state(), self._chosen():
             return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
+
+    @contextmanager
+    def _chosen(self) -> Iterator[None]:
+        """Has the WebUI take this model for the chosen one: it loads that before it samples, and another one may have
+        been chosen during the training."""
+        options, own = shared.opts.data, self.model.sd_checkpoint_info.title
+        chosen, options[CHECKPOINT] = options.get(CHECKPOINT), own
+        try:
+            yield
+        finally:
+            if options[CHECKPOINT] == own:  # else there has been another choice
+                options[CHECKPOINT] = chosen
 
     def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:
         width, height = self.preview_size

@@ -42,9 +42,9 @@ def unload() -> None:
     if model_management():
         model_management().unload_all_models()
     else:
-        from modules import lowvram
+        from modules import sd_models
 
-        lowvram.send_everything_to_cpu()
+        sd_models.unload_model_weights()
 
 
 def unload_after(what: str = Body(..., embed=True)) -> None:
@@ -56,6 +56,18 @@ def unload_after(what: str = Body(..., embed=True)) -> None:
             unload()
 
     jobs._show = shown_and_unloaded
+
+
+def unload_in_step() -> None:
+    """Unloads in the middle of the U-Net's first pass of a training step, as a request would."""
+
+    def unload_once(_network: Any, _inputs: Any) -> None:
+        if torch.is_grad_enabled():
+            hook.remove()
+            unload()
+
+    with call_queue.queue_lock:
+        hook = connect().network.out.register_forward_pre_hook(unload_once)
 
 
 def resize(what: str = Body(..., embed=True)) -> None:
@@ -109,7 +121,10 @@ def described() -> dict[str, Any]:
 
 
 def add_routes(_demo: Any, app: Any) -> None:
-    for function, name in ((unload_after, "unload-after"), (resize, "resize"), (fail, "fail"), (mend, "mend")):
+    for function, name in (
+        *((unload_after, "unload-after"), (unload_in_step, "unload-in-step"), (resize, "resize")),
+        *((fail, "fail"), (mend, "mend")),
+    ):
         app.add_api_route(f"/ti-train-test/{name}", function, methods=["POST"])
     app.add_api_route("/ti-train-test/card", described, methods=["GET"])
 
