@@ -10,24 +10,30 @@ function ti_train_click(id) {
 }
 
 /**
- * Runs after the handlers that show a job: asks about it until it has ended, and shows the WebUI's progress bar.
+ * Runs after the handlers that show a job: asks about it until it has ended, whenever the last answer said to.
  * gradio 3 never ends the tasks of handlers that wait, and then "Reload UI" waits for them: so the page asks again.
  * @param {string} id empty if the job has ended
  */
 function ti_train_follow(id) {
     if (!id || id === ti_train_followed) return [];
     ti_train_followed = id;
-    let questions = Infinity;
-    const place = gradioApp().getElementById("ti_train_progress");
-    requestProgress(id, place, null, () => { questions = 5; }, () => {}); // the host ends its task before the job
+    let last = "", unanswered = 0;
     function ask() {
         if (id !== ti_train_followed) return;
+        /** @type {HTMLElement | null} */
+        const said = gradioApp().querySelector("#ti_train_summary .ti-train-unfinished");
+        const at = said?.dataset.at ?? "";
         // gradio 3 ends the typing in its table when a handler answers
         const typing = gradioApp().querySelector("#ti_train_captions :is(input, textarea):focus");
-        if (!typing) ti_train_click("ti_train_look");
-        const unfinished = gradioApp().querySelector("#ti_train_summary .ti-train-unfinished");
-        if (typing || (unfinished && questions-- > 0)) setTimeout(ask, 1000);
-        else ti_train_followed = "";
+        const waits = typing || document.hidden;
+        unanswered = waits || at !== last ? 0 : unanswered + 1;
+        last = at;
+        if (!said || unanswered > 5) { // the job has ended, or the WebUI
+            ti_train_followed = "";
+            return;
+        }
+        if (!waits) ti_train_click("ti_train_look");
+        setTimeout(ask, waits ? 1000 : 1000 * Number(said.dataset.again));
     }
     setTimeout(ask, 300); // the page shows what the handler returned
     return []; // gradio expects the outputs' values

@@ -17,6 +17,7 @@ from ..ti_train.errors import UserError
 from . import embedding_files, jobs, unfinished
 from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI reads them here
 from .request import Request, TrainRequest
+from .turns import STATUS, turns
 
 PREFIX = "/ti-train/v1"
 ERROR_RESPONSES = {
@@ -61,6 +62,10 @@ class Status(BaseModel):
     error: str = Field(description="Why the job failed; empty otherwise.")
     file: str = Field(description="Path of the embedding.")
     history: list[Measurement] = Field(description="All steps, if requested.")
+    ask_again: float = Field(
+        description="Seconds after which to ask again: one at least, and more the more clients ask. Whoever waits as "
+        "long as this costs the training next to nothing."
+    )
 
 
 class EmbeddingFile(BaseModel):
@@ -162,6 +167,7 @@ def status_of(job: jobs.Job, history: bool) -> Status:
         error=job.error,
         file=str(session.file),
         history=measures,
+        ask_again=round(turns.next(STATUS), 2),
     )
 
 

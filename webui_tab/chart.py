@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from time import monotonic
 from typing import Any
 
 from ..ti_train.drawing.loss_curves import Point
@@ -25,9 +26,10 @@ STATE_TEXTS = {
 }
 
 
-def summary(job: jobs.Job) -> str:
-    """The state of a job in a few lines."""
-    unfinished = "" if job.ended.is_set() else " ti-train-unfinished"  # the page asks again; read before the state
+def summary(job: jobs.Job, again: float = 0.0) -> str:
+    """The state of a job in a few lines. again: seconds after which the page asks again."""
+    unfinished = "" if job.ended.is_set() else " ti-train-unfinished"  # it asks again; read before the state
+    times = f"data-again='{again:.2f}' data-at='{monotonic():.2f}'"  # at: tells it that this is another answer
     lines = [f"<b>{escape(job.request.name)}</b> {STATE_TEXTS[job.state]}."]
     session = job.session
     if session.steps:
@@ -38,6 +40,7 @@ def summary(job: jobs.Job) -> str:
     if job.state == jobs.RUNNING:
         ends = job.stopped or job.keep
         lines += ["Ends after the current step."] if ends else [f"About {left:.0f} s left."] if left else []
+        lines += [] if session.steps else [f"{job.doing} ..."]
     if session.done:
         lines.append(escape(session.done.why + ("" if session.done.complete else " " + STOPPED)))
     if job.state == jobs.DONE:
@@ -45,7 +48,19 @@ def summary(job: jobs.Job) -> str:
     lines += [f"<span class='ti-train-remark'>{escape(message)}</span>" for message in job.messages]
     if job.error:
         lines.append(f"<span class='error'>{escape(job.error)}</span>")
-    return f"<div class='ti-train-summary{unfinished}'>" + "<br>".join(lines) + "</div>"
+    return f"<div class='ti-train-summary{unfinished}' {times}>{bar(job)}{'<br>'.join(lines)}</div>"
+
+
+def bar(job: jobs.Job) -> str:
+    """What share of the steps of a running job is done, as the WebUI's own bar shows it."""
+    if job.state != jobs.RUNNING:
+        return ""
+    steps = job.session.steps
+    share = 100 * steps[-1].step / job.config.steps if steps else 0
+    return (
+        f"<div class='ti-train-bar'><div class='progressDiv'><div class='progress' style='width: {share:.1f}%'>"
+        f"{share:.0f}%</div></div></div>"
+    )
 
 
 def error_note(message: str) -> str:

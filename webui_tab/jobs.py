@@ -46,6 +46,7 @@ class Job:
     session: Session
     previews: Previews
     state: str = QUEUED
+    doing: str = ""  # before the first step
     messages: Remarks = field(default_factory=Remarks)
     error: str = ""
     stopped: bool = False  # to be resumed later
@@ -191,12 +192,13 @@ def _named(error: Exception) -> str:
 
 def _train(job: Job, ending: ExitStack) -> None:
     """ending: gets what gives the model back to the host."""
-    shared.state.job_count, shared.state.textinfo = job.config.steps, "Loading the model"
+    shared.state.job_count = job.config.steps
+    _begins(job, "Loading the model")
     host = connect()
     host.preview_size = job.request.preview_width, job.request.preview_height
     ending.callback(_reload_embeddings, host, job.file)
     ending.callback(host.release_weights)
-    shared.state.textinfo = "Encoding the images"
+    _begins(job, "Encoding the images")
     dataset = load_dataset(host, job.request.folders(), job.config, job.messages)
     in_place = True  # whether what the run has saved is
     try:
@@ -218,6 +220,10 @@ def _train(job: Job, ending: ExitStack) -> None:
         raise
     finally:
         _leave(job, in_place)
+
+
+def _begins(job: Job, what: str) -> None:
+    job.doing = shared.state.textinfo = what
 
 
 def _leave(job: Job, in_place: bool) -> None:

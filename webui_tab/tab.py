@@ -17,6 +17,7 @@ from .picture_fields import picture_fields
 from .preview_fields import preview_fields
 from .request import check_resumable
 from .scripts import hidden_button, script
+from .turns import LOOK, turns
 
 RESUMED = "Resumed with the settings that this training was started with."
 NOTHING_RUNS = "This page shows no training that runs or waits. Show running finds the current one."
@@ -50,8 +51,6 @@ def build_train(blocks: gr.Blocks) -> None:
                 resume = gr.Button("Resume", min_width=112, elem_id="ti_train_resume")
                 show = gr.Button("Show running", min_width=112, elem_id="ti_train_show")
             problem = gr.HTML("", elem_id="ti_train_problem")
-            with gr.Column(elem_id="ti_train_bar"):
-                gr.HTML("", elem_id="ti_train_progress")
             summary = gr.HTML("", elem_id="ti_train_summary")
             loss = gr.HTML(chart.WAITING, elem_id="ti_train_chart")
             gallery = gr.Gallery(
@@ -141,7 +140,7 @@ def look_of(job: jobs.Job, seen: int) -> tuple[Any, ...]:
     """The number of previews, the summary, the chart and, if there are new ones, the previews."""
     now = job.previews.seen
     previews = gr.update() if now == seen else job.previews.shown()
-    return now, chart.summary(job), chart.chart(job), previews
+    return now, chart.summary(job, turns.next(LOOK)), chart.chart(job), previews
 
 
 def ending(end: Callable[[jobs.Job], None]) -> Callable[[str], str]:

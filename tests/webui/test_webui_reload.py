@@ -32,7 +32,7 @@ def test_a_page_that_is_loaded_anew_shows_the_running_training_and_its_fields(se
     says(watched, "watched is training.*Step [1-9]")
     entered(watched, server)
     says(watched, "watched is training")
-    expect(watched.locator("#ti_train_bar .progressDiv")).to_contain_text("Training 'watched'", timeout=RUNS_WITHIN)
+    expect(watched.locator("#ti_train_summary .progressDiv").first).to_contain_text("%", timeout=RUNS_WITHIN)
     expect(watched.locator("#ti_train_previews img").nth(1)).to_be_visible()
     for field, value in {"name": "watched", "init": "toy", "steps": STEPS, "seed": "7"}.items():
         box = watched.locator(f"#ti_train_{field} input, #ti_train_{field} textarea").first

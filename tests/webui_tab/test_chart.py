@@ -35,3 +35,18 @@ def test_the_chart_costs_as_much_after_a_hundred_thousand_steps_as_at_first(load
     for number in range(1, 4):
         job.session.curves.add(job.session.steps[number - 1])
     assert "<polyline" in load_in_webui("webui_tab.chart").chart(job)
+
+
+def test_the_page_is_told_when_to_ask_again_and_how_far_a_running_job_is(load_in_webui, tmp_path):
+    job, chart = ended_job(load_in_webui, tmp_path / "cat.safetensors"), load_in_webui("webui_tab.chart")
+    jobs, step = load_in_webui("webui_tab.jobs"), load_in_webui("ti_train.events").Step
+    assert "progressDiv" not in chart.summary(job)
+    job.state, job.doing, job.session.done = jobs.RUNNING, "Encoding the images", None
+    said = chart.summary(job, 2.5)
+    assert "data-again='2.50'" in said
+    assert "ti-train-unfinished" in said
+    assert "width: 0.0%'>0%" in said
+    assert "Encoding the images ..." in said
+    job.session.steps = [step(job.config.steps // 4, 0.5, None, 0.01, 1.0, 1.0, 0.0)]
+    assert "width: 25.0%'>25%" in chart.summary(job)
+    assert "Encoding" not in chart.summary(job)
