@@ -73,6 +73,7 @@ class Server:
         for name, source in ({"ti-train": ROOT} | probes).items():
             if not (base / "extensions" / name).exists():
                 shutil.copytree(source, base / "extensions" / name, ignore=NOT_RUN)
+        shutil.copy(HERE.parent / "failing_calls.py", base / "extensions" / "zz-probe")
         (base / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
