@@ -6,6 +6,7 @@ python benchmarks/abuse.py mutate   mutated files of each kind: a message for ea
 python benchmarks/abuse.py long     a training of 100,000 steps: what grows
 python benchmarks/abuse.py many --comfyui FOLDER    1,000 trainings in one server, and a queue that is cancelled by half
 python benchmarks/abuse.py poll --comfyui FOLDER    20 clients that ask every second during a training: what it costs
+python benchmarks/abuse.py poll --webui FOLDER      the same of a WebUI's tab and API
 
 Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
@@ -22,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "comfyui")]
 
 from benchmarks.abuse_parts import disk  # noqa: E402
+from benchmarks.abuse_parts.polling import Part, cost  # noqa: E402
 
 DEMO = HERE.parent / "demo"
 
@@ -54,10 +56,13 @@ def main(given: Sequence[str] | None = None) -> int:
     command.add_argument("--queued", type=int, default=50)
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=many)
-    command = commands.add_parser("poll", help="clients of a ComfyUI's page during a training")
-    command.add_argument("--comfyui", type=Path, required=True, help="folder of a ComfyUI, which is not changed")
+    command = commands.add_parser("poll", help="clients of a ComfyUI or a WebUI during a training")
+    host = command.add_mutually_exclusive_group(required=True)
+    host.add_argument("--comfyui", type=Path, help="folder of a ComfyUI, which is not changed")
+    host.add_argument("--webui", type=Path, help="folder of a WebUI, whose Python is WEBUI_PYTHON; nor is this one")
     command.add_argument("--clients", type=int, default=20)
     command.add_argument("--seconds", type=float, default=30, help="of each of eight parts, with and without clients")
+    command.add_argument("--requests", type=int, help="of ComfyUI: so many without a pause instead, and the memory")
     command.set_defaults(run=poll)
     a = parser.parse_args(given)
     if a.work:
@@ -151,23 +156,46 @@ def many(a: argparse.Namespace, work: Path) -> int:
 
 
 def poll(a: argparse.Namespace, work: Path) -> int:
+    if a.webui:
+        return poll_webui(a, work)
     from benchmarks.abuse_parts.many import Abused
-    from benchmarks.abuse_parts.poll import polled
+    from benchmarks.abuse_parts.poll import memory_after, polled
 
     abused = Abused(a.comfyui.resolve(), work / "comfyui")
     try:
-        alone, asked = polled(abused, a.images, a.clients, a.seconds)
+        if a.requests:
+            print("| requests | memory |\n|---|---|")
+            seen = []
+            for requests, memory in memory_after(abused, a.images, a.clients, a.requests):
+                print(f"| {requests:,} | {memory:,} MiB |", flush=True)
+                seen.append(memory)
+            return told([f"memory grew from {seen[1]} to {seen[-1]} MiB"] if seen[-1] > 1.05 * seen[1] else [])
+        return told(costs("ComfyUI", a.clients, *polled(abused, a.images, a.clients, a.seconds)))
     finally:
         abused.server.stop()
-    print("| clients | seconds | requests | steps | training | other threads |\n|---|---|---|---|---|---|")
-    for clients, part in ((0, alone), (a.clients, asked)):
+
+
+def poll_webui(a: argparse.Namespace, work: Path) -> int:
+    from benchmarks.abuse_parts.poll_webui import polled, started
+
+    server = started(a.webui.resolve(), work / "webui", a.images)
+    try:
+        found = [costs(who, a.clients, *parts) for who, *parts in polled(server, a.clients, a.seconds)]
+    finally:
+        server.stop()
+    return told([each for wrong in found for each in wrong])
+
+
+def costs(who: str, clients: int, alone: Part, asked: Part) -> list[str]:
+    """Prints what clients cost a training; what is wrong."""
+    print(f"{who}\n| clients | seconds | requests | steps | training | other threads |\n|---|---|---|---|---|---|")
+    for there, part in ((0, alone), (clients, asked)):
         used = f"{part.trained:.2f} s | {part.served:.2f} s"
-        print(f"| {clients} | {part.seconds:.0f} | {part.requests:,} | {part.steps:,} | {used} |")
-    each = (asked.served - alone.served * asked.seconds / alone.seconds) / max(1, asked.requests)
-    print(
-        f"{1000 * each:.2f} ms of a processor for each request; one a second from each client: {a.clients * each:.2%}"
-    )
-    return told(["more than 1 %"] if a.clients * each > 0.01 else [])
+        print(f"| {there} | {part.seconds:.0f} | {part.requests:,} | {part.steps:,} | {used} |")
+    each = cost(alone, asked)
+    share = each * asked.requests / asked.seconds
+    print(f"{1000 * each:.2f} ms of a processor for each request, {share:.2%} of a processor for all", flush=True)
+    return [f"{who}: more than 1 %"] if share > 0.01 else []
 
 
 def told(found: list[str]) -> int:

@@ -1,84 +1,62 @@
-"""Many clients that ask for the page's contents every second while a training runs: what they cost it."""
+"""Clients of ComfyUI's page that ask for its contents every second while a training runs."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from http.client import HTTPConnection
-from itertools import cycle
 from pathlib import Path
 
-from ..processor_time import thread_seconds
 from .long import last_step
 from .many import Abused
+from .polling import Clients, Part, alternated, answer
 
 NAME, STEPS = "polled", 1_000_000  # it is interrupted
 ROUTES = ("runs", "records", "embeddings", "pictures?folder=images", "thumbnail?file=images/0.png")
-ALTERNATIONS = 4  # with clients and without
+SHARED = 4  # of 20 clients that ask once a second, so many get each answer
 
 
-@dataclass
-class Part:
-    """A part of a training. trained, served: seconds of a processor, of its thread and of all other threads."""
-
-    seconds: float = 0.0
-    steps: int = 0
-    trained: float = 0.0
-    served: float = 0.0
-    requests: int = 0
+def ask_every_second(connection: HTTPConnection, number: int) -> float:
+    answer(connection, f"/ti_train/{ROUTES[number % len(ROUTES)]}", {})
+    return 1.0
 
 
-class Clients:
-    """Threads of this process, each of which asks for one route after another, one a second, by one connection."""
-
-    def __init__(self, url: str) -> None:
-        self.address, self.answered, self._over = url.partition("//")[2], 0, threading.Event()
-
-    @contextmanager
-    def asking(self, number: int) -> Iterator[None]:
-        self._over.clear()
-        threads = [threading.Thread(target=self._ask, args=(first,)) for first in range(number)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in threads:
-                thread.join()
-
-    def _ask(self, first: int) -> None:
-        routes = cycle(ROUTES[first % len(ROUTES) :] + ROUTES[: first % len(ROUTES)])
-        with closing(HTTPConnection(self.address, timeout=300)) as connection:
-            while not self._over.wait(1.0):
-                connection.request("GET", f"/ti_train/{next(routes)}")
-                answer = connection.getresponse()
-                answer.read()
-                assert answer.status == 200, answer.reason
-                self.answered += 1
+def ask_at_once(connection: HTTPConnection, number: int) -> float:
+    """An answer of its own for as many as get one at the rate of one a second."""
+    fresh = {"Cache-Control": "no-cache"} if number // len(ROUTES) % SHARED == 0 else {}
+    answer(connection, f"/ti_train/{ROUTES[number % len(ROUTES)]}", fresh)
+    return 0.0
 
 
 def polled(abused: Abused, images: Path, number: int, seconds: float) -> tuple[Part, Part]:
-    """A training's parts without clients and with so many, which alternate. seconds: of each."""
+    with training(abused, images) as log:
+        clients, process = Clients(abused.server.url, ask_every_second), abused.server.process.pid
+        return alternated(clients, number, seconds, process, lambda: last_step(log))
+
+
+def memory_after(abused: Abused, images: Path, number: int, requests: int) -> Iterator[tuple[int, int]]:
+    """Requests so far, and MiB of the server, while so many clients ask without a pause during a training."""
+    status = Path(f"/proc/{abused.server.process.pid}/status")
+    with training(abused, images):
+        clients = Clients(abused.server.url, ask_at_once)
+        with clients.asking(number):
+            for due in range(0, requests + 1, requests // 8):
+                while clients.answered < due:
+                    time.sleep(0.2)
+                resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+                yield clients.answered, int(resident.split()[1]) // 1024
+
+
+@contextmanager
+def training(abused: Abused, images: Path) -> Iterator[Path]:
+    """Runs within the context; its step log."""
     server, log = abused.server, abused.embeddings / f"{NAME}.csv"
     prompt = server.queue(abused.training(NAME, images, STEPS))
     while last_step(log) < 20 and prompt not in server.get("/history"):
         time.sleep(0.5)
-    alone, asked, clients = Part(), Part(), Clients(server.url)
-    for part, there in [(alone, 0), (asked, number)] * ALTERNATIONS:
-        with clients.asking(there):
-            began, before, answered = time.monotonic(), thread_seconds(server.process.pid), clients.answered
-            step = last_step(log)
-            time.sleep(seconds)
-            part.seconds += time.monotonic() - began
-            part.requests += clients.answered - answered
-            part.steps += last_step(log) - step
-            used = [after - before.get(thread, 0) for thread, after in thread_seconds(server.process.pid).items()]
-            part.trained += max(used)
-            part.served += sum(used) - max(used)
-    server.interrupt()
-    server.wait(prompt)
-    return alone, asked
+    try:
+        yield log
+    finally:
+        server.interrupt()
+        server.wait(prompt)

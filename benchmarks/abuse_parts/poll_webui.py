@@ -1,0 +1,100 @@
+"""Clients of a WebUI that ask for a training's state while it runs: pages of the tab, and users of the API."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .long import last_step
+from .polling import Ask, Clients, Part, alternated, answer
+
+TESTS = Path(__file__).resolve().parents[2] / "tests"
+CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
+sys.path[1:1] = [str(TESTS / "webui")]
+
+from clip_files import write_hub  # noqa: E402
+from webui_server import USER, Server  # noqa: E402
+
+API, NAME, STEPS = "/ti-train/v1", "polled", 1_000_000  # it is interrupted
+JSON = {"Content-Type": "application/json"}
+LOOK = "ti_train_look"  # the button that the page clicks
+
+
+def started(webui: Path, base: Path, images: Path) -> Server:
+    """A WebUI with the narrow model of random weights that the tests have, which is drawn once."""
+    drawn, models = CACHE / "drawn-sd1.safetensors", base / "models" / "Stable-diffusion"
+    if not drawn.is_file():
+        drawing = [sys.executable, str(TESTS / "webui" / "draw_checkpoint.py"), str(drawn), "sd1"]
+        subprocess.run(drawing, check=True)
+    if not (CACHE / "hub").is_dir():
+        write_hub(CACHE / "hub")
+    models.mkdir(parents=True)
+    for file in CACHE.glob("drawn-sd1.*"):
+        (models / file.name).symlink_to(file)
+    shutil.copytree(images, base / "ti-train" / "pictures" / "images")
+    return Server(webui, base, CACHE / "hub")
+
+
+def polled(server: Server, number: int, seconds: float) -> Iterator[tuple[str, Part, Part]]:
+    """For pages of the tab and for users of the API: a training's parts without them and with so many."""
+    with training(server) as job:
+        log = server.base / "ti-train" / "runs" / NAME / "loss.csv"
+        for who, ask in (("API", api(job)), ("tab", tab(server, job))):
+            clients = Clients(server.url, ask)
+            yield who, *alternated(clients, number, seconds, server.process.pid, lambda: last_step(log))
+
+
+@contextmanager
+def training(server: Server) -> Iterator[str]:
+    """Runs within the context; its job."""
+    given = {"name": NAME, "init": "toy", "pictures": "images", "steps": STEPS, "batch_size": 1, "resolution": 64}
+    job = str(server.post(f"{API}/train", given)["id"])
+    while server.get(f"{API}/status?id={quote(job)}")["step"] < 20:
+        time.sleep(0.5)
+    try:
+        yield job
+    finally:
+        server.post(f"{API}/interrupt", {"id": job})
+
+
+def api(job: str) -> Ask:
+    """Asks as a script does, and again when it is told to."""
+    who = {"Authorization": "Basic " + base64.b64encode(USER.encode()).decode()}
+
+    def ask(connection: HTTPConnection, _number: int) -> float:
+        told = json.loads(answer(connection, f"{API}/status?id={quote(job)}", who))
+        return float(told.get("ask_again", 1.0))
+
+    return ask
+
+
+def tab(server: Server, job: str) -> Ask:
+    """Asks as the page's script does, by gradio."""
+    number = handler(server.get("/config"), LOOK)
+    body = json.dumps({"fn_index": number, "data": [job, 0], "session_hash": "a"}).encode()
+
+    def ask(connection: HTTPConnection, _number: int) -> float:
+        _, summary, *_ = json.loads(answer(connection, "/run/predict", JSON, body))["data"]
+        told = re.search(r"data-again='([\d.]+)'", summary)
+        return float(told[1]) if told else 1.0
+
+    return ask
+
+
+def handler(config: dict[str, Any], element: str) -> int:
+    """gradio's number for what a click on an element calls."""
+    (button,) = [each["id"] for each in config["components"] if each["props"].get("elem_id") == element]
+    calls = config["dependencies"]
+    return next(n for n, call in enumerate(calls) if [button, "click"] in [list(target) for target in call["targets"]])
