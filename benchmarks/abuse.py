@@ -1,12 +1,14 @@
 """Proves by abuse that no training is lost and nothing bad gets in; see docs/reliability.md for what it found.
 
 python benchmarks/abuse.py files    every write, rename, sync and removal of a training fails, or kills it, in turn
-python benchmarks/abuse.py kill     kill -9 at random moments of trainings, which are continued
+python benchmarks/abuse.py kill     kill -9 at random moments of trainings, which are continued: of the command line,
+                                    --comfyui FOLDER or --webui FOLDER
 python benchmarks/abuse.py mutate   mutated files of each kind: a message for each at worst
 python benchmarks/abuse.py long     a training of 100,000 steps: what grows
 python benchmarks/abuse.py many --comfyui FOLDER    1,000 trainings in one server, and a queue that is cancelled by half
 python benchmarks/abuse.py poll --comfyui FOLDER    20 clients that ask every second during a training: what it costs
 python benchmarks/abuse.py poll --webui FOLDER      the same of a WebUI's tab and API
+python benchmarks/abuse.py all      a part of each that takes an hour together; in servers with --comfyui and --webui
 
 Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
@@ -14,18 +16,29 @@ Exit status 1 if anything is wrong. All but the mutated files need Linux; the fa
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "comfyui")]
+sys.path[:0] = [str(HERE.parent), *(str(HERE.parent / "tests" / each) for each in ("", "comfyui", "webui"))]
 
 from benchmarks.abuse_parts import disk  # noqa: E402
 from benchmarks.abuse_parts.polling import Part, cost  # noqa: E402
 
+if TYPE_CHECKING:
+    from benchmarks.abuse_parts.kill import Killable
+
 DEMO = HERE.parent / "demo"
+HOUR = ("files --every 20", "kill --times 50", "mutate --count 1000", "long --steps 20000")  # on two cores, with these:
+IN_COMFYUI = ("kill --times 20", "many --times 100 --queued 20", "poll --seconds 10")
+IN_WEBUI = ("kill --times 10",)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -42,6 +55,9 @@ def main(given: Sequence[str] | None = None) -> int:
     command = commands.add_parser("kill", help="kill -9 at random moments")
     command.add_argument("--times", type=int, default=200)
     command.add_argument("--seed", type=int, default=0)
+    server = command.add_mutually_exclusive_group()
+    server.add_argument("--comfyui", type=Path, help="folder of a ComfyUI, whose Python is COMFYUI_PYTHON")
+    server.add_argument("--webui", type=Path, help="folder of a WebUI, whose Python is WEBUI_PYTHON")
     command.set_defaults(run=kill)
     command = commands.add_parser("mutate", help="mutated files of each kind")
     command.add_argument("--count", type=int, default=10_000, help="of each kind")
@@ -64,6 +80,10 @@ def main(given: Sequence[str] | None = None) -> int:
     command.add_argument("--seconds", type=float, default=30, help="of each of eight parts, with and without clients")
     command.add_argument("--requests", type=int, help="of ComfyUI: so many without a pause instead, and the memory")
     command.set_defaults(run=poll)
+    command = commands.add_parser("all", help="a part of each, in an hour")
+    command.add_argument("--comfyui", type=Path, help="folder of a ComfyUI")
+    command.add_argument("--webui", type=Path, help="folder of a WebUI")
+    command.set_defaults(run=everything)
     a = parser.parse_args(given)
     if a.work:
         return int(a.run(a, a.work))
@@ -92,11 +112,29 @@ def files(a: argparse.Namespace, work: Path) -> int:
 
 def kill(a: argparse.Namespace, work: Path) -> int:
     from benchmarks.abuse_parts.kill import killed
-    from benchmarks.abuse_parts.runs import Training
+    from ti_train.reproducible import EPOCH
 
-    kills = killed(Training.of(a.model, a.images, a.init), work, a.times, a.seed)
-    print(f"| {kills.kills} kills | {kills.trainings} trainings completed | {len(kills.wrong)} wrong |")
+    os.environ[EPOCH] = "86400"  # equal runs leave equal files
+    with closing(killable(a, work)) as training:
+        kills = killed(training, work / "expected", a.times, a.seed)
+    print(f"| {kills.kills} kills | {kills.resumable} of them left a step to resume from "
+          f"| {kills.trainings} trainings completed | {len(kills.wrong)} wrong |")  # fmt: skip
     return told(kills.wrong)
+
+
+def killable(a: argparse.Namespace, work: Path) -> Killable:
+    """The training that is killed."""
+    if a.comfyui:
+        from benchmarks.abuse_parts.in_comfyui import InComfyUI
+
+        return InComfyUI(a.comfyui.resolve(), work / "comfyui", a.images)
+    if a.webui:
+        from benchmarks.abuse_parts.in_webui import InWebUI
+
+        return InWebUI(a.webui.resolve(), work / "webui", a.images)
+    from benchmarks.abuse_parts.runs import InFolder, Training
+
+    return InFolder(Training.of(a.model, a.images, a.init), work / "run")
 
 
 def mutate(a: argparse.Namespace, work: Path) -> int:
@@ -196,6 +234,23 @@ def costs(who: str, clients: int, alone: Part, asked: Part) -> list[str]:
     share = each * asked.requests / asked.seconds
     print(f"{1000 * each:.2f} ms of a processor for each request, {share:.2%} of a processor for all", flush=True)
     return [f"{who}: more than 1 %"] if share > 0.01 else []
+
+
+def everything(a: argparse.Namespace, work: Path) -> int:
+    """Each part in a process of its own, with the time that it takes."""
+    parts = [part.split() for part in HOUR]
+    for flag, folder, inside in (("--comfyui", a.comfyui, IN_COMFYUI), ("--webui", a.webui, IN_WEBUI)):
+        parts += [[*part.split(), flag, str(folder.resolve())] for part in inside] if folder else []
+    given = ["--model", a.model, "--images", a.images, "--init", a.init]
+    failed = []
+    for number, part in enumerate(parts):
+        print(f"\n{' '.join(part)}", flush=True)
+        began, folder = time.monotonic(), work / str(number)
+        folder.mkdir()
+        command = [sys.executable, str(HERE / "abuse.py"), *map(str, given), "--work", str(folder), *part]
+        failed += [" ".join(part)] if subprocess.call(command) else []
+        print(f"{(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+    return told([f"{part}: something is wrong" for part in failed])
 
 
 def told(found: list[str]) -> int:

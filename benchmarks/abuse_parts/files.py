@@ -64,7 +64,7 @@ def failed(training: Training, folder: Path, expected: Path, call: int, fault: s
 
     result = embedding_in(expected).read_bytes()
     ended = training.run(folder, armed)
-    wrong = verdict.after_a_failure(ended, folder, training, result, clean=action == disk.ONCE)
+    wrong = verdict.after_a_failure(ended, folder, training.earlier, result, clean=action == disk.ONCE)
     put_back(ended.said, folder)
     tally.tried += 1
     if ended.status:

@@ -105,6 +105,23 @@ class Training:
             os._exit(status)
 
 
+@dataclass(frozen=True)
+class InFolder:
+    """A training into one folder."""
+
+    training: Training
+    folder: Path
+
+    def begun(self) -> None:
+        self.training.begun(self.folder)
+
+    def run(self, seconds: float | None = None) -> Ended:
+        return self.training.run(self.folder, seconds=seconds)
+
+    def close(self) -> None:
+        """No process is left."""
+
+
 def kill_after(child: int, seconds: float) -> None:
     """Kills a child, unless it ends before."""
     deadline = time.monotonic() + seconds

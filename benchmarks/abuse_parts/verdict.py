@@ -20,8 +20,11 @@ DRAWN = f"{NAME}-loss.png"  # from the step log, whose numbers are rounded
 LOG = f"{NAME}.csv"
 
 
-def after_a_failure(ended: Ended, folder: Path, training: Training, result: bytes, clean: bool) -> list[str]:
-    """What is wrong right after a run failed. result: of an undisturbed run. clean: nothing unfinished may be there."""
+def after_a_failure(ended: Ended, folder: Path, earlier: bytes | None, result: bytes, clean: bool) -> list[str]:
+    """What is wrong right after a run failed.
+
+    earlier: the embedding that was there before. result: of an undisturbed run. clean: nothing unfinished may be there.
+    """
     wrong = []
     if ended.status == UNFORESEEN or "Traceback" in ended.said:
         wrong.append(f"an exception that is no message: {ended.said.splitlines()[-1]}")
@@ -29,7 +32,7 @@ def after_a_failure(ended: Ended, folder: Path, training: Training, result: byte
         wrong.append(f"status {ended.status} without a message: {ended.said[-200:]}")
     file = embedding_in(folder)
     found = file.read_bytes() if file.exists() else None
-    if training.earlier is not None and found != training.earlier and not same_vectors(found, result):
+    if earlier is not None and found != earlier and not same_vectors(found, result):
         wrong.append("the earlier embedding was replaced by another one than the result")
     if found is not None:
         wrong += unreadable(file)

@@ -5,18 +5,13 @@ WEBUI_BROWSER: the program of a Chromium, if Playwright shall not look for its o
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
-from webui_server import Server
-
-HERE = Path(__file__).resolve().parent
-CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
+from webui_server import Server, clip_hub, drawn, start
 
 
 @pytest.fixture(scope="session")
@@ -37,30 +32,13 @@ def family(request) -> str:
 
 @pytest.fixture(scope="session")
 def checkpoint(family) -> Path:
-    """A family's, drawn with a narrow U-Net."""
-    file = CACHE / f"drawn-{family}.safetensors"
-    if not file.is_file():
-        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file), family], check=True)
-    return file
+    return drawn(family)
 
 
 @pytest.fixture(scope="session")
 def hub() -> Path:
-    """A cache of the Hugging Face hub with CLIP's tokenizer and configuration, which A1111 asks for."""
-    clip_files = pytest.importorskip("clip_files", reason="open_clip brings CLIP's vocabulary")
-    if not (CACHE / "hub").is_dir():
-        clip_files.write_hub(CACHE / "hub")
-    return CACHE / "hub"
-
-
-def start(
-    webui: Path, checkpoint: Path, hub: Path, base: Path, flags: tuple[str, ...] = (), card: float | None = None
-) -> Server:
-    (base / "models" / "Stable-diffusion").mkdir(parents=True)
-    for file in (checkpoint, checkpoint.with_suffix(".yaml")):
-        if file.exists():
-            (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
-    return Server(webui, base, hub, flags, card=card)
+    pytest.importorskip("clip_files", reason="open_clip brings CLIP's vocabulary")
+    return clip_hub()
 
 
 @pytest.fixture(scope="session")

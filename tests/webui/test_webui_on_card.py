@@ -9,12 +9,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import start
 from jobs_over_http import API, begin, until, vectors, write_toys
 from jobs_over_http import learn as learn_in_steps
 from lora import drawn_lora
 from safetensors.torch import save_file
-from webui_server import HERE, PYTHON, Server
+from webui_server import HERE, PYTHON, Server, start
 
 pytestmark = pytest.mark.slow
 GIB = 6

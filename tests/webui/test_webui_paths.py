@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import start
 from jobs_over_http import API, QUICK, learn, write_toys
 from tab_page import beside, chosen, expect, fill, new_page, upload
-from webui_server import RefusedError, Server
+from webui_server import RefusedError, Server, start
 
 pytestmark = pytest.mark.slow
 

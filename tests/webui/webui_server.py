@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 PYTHON = os.environ.get("WEBUI_PYTHON", sys.executable)
 USER = "tester:secret"
 FAMILIES = os.environ.get("WEBUI_FAMILIES", "sd1 sd2-v sdxl").split()  # or sd1-whole, for time and memory
+CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
 STARTS_WITHIN, ANSWERS_WITHIN = 600, 600  # seconds
 NOT_RUN = shutil.ignore_patterns(".*", "__pycache__", "tests", "demo", "benchmarks")
 SETTINGS = {
@@ -47,6 +48,23 @@ def kind_of(webui: Path) -> str:
     if (webui / "backend").is_dir():
         return "forge"
     return "reforge" if (webui / "ldm_patched").is_dir() else "a1111"
+
+
+def drawn(family: str) -> Path:
+    """The checkpoint of a family, with a narrow U-Net; drawn once."""
+    file = CACHE / f"drawn-{family}.safetensors"
+    if not file.is_file():
+        subprocess.run([sys.executable, str(HERE / "draw_checkpoint.py"), str(file), family], check=True)
+    return file
+
+
+def clip_hub() -> Path:
+    """A cache of the Hugging Face hub with CLIP's tokenizer and configuration, which A1111 asks for; written once."""
+    if not (CACHE / "hub").is_dir():
+        from clip_files import write_hub  # open_clip brings CLIP's vocabulary
+
+        write_hub(CACHE / "hub")
+    return CACHE / "hub"
 
 
 class Server:
@@ -168,6 +186,16 @@ class Server:
         """Bytes of memory that the process had at most."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def start(
+    webui: Path, checkpoint: Path, hub: Path, base: Path, flags: tuple[str, ...] = (), card: float | None = None
+) -> Server:
+    (base / "models" / "Stable-diffusion").mkdir(parents=True)
+    for file in (checkpoint, checkpoint.with_suffix(".yaml")):
+        if file.exists():
+            (base / "models" / "Stable-diffusion" / f"drawn{file.suffix}").symlink_to(file)
+    return Server(webui, base, hub, flags, card=card)
 
 
 def free_port() -> int:

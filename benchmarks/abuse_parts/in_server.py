@@ -1,0 +1,58 @@
+"""A training that is killed with the server that it runs in."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from .runs import NAME, Ended
+
+STEPS = 40
+
+
+class InServer(ABC):
+    """folder: of the server's embeddings."""
+
+    folder: Path
+
+    def begun(self) -> None:
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def run(self, seconds: float | None = None) -> Ended:
+        """Trains, or resumes where there is something to resume. seconds: after which the server is killed."""
+        deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+        job = self.begin((self.folder / f"{NAME}.resume").is_file())
+        while not self.has_ended(job):
+            if time.monotonic() > deadline:
+                self.kill()
+                return Ended(-signal.SIGKILL, "")
+            time.sleep(0.02)
+        said = self.error(job) or ", ".join(f"left behind: {path}" for path in self.unfinished())
+        return Ended(int(bool(said)), said)
+
+    @abstractmethod
+    def begin(self, resumes: bool) -> str:
+        """Asks for the training; the server's name for it."""
+
+    @abstractmethod
+    def has_ended(self, job: str) -> bool: ...
+
+    @abstractmethod
+    def error(self, job: str) -> str:
+        """Why it failed; "" if it did not."""
+
+    @abstractmethod
+    def unfinished(self) -> list[Path]:
+        """Files outside of the folder that a complete run should have removed."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Also starts the server again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stops the server."""

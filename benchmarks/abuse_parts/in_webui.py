@@ -1,0 +1,44 @@
+"""A training that is killed with the WebUI that it runs in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from jobs_over_http import API, begin, status
+from webui_server import clip_hub, drawn, start
+
+from .in_server import STEPS, InServer
+from .runs import NAME
+
+
+class InWebUI(InServer):
+    """With a narrow model of Stable Diffusion 1, which is drawn once for all tests."""
+
+    def __init__(self, webui: Path, base: Path, images: Path) -> None:
+        self._server = start(webui, drawn("sd1"), clip_hub(), base)
+        self.folder, self._own = base / "embeddings", base / "ti-train"
+        shutil.copytree(images, self._own / "pictures" / "toys")
+
+    def begin(self, resumes: bool) -> str:
+        if resumes:
+            return str(self._server.post(f"{API}/resume", {"name": NAME})["id"])
+        previews = {"preview_every": STEPS // 2, "preview_steps": 1}
+        return begin(self._server, name=NAME, steps=STEPS, checkpoint_every=1, overwrite=True, **previews)
+
+    def has_ended(self, job: str) -> bool:
+        return status(self._server, job)["state"] not in ("queued", "running")
+
+    def error(self, job: str) -> str:
+        ended = status(self._server, job)
+        return "" if ended["state"] == "done" else f"{ended['state']}: {ended['error']}"
+
+    def unfinished(self) -> list[Path]:
+        requests = self._own / "unfinished"
+        return [path for path in self._own.rglob("*") if path.parent == requests or path.suffix[1:].isdecimal()]
+
+    def kill(self) -> None:
+        self._server.restart()
+
+    def close(self) -> None:
+        self._server.stop()
