@@ -48,6 +48,11 @@ def test_the_ends_are_the_trained_and_the_initial_vectors():
     assert all(torch.allclose(v, INIT[e], atol=1e-4) for e, v in editable(trained, 1).vectors.items())
 
 
+def test_a_resumed_run_records_its_initial_vectors_in_the_same_order():
+    assert [*INIT] != sorted(INIT)
+    assert recorded(dict(sorted(INIT.items()))) == recorded(INIT)
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_it_is_a_share(strength):
     with pytest.raises(UserError, match="it must be from 0"):

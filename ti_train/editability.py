@@ -34,9 +34,12 @@ SHEET = (0.0, 0.1, 0.2, 0.3)  # strengths that are worth comparing
 
 
 def recorded(initial: Vectors) -> dict[str, str]:
-    """The header's entry for a run's initial vectors; {} if they are too many for a header."""
+    """The header's entry for a run's initial vectors; {} if they are too many for a header.
+
+    In the same order for a resumed run, which has read them from a file.
+    """
     halves = {encoder: v.detach().float().cpu().numpy().astype("<f2").tobytes() for encoder, v in initial.items()}
-    entry = json.dumps({encoder: base64.b64encode(data).decode() for encoder, data in halves.items()})
+    entry = json.dumps({encoder: base64.b64encode(data).decode() for encoder, data in halves.items()}, sort_keys=True)
     return {INITIAL: entry} if len(entry) <= LONGEST else {}
 
 
