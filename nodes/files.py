@@ -14,6 +14,7 @@ from typing import Any
 import folder_paths
 
 from ..ti_train.names import PICTURES, READABLE, bare_name, numbered
+from ..ti_train.text import name_key
 from ..ti_train.training.checkpoint import RunFiles, name_in
 
 NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
@@ -109,13 +110,13 @@ def free_name(folder: Path, name: str, parts: Sequence[str] = ("",)) -> str:
     `embedding:cat` finds pets/cat too, so a name is taken in all folders. parts: the suffixes of its files' names, if
     it is saved as several files.
     """
-    taken = {Path(file).stem.lower() for file in folder_paths.get_filename_list("embeddings")}
+    taken = {name_key(Path(file).stem) for file in folder_paths.get_filename_list("embeddings")}
     beside = (folder / name).parent.glob("*")
-    taken |= {file.stem.lower() for file in beside if file.suffix != ".csv"}  # a step log alone takes none
+    taken |= {name_key(file.stem) for file in beside if file.suffix != ".csv"}  # a step log alone takes none
     return next(
         candidate
         for candidate in numbered(name)
-        if not any((bare_name(candidate) + part).lower() in taken for part in parts)
+        if not any(name_key(bare_name(candidate) + part) in taken for part in parts)
     )
 
 

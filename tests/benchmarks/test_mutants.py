@@ -30,6 +30,6 @@ def test_a_file_is_tried_with_the_tests_that_mirror_it():
         "ti_train/fleet/records.py": [
             *("tests/fleet/test_inputs.py", "tests/fleet/test_fleet_progress.py", "tests/fleet/test_together.py")
         ],
-        "nodes/files.py": [],
+        "nodes/run.py": [],
     }.items():
         assert own_tests(ROOT / Path(file)) == tests
