@@ -83,8 +83,9 @@ def check_name(name: str) -> str:
         given = given[len(IN_PROMPTS) :].strip()
     while given.lower().endswith(READABLE):
         given = given[: given.rindex(".")]
-    if len(given.encode()) > LONGEST:
-        raise UserError(f"The name has {len(given.encode())} bytes; at most {LONGEST} are allowed. Use a shorter one.")
+    length = len(given.encode("utf-8", "surrogatepass"))  # bytes of no encoding are half characters on a command line
+    if length > LONGEST:
+        raise UserError(f"The name has {length} bytes; at most {LONGEST} are allowed. Use a shorter one.")
     for part in given.split("/"):
         if wrong := _wrong(part):
             raise UserError(f"The name '{name}' cannot be used: {wrong}. Use a name such as {nearest_name(given)}.")

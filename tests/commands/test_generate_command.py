@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_pipeline import write_pipeline
 
 from ti_train.__main__ import main
 from ti_train.editability import recorded
@@ -135,9 +134,9 @@ def test_of_a_file_for_several_encoders_what_fits_is_used_and_told(pipeline_fold
     assert "'both' is used for clip_l only. The model does not use those for clip_g." in capsys.readouterr().err
 
 
-def test_an_embedding_for_one_of_two_encoders_stands_for_nothing_in_the_other(tmp_path, capsys):
+def test_an_embedding_for_one_of_two_encoders_stands_for_nothing_in_the_other(pipelines, tmp_path, capsys):
     """The second encoder reads the prompt without it: an empty slot."""
-    model = write_pipeline(tmp_path / "sdxl", "sdxl")
+    model = pipelines(family="sdxl")
     rows = 0.3 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     save_file({"clip_l": rows}, tmp_path / "half.safetensors")
     (picture,) = generate(model, tmp_path / "out", "a *", [tmp_path / "half.safetensors"], *ONE)

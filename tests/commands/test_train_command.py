@@ -29,18 +29,6 @@ from ti_train.training.step_log import read_steps
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def train(pipeline_folder, pictures, tmp_path):
-    """Runs `train` with a few quick steps, and what is given, into tmp_path; returns the exit code."""
-
-    def train(*more: str, model: Path = pipeline_folder, images: Path = pictures, name: str = "my-toy") -> int:
-        given = ["--model", model, "--images", images, "--name", name, "--init", "toy", "--out", tmp_path]
-        quick = ["--steps", "3", "--batch-size", "2", "--device", "cpu", "--dtype", "float32"]
-        return main(["train", *map(str, given), *quick, *more])
-
-    return train
-
-
 def test_training_leaves_the_word_its_steps_and_a_drawing(train, tmp_path, capsys):
     assert train() == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my-toy-loss.png", "my-toy.csv", "my-toy.safetensors"]
@@ -75,6 +63,13 @@ def test_every_option_reaches_the_run(train, tmp_path):
     assert {key: config[key] for key in expected} == expected
     previews = sorted(path.name for path in tmp_path.glob("my-toy-step*.png"))
     assert previews == [f"my-toy-step{step:05d}-{i}.png" for step in (0, 2, 3) for i in (0, 1)]
+
+
+def test_bytes_of_no_encoding_in_a_prompt_are_one_unknown_letter(train, tmp_path):
+    """What Python makes of them on a command line."""
+    assert train("--init", "t\udcffoy", "--preview-prompt", "a *, caf\udce9", "--preview-every", "3") == 0
+    config = config_of(load_embedding(tmp_path / "my-toy.safetensors"))
+    assert (config["init"], config["preview_prompts"]) == ("t\ufffdoy", ["a *, caf\ufffd"])
 
 
 @pytest.mark.parametrize(
@@ -162,6 +157,7 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
     [
         (["--steps", "0"], "steps is 0; it must be at least 1"),
         (["--name", "a b"], "Use a name such as a-b"),
+        (["--name", "caf\udce9"], "Use a name such as caf."),
         (["--lr", "fast"], "has an invalid part, 'fast'"),
         (["--images", "no-such-folder"], "The folder 'no-such-folder' does not exist"),
         (["--model", "no-such-model"], "'no-such-model' does not exist"),
@@ -179,28 +175,6 @@ def test_a_finished_word_is_not_overwritten_unasked(train, tmp_path, the_sentenc
 def test_a_mistake_ends_with_1_and_one_sentence(train, the_sentence, options, why):
     assert train(*options) == 1
     assert why in the_sentence()
-
-
-@pytest.fixture
-def interrupted(train, capsys, monkeypatch):
-    """Runs `train` with a Ctrl-C in a forward pass of its steps, counted from 1; returns what stands on stderr."""
-    from ti_train.hosts.diffusers.host import DiffusersHost
-
-    def interrupted(forward: int, *more: str) -> str:
-        load = DiffusersHost.load
-        with ExitStack() as hooks, monkeypatch.context() as patches:
-
-            def loaded(*arguments):
-                host = load(*arguments)
-                hooks.enter_context(at_forward(host.unet, [forward], raising(KeyboardInterrupt())))
-                return host
-
-            patches.setattr(DiffusersHost, "load", loaded)
-            capsys.readouterr()
-            assert train(*more) == 130
-            return capsys.readouterr().err
-
-    return interrupted
 
 
 def test_an_interrupted_run_says_what_is_kept_and_resumes_to_the_same_word(train, interrupted, tmp_path):

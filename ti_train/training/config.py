@@ -10,6 +10,7 @@ from ..data.masks import Source
 from ..errors import UserError
 from ..names import bare_name, check_name, with_paths
 from ..prompts import BUILT_IN
+from ..text import whole
 from .learning_rate import number_or_schedule, rate_segments
 from .options import option, options_of
 from .timesteps import NAMED, check_timesteps
@@ -322,6 +323,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))
+        for text in ("init", "preview_negative"):
+            object.__setattr__(self, text, whole(getattr(self, text)))
+        object.__setattr__(self, "preview_prompts", tuple(map(whole, self.preview_prompts)))
         object.__setattr__(self, "learning_rate", number_or_schedule(self.learning_rate))
         for name, about in OPTIONS.items():
             about.check(getattr(self, name))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...device import upload
 from ...errors import UserError
 from ...host import Embeddings, Prompt, SampleRequest, Size, Slot, TextStates, Vocabulary
+from ...text import whole
 from ..spelling import readable
 from .graphs import GraphedPasses, Outputs
 
@@ -35,7 +36,7 @@ class TextEncoder:
         self.vocabulary = Vocabulary(self.table.weight, self._tokenize, self._spell, limit=limit)
 
     def _tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return list(self.tokenizer(whole(text), add_special_tokens=False, verbose=False).input_ids)
 
     def _spell(self, token: int) -> str:
         return readable(str(self.tokenizer.convert_ids_to_tokens(token)))
