@@ -52,6 +52,14 @@ def test_a_longer_text_is_condensed_and_every_token_counts(vocabulary, count, gr
     assert f"condensed into {count} vector" in said
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_rows_of_a_model_in_half_precision_are_scaled_in_fp32(vocabulary, dtype):
+    """As of Gemma, whose encoder multiplies its rows."""
+    stored = vocabulary.table.to(dtype)
+    scaled = replace(vocabulary, table=stored, scale=2560**0.5)
+    assert torch.equal(scaled.rows("small red cat"), scaled.scale * stored[scaled.tokenize("small red cat")].float())
+
+
 def test_tokens_that_are_parts_of_a_letter_are_not_shown(vocabulary):
     """Cyrillic text in CLIP's vocabulary, whose entries are bytes."""
     bytewise = replace(vocabulary, tokenize=lambda _: [5, 6, 7], spell=lambda i: "Ð¾ÑĤ"[i - 5])
