@@ -34,6 +34,11 @@ hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy mac
 hypothesis.settings.load_profile("any-machine")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """No bytes in the names of tests: a zip has its time, and the processes of pytest-xdist compare their names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Sums in one order, so that equal means equal; and quicker on models this small."""

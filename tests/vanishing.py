@@ -5,10 +5,11 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,10 +45,10 @@ def vanishing(gone: Path, looks: int, to: Path) -> Iterator[None]:
 
         return called
 
-    with (
-        patch.object(os, "stat", before(os.stat)),
-        patch.object(os, "scandir", before(os.scandir)),
-        patch.object(io, "open", before(io.open)),
-        patch.object(builtins, "open", before(builtins.open)),
-    ):
+    with ExitStack() as patches:
+        for module, name in ((os, "stat"), (os, "scandir"), (io, "open"), (builtins, "open")):
+            patches.enter_context(patch.object(module, name, before(getattr(module, name))))
+        if accessor := getattr(pathlib, "_NormalAccessor", None):  # of Python 3.10, whose paths keep the functions
+            for name in ("stat", "scandir", "open"):
+                patches.enter_context(patch.object(accessor, name, staticmethod(before(getattr(accessor, name)))))
         yield

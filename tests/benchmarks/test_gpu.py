@@ -92,6 +92,7 @@ def test_a_device_that_is_not_there_is_told_at_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("device", [("--device", "cpu"), ("--pretend", "0.3")])
 def test_it_runs_without_a_gpu(device, tmp_path):
+    pytest.importorskip("diffusers")
     """The parts that are quickest: all of them take minutes."""
     if "--pretend" in device:
         pretend_cuda = pytest.importorskip("devices.pretend_cuda")

@@ -167,6 +167,7 @@ def test_dreambooths_list_tells_the_initial_text_else_the_folder_does(tmp_path):
 
 @pytest.mark.slow
 def test_it_trains_judges_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("diffusers")
     """Three training steps and two sampling steps: the words are bad, but all of it is real."""
     monkeypatch.setattr(quality, "arms", lambda: {"short": Arm("short", "preset", {"steps": 3})})
     monkeypatch.setattr(worlds, "STEPS", 2)

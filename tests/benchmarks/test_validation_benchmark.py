@@ -37,6 +37,7 @@ def test_the_table_has_what_is_lost_over_all_choices_of_samples():
 
 @pytest.mark.slow
 def test_it_trains_measures_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("diffusers")
     arm = Arm("short", "preset", {"steps": 2, "evaluate_every": 1})
     monkeypatch.setattr(validation, "arms", lambda: {"short": arm})
     monkeypatch.setattr(validation, "CHOICES", 2)

@@ -144,7 +144,11 @@ def test_what_other_loaders_let_through_is_read(value, read, legacy):
             return one.keys() == other.keys() and all(same(v, other[key]) for key, v in one.items())
         return torch.equal(one.float(), other.float()) if isinstance(one, Tensor) else one == other
 
-    found = read_torch(torch_saved({"v": VECTORS, "beside": value}, legacy))
+    try:
+        saved = torch_saved({"v": VECTORS, "beside": value}, legacy)
+    except KeyError:
+        pytest.skip("this PyTorch saves no such dtype")
+    found = read_torch(saved)
     assert torch.equal(found["v"], VECTORS)
     assert same(found["beside"], read)
 

@@ -34,11 +34,11 @@ def gradient(checkpointing: Callable[[nn.Module], AbstractContextManager[object]
     """Of the input; the context of the cast is left before backward begins, as in the loop."""
     torch.manual_seed(0)
     network = nn.Sequential(*(nn.Sequential(Norm(2, 8), nn.Conv2d(8, 8, 1), nn.SiLU()) for _ in range(2)))
-    network.half().requires_grad_(False)
+    network.bfloat16().requires_grad_(False)
     given = torch.randn(1, 8, 4, 4).requires_grad_()
     with checkpointing(network):
         with casting():
-            answer = network(given.half())
+            answer = network(given.bfloat16())
         answer.float().pow(2).sum().backward()
     return given.grad
 

@@ -145,6 +145,7 @@ def test_a_layer_whose_forward_the_host_has_replaced_keeps_that_gradient():
     assert torch.allclose(given.grad, layers[3].weight.float().sum(0) + 3, rtol=1e-5)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.1."), reason="PyTorch 2.1 loses such a class in this context")
 def test_a_weight_of_the_hosts_own_class_becomes_a_plain_one_as_it_does_without_gradients():
     layer = Packed.Linear(8, 8).requires_grad_(False)
     stored = torch.arange(64).reshape(8, 8) % 7
@@ -160,6 +161,10 @@ def test_a_layer_that_multiplies_in_eight_bits_has_the_gradient_of_its_weight():
     torch.manual_seed(0)
     layer = Fast.Linear(16, 16, bias=False).to(torch.float8_e4m3fn).requires_grad_(False)
     given = torch.ones(2, 16, dtype=torch.bfloat16, requires_grad=True)
+    try:
+        layer(given.detach())
+    except NotImplementedError:
+        pytest.skip("this PyTorch multiplies in eight bits on CUDA only")
     with recast(layer):
         layer(given).sum().backward()
     assert torch.allclose(given.grad.float(), 3 * layer.weight.float().sum(0), rtol=0.02, atol=0.02)

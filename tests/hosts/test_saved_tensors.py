@@ -57,6 +57,8 @@ def test_what_is_not_changed_is_not_copied_and_nothing_stays_after_backward():
     leaf = torch.ones(3, requires_grad=True)
     with copied_before_changes():
         x = leaf * 1
+        if x.untyped_storage() is not x.untyped_storage():
+            pytest.skip("this PyTorch makes a new object for a tensor's memory each time")
         memory = weakref.ref(x.untyped_storage())
         squares = x.pow(2)
         (saved,) = (squares.grad_fn._saved_self,)

