@@ -224,6 +224,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=60, help="after which the sample ends")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip", type=int, default=0, help="of the sample: those that an earlier call has tried")
     parser.add_argument("--dtypes", action="store_true", help="only changes of dtypes")
     a = parser.parse_args(given)
     paths = [ROOT / path for path in a.paths]
@@ -232,7 +233,8 @@ def main(given: Sequence[str] | None = None) -> int:
     print("Without tests that run without a host:", *(name for name, own in tests.items() if not own))
     tested = [file for file in files if tests[file.relative_to(ROOT).as_posix()]]
     drawn = [(file, number) for file in tested for number in changes_in(file, a.dtypes)]
-    chosen = [mutant_of(*each) for each in random.Random(a.seed).sample(drawn, min(a.count, len(drawn)))]
+    sample = random.Random(a.seed).sample(drawn, min(a.count, len(drawn)))
+    chosen = [mutant_of(*each) for each in sample[a.skip :]]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules"), symlinks=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from comfyui_server import failure
 
-from .in_server import STEPS, InServer
+from .in_server import InServer
 from .many import Abused
 from .runs import NAME
+
+STEPS = 40
 
 
 class InComfyUI(InServer):

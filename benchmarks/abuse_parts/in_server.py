@@ -10,8 +10,6 @@ from pathlib import Path
 
 from .runs import NAME, Ended
 
-STEPS = 40
-
 
 class InServer(ABC):
     """folder: of the server's embeddings."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from jobs_over_http import API, begin, status
 from webui_server import clip_hub, drawn, start
 
-from .in_server import STEPS, InServer
+from .in_server import InServer
 from .runs import NAME
+
+STEPS = 12  # of a larger model
 
 
 class InWebUI(InServer):
