@@ -15,8 +15,13 @@ class InServer(ABC):
     """folder: of the server's embeddings."""
 
     folder: Path
+    _used = False
 
     def begun(self) -> None:
+        """In a new server: a run takes as long there as after a kill."""
+        if self._used:
+            self.kill()
+        self._used = True
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
