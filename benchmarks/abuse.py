@@ -8,7 +8,7 @@ python benchmarks/abuse.py long     a training of 100,000 steps: what grows
 python benchmarks/abuse.py many --comfyui FOLDER    1,000 trainings in one server, and a queue that is cancelled by half
 python benchmarks/abuse.py poll --comfyui FOLDER    20 clients that ask every second during a training: what it costs
 python benchmarks/abuse.py poll --webui FOLDER      the same of a WebUI's tab and API
-python benchmarks/abuse.py all      a part of each that takes an hour together; in servers with --comfyui and --webui
+python benchmarks/abuse.py all      a part of each, one after another; in servers too with --comfyui and --webui
 
 Exit status 1 if anything is wrong. All but the mutated files need Linux; the failing disk needs a C compiler too.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from benchmarks.abuse_parts.kill import Killable
 
 DEMO = HERE.parent / "demo"
-HOUR = ("files --every 20", "kill --times 50", "mutate --count 1000", "long --steps 20000")  # on two cores, with these:
+PARTS = ("files --every 20", "kill --times 50", "mutate --count 1000", "long --steps 20000")  # of `all`
 IN_COMFYUI = ("kill --times 20", "many --times 100 --queued 20", "poll --seconds 10")
 IN_WEBUI = ("kill --times 10",)
 
@@ -80,7 +80,7 @@ def main(given: Sequence[str] | None = None) -> int:
     command.add_argument("--seconds", type=float, default=30, help="of each of eight parts, with and without clients")
     command.add_argument("--requests", type=int, help="of ComfyUI: so many without a pause instead, and the memory")
     command.set_defaults(run=poll)
-    command = commands.add_parser("all", help="a part of each, in an hour")
+    command = commands.add_parser("all", help="a part of each, with its time")
     command.add_argument("--comfyui", type=Path, help="folder of a ComfyUI")
     command.add_argument("--webui", type=Path, help="folder of a WebUI")
     command.set_defaults(run=everything)
@@ -238,7 +238,7 @@ def costs(who: str, clients: int, alone: Part, asked: Part) -> list[str]:
 
 def everything(a: argparse.Namespace, work: Path) -> int:
     """Each part in a process of its own, with the time that it takes."""
-    parts = [part.split() for part in HOUR]
+    parts = [part.split() for part in PARTS]
     for flag, folder, inside in (("--comfyui", a.comfyui, IN_COMFYUI), ("--webui", a.webui, IN_WEBUI)):
         parts += [[*part.split(), flag, str(folder.resolve())] for part in inside] if folder else []
     given = ["--model", a.model, "--images", a.images, "--init", a.init]
