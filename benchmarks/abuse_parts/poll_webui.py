@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from webui_server import USER, Server, clip_hub, drawn, start
+
 from .long import last_step
 from .polling import Ask, Clients, Part, alternated, answer
-
-TESTS = Path(__file__).resolve().parents[2] / "tests"
-CACHE = Path(os.environ.get("TI_TRAIN_TEST_CACHE", Path.home() / ".cache" / "ti-train-tests"))
-sys.path[1:1] = [str(TESTS / "webui")]
-
-from clip_files import write_hub  # noqa: E402
-from webui_server import USER, Server  # noqa: E402
 
 API, NAME, STEPS = "/ti-train/v1", "polled", 1_000_000  # it is interrupted
 JSON = {"Content-Type": "application/json"}
@@ -34,17 +26,8 @@ LOOK = "ti_train_look"  # the button that the page clicks
 
 def started(webui: Path, base: Path, images: Path) -> Server:
     """A WebUI with the narrow model of random weights that the tests have, which is drawn once."""
-    drawn, models = CACHE / "drawn-sd1.safetensors", base / "models" / "Stable-diffusion"
-    if not drawn.is_file():
-        drawing = [sys.executable, str(TESTS / "webui" / "draw_checkpoint.py"), str(drawn), "sd1"]
-        subprocess.run(drawing, check=True)
-    if not (CACHE / "hub").is_dir():
-        write_hub(CACHE / "hub")
-    models.mkdir(parents=True)
-    for file in CACHE.glob("drawn-sd1.*"):
-        (models / file.name).symlink_to(file)
     shutil.copytree(images, base / "ti-train" / "pictures" / "images")
-    return Server(webui, base, CACHE / "hub")
+    return start(webui, drawn("sd1"), clip_hub(), base)
 
 
 def polled(server: Server, number: int, seconds: float) -> Iterator[tuple[str, Part, Part]]:

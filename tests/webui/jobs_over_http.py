@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,8 @@ QUICK = {"init": "toy", "pictures": "toys", "steps": 3, "batch_size": 1, "resolu
 
 def write_toys(server: Server) -> None:
     folder = server.base / "ti-train" / "pictures" / "toys"
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier test on the same server may have added to it
+    folder.mkdir(parents=True)
     for name, colour, size in (("blue", (40, 60, 200), (64, 64)), ("red", (200, 40, 40), (80, 64))):
         picture = Image.new("RGB", size, (230, 230, 220))
         ImageDraw.Draw(picture).ellipse([12, 8, 52, 48], fill=colour)
