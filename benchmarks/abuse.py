@@ -34,11 +34,12 @@ from benchmarks.abuse_parts.polling import Part, cost  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmarks.abuse_parts.kill import Killable
+    from benchmarks.abuse_parts.many import Abused
 
 DEMO = HERE.parent / "demo"
 PARTS = ("files --every 20", "kill --times 50", "mutate --count 1000", "long --steps 20000")  # of `all`
 IN_COMFYUI = ("kill --times 20", "many --times 100 --queued 20", "poll --seconds 10")
-IN_WEBUI = ("kill --times 10",)
+IN_WEBUI = ("kill --times 10", "poll --seconds 10")
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -197,24 +198,32 @@ def poll(a: argparse.Namespace, work: Path) -> int:
     if a.webui:
         return poll_webui(a, work)
     from benchmarks.abuse_parts.many import Abused
-    from benchmarks.abuse_parts.poll import memory_after, polled
+    from benchmarks.abuse_parts.poll import polled
 
     abused = Abused(a.comfyui.resolve(), work / "comfyui")
     try:
         if a.requests:
-            print("| requests | memory |\n|---|---|")
-            seen = []
-            for requests, memory in memory_after(abused, a.images, a.clients, a.requests):
-                print(f"| {requests:,} | {memory:,} MiB |", flush=True)
-                seen.append(memory)
-            return told([f"memory grew from {seen[1]} to {seen[-1]} MiB"] if seen[-1] > 1.05 * seen[1] else [])
+            return told(grown_memory(abused, a))
         return told(costs("ComfyUI", a.clients, *polled(abused, a.images, a.clients, a.seconds)))
     finally:
         abused.server.stop()
 
 
+def grown_memory(abused: Abused, a: argparse.Namespace) -> list[str]:
+    """Prints the server's memory after more and more requests; what is wrong."""
+    from benchmarks.abuse_parts.poll import memory_after
+
+    print("| requests | memory |\n|---|---|")
+    seen = []
+    for requests, memory in memory_after(abused, a.images, a.clients, a.requests):
+        print(f"| {requests:,} | {memory:,} MiB |", flush=True)
+        seen.append(memory)
+    return [f"memory grew from {seen[1]} to {seen[-1]} MiB"] if seen[-1] > 1.05 * seen[1] else []
+
+
 def poll_webui(a: argparse.Namespace, work: Path) -> int:
-    from benchmarks.abuse_parts.poll_webui import polled, started
+    from benchmarks.abuse_parts.in_webui import started
+    from benchmarks.abuse_parts.poll_webui import polled
 
     server = started(a.webui.resolve(), work / "webui", a.images)
     try:

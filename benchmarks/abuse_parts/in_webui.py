@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from jobs_over_http import API, begin, status
-from webui_server import clip_hub, drawn, start
+from webui_server import Server, clip_hub, drawn, start
 
 from .in_server import InServer
 from .runs import NAME
@@ -14,13 +14,18 @@ from .runs import NAME
 STEPS = 12  # of a larger model
 
 
+def started(webui: Path, base: Path, images: Path) -> Server:
+    """A WebUI with a narrow model of Stable Diffusion 1, which is drawn once for all tests."""
+    shutil.copytree(images, base / "ti-train" / "pictures" / "toys")
+    return start(webui, drawn("sd1"), clip_hub(), base)
+
+
 class InWebUI(InServer):
-    """With a narrow model of Stable Diffusion 1, which is drawn once for all tests."""
+    """See `started`."""
 
     def __init__(self, webui: Path, base: Path, images: Path) -> None:
-        self._server = start(webui, drawn("sd1"), clip_hub(), base)
+        self._server = started(webui, base, images)
         self.folder, self._own = base / "embeddings", base / "ti-train"
-        shutil.copytree(images, self._own / "pictures" / "toys")
 
     def begin(self, resumes: bool) -> str:
         if resumes:

@@ -35,13 +35,17 @@ class Look:
 
     @classmethod
     def at(cls, step: int, process: int, folder: Path) -> Look:
-        proc = Path("/proc", str(process))
-        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        memory, threads = int(status["VmRSS"].split()[0]) // 1024, int(status["Threads"])
+        memory, threads = memory_and_threads(process)
         sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
         log, state = (sizes.get(folder / f"{NAME}.{kind}", 0) for kind in ("csv", "resume"))
-        opened = len(list((proc / "fd").iterdir()))
+        opened = len(list(Path(f"/proc/{process}/fd").iterdir()))
         return cls(step, memory, threads, opened, len(sizes), sum(sizes.values()), log, state)
+
+
+def memory_and_threads(process: int) -> tuple[int, int]:
+    """What is resident, in MiB, and the number of threads."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) // 1024, int(status["Threads"])
 
 
 def looks(model: Path, images: Path, init: str, folder: Path, steps: int) -> Iterator[Look]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from .long import last_step
+from .long import last_step, memory_and_threads
 from .many import Abused
 from .polling import Clients, Part, alternated, answer
 
@@ -37,15 +37,13 @@ def polled(abused: Abused, images: Path, number: int, seconds: float) -> tuple[P
 
 def memory_after(abused: Abused, images: Path, number: int, requests: int) -> Iterator[tuple[int, int]]:
     """Requests so far, and MiB of the server, while so many clients ask without a pause during a training."""
-    status = Path(f"/proc/{abused.server.process.pid}/status")
-    with training(abused, images):
-        clients = Clients(abused.server.url, ask_at_once)
-        with clients.asking(number):
-            for due in range(0, requests + 1, requests // 8):
-                while clients.answered < due:
-                    time.sleep(0.2)
-                resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-                yield clients.answered, int(resident.split()[1]) // 1024
+    clients = Clients(abused.server.url, ask_at_once)
+    with training(abused, images), clients.asking(number):
+        for due in range(0, requests + 1, requests // 8):
+            while clients.answered < due:
+                time.sleep(0.2)
+            memory, _ = memory_and_threads(abused.server.process.pid)
+            yield clients.answered, memory
 
 
 @contextmanager

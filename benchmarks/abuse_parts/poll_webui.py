@@ -5,29 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from webui_server import USER, Server, clip_hub, drawn, start
+from jobs_over_http import API, begin, until
+from webui_server import USER, Server
 
 from .long import last_step
 from .polling import Ask, Clients, Part, alternated, answer
 
-API, NAME, STEPS = "/ti-train/v1", "polled", 1_000_000  # it is interrupted
+NAME, STEPS = "polled", 1_000_000  # it is interrupted
 JSON = {"Content-Type": "application/json"}
 LOOK = "ti_train_look"  # the button that the page clicks
-
-
-def started(webui: Path, base: Path, images: Path) -> Server:
-    """A WebUI with the narrow model of random weights that the tests have, which is drawn once."""
-    shutil.copytree(images, base / "ti-train" / "pictures" / "images")
-    return start(webui, drawn("sd1"), clip_hub(), base)
 
 
 def polled(server: Server, number: int, seconds: float) -> Iterator[tuple[str, Part, Part]]:
@@ -42,10 +34,8 @@ def polled(server: Server, number: int, seconds: float) -> Iterator[tuple[str, P
 @contextmanager
 def training(server: Server) -> Iterator[str]:
     """Runs within the context; its job."""
-    given = {"name": NAME, "init": "toy", "pictures": "images", "steps": STEPS, "batch_size": 1, "resolution": 64}
-    job = str(server.post(f"{API}/train", given)["id"])
-    while server.get(f"{API}/status?id={quote(job)}")["step"] < 20:
-        time.sleep(0.5)
+    job = begin(server, name=NAME, steps=STEPS)
+    until(server, job, "running", step=20)
     try:
         yield job
     finally:
@@ -58,7 +48,7 @@ def api(job: str) -> Ask:
 
     def ask(connection: HTTPConnection, _number: int) -> float:
         told = json.loads(answer(connection, f"{API}/status?id={quote(job)}", who))
-        return float(told.get("ask_again", 1.0))
+        return float(told["ask_again"])
 
     return ask
 

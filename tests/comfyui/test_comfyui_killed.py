@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 from conftest import draw_pictures
 
@@ -16,10 +18,7 @@ SEED = 11  # draws moments in the middle of the run
 def test_a_run_whose_server_is_killed_again_and_again_ends_in_the_files_of_a_whole_one(comfyui, tmp_path, monkeypatch):
     monkeypatch.setenv(EPOCH, "86400")
     draw_pictures(tmp_path / "toys")
-    training = InComfyUI(comfyui, tmp_path / "comfyui", tmp_path / "toys")
-    try:
+    with closing(InComfyUI(comfyui, tmp_path / "comfyui", tmp_path / "toys")) as training:
         found = killed(training, tmp_path / "whole", times=2, seed=SEED)
-    finally:
-        training.close()
     assert found.wrong == []
     assert (found.kills, found.resumable) == (2, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from benchmarks.abuse_parts.in_webui import InWebUI
@@ -16,10 +18,7 @@ def test_a_run_whose_server_is_killed_again_and_again_ends_in_the_files_of_a_who
     webui, checkpoint, hub, pictures, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(EPOCH, "86400")
-    training = InWebUI(webui, tmp_path / "webui", pictures)
-    try:
+    with closing(InWebUI(webui, tmp_path / "webui", pictures)) as training:
         found = killed(training, tmp_path / "whole", times=2, seed=SEED)
-    finally:
-        training.close()
     assert found.wrong == []
     assert (found.kills, found.resumable) == (2, 2)
