@@ -1,4 +1,4 @@
-"""What the AUTOMATIC1111, reForge and Forge hosts have in common: prompts, previews, progress, the U-Net's forward.
+"""What the AUTOMATIC1111, reForge and Forge hosts have in common: prompts, previews, the U-Net's forward.
 
 The model is used as the WebUI samples it: through its text encoder with emphasis, chunks, clip skip and the other
 embeddings of the folder, but without LoRAs, which in a WebUI belong to a prompt. The caller holds the WebUI's queue
@@ -7,13 +7,12 @@ lock, so that no generation runs at the same time.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple, final
 
 import torch
-from modules import processing, scripts, shared
+from modules import processing, shared
 from modules.textual_inversion.textual_inversion import Embedding
 from PIL import Image
 from torch import Tensor, nn
@@ -37,13 +36,12 @@ from ..noise_levels import network_input, timesteps_of
 from ..spelling import letters, readable
 from ..weights import checkpointed
 from .families import named_encoders, token_table
+from .previews import Interrupted, chosen, picture, preserved_job_state
 from .sampling import SAMPLING
 
 CHANNELS = 4
 PREDICTIONS: dict[str, Prediction] = {"eps": "eps", "epsilon": "eps", "v": "v", "v_prediction": "v"}
 PRIVATE = "titrainprivateword"  # letters only, so that CLIP reads one word; not used in prompts
-CHECKPOINT = "sd_model_checkpoint"  # the WebUI's option
-JOB_FIELDS = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
 
 
 @contextmanager
@@ -57,10 +55,6 @@ def found_by(lookup: dict[int, list[tuple[list[int], Any]]], ids: list[int], emb
         lookup[first] = [one for one in lookup.get(first, []) if one[1] is not embedding]
         if not lookup[first]:
             del lookup[first]
-
-
-class Interrupted(Exception):  # noqa: N818
-    """The user pressed Interrupt while a preview was being sampled."""
 
 
 class Condition(NamedTuple):
@@ -283,48 +277,11 @@ class WebUIHost(Adapter):
             return self.unet_forward(scaled, timesteps, context, vector).float()
 
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
-        """Samples as the txt2img tab does, without scripts of other extensions."""
-        pairs = zip(request.prompts, request.seeds, strict=True)
-        with self._registered(embeddings) as names, preserved_job_state(), self._chosen():
-            return [self._picture(request, text_with_names(p, names), seed, names) for p, seed in pairs]
-
-    @contextmanager
-    def _chosen(self) -> Iterator[None]:
-        """Has the WebUI take this model for the chosen one: it loads that before it samples, and another one may have
-        been chosen during the training."""
-        options, own = shared.opts.data, self.model.sd_checkpoint_info.title
-        chosen, options[CHECKPOINT] = options.get(CHECKPOINT), own
-        try:
-            yield
-        finally:
-            if options[CHECKPOINT] == own:  # else there has been another choice
-                options[CHECKPOINT] = chosen
-
-    def _picture(self, request: SampleRequest, text: str, seed: int, names: dict[str, str]) -> Image.Image:
-        width, height = self.preview_size
-        task = processing.StableDiffusionProcessingTxt2Img(
-            sd_model=self.model,
-            prompt=text,
-            negative_prompt=text_with_names(request.negative, names),
-            seed=seed,
-            steps=request.steps,
-            cfg_scale=request.guidance,
-            width=width or request.width,
-            height=height or request.height,
-            sampler_name=request.sampler,
-            do_not_save_grid=True,
-            do_not_save_samples=True,
-            do_not_reload_embeddings=True,  # a reload would remove the registered embeddings
-        )
-        task.scripts, task.script_args = scripts.ScriptRunner(), []
-        # the WebUI caches conditions by the prompt's text, which does not change with the vectors
-        task.cached_c, task.cached_uc = [None] * 3, [None] * 3
-        with closing(task):
-            pictures = processing.process_images(task).images
-        if not pictures:
-            raise Interrupted
-        picture: Image.Image = pictures[0]
-        return picture
+        with self._registered(embeddings) as names, chosen(self.model), preserved_job_state():
+            negative, size = text_with_names(request.negative, names), self.preview_size
+            texts = [text_with_names(prompt, names) for prompt in request.prompts]
+            pairs = zip(texts, request.seeds, strict=True)
+            return [picture(self.model, request, text, negative, seed, size) for text, seed in pairs]
 
 
 def ends_in_noise(model: Any) -> bool:
@@ -347,18 +304,6 @@ def text_with_names(prompt: Prompt, names: dict[str, str]) -> str:
     """The prompt as text, with private names between spaces, so that they do not join adjacent text."""
     pieces = (f" {names[p.name]} " if isinstance(p, Slot) else p for p in prompt)
     return "".join(pieces).strip()
-
-
-@contextmanager
-def preserved_job_state() -> Iterator[None]:
-    """Restores the training's progress in the WebUI's state, which sampling a preview overwrites."""
-    before = {name: copy.copy(getattr(shared.state, name)) for name in JOB_FIELDS}
-    try:
-        yield
-    finally:
-        shared.total_tqdm.clear()
-        for name, value in before.items():
-            setattr(shared.state, name, value)
 
 
 def clear_cached_conditions() -> None:
