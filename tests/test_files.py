@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from ti_train.files import file_name, remove_unfinished, safetensors_damage, write_atomically
+from ti_train.files import SCANNED, file_name, remove_unfinished, replace, safetensors_damage, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,6 +85,50 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(b"")
     remove_unfinished(tmp_path / "x.txt")
     assert {path.name for path in tmp_path.iterdir()} == {*theirs} - {".x.txt.123", ".x.txt.123.456"}
+
+
+def test_threads_that_write_one_file_at_once_do_not_write_into_each_other_s(tmp_path, monkeypatch):
+    """The second one begins and ends while the first one's data go to the disk."""
+    path, sync = tmp_path / "x.txt", os.fsync
+
+    def interrupted(file: int) -> None:
+        monkeypatch.undo()
+        write_atomically(path, b"second")
+        assert path.read_bytes() == b"second"
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    write_atomically(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("system", "held", "replaced"), [("nt", 0, True), ("nt", 3, True), ("nt", 4, False), ("posix", 1, False)]
+)
+def test_a_file_that_a_virus_scanner_holds_is_replaced_when_it_lets_go(tmp_path, monkeypatch, system, held, replaced):
+    """That is Windows. Elsewhere the same error is one of permissions, which stays."""
+    new, old, put = tmp_path / "new", tmp_path / "old", os.replace
+    new.write_bytes(b"new")
+    old.write_bytes(b"old")
+    pauses: list[float] = []
+
+    def locked(source: Path, target: Path) -> None:
+        if len(tries) < held:
+            tries.append(target)
+            raise PermissionError(13, "Access is denied")
+        put(source, target)
+
+    tries: list[Path] = []
+    monkeypatch.setattr(os, "replace", locked)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    if replaced:
+        replace(new, old, system)
+    else:
+        with pytest.raises(PermissionError):
+            replace(new, old, system)
+    assert old.read_bytes() == (b"new" if replaced else b"old")
+    assert pauses == list(SCANNED.get(system, ()))[:held]
 
 
 TEMPORARY = """

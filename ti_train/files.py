@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LONGEST_HEADER = 2**27  # bytes; safetensors accepts 100 MB
-TOKEN = secrets.randbelow(1 << 32)  # of this process: machines that share a folder may have equal process ids
-SCANNED = (0.02, 0.1, 0.5) if os.name == "nt" else ()  # seconds to wait before another try to replace a file
+TOKENS = 1 << 64  # threads, and machines that share a folder, write the same file at the same time
+SCANNED = {"nt": (0.02, 0.1, 0.5)}  # seconds to wait before another try to replace a file, by os.name
 
 
 class State(NamedTuple):
@@ -45,13 +45,13 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Also across a power cut: the data are on disk before the name, and the name before this returns.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{TOKEN}")
+    temporary = path.with_name(f".{path.name}.{secrets.randbelow(TOKENS)}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        _replace(temporary, path)
+        replace(temporary, path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -74,11 +74,12 @@ def _remove(unfinished: Iterable[Path]) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    for pause in SCANNED:
+def replace(temporary: Path, path: Path, system: str = os.name) -> None:
+    """Puts a file in another one's place. On Windows a virus scanner or an indexer may have it open for a moment."""
+    for pause in SCANNED.get(system, ()):
         try:
             os.replace(temporary, path)
-        except PermissionError:  # on Windows while a virus scanner or an indexer has the file open
+        except PermissionError:
             time.sleep(pause)
         else:
             return

@@ -43,8 +43,14 @@ class Record:
         return self.folder.name
 
     def write(self, run: dict[str, Any]) -> None:
+        """Makes it the newest record, also after the clock was set back."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "run.json", json.dumps(run, default=str).encode())
+        file = self.folder / "run.json"
+        write_atomically(file, json.dumps(run, default=str).encode())
+        dates = {folder: changed for changed, folder in _dates()}
+        newest = max(dates.values(), default=0)
+        if dates.get(self.folder, 0) < newest:
+            os.utime(file, ns=(newest + 1, newest + 1))
 
     def read(self) -> dict[str, Any]:
         """The run as it was last written; {} if it was not, or if the file is damaged."""
@@ -106,8 +112,7 @@ def find(run: str) -> Record | None:
 
 def records() -> list[Record]:
     """Newest first."""
-    written = [(state.changed, file.parent) for file in _all().glob("*/run.json") if (state := state_of(file))]
-    return [Record(folder) for _, folder in sorted(written, reverse=True)]
+    return [Record(folder) for _, folder in sorted(_dates(), reverse=True)]
 
 
 def interrupted_run(name: str) -> Record | None:
@@ -140,6 +145,11 @@ def renamed(run: dict[str, Any], new: str) -> dict[str, Any]:
 def delete_old() -> None:
     for record in records()[KEPT:]:
         shutil.rmtree(record.folder, ignore_errors=True)
+
+
+def _dates() -> list[tuple[int, Path]]:
+    """When each record was written, in nanoseconds since 1970, and its folder."""
+    return [(state.changed, file.parent) for file in _all().glob("*/run.json") if (state := state_of(file))]
 
 
 def _all() -> Path:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ti_train.data.captions import write_caption, write_table
 from ti_train.data.dataset import find_pictures, read_pictures
+from ti_train.data.listing import Listing
 from ti_train.text import Remarks
 
 
@@ -226,6 +227,18 @@ def test_a_table_is_written_beside_the_images_that_its_entries_call_by_their_pat
         "metadata.jsonl: entry 6 has no valid 'file_name' and 'text' and is ignored.",
         "metadata.jsonl has captions for images that are not in the folder: gone.png.",
     ]
+
+
+def test_the_images_folder_is_listed_once_for_a_table_however_many_entries_it_has(tmp_path, monkeypatch):
+    pictures = {f"{n}.png": tmp_path / f"{n}.png" for n in range(20)}
+    for file in pictures.values():
+        file.touch()
+    lines = [{"file_name": name, "text": "toy" if n % 2 else ""} for n, name in enumerate(pictures)]
+    listed, of = [], Listing.of
+    monkeypatch.setattr(Listing, "of", lambda folder: (listed.append(folder), of(folder))[1])
+    assert write_table("metadata.jsonl", "\n".join(map(json.dumps, lines)).encode(), pictures) == []
+    assert listed == [tmp_path]
+    assert len(list(tmp_path.glob("*.txt"))) == 10
 
 
 def test_so_is_one_with_separators_and_an_old_encoding(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from PIL import Image
@@ -168,3 +168,21 @@ def test_kohyas_parent_folder_names_what_is_in_it(tmp_path):
     picture(tmp_path / "10_cat" / "a.png")
     with pytest.raises(UserError, match=r"Its subfolders have some: 10_cat \(1\).*10_cat:10$"):
         find_pictures(tmp_path)
+
+
+def test_files_are_not_all_compared_with_one_another(tmp_path, monkeypatch):
+    """Twice the images with captions and masks are twice the comparisons of paths."""
+
+    def comparisons(count: int) -> int:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for name in (f"{n}{ending}" for n in range(count) for ending in (".png", ".txt", "-mask.png")):
+            (folder / name).touch()
+        compared = []
+        with monkeypatch.context() as patch:
+            equal = PurePath.__eq__
+            patch.setattr(PurePath, "__eq__", lambda a, b: (compared.append(1), equal(a, b))[1])
+            Listing.of(folder)
+        return len(compared)
+
+    assert comparisons(100) < 3 * comparisons(50)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from old_libraries import needs_weights_alone
 
 pytest.importorskip("diffusers")
 
@@ -65,6 +66,7 @@ def test_a_trainer_that_never_moves_the_vectors_fails_that_test(host, tmp_path):
     assert not gain(host, 0, tmp_path, learning_rate=0.0, steps=5) > MARGIN
 
 
+@needs_weights_alone
 @pytest.mark.parametrize("name", [path.stem for path in sorted((DEMO / "words").glob("*.safetensors"))])
 def test_the_words_that_come_along_say_how_they_were_learnt(name):
     word = load_embedding(DEMO / "words" / f"{name}.safetensors")

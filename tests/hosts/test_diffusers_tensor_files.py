@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from old_libraries import needs_weights_alone
 from safetensors.torch import save_file
 
 pytest.importorskip("diffusers")
@@ -42,6 +43,7 @@ def test_a_file_is_opened_anew_before_more_of_it_is_mapped_than_is_allowed(files
     assert len(opened) == 2
 
 
+@needs_weights_alone
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_is_the_one_that_diffusers_loads_whatever_the_precision(family, dtype, pipelines):

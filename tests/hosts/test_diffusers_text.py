@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from old_libraries import needs_pooling_at_the_end
 from tiny_pipeline import WIDTHS
 
 pytest.importorskip("diffusers")
@@ -114,8 +115,9 @@ def load_word(pipeline, name: str, vectors: dict[str, torch.Tensor], folder) -> 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("typed", TYPED, ids=lambda typed: typed[:30])
-def test_the_word_conditions_diffusers_as_it_did_the_training(host, pipeline, tmp_path, typed, count):
+def test_the_word_conditions_diffusers_as_it_did_the_training(family, host, pipeline, tmp_path, typed, count):
     """Read by diffusers' own loader, which grows the vocabulary's table."""
+    needs_pooling_at_the_end(family)
     words = {"my-cat": word(host, count), "my-dog": word(host, 2, seed=1)}
     for name, vectors in words.items():
         load_word(pipeline, name, vectors, tmp_path)
@@ -199,6 +201,7 @@ def test_without_sizes_the_picture_is_one_that_the_model_draws_by_itself(sdxl):
 def test_the_pooled_output_stands_at_the_end_of_the_prompt_whatever_the_model_calls_its_end(sdxl):
     """The models as published name token 2 as the end, and transformers then looks for the highest id: were the word's
     own, as in a table that has grown, it would be pooled in the place of the prompt's end."""
+    needs_pooling_at_the_end("sdxl")
     words, prompts = {"*": word(sdxl, 2)}, [("a photo of ", Slot("*"), " on a table")]
     model = sdxl.family.encoders["clip_g"].model
     _, right = encoded(sdxl, prompts, words)

@@ -41,7 +41,8 @@ def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[st
     """
     remarks = Remarks()
     unknown: list[str] = []
-    captions = {folder: Listing.of(folder).captions for folder in {picture.parent for picture in pictures.values()}}
+    listings = {folder: Listing.of(folder) for folder in {picture.parent for picture in pictures.values()}}
+    readers = {folder: CaptionReader(listing, Remarks()) for folder, listing in listings.items()}
     paths = {name_key(path): picture for path, picture in pictures.items()}
     names = Names(map(Path, pictures))
     for entry, caption in table_entries(name, as_text(name, data, remarks) or "", remarks):
@@ -50,8 +51,8 @@ def write_table(name: str, data: bytes, pictures: Mapping[str, Path]) -> list[st
         picture = paths.get(name_key(path.as_posix())) or (pictures[alone.as_posix()] if alone else None)
         if picture is None:
             unknown.append(entry)
-        elif picture not in captions[picture.parent]:
-            write_caption(picture, caption)
+        elif picture not in listings[picture.parent].captions and (caption or readers[picture.parent].caption(picture)):
+            write_atomically(picture.with_suffix(CAPTIONS[0]), caption.encode())
     remarks += unknown_entries(name, unknown)
     return remarks
 

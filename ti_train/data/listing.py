@@ -55,6 +55,7 @@ class Listing:
         names, texts = Names(images), [path for path in files if path.suffix.lower() in CAPTIONS]
         captions = _assigned(claim for file in texts for claim in _caption_claims(file, names))
         used = _assigned(claim for file in mask_files for claim in _mask_claims(file, names, folder))
+        taken = {*captions.values(), *used.values()}
         return cls(
             folder,
             images,
@@ -62,8 +63,8 @@ class Listing:
             used,
             tables=[path for name in TABLES for path in files if name_key(path.name) == name],
             dead=[path for found in (dead, *(others for _, others in masked)) for path in found],
-            unused_captions=[path for path in texts if path not in captions.values()],
-            unused_masks=[path for path in mask_files if path not in used.values() and masks.get(path) != CONDITION],
+            unused_captions=[path for path in texts if path not in taken],
+            unused_masks=[path for path in mask_files if path not in taken and masks.get(path) != CONDITION],
             doubtful=doubtful,
         )
 

@@ -47,7 +47,8 @@ class DiffusersHost(Adapter):
         resolution = int(self.unet.config.sample_size) * int(pipeline.vae_scale_factor)
         super().__init__(device, widths, PREDICTIONS[pipeline.scheduler.config.prediction_type], sigmas, resolution)
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.vae.enable_slicing()  # decodes one image at a time: a megapixel takes 3 GiB in fp32
+        if type(pipeline.vae).__name__ != "AutoencoderTiny":  # whose slicing was wrong in earlier versions
+            pipeline.vae.enable_slicing()  # decodes one image at a time: a megapixel takes 3 GiB in fp32
         self._place()
 
     def _place(self) -> None:

@@ -1,0 +1,53 @@
+"""Training runs on disk: which of them is the newest, and which are deleted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def records(load_in_comfyui, tmp_path) -> Any:
+    sys.modules["folder_paths"].get_user_directory = lambda: str(tmp_path)
+    return load_in_comfyui("nodes.page.records")
+
+
+def run(name: str, status: str = "done") -> dict[str, Any]:
+    return {"name": name, "status": status, "prompt": f"embedding:{name}", "settings": {"name": name}, "previews": []}
+
+
+def recorded(records, name: str, status: str = "done", ahead: float = 0) -> Any:
+    """A new record. ahead: seconds by which the clock is wrong when it's written."""
+    record = records.new_record()
+    record.write(run(name, status))
+    if ahead:
+        later = time.time() + ahead
+        os.utime(record.folder / "run.json", (later, later))
+    return record
+
+
+def test_the_oldest_are_deleted(records):
+    made = [recorded(records, str(n)) for n in range(records.KEPT + 2)]
+    records.delete_old()
+    assert records.records() == made[:1:-1]
+
+
+def test_after_the_clock_was_set_back_a_new_run_is_the_newest_all_the_same(records):
+    for n in range(records.KEPT):
+        recorded(records, str(n), "interrupted", ahead=3600)
+    new = recorded(records, "3")
+    records.delete_old()
+    assert records.records()[0] == new
+    assert records.interrupted_run("3") is None, "its newest run is done"
+
+
+def test_renamed_runs_keep_their_order(records):
+    first, second = recorded(records, "cat", "interrupted"), recorded(records, "dog")
+    records.rename("cat", "my-cat")
+    assert records.records() == [second, first]
+    assert records.interrupted_run("my-cat") == first
+    assert first.read()["prompt"] == "embedding:my-cat"
