@@ -94,12 +94,17 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def files(a: argparse.Namespace, work: Path) -> int:
     disk.on_failing_disk(work)
-    from benchmarks.abuse_parts.files import every_failure, every_power_cut, files_in_use
+    from benchmarks.abuse_parts.files import every_failure, every_power_cut, files_in_use, interrupted
     from benchmarks.abuse_parts.runs import Training
 
     new = Training.of(a.model, a.images, a.init)
     found: list[str] = []
-    for name, training in (("a new name", new), ("an earlier embedding", new.with_earlier(work / "other.safetensors"))):
+    trainings = {
+        "a new name": new,
+        "an earlier embedding": new.with_earlier(work / "other.safetensors"),
+        "an interrupted run": interrupted(new, work),
+    }
+    for name, training in trainings.items():
         for fault, tally in every_failure(training, name, work, a.every, a.part):
             print(f"| {name} | {fault} | {tally.tried} | {tally.resumed} | {len(tally.wrong)} |", flush=True)
             found += tally.wrong
@@ -116,26 +121,31 @@ def kill(a: argparse.Namespace, work: Path) -> int:
     from ti_train.reproducible import EPOCH
 
     os.environ[EPOCH] = "86400"  # equal runs leave equal files
-    with closing(killable(a, work)) as training:
-        kills = killed(training, work / "expected", a.times, a.seed)
-    print(f"| {kills.kills} kills | {kills.resumable} of them left a step to resume from "
-          f"| {kills.trainings} trainings completed | {len(kills.wrong)} wrong |")  # fmt: skip
-    return told(kills.wrong)
+    trainings, found = killable(a, work), list[str]()
+    for name, training in trainings.items():
+        with closing(training):
+            kills = killed(training, work / f"expected {name}", a.times // len(trainings), a.seed)
+        print(f"| {name} | {kills.kills} kills | {kills.resumable} of them left a step to resume from "
+              f"| {kills.trainings} trainings completed | {len(kills.wrong)} wrong |", flush=True)  # fmt: skip
+        found += kills.wrong
+    return told(found)
 
 
-def killable(a: argparse.Namespace, work: Path) -> Killable:
-    """The training that is killed."""
+def killable(a: argparse.Namespace, work: Path) -> dict[str, Killable]:
+    """The trainings that are killed; each gets its share of the kills."""
     if a.comfyui:
         from benchmarks.abuse_parts.in_comfyui import InComfyUI
 
-        return InComfyUI(a.comfyui.resolve(), work / "comfyui", a.images)
+        return {"ComfyUI": InComfyUI(a.comfyui.resolve(), work / "comfyui", a.images)}
     if a.webui:
         from benchmarks.abuse_parts.in_webui import InWebUI
 
-        return InWebUI(a.webui.resolve(), work / "webui", a.images)
+        return {"WebUI": InWebUI(a.webui.resolve(), work / "webui", a.images)}
     from benchmarks.abuse_parts.runs import InFolder, Training
 
-    return InFolder(Training.of(a.model, a.images, a.init), work / "run")
+    new = Training.of(a.model, a.images, a.init)
+    earlier = new.with_earlier(work / "other.safetensors")
+    return {"a new name": InFolder(new, work / "run"), "an earlier embedding": InFolder(earlier, work / "run")}
 
 
 def mutate(a: argparse.Namespace, work: Path) -> int:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import disk, verdict
@@ -31,6 +31,20 @@ def undisturbed(training: Training, folder: Path, record: Path, as_windows: bool
     if ended.status:
         raise SystemExit(f"The run does not even work undisturbed:\n{ended.said}")
     return list(disk.recorded(record))
+
+
+def interrupted(training: Training, work: Path) -> Training:
+    """The same, of which half the changes of files are made, and which is resumed."""
+    calls, folder = undisturbed(training, work / "whole", work / "record"), training.begun(work / "interrupted")
+
+    def armed() -> None:
+        disk.watch(folder)
+        disk.fail(len(calls) // 2, "killed")
+
+    training.run(folder, armed)
+    if not (folder / f"{NAME}.resume").exists():
+        raise SystemExit("The run that was killed left nothing to resume from.")
+    return replace(training, interrupted=folder)
 
 
 def every_failure(training: Training, name: str, work: Path, every: int, part: int) -> Iterator[tuple[str, Tally]]:
@@ -68,6 +82,8 @@ def failed(training: Training, folder: Path, expected: Path, call: int, fault: s
     put_back(ended.said, folder)
     tally.tried += 1
     if ended.status:
+        before = verdict.unfinished(training.interrupted) if training.interrupted else []
+        wrong = [each for each in wrong if each not in (f"left behind: {name}" for name in before)]  # by the kill
         tally.resumed += 1
         whole = action in (disk.KILL, disk.TORN)
         wrong += verdict.after_all(training.run(folder), folder, expected, log=whole, shown=whole)

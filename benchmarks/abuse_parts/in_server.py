@@ -15,6 +15,7 @@ class InServer(ABC):
     """folder: of the server's embeddings."""
 
     folder: Path
+    earlier: bytes | None = None
     _used = False
 
     def begun(self) -> None:

@@ -20,6 +20,10 @@ class Killable(Protocol):
     @property
     def folder(self) -> Path: ...
 
+    @property
+    def earlier(self) -> bytes | None:
+        """The embedding that has the name before, if one has."""
+
     def begun(self) -> object:
         """Empties the folder."""
 
@@ -62,7 +66,7 @@ def killed(training: Killable, expected: Path, times: int, seed: int) -> Kills:
         if ended.status == -signal.SIGKILL:
             found.kills += 1
             found.resumable += (folder / f"{NAME}.resume").is_file()
-            wrong = verdict.after_a_failure(ended, folder, None, result, clean=False)
+            wrong = verdict.after_a_failure(ended, folder, training.earlier, result, clean=False)
         else:
             found.trainings += 1
             wrong = verdict.after_all(ended, folder, expected)

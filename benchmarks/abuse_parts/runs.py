@@ -41,13 +41,18 @@ class Ended:
 
 @dataclass(frozen=True)
 class Training:
-    """A short training into a folder. earlier: the embedding of its name that is there before; None: there is none."""
+    """A short training into a folder.
+
+    earlier: the embedding of its name that is there before; None: there is none. interrupted: the folder of a run that
+    is resumed; None: it begins anew.
+    """
 
     model: Path
     images: Path
     init: str
     host: DiffusersHost
     earlier: bytes | None = None
+    interrupted: Path | None = None
 
     @classmethod
     def of(cls, model: Path, images: Path, init: str) -> Training:
@@ -62,11 +67,13 @@ class Training:
         return replace(self, earlier=place.read_bytes())
 
     def begun(self, folder: Path) -> Path:
-        """The folder, with the earlier embedding and nothing else."""
+        """The folder, with the earlier embedding or the interrupted run and nothing else."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if self.earlier is not None:
             embedding_in(folder).write_bytes(self.earlier)
+        if self.interrupted is not None:
+            shutil.copytree(self.interrupted, folder, dirs_exist_ok=True)
         return folder
 
     def run(self, folder: Path, before: Callable[[], object] = lambda: None, seconds: float | None = None) -> Ended:
@@ -111,6 +118,10 @@ class InFolder:
 
     training: Training
     folder: Path
+
+    @property
+    def earlier(self) -> bytes | None:
+        return self.training.earlier
 
     def begun(self) -> None:
         self.training.begun(self.folder)
