@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from benchmarks.abuse_parts.many import Abused
 
 DEMO = HERE.parent / "demo"
-PARTS = ("files --every 20", "kill --times 50", "mutate --count 1000", "long --steps 20000")  # of `all`
+PARTS = ("files --every 20", "kill --times 50", "mutate --count 1000", "long --steps 10000")  # of `all`
 IN_COMFYUI = ("kill --times 20", "many --times 100 --queued 20", "poll --seconds 10")
 IN_WEBUI = ("kill --times 10", "poll --seconds 10")
 

@@ -44,7 +44,12 @@ OPERATORS: dict[type, type] = {
     ast.BitAnd: ast.BitOr,
 }  # fmt: skip
 BESIDE = {  # tests that reach a module through another one
-    "ti_train/host.py": ["test_embedding.py", "evaluation/test_comparison.py", "training/test_condensing.py"],
+    "ti_train/host.py": [
+        "hosts/test_adapter.py",
+        "test_embedding.py",
+        "evaluation/test_comparison.py",
+        "training/test_condensing.py",
+    ],
     "ti_train/formats/reading.py": ["formats/test_formats.py", "formats/test_layouts.py"],
     "ti_train/formats/preview.py": ["formats/test_modelspec.py", "formats/test_formats.py"],
     "ti_train/hosts/diffusers/original_layout.py": ["hosts/test_diffusers_checkpoint_file.py"],

@@ -11,6 +11,7 @@ from .embeddings.load import LoadEmbedding
 from .embeddings.merge import MergeEmbeddings
 from .embeddings.save import SaveEmbedding
 from .options import TrainingOptions
+from .page.records import delete_unfinished
 from .page.routes import register
 from .train import TrainEmbedding
 from .training_images import LoadTrainingImages
@@ -34,5 +35,6 @@ class TextualInversion(ComfyExtension):
 
 
 async def comfy_entrypoint() -> TextualInversion:
+    delete_unfinished()
     register()
     return TextualInversion()

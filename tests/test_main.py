@@ -47,8 +47,21 @@ def test_a_mistake_is_no_traceback(tmp_path):
     assert re.fullmatch(r"ti_train: The embedding file '[^\n]*' does not exist\. Check its name and folder\.\n", err)
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
-def test_text_that_a_terminal_cannot_show_ends_no_command(pipeline_folder, pictures, tmp_path, encoding):
+def encoding(name: str) -> dict[str, str]:
+    return {"PYTHONIOENCODING": name, "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize(
+    ("terminal", "shown"),
+    [
+        (encoding("cp1252"), "\\U0001f408"),
+        (encoding("ascii"), "\\U0001f408"),
+        (encoding("utf-8"), "🐈"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "", "PYTHONIOENCODING": ""}, "🐈"),
+    ],
+    ids=["cp1252", "ascii", "utf-8", "locale C"],
+)
+def test_text_that_a_terminal_cannot_show_ends_no_command(pipeline_folder, pictures, tmp_path, terminal, shown):
     """A Windows console, a pipe or a log file with another encoding than the names in it."""
     name = "猫🐈1"
     train = ["train", "--model", pipeline_folder, "--images", pictures, "--out", tmp_path, "--name", name]
@@ -60,10 +73,9 @@ def test_text_that_a_terminal_cannot_show_ends_no_command(pipeline_folder, pictu
         ["inspect", embedding],
         ["convert", embedding, tmp_path / "ねこ.pt"],
     ):
-        process = started(*command, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+        process = started(*command, **terminal)
         out, err = process.communicate()
         assert process.returncode == 0, err
-        shown = "\\U0001f408" if encoding != "utf-8" else "🐈"
         assert shown in out or command[0] in ("generate", "convert")
     assert len(list((tmp_path / "images").iterdir())) == 2
     assert (tmp_path / "ねこ.pt").is_file()

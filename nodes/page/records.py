@@ -13,6 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from PIL import Image
 
 from ...ti_train.embedding import Embedding
 from ...ti_train.events import Preview
-from ...ti_train.files import state_of, write_atomically
+from ...ti_train.files import remove_unfinished_in, state_of, write_atomically
 from ...ti_train.formats import load_embedding, save_embedding
 from ...ti_train.text import json_value
 from ...ti_train.training.provenance import RUN
@@ -145,6 +146,14 @@ def renamed(run: dict[str, Any], new: str) -> dict[str, Any]:
 def delete_old() -> None:
     for record in records()[KEPT:]:
         shutil.rmtree(record.folder, ignore_errors=True)
+
+
+def delete_unfinished() -> None:
+    """Deletes what a killed server has left of records; before this one writes any."""
+    for folder in _all().glob("*"):
+        remove_unfinished_in(folder)
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def _dates() -> list[tuple[int, Path]]:

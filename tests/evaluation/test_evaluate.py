@@ -129,6 +129,13 @@ def test_another_word_of_the_same_name_does_not_take_up_the_first_ones_samples(t
         scores(TinyHost(), [Subject("word-0", learnt(1).content)], tmp_path)
 
 
+def test_words_that_differ_in_the_last_digits_are_other_words():
+    vectors = learnt(0).content[ENCODER]
+    others = [Subject("word-0", {ENCODER: values}) for values in (vectors, vectors.clone(), vectors * (1 + 2**-20))]
+    first, same, close = (subject.fingerprint for subject in others)
+    assert first == same != close
+
+
 @pytest.mark.parametrize(
     ("name", "folder"), [("my_cat", "my_cat"), ("../up", "up"), ("pets/cat", "pets-cat"), ("a<b>:c", "a-b-c")]
 )

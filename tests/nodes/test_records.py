@@ -51,3 +51,13 @@ def test_renamed_runs_keep_their_order(records):
     assert records.records() == [second, first]
     assert records.interrupted_run("my-cat") == first
     assert first.read()["prompt"] == "embedding:my-cat"
+
+
+def test_what_a_killed_server_left_is_deleted_at_the_start_of_the_next(records):
+    kept, empty = recorded(records, "cat"), records.new_record()
+    empty.folder.mkdir()
+    for file in (kept.folder / ".1.safetensors.1234", kept.folder / "1.jpg", empty.folder / ".run.json.1234"):
+        file.touch()
+    records.delete_unfinished()
+    assert {path.name for path in kept.folder.iterdir()} == {"run.json", "1.jpg"}
+    assert not empty.folder.exists()

@@ -133,6 +133,22 @@ def test_a_clock_that_jumps_changes_nothing(run, whole, tmp_path, monkeypatch, j
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has one time zone for all processes")
+def test_a_time_zone_that_changes_changes_nothing(run, whole, tmp_path, monkeypatch):
+    zones = ["Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati", "XYZ+12"]
+
+    def travelled(step: int) -> None:
+        monkeypatch.setenv("TZ", zones[step % len(zones)])
+        time.tzset()
+
+    try:
+        run(tmp_path / "run", travelled)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert files_in(tmp_path / "run") == whole
+
+
 def test_two_runs_after_one_another_are_what_each_is_alone(run, whole, tmp_path):
     for folder in ("first", "second"):
         run(tmp_path / folder)
