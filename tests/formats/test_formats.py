@@ -130,6 +130,12 @@ def test_half_a_file_is_refused(tmp_path):
         load_embedding(path)
 
 
+def test_a_header_that_is_larger_than_any_embedding_is_not_read(tmp_path):
+    (tmp_path / "cat.safetensors").write_bytes((2**24 + 1).to_bytes(8, "little") + b"{}" + b" " * 2**24)
+    with pytest.raises(UserError, match="has a header of more than 16 MiB"):
+        load_embedding(tmp_path / "cat.safetensors")
+
+
 def test_no_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="The embedding file"):
         load_embedding(tmp_path / "cat.safetensors")

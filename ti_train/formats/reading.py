@@ -81,6 +81,8 @@ def _open(path: Path, start: bytes, word: str | None) -> tuple[str, Any, dict[st
     picture = start.startswith(b"\x89PNG") or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
     pickled = start.startswith(b"PK\x03\x04") or (start.startswith(b"\x80") and start[8:9] != b"{")
     if not picture and not pickled:
+        if start[8:9] == b"{" and path.stat().st_size > int.from_bytes(start[:8], "little") > LARGEST:
+            raise UserError(f"has a header of more than {LARGEST >> 20} MiB. Is it a model?")
         if said := safetensors_damage(path):
             raise UserError(f"{said}.")
         return "safetensors", *_read_safetensors(path, word)

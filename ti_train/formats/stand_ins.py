@@ -16,12 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 MOST_NUMBERS = 2**24  # per file: tensors may share one storage
 MOST_DIMENSIONS = 8
 NUMBERS = re.compile(r"[biuf]\d{1,2}")  # numpy's codes of booleans, integers and floats
 
 
-@dataclass(frozen=True)
+class Tuple(tuple[Any, ...]):
+    """A tuple in the file. It is no key of a dict, nor in a set.
+
+    Each hash of a tuple hashes all that is in it: by references, exponentially many values, or deeper than C's stack.
+    """
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise UserError("has tuples for names, as no embedding has: it is another kind of file, or malicious.")
+
+
+@dataclass  # without a hash, for the same reason
 class Storage:
     """A storage in the file, which tensors are views of."""
 
@@ -29,7 +43,7 @@ class Storage:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Strided:
     """A tensor whose values have not been read yet."""
 
@@ -39,17 +53,15 @@ class Strided:
     stride: tuple[int, ...]
     dtype: torch.dtype
 
-    def tensor(self, storage: Callable[[str], bytes]) -> Tensor:
+    def tensor(self, storage: Callable[[str], bytearray]) -> Tensor:
         """Reads the values from the storages' bytes. Raises ValueError if they are incomplete."""
-        if any(number < 0 for number in (self.offset, *self.shape, *self.stride)):
-            raise ValueError("a tensor has a negative size")
         data = storage(self.storage.key)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
         itemsize = self.dtype.itemsize
         if math.prod(self.shape) > MOST_NUMBERS or last >= len(data) // itemsize:
             raise ValueError("a tensor is larger than its storage")
-        span = bytearray(data[self.offset * itemsize : (last + 1) * itemsize])
-        return torch.frombuffer(span, dtype=self.dtype).as_strided(self.shape, self.stride).clone()
+        whole = torch.frombuffer(data, dtype=self.dtype, count=len(data) // itemsize)
+        return whole.as_strided(self.shape, self.stride, self.offset).clone()
 
 
 class NumpyType:
@@ -76,10 +88,11 @@ class Array:
 
     def set_state(self, state: Any) -> None:
         _, self.shape, *self.state = state
-        if len(self.shape) > MOST_DIMENSIONS or math.prod(self.shape) > MOST_NUMBERS:
+        few = len(self.shape) <= MOST_DIMENSIONS and _are_sizes(*self.shape)
+        if not few or math.prod(self.shape) > MOST_NUMBERS:
             raise ValueError("an array is larger than an embedding")
 
-    def tensor(self, _: Callable[[str], bytes]) -> Tensor | None:
+    def tensor(self, _: Callable[[str], bytearray]) -> Tensor | None:
         """The values; None for an array of anything but numbers. Raises ValueError if they are incomplete."""
         dtype, fortran, data = self.state
         numbers = dtype.read(data)
@@ -103,12 +116,17 @@ class Beside:
     def set_state(self, _: Any) -> None: ...
 
 
+def _are_sizes(*numbers: Any) -> bool:
+    """Whether all are whole numbers from 0: a product with a text would be a long text."""
+    return all(isinstance(number, int) and number >= 0 for number in numbers)
+
+
 STATEFUL = (NumpyType, Array, ParameterDict, Beside)
 
 
 def _strided(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Strided:
-    if len(shape) > MOST_DIMENSIONS:
-        raise ValueError("a tensor has more dimensions than an embedding")
+    if len(shape) > MOST_DIMENSIONS or not _are_sizes(offset, *shape, *stride):
+        raise ValueError("a tensor has sizes of no embedding")
     return Strided(storage, offset, tuple(shape), tuple(stride), storage.dtype)
 
 
@@ -164,7 +182,7 @@ STAND_INS: dict[tuple[str, str], Any] = {
     ("torch", "Tensor"): Beside,
     ("torch.nn.parameter", "Parameter"): Beside,
     ("torch", "device"): Beside,
-    ("torch", "Size"): tuple,
+    ("torch", "Size"): Tuple,
     ("torch.nn.modules.container", "ParameterDict"): ParameterDict,
     ("torch.nn.modules.container", "ParameterList"): ParameterDict,
     ("torch.storage", "UntypedStorage"): UNTYPED,

@@ -21,24 +21,29 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .stand_ins import MOST_NUMBERS, STAND_INS, STATEFUL, Array, Storage, Strided
+from .stand_ins import MOST_NUMBERS, STAND_INS, STATEFUL, Array, Storage, Strided, Tuple
 
 LARGEST_PICKLE = 2**20  # bytes; that of an embedding has a few hundred
+MOST_PASSED = LARGEST_PICKLE  # values and letters that stand-ins are given; an honest pickle has each of them
 MOST_VALUES = 10_000  # per file: nested references may expand to more than fits into memory
 MOST_TENSORS = 1_000  # per file
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
 
 
+OMITTED = (  # opcodes that resolve names in other ways, or allocate an announced size
+    *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4),
+    *(pickle.PERSID, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+    *(pickle.FROZENSET, pickle.LONG4),  # what takes long to compare or to hash, again and again
+)
+
+
 class Unpickler(pickle._Unpickler):
     """Resolves the names in STAND_INS; raises UserError for any other."""
 
-    # Without the opcodes that resolve names in other ways, or that allocate an announced size.
     dispatch = {  # noqa: RUF012  the base class has it so
-        opcode: action
-        for opcode, action in pickle._Unpickler.dispatch.items()
-        if bytes([opcode]) not in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
-        and bytes([opcode]) not in (pickle.PERSID, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
+        opcode: action for opcode, action in pickle._Unpickler.dispatch.items() if bytes([opcode]) not in OMITTED
     }
+    passed = 0
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -55,15 +60,47 @@ class Unpickler(pickle._Unpickler):
             return dtype
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise ValueError("a storage of an unknown kind")
+        if not isinstance(key, (str, int)):
+            raise ValueError("a storage without a name")
         return Storage(dtype, str(key))
+
+    def give(self, values: Any) -> None:
+        """Counts what a stand-in is given: references may give it the same long text or list again and again."""
+        parts = values.values() if isinstance(values, dict) else values if isinstance(values, (list, tuple)) else ()
+        self.passed += sum(len(part) if hasattr(part, "__len__") else 1 for part in (values, *parts))
+        if self.passed > MOST_PASSED:
+            raise UserError("repeats its values too often: it is another kind of file, or malicious.")
 
     def build(self) -> None:
         """BUILD could set any attribute of any object; only what our stand-ins take from their state is needed."""
         state = self.stack.pop()  # type: ignore[attr-defined]
+        self.give(state)
         if isinstance(self.stack[-1], STATEFUL):  # type: ignore[attr-defined]
             self.stack[-1].set_state(state)  # type: ignore[attr-defined]
 
     dispatch[pickle.BUILD[0]] = build  # type: ignore[assignment]
+
+
+def _giving(call: Callable[[Any], None]) -> Callable[[Any], None]:
+    def counted(unpickler: Any) -> None:
+        unpickler.give(unpickler.stack[-1])
+        call(unpickler)
+
+    return counted
+
+
+def _making(opcode: Callable[[Any], None]) -> Callable[[Any], None]:
+    def made(unpickler: Any) -> None:
+        opcode(unpickler)
+        unpickler.stack[-1] = Tuple(unpickler.stack[-1])
+
+    return made
+
+
+for _opcode in (pickle.REDUCE[0], pickle.NEWOBJ[0]):
+    Unpickler.dispatch[_opcode] = _giving(Unpickler.dispatch[_opcode])
+for _opcode in (pickle.TUPLE[0], pickle.TUPLE1[0], pickle.TUPLE2[0], pickle.TUPLE3[0]):
+    Unpickler.dispatch[_opcode] = _making(Unpickler.dispatch[_opcode])
 
 
 def read_torch(data: bytes) -> Any:
@@ -77,10 +114,10 @@ def read_torch(data: bytes) -> Any:
     *_, content, keys = (Unpickler(stream).load() for _ in range(LEGACY_PICKLES))
     storages, position = {}, stream.tell()
     itemsizes = {storage.key: storage.dtype.itemsize for storage in _storages(content)}
-    for key in map(str, keys):
-        (count,) = struct.unpack_from("<q", data, position)
+    for key in keys:
+        (count,) = struct.unpack_from("<Q", data, position)
         end = position + 8 + count * itemsizes[key]
-        storages[key] = data[position + 8 : end]
+        storages[key] = bytearray(data[position + 8 : end])
         position = end
     return _filled(content, storages.__getitem__)
 
@@ -91,13 +128,14 @@ def _read_zip(data: bytes) -> Any:
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise UserError("is a zip file that torch.save did not write. Unpack it first.")
-        if sum(info.file_size for info in archive.infolist()) > len(data):
+        entries = archive.infolist()
+        if any(info.compress_type for info in entries) or sum(info.file_size for info in entries) > len(data):
             raise UserError("is a compressed zip, which torch.save never writes.")
         if archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
             raise UserError("is not an embedding: its pickle alone has more than 1 MiB.")
         content = Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
         folder = pickles[0].removesuffix("data.pkl")
-        return _filled(content, cache(lambda key: archive.read(f"{folder}data/{key}")))
+        return _filled(content, cache(lambda key: bytearray(archive.read(f"{folder}data/{key}"))))
 
 
 def _storages(content: Any) -> list[Storage]:
@@ -106,7 +144,7 @@ def _storages(content: Any) -> list[Storage]:
     return found
 
 
-def _filled(content: Any, storage: Callable[[str], bytes]) -> Any:
+def _filled(content: Any, storage: Callable[[str], bytearray]) -> Any:
     sizes: list[int] = []
 
     def tensor(values: Strided | Array) -> Tensor | None:
