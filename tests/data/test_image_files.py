@@ -7,11 +7,14 @@ import io
 import re
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps, features
 
+from ti_train.data import image_files
 from ti_train.data.dataset import find_pictures, read_pictures
 from ti_train.data.image_files import read_thumbnail
 
@@ -57,6 +60,24 @@ def test_a_thumbnail_of_a_large_photo_is_decoded_small(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "thumbnail", lambda image, size: (decoded.append(image.size), shrink(image, size)))
     small, alpha = read_thumbnail(tmp_path / "a.jpg", 100)
     assert (decoded, small.size, alpha) == ([(400, 200)], (100, 50), None)
+
+
+def test_thumbnails_of_large_images_take_turns_and_others_do_not(tmp_path, monkeypatch):
+    """A page asks for many at once, and each is decoded whole."""
+    Image.new("RGBA", (40, 40), RED).save(tmp_path / "large.png")
+    Image.new("RGBA", (4, 4), RED).save(tmp_path / "small.png")
+    monkeypatch.setattr(image_files, "LARGE", 100)
+    meeting = Barrier(2)  # two that are drawn at the same time meet here
+
+    def meet(image: Image.Image, _) -> None:
+        meeting.wait(timeout=30 if image.width < 10 else 0.5)
+
+    monkeypatch.setattr(Image.Image, "thumbnail", meet)
+    with ThreadPoolExecutor(2) as pool:
+        drawn = [pool.submit(read_thumbnail, tmp_path / "small.png", 16) for _ in range(2)]
+        assert [each.exception() for each in drawn] == [None, None]
+        drawn = [pool.submit(read_thumbnail, tmp_path / "large.png", 16) for _ in range(2)]
+        assert [type(each.exception()) for each in drawn] == [BrokenBarrierError] * 2
 
 
 # --- Reading --------------------------------------------------------------------

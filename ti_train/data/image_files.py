@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import PIL
@@ -19,7 +21,11 @@ ISO_BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif1": "HEIC"}  
 OTHER_FILES = {b"<": "a web page or other text", b"\xff\x0a": "JPEG XL", b"%PDF": "a PDF", b"8BPS": "PSD"}
 MAX_PIXELS = 200_000_000
 COLOURED = 40  # of 255: the difference between the channels of a pixel
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow's decoders raise on a damaged file
+LARGE = 8_000_000  # pixels of an image whose thumbnail waits for its turn: a server draws many at once
+DAMAGED = (  # what Pillow's decoders raise on a damaged file: RuntimeError those of AVIF, IndexError that of GIF
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, RuntimeError, LookupError),
+)
+_turn = Lock()
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,12 +61,14 @@ def read_thumbnail(path: Path, side: int) -> tuple[Image.Image, Image.Image | No
 
     Raises UserError, and what is in DAMAGED.
     """
-    with _opened(path) as file:
+    with _opened(path) as file, _turn if file.width * file.height > LARGE else nullcontext():
         file.draft("RGB", (2 * side, 2 * side))  # a camera's JPEG is decoded at a fraction of its size
-        picture = upright(file)
-        small, alpha = on_white(picture), picture.convert("RGBA").getchannel("A") if has_alpha(picture) else None
-    small.thumbnail((side, side))
-    return small, alpha
+        picture = eight_bits(upright(file))
+        mode = "RGBA" if has_alpha(picture) else "RGB"
+        picture = picture if picture.mode == mode else picture.convert(mode)
+        alpha = picture.getchannel("A") if mode == "RGBA" else None
+        picture.thumbnail((side, side))  # before it is copied
+        return on_white(picture), alpha
 
 
 def read_mask(path: Path, warn: Remarks) -> Image.Image:
