@@ -63,6 +63,8 @@ def main(given: Sequence[str] | None = None) -> int:
     command = commands.add_parser("mutate", help="mutated files of each kind")
     command.add_argument("--count", type=int, default=10_000, help="of each kind")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--kinds", nargs="+", metavar="KIND", help="only these, such as images masks")
+    command.add_argument("--save", type=Path, help="folder for inputs that fail (default: tests/corpus)")
     command.set_defaults(run=mutate)
     command = commands.add_parser("long", help="a training of very many steps")
     command.add_argument("--steps", type=int, default=100_000)
@@ -149,7 +151,7 @@ def killable(a: argparse.Namespace, work: Path) -> dict[str, Killable]:
 
 
 def mutate(a: argparse.Namespace, work: Path) -> int:
-    from benchmarks.abuse_parts.mutate import kinds, line
+    from benchmarks.abuse_parts.mutate import CORPUS, kinds, line
     from benchmarks.abuse_parts.mutate import mutate as mutated
 
     found: list[str] = []
@@ -157,7 +159,9 @@ def mutate(a: argparse.Namespace, work: Path) -> int:
     folder.mkdir()
     print("| kind | read | refused | wrong | slowest | memory |\n|---|---|---|---|---|---|")
     for kind in kinds(folder):
-        outcome = mutated(kind, folder, a.count, a.seed)
+        if a.kinds and kind.name not in a.kinds:
+            continue
+        outcome = mutated(kind, folder, a.count, a.seed, a.save or CORPUS)
         print(line(kind, outcome), flush=True)
         found += outcome.wrong
     return told(found)

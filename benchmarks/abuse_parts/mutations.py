@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import pickletools
 import random
 import re
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable
+from contextlib import suppress
+
+from .image_mutations import Mutation, image_mutation
 
 INTERESTING = (
     *(
@@ -29,7 +31,52 @@ INTERESTING = (
 )
 NUMBERS = (0, -1, 1, 2**31, 2**53, 2**64, -(2**63), 1e308, float("inf"), float("nan"))
 VALUES = (*NUMBERS, None, True, "", "x" * 5000, "\ud83d", "\0", [], [[]], {}, {"": None})
-Mutation = Callable[[bytes, random.Random], bytes]
+OPCODES = (  # of pickles
+    *(
+        b"N",
+        b"]",
+        b"}",
+        b")",
+        b"(",
+        b"0",
+        b"1",
+        b"2",
+        b"a",
+        b"e",
+        b"s",
+        b"u",
+        b"t",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"R",
+        b"b",
+    ),
+    *(
+        b"\x81",
+        b"\x8f",
+        b"\x90",
+        b"\x91",
+        b"\x94",
+        b"Q",
+        b"h\0",
+        b"h\1",
+        b"h\5",
+        b"q\0",
+        b"q\1",
+        b"K\0",
+        b"J\xff\xff\xff\x7f",
+    ),
+    *(
+        b"X\1\0\0\0a",
+        b"\x8a\x08" + b"\x7f" * 8,
+        b"G\x7f\xf0" + bytes(6),
+        b"ccollections\nOrderedDict\n",
+        b"cos\nsystem\n",
+    ),
+    *(b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ctorch\nSize\n", b"c__builtin__\nset\n"),
+    *(b"cnumpy._core.multiarray\nscalar\n", b"cnumpy\ndtype\n", b"ctorch.nn.modules.container\nParameterDict\n"),
+)
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
@@ -95,23 +142,36 @@ def in_zip(data: bytes, draw: random.Random) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
         chosen = draw.choice([name for name in old.namelist() if "data" in name])
+        change = in_pickle if chosen.endswith(".pkl") and draw.random() < 0.5 else mutated
         for name in old.namelist():
-            new.writestr(name, mutated(old.read(name), draw) if name == chosen else old.read(name))
+            new.writestr(name, change(old.read(name), draw) if name == chosen else old.read(name))
     return file.getvalue()
 
 
-def in_png(data: bytes, draw: random.Random) -> bytes:
-    """Changes one chunk of a PNG, and mends its length and checksum."""
-    chunks, place = [], 8
-    while place + 12 <= len(data):
-        (size,) = struct.unpack(">I", data[place : place + 4])
-        chunks.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + size]))
-        place += size + 12
-    chosen = draw.randrange(len(chunks))
-    chunks[chosen] = (chunks[chosen][0], mutated(chunks[chosen][1], draw))
-    return data[:8] + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
+def in_pickle(data: bytes, draw: random.Random) -> bytes:
+    """Changes the program of a pickle: opcodes are left out, doubled, exchanged, or new ones put in."""
+    codes = _opcodes(data)
+    for _ in range(draw.choice((1, 1, 2, 3, 8))):
+        place, other = (draw.randrange(len(codes)) for _ in range(2))
+        match draw.randrange(4):
+            case 0 if len(codes) > 1:
+                del codes[place]
+            case 1:
+                codes.insert(other, codes[place])
+            case 2:
+                codes[place], codes[other] = codes[other], codes[place]
+            case _:
+                codes.insert(place, draw.choice(OPCODES))
+    return b"".join(codes)
+
+
+def _opcodes(data: bytes) -> list[bytes]:
+    """The opcodes of pickles, one after another, with their arguments; what follows a damaged one belongs to it."""
+    places, stream = [0], io.BytesIO(data)
+    with suppress(Exception):  # pickletools raises whatever a damaged argument does
+        while True:
+            places += [place for *_, place in pickletools.genops(stream) if place]
+    return [data[place:end] for place, end in zip(places, [*places[1:], len(data)], strict=True)]
 
 
 def in_lines(data: bytes, draw: random.Random) -> bytes:
@@ -136,14 +196,19 @@ def structure_of(data: bytes) -> Mutation:
     """The mutation that knows the structure of a file."""
     if data.startswith(b"PK"):
         return in_zip
-    if data.startswith(b"\x89PNG"):
-        return in_png
+    if data.startswith(b"\x80"):
+        return in_pickle
+    if in_image := image_mutation(data, mutated):
+        return in_image
     if data[8:9] == b"{":
         return in_header
-    if data[:1].isascii() and b"\0" not in data and not data.startswith((b"GIF", b"BM", b"II", b"MM", b"RIFF")):
+    if data[:1].isascii() and b"\0" not in data and not data.startswith((b"GIF", b"BM")):
         return in_lines
     return mutated
 
 
 def mutation(data: bytes, draw: random.Random) -> bytes:
-    return draw.choice((mutated, structure_of(data)))(data, draw)
+    if draw.random() < 0.5:
+        with suppress(Exception):  # a damaged file, as those of the corpus, may have no structure
+            return structure_of(data)(data, draw)
+    return mutated(data, draw)
