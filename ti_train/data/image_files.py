@@ -22,8 +22,8 @@ OTHER_FILES = {b"<": "a web page or other text", b"\xff\x0a": "JPEG XL", b"%PDF"
 MAX_PIXELS = 200_000_000
 COLOURED = 40  # of 255: the difference between the channels of a pixel
 LARGE = 8_000_000  # pixels of an image whose thumbnail waits for its turn: a server draws many at once
-DAMAGED = (  # what Pillow's decoders raise on a damaged file: RuntimeError those of AVIF, IndexError that of GIF
-    *(OSError, ValueError, SyntaxError, EOFError, struct.error, RuntimeError, LookupError),
+DAMAGED = (  # what Pillow raises on a damaged file: RuntimeError for AVIF, IndexError for GIF, AssertionError for PNG
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, RuntimeError, LookupError, AssertionError),
 )
 _turn = Lock()
 TURNS = {
