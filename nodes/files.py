@@ -16,6 +16,7 @@ import folder_paths
 from ..ti_train.names import PICTURES, READABLE, bare_name, numbered
 from ..ti_train.text import name_key
 from ..ti_train.training.checkpoint import RunFiles, name_in
+from ..ti_train.user_files import hashed
 
 NEW_NUMBER, CONTINUE, REPLACE, USE = "new number", "continue", "replace", "use it if it is there"
 EXISTING = (NEW_NUMBER, CONTINUE, REPLACE, USE)  # the first is the default of saved workflows
@@ -124,5 +125,5 @@ def digest(files: Iterable[Path]) -> str:
     """Hash of names and contents for ComfyUI's cache: a file with a new date only is the same."""
     total = hashlib.sha256()
     for file in files:
-        total.update(f"{file.name}\0".encode() + file.read_bytes())
+        total.update(f"{file.name}\0".encode() + hashed(file).digest())
     return total.hexdigest()

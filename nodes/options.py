@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..ti_train.training.widgets import values_of
-from .files import template_files
+from .files import digest, template_files
 from .option_inputs import option_input
 from .option_names import FIRST_OPTIONAL, TRAINING_OPTIONS
 from .sockets import CATEGORY, OptionsSocket, searched
@@ -34,9 +34,9 @@ class TrainingOptions(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, templates: str = "", **_: Any) -> str:
-        """The text of the chosen template file: when the file changes, train again."""
+        """A hash of the chosen template file: when the file changes, train again."""
         file = template_files().get(templates)
-        return file.read_text(encoding="utf-8", errors="replace") if file else ""
+        return digest([file]) if file else ""
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:

@@ -13,6 +13,7 @@ from .errors import UserError
 from .host import Prompt, Slot
 from .names import bare_name
 from .text import composed, unicode_forms, unicode_text
+from .user_files import text_bytes
 
 PLACEHOLDER = "*"  # stands for the embedding in training in every prompt
 NAME, FILEWORDS = "[name]", "[filewords]"  # A1111's placeholders in template files
@@ -90,7 +91,9 @@ class Templates:
         if source in BUILT_IN:
             return cls(BUILT_IN[source])
         try:
-            text = unicode_text(Path(source).read_bytes())
+            text = unicode_text(text_bytes(Path(source)))
+        except UserError as error:
+            raise UserError(f"The file of templates '{source}' {error}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"The templates '{source}' are neither a readable file in UTF-8 or UTF-16 "

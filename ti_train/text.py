@@ -22,6 +22,7 @@ MARKS = {  # UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+SAMPLE = 2**16  # bytes by which an encoding is told
 WIDE = {"utf-32-le": (4, 0), "utf-32-be": (4, 3), "utf-16-le": (2, 0), "utf-16-be": (2, 1)}  # unit, place of ASCII
 
 
@@ -135,9 +136,10 @@ def unicode_text(data: bytes) -> str:
 
 
 def _wide_encoding(data: bytes) -> str:
-    """The encoding without a mark in which most characters are ASCII. Raises UnicodeDecodeError."""
+    """The encoding without a mark in which most of the first characters are ASCII. Raises UnicodeDecodeError."""
+    beginning = data[:SAMPLE]
     for encoding, (unit, place) in WIDE.items():
-        letters = [data[i : i + unit] for i in range(0, len(data), unit)]
+        letters = [beginning[i : i + unit] for i in range(0, len(beginning), unit)]
         ascii_only = [
             letter for letter in letters if letter[place : place + 1] != b"\0" and letter.count(0) == unit - 1
         ]

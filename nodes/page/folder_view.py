@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections import Counter
@@ -19,6 +18,7 @@ from ...ti_train.data.picture import bucket
 from ...ti_train.errors import UserError
 from ...ti_train.files import state_of
 from ...ti_train.text import Remarks
+from ...ti_train.user_files import hashed
 from ..tensors import side_to_train_at
 from ..training_images import captions_of, input_folder, inside_input, listings_of
 
@@ -116,7 +116,7 @@ def identical(lengths: Mapping[Path, int]) -> dict[Path, Path]:
     copies = {}
     for path in (path for path, length in lengths.items() if shared[length] > 1):
         with suppress(OSError):  # it has just been deleted
-            original = first.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+            original = first.setdefault(hashed(path).digest(), path)
             if original is not path:
                 copies[path] = original
     return copies

@@ -13,8 +13,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..errors import UserError
 from ..files import write_atomically
 from ..text import Remarks, csv_rows, decode, json_value, listed, name_key, one_line
+from ..user_files import LONGEST_TABLE, LONGEST_TEXT, text_bytes
 from .listing import CAPTIONS, Listing, Names
 
 FILE, TEXTS = "file_name", ("text", "caption")  # columns
@@ -116,7 +118,10 @@ class CaptionReader:
 
     def _text(self, file: Path) -> str | None:
         try:
-            data = file.read_bytes()
+            data = text_bytes(file, LONGEST_TABLE if file in self.listing.tables else LONGEST_TEXT)
+        except UserError as error:
+            self.warn.append(f"{file.name} is ignored: it {error}")
+            return None
         except OSError as error:
             self.warn.append(f"{file.name} cannot be read ({error.strerror or error}) and is ignored.")
             return None
@@ -159,7 +164,7 @@ def _jsonl(text: str) -> Iterator[dict[str, Any]]:
     """One object per line; an empty one for a line that is not a JSON object."""
     for line in filter(str.strip, text.split("\n")):
         try:
-            row = json_value(line)
+            row = json_value(line) if len(line) <= LONGEST_TEXT else None
         except ValueError:
             row = None
         yield row if isinstance(row, dict) else {}

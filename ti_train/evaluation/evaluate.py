@@ -29,6 +29,7 @@ from ..names import LONGEST, OldName
 from ..prompt_check import TokenCounter, unknown_marks
 from ..prompts import PLACEHOLDER, slots
 from ..text import Remarks, unicode_text, with_rest
+from ..user_files import text_bytes
 from .measures import Measure, measured
 from .samples import Sampling, folder_of, read, sample_missing
 from .scores import Score, name_of
@@ -47,7 +48,9 @@ class EvaluationPrompts:
     def with_edits(self, file: Path) -> EvaluationPrompts:
         """A copy with the edits of a text file, one per line. Raises UserError."""
         try:
-            lines = unicode_text(file.read_bytes()).splitlines()
+            lines = unicode_text(text_bytes(file)).splitlines()
+        except UserError as error:
+            raise UserError(f"The prompt file '{file}' {error}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The prompt file '{file}' cannot be read as UTF-8 or UTF-16 text ({error}).") from None
         return self.with_lines(lines, f"'{file}'")

@@ -15,6 +15,7 @@ from ..data.listing import Listing
 from ..names import candidates, names_file
 from ..prompts import BUILT_IN
 from ..training.config import FILE
+from ..user_files import hashed
 from .job_list import Job
 
 Stamp = tuple[int, int, str]  # size in bytes, modification time in ns, SHA-256
@@ -94,4 +95,4 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashed(path).hexdigest()

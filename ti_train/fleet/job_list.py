@@ -27,6 +27,7 @@ from ..prompts import BUILT_IN, Templates
 from ..text import csv_rows, decode, json_value, listed, with_rest
 from ..training.config import OPTIONS, TrainConfig, with_preview_interval
 from ..training.options import Option
+from ..user_files import LONGEST_TABLE, text_bytes
 from .own_files import OwnFiles
 from .records import OWN
 
@@ -105,7 +106,9 @@ def _entries(source: Path, out: Path | None) -> Iterator[Entry]:
         yield from _folders(source, out)
         return
     try:
-        text, _ = decode(source.read_bytes())
+        text, _ = decode(text_bytes(source, LONGEST_TABLE))
+    except UserError as error:
+        raise UserError(f"The list '{source}' {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         wanted = "Give a CSV or JSONL file, or a folder."
         raise UserError(f"The list '{source}' cannot be read ({error}). {wanted}") from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -36,7 +37,7 @@ from .pictures import picture_of
 from .provenance import FINISHED, RUN, digest_of
 from .run_lock import Holder, only_run, unlock
 from .state import State
-from .state_file import file_of, state_in
+from .state_file import check_sizes, file_of, state_in
 
 DIFFERENT = {  # of the identity, where the values say nothing to people
     "pictures": "the images are not the same (their files, captions, masks or crops)",
@@ -187,6 +188,7 @@ class RunFiles:
         try:
             with safe_open(self.state, framework="pt") as file:
                 header = file.metadata() or {}
+                check_sizes({key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()})  # noqa: SIM118
                 tensors: dict[str, Tensor] = {
                     key: file.get_tensor(key).clone()  # they would be views of a file that is replaced
                     for key in file.keys()  # noqa: SIM118

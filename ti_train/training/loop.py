@@ -8,7 +8,6 @@ generator saved with the run would have to be rewound after an interrupted step 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from ..events import Checkpoint, Done, Event, Preview, Step, Warning
 from ..host import Host, SampleRequest
 from ..names import candidates, names_file, old_name
 from ..prompts import PLACEHOLDER, Templates
+from ..user_files import hashed
 from .checkpoint import ENDING, HOST, INITIAL_FILE, RunFiles
 from .config import TrainConfig
 from .initial_vectors import initial_state
@@ -193,7 +193,7 @@ def identity(host: Host, dataset: Dataset, config: TrainConfig, templates: Templ
     ours: dict[str, Any] = {"templates": templates.lines, "prediction": host.prediction, ENDING: config.ending()}
     files = [Path(text) for text in candidates(config.init) if names_file(text)]
     # a resumed run does not need them any more
-    if digests := [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]:
+    if digests := [hashed(file).hexdigest()[:16] for file in files if file.is_file()]:
         ours |= {INITIAL_FILE: " ".join(digests)}
     theirs = {"model": host.fingerprint, HOST: host.settings, "pictures": dataset.fingerprint}
     return config.resume_identity() | ours | theirs

@@ -19,6 +19,8 @@ from .provenance import RUN
 from .state import State
 
 VECTORS, INITIAL, OPTIMIZER, PER_IMAGE = "vectors.", "start.", "optimizer.", "own."
+LARGEST_PICTURE = 2**22  # bytes of a preview of 512 x 512 pixels at most, see pictures.py
+MOST_NUMBERS = 2**27  # 512 MiB: per-image tokens of ten thousand images have less
 AVERAGED, BEST, PICTURE = "averaged.", "best.", "picture."
 
 
@@ -41,6 +43,13 @@ def file_of(state: State, identity: Mapping[str, Any]) -> bytes:
     }
     # safetensors.torch makes a C type for each new size of a tensor, as previews have, which Python keeps for ever
     return bytes(save({key: t.detach().cpu().contiguous().numpy() for key, t in tensors.items()}, header))
+
+
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """sizes: tensor -> how many numbers it has. Raises ValueError for more than any run has, before they are read."""
+    large = [name for name, size in sizes.items() if name.startswith(PICTURE) and size > LARGEST_PICTURE]
+    if large or sum(sizes.values()) > MOST_NUMBERS:
+        raise ValueError(f"{large[0] if large else 'all'} has more numbers than any run")
 
 
 def state_in(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> State:

@@ -9,7 +9,9 @@ from pathlib import Path
 from ..errors import UserError
 from ..events import Step
 from ..files import write_atomically
+from ..user_files import text_bytes
 
+LONGEST_LOG = 2**28  # bytes: more than five million steps
 COLUMNS = ("step", "loss", "noise_free_loss", "learning_rate", "norm", "cosine_to_init", "seconds", "validation_error")
 
 
@@ -45,7 +47,7 @@ def check_step_log(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     with path.open(encoding="utf-8", errors="replace") as file:
-        ours = file.readline().startswith(",".join(COLUMNS[:2]))
+        ours = file.readline(len(",".join(COLUMNS))).startswith(",".join(COLUMNS[:2]))
     if not ours:
         raise UserError(
             f"'{path}' is not the table of a training run, which is written there. Move it, or choose another name."
@@ -53,11 +55,16 @@ def check_step_log(path: Path) -> None:
 
 
 def read_steps(path: Path) -> list[Step]:
-    """The steps in a CSV file written by StepLog; [] if it does not exist. Lines that are damaged are left out."""
+    """The steps in a CSV file written by StepLog; [] if it does not exist. Lines that are damaged are left out.
+
+    Raises UserError for one that is too large to be a step log.
+    """
     try:
-        text = path.read_bytes().decode(errors="replace").replace("\r", "")
+        text = text_bytes(path, LONGEST_LOG).decode(errors="replace").replace("\r", "")
     except FileNotFoundError:
         return []
+    except UserError as error:
+        raise UserError(f"The step log '{path}' {error}") from None
     header, *lines = text.split("\n")[:-1] or [""]  # a full disk or a power cut leaves a part of a line
     columns = header.split(",")
     steps = (_step(dict(zip(columns, line.split(","), strict=False))) for line in lines)

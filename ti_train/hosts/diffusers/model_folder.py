@@ -11,6 +11,7 @@ from torch import nn
 
 from ...errors import UserError
 from ...text import json_value
+from ...user_files import text_bytes
 from .checkpoint_file import WANTED
 from .original_layout import Source
 
@@ -47,9 +48,9 @@ class ModelFolder:
         if not index.is_file():
             raise UserError(f"'{path}' is not a model folder: it has no model_index.json. This needs {WANTED}.")
         try:
-            described = json_value(index.read_bytes())
+            described = json_value(text_bytes(index))
             kind = str(described.get("_class_name"))
-        except (ValueError, AttributeError, OSError) as error:
+        except (UserError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"'{index}' cannot be read ({error}). Copy the model folder again.") from None
         if kind not in PARTS:
             raise UserError(
