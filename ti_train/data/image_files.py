@@ -88,7 +88,8 @@ def read_mask(path: Path, warn: Remarks) -> Image.Image:
 
 def has_colours(image: Image.Image) -> bool:
     """Whether a tenth of an image is coloured, as in photographs, but not in masks."""
-    small = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BOX), np.int16)
+    colours = image if image.mode == "RGB" else image.convert("RGB")
+    small = np.asarray(colours.resize((64, 64), Image.Resampling.BOX), np.int16)
     return float((np.ptp(small, axis=-1) > COLOURED).mean()) > 0.1
 
 
