@@ -13,7 +13,7 @@ import torch
 
 ERRORS: dict[str, Callable[[], Exception]] = {
     "host": lambda: RuntimeError("of the host"),
-    "memory": lambda: torch.OutOfMemoryError("CUDA out of memory"),
+    "memory": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory"),
 }
 Place = tuple[Any, str]  # a class or module, and the name of a function in it
 Kind = tuple[str, bool, bool]  # the function, and whether gradients and inference mode are on

@@ -371,7 +371,7 @@ def surroundings(host) -> tuple:
     hooks = [[(name, [*getattr(part, name)]) for name in HOOKS] for part in parts]
     forwards = [vars(part).get("forward") for part in parts]
     tokenizers = [host.pipeline.components.get(name) for name in ("tokenizer", "tokenizer_2")]
-    words = [words.backend_tokenizer.to_str() if words else "" for words in tokenizers]
+    words = [words and sorted(words.get_vocab().items()) for words in tokenizers]
     return (
         weights_of(host),
         flags_of(host),
