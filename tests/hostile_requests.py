@@ -1,4 +1,7 @@
-"""Requests that no page of ours sends, for every route of ComfyUI's page, and what must be true of the answers."""
+"""Requests that no page of ours sends, for every route of ComfyUI's page, and what must be true of the answers.
+
+Those of pages of other sites are for the WebUIs too.
+"""
 
 from __future__ import annotations
 
@@ -206,12 +209,13 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def foreign(request: Request) -> Iterator[Request]:
-    """A request as a page of another site can send it."""
+    """A request as a page of another site can send it; the body of no type is a Blob."""
+    kind = request.headers.get("Content-Type")
     for told in (
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Origin": "http://["},
     ):
-        kind = request.headers["Content-Type"]
+        yield replace(request, headers=told)
         yield replace(request, headers=told | {"Content-Type": kind if kind == FORM else "text/plain"})

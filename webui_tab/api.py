@@ -9,11 +9,13 @@ from secrets import compare_digest
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi import Request as HttpRequest
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 from pydantic import BaseModel, Field
 
 from ..ti_train.errors import UserError
+from ..ti_train.other_sites import REFUSED, from_another_site
 from . import embedding_files, jobs, unfinished
 from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI reads them here
 from .request import Request, TrainRequest
@@ -22,6 +24,7 @@ from .turns import STATUS, turns
 PREFIX = "/ti-train/v1"
 ERROR_RESPONSES = {
     400: {"description": "The request is invalid. The message says why and how to fix it."},
+    403: {"description": "The request is from a page of another site."},
     404: {"description": "There is no such id."},
 }
 
@@ -171,6 +174,12 @@ def status_of(job: jobs.Job, history: bool) -> Status:
     )
 
 
+async def of_this_site(request: HttpRequest) -> None:
+    """Closes a route that changes something to pages of other sites, whose browser may know the name and password."""
+    if from_another_site(request.headers):
+        raise HTTPException(403, REFUSED)
+
+
 async def authorised(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
     """Checks the names and passwords of --api-auth."""
     for pair in shared.cmd_opts.api_auth.split(","):
@@ -217,7 +226,7 @@ def add_routes(_demo: Any, app: FastAPI) -> None:
             methods=[method],
             response_model=answer,
             responses=ERROR_RESPONSES,
-            dependencies=guards,
+            dependencies=[*guards, Depends(of_this_site)] if method == "POST" else guards,
             tags=["TI Train"],
             summary=f"{name.capitalize()} (textual inversion)",
         )

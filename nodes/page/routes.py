@@ -21,6 +21,7 @@ from ...ti_train.embedding import step_in
 from ...ti_train.errors import UserError
 from ...ti_train.formats import put_preview, save_embedding
 from ...ti_train.names import bare_name
+from ...ti_train.other_sites import REFUSED, from_another_site
 from ...ti_train.text import json_value, listed, printable
 from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
@@ -68,19 +69,12 @@ def register() -> None:
 
 
 def of_this_site(handler: Handler) -> Handler:
-    """A route that changes something, closed to pages of other sites.
-
-    ComfyUI's own check is for loopback addresses. A browser lets a page of another site send a form or text without
-    asking the server; JSON and ComfyUI's header only if the server has allowed it (--enable-cors-header).
-    """
+    """A route that changes something, closed to pages of other sites. ComfyUI's own check is for loopback addresses."""
 
     @wraps(handler)
     async def route(request: web.Request) -> web.Response:
-        origin, given = request.headers.get("Origin"), request.headers
-        foreign = origin is not None and origin.rpartition("/")[2].lower() != request.host.lower()
-        asked_first = request.content_type == "application/json" or "Comfy-User" in given
-        if (foreign or given.get("Sec-Fetch-Site") == "cross-site") and not asked_first:
-            raise web.HTTPForbidden(text="This request is from a page of another site. Use ComfyUI's own page.")
+        if from_another_site(request.headers):
+            raise web.HTTPForbidden(text=REFUSED)
         try:
             return await handler(request)
         finally:

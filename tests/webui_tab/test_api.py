@@ -1,0 +1,118 @@
+"""The routes of the API in a real FastAPI; no WebUI is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hostile_requests import JSON, Request, foreign
+
+API, HOST = "/ti-train/v1", "127.0.0.1:7860"
+BODIES = {  # of each route that changes something
+    "train": {"name": "cat", "init": "toy", "pictures": "toys"},
+    "interrupt": {"id": "task(1)"},
+    "stop-and-keep": {"id": "task(1)"},
+    "resume": {"id": "task(1)"},
+    "refresh": None,
+    "convert": {"word": "cat", "name": "dog"},
+    "merge": {"words": ["cat", "dog"], "name": "both"},
+}
+Ask = Callable[[Request], tuple[int, Any]]
+
+
+@pytest.fixture
+def api(load_in_webui) -> Any:
+    """The module, in a WebUI with --api."""
+    sys.modules["modules"].shared.cmd_opts = SimpleNamespace(api=True, api_auth=None)
+    return load_in_webui("webui_tab.api")
+
+
+@pytest.fixture
+def ask(api) -> Ask:
+    """Sends a request to the routes; status and JSON of the answer."""
+    fastapi = pytest.importorskip("fastapi")
+
+    def ask(request: Request) -> tuple[int, Any]:
+        path, _, query = request.path.partition("?")
+        headers = [(key.lower().encode(), value.encode()) for key, value in ({"Host": HOST} | request.headers).items()]
+        scope = {
+            "type": "http", "http_version": "1.1", "scheme": "http", "method": request.method, "path": path,
+            "query_string": query.encode(), "headers": headers, "root_path": "",
+        }  # fmt: skip
+        said: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": request.body}
+
+        async def send(message: dict[str, Any]) -> None:
+            said.append(message)
+
+        app = fastapi.FastAPI()
+        api.add_routes(None, app)
+        asyncio.run(app(scope, receive, send))
+        return said[0]["status"], json.loads(b"".join(message.get("body", b"") for message in said[1:]))
+
+    return ask
+
+
+@pytest.fixture
+def done(api, monkeypatch) -> list[str]:
+    """What the routes do, which is nothing here."""
+    done: list[str] = []
+    job, status = SimpleNamespace(id="task(1)"), api.Status.construct(id="task(1)", messages=[], history=[])
+    monkeypatch.setattr(api.jobs, "start", lambda request: done.append("train") or job)
+    monkeypatch.setattr(api.jobs, "resume", lambda request: done.append("resume") or job)
+    monkeypatch.setattr(api.jobs, "request_of", lambda job_id: "request")
+    monkeypatch.setattr(api.jobs, "find", lambda job_id: job)
+    monkeypatch.setattr(api.jobs, "interrupt", lambda job: done.append("interrupt"))
+    monkeypatch.setattr(api.jobs, "stop_and_keep", lambda job: done.append("stop-and-keep"))
+    monkeypatch.setattr(api.embedding_files, "reload", lambda: done.append("refresh"))
+    monkeypatch.setattr(api.embedding_files, "listed", lambda: [])
+    monkeypatch.setattr(api, "status_of", lambda job, history: status)
+    return done
+
+
+def post(route: str, **headers: str) -> Request:
+    body = BODIES[route]
+    return Request("POST", f"{API}/{route}", b"" if body is None else json.dumps(body).encode(), headers)
+
+
+def test_each_route_that_changes_something_has_a_request_here(api):
+    app = SimpleNamespace(added=[])
+    app.add_api_route = lambda path, _, methods, **given: app.added.append((path, *methods))
+    api.add_routes(None, app)
+    assert {path for path, method in app.added if method == "POST"} == {f"{API}/{route}" for route in BODIES}
+
+
+@pytest.mark.parametrize("route", BODIES)
+def test_a_page_of_another_site_changes_nothing(ask, done, route):
+    answers = [ask(other) for other in foreign(post(route))]
+    assert {status for status, _ in answers} == {403}, answers
+    assert "a page of another site" in answers[0][1]["detail"]
+    assert done == []
+
+
+@pytest.mark.parametrize("route", ["train", "resume", "refresh"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": JSON},  # a script
+        {"Content-Type": JSON, "Origin": f"http://{HOST}", "Sec-Fetch-Site": "same-origin"},  # the WebUI's /docs
+        {"Content-Type": JSON, "Origin": "http://allowed.example", "Sec-Fetch-Site": "cross-site"},  # asked first
+    ],
+)
+def test_scripts_and_the_pages_of_the_webui_are_answered(ask, done, route, headers):
+    status, said = ask(post(route, **headers))
+    assert status == 200, said
+    assert done == [route]
+
+
+def test_a_script_needs_no_type_where_nothing_is_sent(ask, done):
+    assert ask(post("refresh"))[0] == 200
+    assert ask(post("refresh", Origin=f"http://{HOST}"))[0] == 200
+    assert done == ["refresh"] * 2
