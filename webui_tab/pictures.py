@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +73,7 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
 
     Returns the folder's name and a note. Raises UserError.
     """
-    sources = [Path(getattr(file, "name", file)) for file in files]  # gradio 3 gives an open file, gradio 4 a path
+    sources = [_sent(file) for file in files]
     if others := [source.name for source in sources if source.suffix.lower() not in SUFFIXES]:
         raise UserError(f"{listed(others)}: no image. Upload images and masks ({' '.join(SUFFIXES)}).")
     folder = chosen or _new_folder(name)
@@ -83,6 +85,18 @@ def uploaded(files: Sequence[Any], name: str, chosen: str) -> tuple[str, str]:
     if images and chosen and _of_another(chosen, name):
         note += f" '{chosen}' holds the images of another embedding. For a folder of its own press New folder first."
     return folder, note
+
+
+def _sent(file: Any) -> Path:
+    """gradio's file of an upload. Raises UserError for one that no page has sent.
+
+    Who speaks to the server directly can name any file of it: gradio 4 refuses that, gradio 3 hands over a copy.
+    """
+    path = Path(getattr(file, "name", file))  # gradio 3 gives an open file, gradio 4 a path
+    folder = os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio")
+    if not Path(getattr(file, "orig_name", path)).resolve().is_relative_to(Path(folder).resolve()):
+        raise UserError(f"{path.name} was not uploaded. Upload it from the page.")
+    return path
 
 
 def _of_another(folder: str, name: str) -> bool:

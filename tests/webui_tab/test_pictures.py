@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,12 @@ from ti_train.data.listing import Listing
 
 
 @pytest.fixture
-def data(load_in_webui, tmp_path) -> Path:
-    """The WebUI's data folder, as its options say: pictures/cat of an embedding that is trained, and embeddings/."""
+def data(load_in_webui, tmp_path, monkeypatch) -> Path:
+    """The WebUI's data folder, as its options say: pictures/cat of an embedding that is trained, and embeddings/.
+
+    What is in it counts as uploaded.
+    """
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     webui = sys.modules["modules"]
     webui.paths_internal.data_path = str(tmp_path)
     webui.shared.opts = SimpleNamespace(ti_train_folder="")
@@ -62,6 +67,18 @@ def test_nothing_but_images_is_uploaded(pictures, data):
     (data / "script.py").write_text("print()")
     with pytest.raises(ValueError, match=r"script\.py: no image"):
         pictures.uploaded([str(drawn(data / "two.png")), str(data / "script.py")], "cat", str(data))
+    assert names(data / "ti-train" / "pictures" / "cat") == {"one.png"}
+
+
+@pytest.mark.parametrize("of_gradio_3", [True, False])
+def test_nothing_is_uploaded_but_what_a_page_has_sent(pictures, data, tmp_path_factory, of_gradio_3):
+    """Not another file of the server, which who speaks to it directly names; see test_webui_uploads.py too."""
+    outside = drawn(tmp_path_factory.mktemp("elsewhere") / "secret.png")
+    copy = drawn(data / "copies" / "secret.png")
+    for named in (outside, os.path.relpath(outside), data / ".." / outside.parent.name / outside.name):
+        file = SimpleNamespace(name=str(copy), orig_name=str(named)) if of_gradio_3 else str(named)
+        with pytest.raises(ValueError, match=r"secret\.png was not uploaded"):
+            pictures.uploaded([file], "cat", "cat")
     assert names(data / "ti-train" / "pictures" / "cat") == {"one.png"}
 
 
