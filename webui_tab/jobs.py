@@ -258,9 +258,17 @@ def _show(job: Job, event: Event) -> None:
                 f"Training '{job.request.name}': step {event.step} of {job.config.steps}{validation}"
             )
         case Preview():
-            job.previews.add(event)
+            _keep_for_the_tab(job, event)
             shared.state.assign_current_image(event.image)
         case Warning():
             job.messages.append(event.message)
         case Done():
             log.info("Trained '%s' in %.0f s: %s. %s", job.config.name, event.seconds, event.path, event.why)
+
+
+def _keep_for_the_tab(job: Job, preview: Preview) -> None:
+    try:
+        job.previews.add(preview)
+    except (OSError, UserError) as error:  # the training goes on
+        if (message := f"Previews are missing here: {error}") not in job.messages:
+            job.messages.append(message)

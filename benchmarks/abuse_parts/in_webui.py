@@ -8,6 +8,8 @@ from pathlib import Path
 from jobs_over_http import API, begin, status
 from webui_server import Server, clip_hub, drawn, start
 
+from ti_train.own_folder import abandoned
+
 from .in_server import InServer
 from .runs import NAME
 
@@ -41,8 +43,8 @@ class InWebUI(InServer):
         return "" if ended["state"] == "done" else f"{ended['state']}: {ended['error']}"
 
     def unfinished(self) -> list[Path]:
-        requests = self._own / "unfinished"
-        return [path for path in self._own.rglob("*") if path.parent == requests or path.suffix[1:].isdecimal()]
+        requests, left = self._own / "unfinished", [*abandoned(self._own / "previews")]
+        return left + [path for path in self._own.rglob("*") if path.parent == requests or path.suffix[1:].isdecimal()]
 
     def kill(self) -> None:
         self._server.restart()

@@ -38,7 +38,7 @@ print(asyncio.run(blocks.process_api(0, [asked], state={}))["data"][0])
 
 @pytest.fixture
 def send(webui, tmp_path):
-    """Names a file to the tab as a page names its upload, which gradio has put in its folder; the output, the images."""
+    """Names a file to the tab as a page names its upload, which is in gradio's folder; what it says, and the images."""
 
     def send(file: Path) -> tuple[str, list[str]]:
         ran = subprocess.run(

@@ -109,6 +109,15 @@ def test_a_training_that_ends_before_it_has_saved_a_step_leaves_an_interrupted_o
     assert load_in_webui("webui_tab.unfinished").of_embedding("toy") is None
 
 
+def test_a_preview_that_cannot_be_kept_for_the_page_ends_no_training(jobs, begun, tmp_path):
+    jobs.shared.state.assign_current_image = lambda image: None
+    (tmp_path / "ti-train").mkdir()
+    (tmp_path / "ti-train" / "previews").write_text("no folder")
+    job = begun(preview_every=2, preview_prompts=["a *"])
+    assert (job.state, job.error, job.previews.seen) == (jobs.DONE, "", 0)
+    assert len([message for message in job.messages if "Previews are missing here" in message]) == 1
+
+
 def test_the_last_jobs_that_have_ended_are_known_and_no_earlier_ones(jobs, begun, monkeypatch):
     numbers = itertools.count()
     sys.modules["modules"].progress.create_task_id = lambda name: f"task({name}-{next(numbers)})"
