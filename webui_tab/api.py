@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from secrets import compare_digest
@@ -10,6 +11,8 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi import Request as HttpRequest
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 from pydantic import BaseModel, Field
@@ -19,9 +22,10 @@ from ..ti_train.other_sites import REFUSED, from_another_site
 from . import embedding_files, jobs, unfinished
 from .exports import ConvertRequest, MergeRequest, Written, convert, merged  # noqa: F401 - FastAPI reads them here
 from .request import Request, TrainRequest
-from .turns import STATUS, turns
+from .turns import MEASUREMENT, STATUS, turns
 
 PREFIX = "/ti-train/v1"
+MOST = 10_000  # steps in an answer
 ERROR_RESPONSES = {
     400: {"description": "The request is invalid. The message says why and how to fix it."},
     403: {"description": "The request is from a page of another site."},
@@ -64,7 +68,9 @@ class Status(BaseModel):
     messages: list[str] = Field(description="Warnings and notes for the user.")
     error: str = Field(description="Why the job failed; empty otherwise.")
     file: str = Field(description="Path of the embedding.")
-    history: list[Measurement] = Field(description="All steps, if requested.")
+    history: list[Measurement] = Field(
+        description=f"The steps, if requested: {MOST} at most. Ask for the others with since = the last one's + 1."
+    )
     ask_again: float = Field(
         description="Seconds after which to ask again: one at least, and more the more clients ask. Whoever waits as "
         "long as this costs the training next to nothing."
@@ -91,22 +97,29 @@ def train(request: TrainRequest) -> JobId:
     return JobId(id=jobs.start(request).id)
 
 
-async def status(id: str = Query(description="Id of the job."), history: bool = False) -> Status:
-    return status_of(job_of(id), history)  # from memory, without the other routes' way through a thread: it is polled
+async def status(
+    id: str = Query(description="Id of the job."),
+    history: bool = Query(default=False, description="Whether to answer with the steps too."),
+    since: int = Query(default=0, description=f"First step of the history, which has {MOST} at most."),
+) -> Status | Response:
+    job = job_of(id)
+    if not history:  # from memory, without the other routes' way through a thread: it is polled
+        return status_of(job)
+    return await run_in_threadpool(with_history, job, since)
 
 
 def interrupt(job: JobId) -> Status:
     """Stops a job after the current step, or at once if it is queued. Resume continues from the last step."""
     found = job_of(job.id)
     jobs.interrupt(found)
-    return status_of(found, False)
+    return status_of(found)
 
 
 def stop_and_keep(job: JobId) -> Status:
     """Ends a job after the current step, as if it were complete: its embedding is put in place. It can be resumed."""
     found = job_of(job.id)
     jobs.stop_and_keep(found)
-    return status_of(found, False)
+    return status_of(found)
 
 
 def resume(job: Interrupted) -> JobId:
@@ -150,12 +163,21 @@ def job_of(job_id: str) -> jobs.Job:
     return job
 
 
-def status_of(job: jobs.Job, history: bool) -> Status:
+def with_history(job: jobs.Job, since: int) -> Response:
+    """The state with the steps from `since` on: as text, since models of so many would take ten times as long."""
+    steps = job.session.steps
+    first = bisect_left(steps, since, key=lambda step: step.step)
+    history = [
+        {"step": step.step, "loss": step.loss, "noise_free_loss": step.validation_loss}
+        for step in steps[first : first + MOST]
+    ]
+    return JSONResponse(status_of(job, len(history)).dict() | {"history": history})
+
+
+def status_of(job: jobs.Job, measurements: int = 0) -> Status:
+    """The state without its history. measurements: how many of that are sent with it."""
     session, steps = job.session, job.session.steps
     last = steps[-1] if steps else None
-    measures = (
-        [Measurement(step=s.step, loss=s.loss, noise_free_loss=s.validation_loss) for s in steps] if history else []
-    )
     return Status(
         id=job.id,
         name=job.request.name,
@@ -169,8 +191,8 @@ def status_of(job: jobs.Job, history: bool) -> Status:
         messages=list(job.messages),
         error=job.error,
         file=str(session.file),
-        history=measures,
-        ask_again=round(turns.next(STATUS), 2),
+        history=[],
+        ask_again=round(turns.next(STATUS + measurements * MEASUREMENT), 2),
     )
 
 

@@ -7,6 +7,7 @@ from time import monotonic
 
 SHARE = 0.007  # of a processor, that all of them may cost
 STATUS, LOOK = 0.0018, 0.005  # seconds of a processor for an answer of the API, of the tab; see docs/reliability.md
+MEASUREMENT = 0.000004  # and for each step in one of the API
 LEAST, MOST = 1.0, 15.0  # seconds between two questions of one client
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hostile_requests import JSON, Request, foreign
@@ -73,7 +75,7 @@ def done(api, monkeypatch) -> list[str]:
     monkeypatch.setattr(api.jobs, "stop_and_keep", lambda job: done.append("stop-and-keep"))
     monkeypatch.setattr(api.embedding_files, "reload", lambda: done.append("refresh"))
     monkeypatch.setattr(api.embedding_files, "listed", lambda: [])
-    monkeypatch.setattr(api, "status_of", lambda job, history: status)
+    monkeypatch.setattr(api, "status_of", lambda job: status)
     return done
 
 
@@ -116,3 +118,49 @@ def test_a_script_needs_no_type_where_nothing_is_sent(ask, done):
     assert ask(post("refresh"))[0] == 200
     assert ask(post("refresh", Origin=f"http://{HOST}"))[0] == 200
     assert done == ["refresh"] * 2
+
+
+@pytest.fixture
+def long_job(api, monkeypatch) -> Any:
+    """A job that has 25,000 steps so far."""
+    steps = [SimpleNamespace(step=n, loss=0.5, validation_loss=None, seconds=1.0) for n in range(25_001)]
+    pace = SimpleNamespace(seconds_left=2.0)
+    session = SimpleNamespace(steps=steps, loss=0.5, validation_loss=0.25, pace=pace, file="cat.safetensors")
+    job = SimpleNamespace(
+        id="task(1)", request=SimpleNamespace(name="cat"), state="running", messages=["a note"], error="",
+        config=SimpleNamespace(steps=30_000), session=session,
+    )  # fmt: skip
+    monkeypatch.setattr(api.jobs, "find", lambda job_id: job)
+    return job
+
+
+def told(ask: Ask, **query: Any) -> dict[str, Any]:
+    status, said = ask(Request("GET", f"{API}/status?" + urlencode({"id": "task(1)"} | query)))
+    assert status == 200, said
+    return dict(said)
+
+
+def test_a_history_comes_in_parts_if_it_is_long(ask, long_job):
+    parts = [told(ask, history="true")["history"]]
+    while parts[-1]:
+        parts.append(told(ask, history="true", since=parts[-1][-1]["step"] + 1)["history"])
+    assert [len(part) for part in parts] == [10_000, 10_000, 5_001, 0]
+    assert [row["step"] for part in parts for row in part] == [*range(25_001)]
+    assert parts[0][0] == {"step": 0, "loss": 0.5, "noise_free_loss": None}
+
+
+def test_a_history_comes_with_the_state_and_costs_its_client_time(ask, long_job):
+    long_job.session.steps = long_job.session.steps[:100]
+    alone, whole = told(ask), told(ask, history="true")
+    assert len(whole["history"]) == 100
+    assert whole | {"history": [], "ask_again": alone["ask_again"]} == alone
+    long_job.session.steps = [SimpleNamespace(**vars(step)) for step in long_job.session.steps] * 100
+    assert told(ask, history="true")["ask_again"] > 5
+
+
+def test_a_history_keeps_no_other_request_waiting(api, ask, long_job, monkeypatch):
+    threads, write = [], api.with_history
+    monkeypatch.setattr(api, "with_history", lambda *given: threads.append(threading.get_ident()) or write(*given))
+    told(ask, history="true")
+    assert threads
+    assert threading.get_ident() not in threads
