@@ -24,6 +24,8 @@ INTERROGATORS: dict[str, Callable[[Image.Image], str]] = {  # each loads, or dow
 }
 FAILED = "<error>"  # what the WebUI's interrogators return instead of raising
 
+MOST = 32  # tasks that wait, and notes that no page has asked for
+
 _notes: dict[str, str] = {}  # task -> what it did
 _active: set[str] = set()  # tasks that wait or run
 
@@ -33,6 +35,8 @@ def start(folder: str, interrogator: str) -> str:
     place = folders.picture_folder(folder, write=True)
     if not without_caption(place):
         raise UserError(f"All images of '{folder}' have captions. To replace one, empty it and save first.")
+    if len(_active) >= MOST:
+        raise UserError(f"{MOST} captionings wait. Wait until some of them have ended.")
     task = progress.create_task_id("ti-train-captions")
     progress.add_task_to_queue(task)
     _active.add(task)
@@ -67,6 +71,8 @@ def _work(task: str, place: Path, interrogate: Callable[[Image.Image], str]) -> 
             log.exception("Captioning failed")
             _notes[task] = f"Captioning failed: {type(error).__name__}: {error} (see the WebUI's console)"
         finally:
+            for old in list(_notes)[:-MOST]:
+                _notes.pop(old, None)
             _active.discard(task)
             shared.state.end()
             shared.state.interrupted = False

@@ -83,6 +83,7 @@ def convert(request: ConvertRequest) -> Written:
 
 def merged(request: MergeRequest) -> Written:
     """Writes one embedding merged from several. Raises UserError."""
+    request.check_lists()
     parts = [load_embedding(embedding_files.find(name)) for name in request.words]
     weights = request.weights or [1.0] * len(parts)
     whole = merge_with_initial(parts, request.how, weights, request.name)

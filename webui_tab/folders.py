@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,16 +39,29 @@ def picture_folder(name: str, write: bool = False) -> Path:
 
     write: whether files are to be written there. Raises UserError.
     """
-    root = (training() / PICTURES).resolve()
-    folder = (root / name).resolve()
-    if folder != root and folder.is_relative_to(root):
-        return folder
-    if Path(name).is_absolute() and any(folder.is_relative_to(allowed) for allowed in _allowed(folder, write)):
-        return folder
+    root = training() / PICTURES
+    path = Path(os.path.abspath(root / name))
+    whole = _allowed(path, write) if Path(name).is_absolute() else []
+    for folder in [root, *whole]:
+        found = _inside(path, folder)
+        if found and (folder in whole or found != root.resolve()):
+            return found
     raise UserError(
         f"The folder '{name}' is outside of '{root}'. Put a folder with your images there and give its name, or start "
         "the WebUI with --gradio-allowed-path. The location is set on the settings page of TI Train."
     )
+
+
+def _inside(path: Path, folder: Path) -> Path | None:
+    """Where an absolute path leads, if it is in a folder as it is written and as links lead; else None.
+
+    What is not, as it is written, is not even looked at: on Windows a path can name another computer.
+    """
+    real = folder.resolve()
+    if "\0" in str(path) or not any(path.is_relative_to(root) for root in (os.path.abspath(folder), real)):
+        return None
+    found = path.resolve()
+    return found if found.is_relative_to(real) else None
 
 
 def _allowed(folder: Path, write: bool) -> list[Path]:
@@ -55,9 +69,9 @@ def _allowed(folder: Path, write: bool) -> list[Path]:
     options = shared.cmd_opts
     if not options.webui_is_non_local and not options.hide_ui_dir_config:
         return [Path(folder.anchor)]
-    allowed = {Path(path).resolve() for path in options.gradio_allowed_path}
     # its default in every WebUI: gradio serves its files to who knows their names, the tab would list them
-    return [] if write else [*allowed - {Path(paths_internal.data_path).resolve()}]
+    own = Path(paths_internal.data_path).resolve()
+    return [] if write else [path for path in map(Path, options.gradio_allowed_path) if path.resolve() != own]
 
 
 @contextmanager
@@ -96,9 +110,10 @@ def embedding_path(name: str) -> Path:
 def existing_embedding(file: str) -> Path:
     """A file by its path in the embeddings folder. Raises UserError for a path outside of it."""
     root = embeddings().resolve()
-    if not (root / file).resolve().is_relative_to(root):
+    path = Path(os.path.abspath(root / file))
+    if not _inside(path, root):
         raise UserError(f"'{file}' is outside of the embeddings folder '{root}'. Give the name of a file in it.")
-    return root / file
+    return path
 
 
 def embedding_files() -> list[Path]:

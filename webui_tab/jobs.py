@@ -29,6 +29,7 @@ from .request import TrainRequest
 log = logging.getLogger("ti_train")
 QUEUED, RUNNING, DONE, INTERRUPTED, FAILED = "queued", "running", "done", "interrupted", "failed"
 KEPT = 32  # jobs that are kept
+MOST = 256  # jobs that wait; each has a thread, and one that is called off keeps it until the queue is free
 
 
 class StopTraining(Exception):  # noqa: N818
@@ -55,6 +56,7 @@ class Job:
 
 
 _jobs: OrderedDict[str, Job] = OrderedDict()
+_places = threading.BoundedSemaphore(MOST)
 _lock = threading.Lock()  # of _jobs and of the jobs' states: requests and trainings have threads of their own
 
 
@@ -71,11 +73,13 @@ def start(request: TrainRequest) -> Job:
     with _lock:
         if any(other.file == file and not other.ended.is_set() for other in _jobs.values()):
             raise UserError(f"'{request.name}' is already being trained. Interrupt that training first.")
+        if not _places.acquire(blocking=False):
+            raise UserError(f"{MOST} trainings wait. Wait until some of them have ended.")
         _jobs[job.id] = job
         for old in [known for known in _jobs.values() if known.ended.is_set()][:-KEPT]:
             del _jobs[old.id]
         progress.add_task_to_queue(job.id)
-    threading.Thread(target=_work, args=(job,), name=job.id, daemon=True).start()
+    threading.Thread(target=_wait, args=(job,), name=job.id, daemon=True).start()
     return job
 
 
@@ -138,24 +142,32 @@ def resume(request: TrainRequest) -> Job:
     return start(request.copy(update={"resume": True, "overwrite": False}))
 
 
+def _wait(job: Job) -> None:
+    """Trains when it is the job's turn in the WebUI's queue."""
+    try:
+        with call_queue.queue_lock:
+            _work(job)
+    finally:
+        _places.release()
+
+
 def _work(job: Job) -> None:
-    with call_queue.queue_lock:
+    with _lock:
+        if job.ended.is_set():  # interrupted in the queue
+            return
+        job.state = RUNNING
+    outcome = FAILED
+    try:
+        with _task_of_the_host(job) as ending:
+            outcome, job.error = _outcome(job, ending)
+    except Exception as error:  # of the host or of another extension; the training itself has ended
+        log.exception("The clean-up after the training of '%s' failed", job.request.name)
+        job.messages.append(f"The clean-up after the training failed: {_named(error)}")
+    finally:
         with _lock:
-            if job.ended.is_set():  # interrupted in the queue
-                return
-            job.state = RUNNING
-        outcome = FAILED
-        try:
-            with _task_of_the_host(job) as ending:
-                outcome, job.error = _outcome(job, ending)
-        except Exception as error:  # of the host or of another extension; the training itself has ended
-            log.exception("The clean-up after the training of '%s' failed", job.request.name)
-            job.messages.append(f"The clean-up after the training failed: {_named(error)}")
-        finally:
-            with _lock:
-                shared.state.interrupted = shared.state.stopping_generation = False
-                job.state = outcome
-                job.ended.set()
+            shared.state.interrupted = shared.state.stopping_generation = False
+            job.state = outcome
+            job.ended.set()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from ..ti_train.training.session import unused_captions
 from . import folders
 from .option_names import NOT_OFFERED, NOTES
 
+LONGEST = 100  # entries of a list
 SIZE_HELP = "{} of the previews in pixels. 0 = the training resolution."
 
 
@@ -40,6 +41,12 @@ class Request(BaseModel):
         if unknown:
             raise ValueError("; ".join(f"unknown field '{name}'{_nearest(name, fields)}" for name in unknown))
         return given
+
+    def check_lists(self) -> None:
+        """Raises UserError for a list that is longer than any use needs."""
+        for name, value in self:
+            if isinstance(value, list) and len(value) > LONGEST:
+                raise UserError(f"'{name}' has {len(value)} entries; {LONGEST} are possible.")
 
 
 def _nearest(name: str, fields: list[str]) -> str:
@@ -82,6 +89,7 @@ class RunRequest(Request):
 
     def config(self) -> TrainConfig:
         """The training settings. Raises UserError."""
+        self.check_lists()
         given = {name: getattr(self, name) for name in OFFERED}
         read = {
             "name": name_in(folders.embeddings(), self.name) if self.resume else self.name,

@@ -40,7 +40,7 @@ def rename(file: str, name: str) -> str:
 def _rename_runs(old: str, new: str) -> None:
     """In the records and on the pages."""
     records.rename(old, new)
-    for run in runs:
+    for run in list(runs):
         if run.facts["name"] == old:
             run.facts = records.renamed(run.facts, new)
             run.send("run", run.snapshot())

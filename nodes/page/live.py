@@ -232,7 +232,7 @@ class LiveRun:
         self.send("run", self.snapshot())
 
 
-runs: deque[LiveRun] = deque(maxlen=RUNS)
+runs: deque[LiveRun] = deque(maxlen=RUNS)  # take list(runs): another thread may add one
 
 
 @contextmanager
@@ -259,7 +259,7 @@ def prompt_of(picture: dict[str, Any]) -> Hashable:
 
 def list_newest(run: LiveRun) -> None:
     """Lists a run for the pages, in the place of what was listed under its id."""
-    for earlier in [other for other in runs if other.id == run.id]:
+    for earlier in [other for other in list(runs) if other.id == run.id]:
         runs.remove(earlier)
     runs.append(run)
 

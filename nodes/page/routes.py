@@ -84,11 +84,11 @@ def of_this_site(handler: Handler) -> Handler:
 
 
 async def list_runs(_: web.Request) -> web.Response:
-    return web.json_response([run.snapshot() for run in runs])
+    return web.json_response([run.snapshot() for run in list(runs)])
 
 
 def asked_for(request: web.Request) -> LiveRun:
-    run = next((run for run in runs if run.id == request.match_info["run"]), None)
+    run = next((run for run in list(runs) if run.id == request.match_info["run"]), None)
     if run is None:
         raise web.HTTPNotFound(text="This training run is no longer listed.")
     return run

@@ -219,3 +219,21 @@ def test_a_damaged_record_of_a_run_counts_as_none(drive, base, said):
 
     wrong = drive(ask)
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_run_that_begins_while_the_runs_are_listed_fails_no_answer(drive):
+    runs = sys.modules["pack.nodes.page.live"].runs
+
+    class Run:
+        id, facts = "run", {"name": "cat"}
+
+        def snapshot(self) -> dict[str, str]:
+            runs.append(Run())  # as another thread does
+            return {"id": self.id}
+
+    runs.extend([Run(), Run()])
+
+    async def ask(send: Send) -> int:
+        return (await send(get("runs")))[0]
+
+    assert drive(ask) == 200

@@ -142,7 +142,7 @@ def told(ask: Ask, **query: Any) -> dict[str, Any]:
 
 def test_a_history_comes_in_parts_if_it_is_long(ask, long_job):
     parts = [told(ask, history="true")["history"]]
-    while parts[-1]:
+    for _ in range(3):
         parts.append(told(ask, history="true", since=parts[-1][-1]["step"] + 1)["history"])
     assert [len(part) for part in parts] == [10_000, 10_000, 5_001, 0]
     assert [row["step"] for part in parts for row in part] == [*range(25_001)]

@@ -55,3 +55,15 @@ def test_an_image_that_cannot_be_captioned_does_not_keep_the_others_from_it(capt
     assert note.startswith("2 caption(s) written")
     assert "huge.png cannot be read: it is too large" in note
     assert (tmp_path / "z.txt").read_text() == "a toy"
+
+
+def test_notes_that_no_page_asks_for_are_not_kept_for_ever(captioning, monkeypatch, tmp_path):
+    monkeypatch.setattr(captioning, "MOST", 3)
+    monkeypatch.setattr(captioning, "_notes", {})
+    for number in range(9):
+        captioning._work(f"task({number})", tmp_path, lambda image: "a toy")
+    assert [*captioning._notes] == ["task(6)", "task(7)", "task(8)"]
+    captioning._active.update(range(3))
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="3 captionings wait"):
+        captioning.start("here", "BLIP")

@@ -173,3 +173,36 @@ def test_a_resumed_training_fills_the_fields_with_its_own_settings(jobs, begun, 
     shown = tab.beginning(tab.resume_job, names, filled=True)("toy", 120, "0.01", "object", 0, "", "Balanced")
     assert [*shown[-8:]] == ["toy", 6, "0.02", "style", 7, str(pictures), "Style", "Style"]
     assert jobs.find(shown[1]).ended.wait(60)
+
+
+def test_only_so_many_wait_and_those_that_are_called_off_count_until_they_are_gone(
+    jobs, load_in_webui, pictures, monkeypatch
+):
+    monkeypatch.setattr(jobs, "_places", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(jobs.call_queue, "queue_lock", threading.Lock())
+    numbers = itertools.count()
+    sys.modules["modules"].progress.create_task_id = lambda name: f"task({name}-{next(numbers)})"
+    request = load_in_webui("webui_tab.request").TrainRequest
+
+    def start(name: str) -> Any:
+        return jobs.start(request(name=name, init="toy", pictures=str(pictures), steps=1))
+
+    with jobs.call_queue.queue_lock:
+        for name in ("toy1", "toy2"):
+            jobs.interrupt(start(name))
+        with pytest.raises(ValueError, match="trainings wait"):
+            start("toy3")
+    for thread in threading.enumerate():
+        if thread.name.startswith("task("):
+            thread.join(20)
+    assert start("toy3").ended.wait(60)
+
+
+def test_no_list_is_longer_than_any_use_needs(load_in_webui):
+    request = load_in_webui("webui_tab.request").TrainRequest
+    merge = load_in_webui("webui_tab.exports")
+    long = ["a"] * 101
+    with pytest.raises(ValueError, match="'preview_prompts' has 101 entries; 100 are possible"):
+        request(name="toy", pictures="toys", preview_prompts=long).config()
+    with pytest.raises(ValueError, match="'words' has 101 entries"):
+        merge.merged(merge.MergeRequest(words=long, name="all"))

@@ -255,3 +255,24 @@ def test_on_ones_own_computer_any_whole_path_is_allowed_as_in_the_webuis_own_bat
     sys.modules["modules"].shared.cmd_opts.hide_ui_dir_config = True
     with pytest.raises(ValueError, match="is outside of"):
         folders.picture_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/elsewhere", "cat/../../../elsewhere", "cat\0"])
+def test_what_is_outside_by_its_name_is_not_looked_at(folders, data, monkeypatch, name):
+    """On Windows it can be on another computer."""
+    sys.modules["modules"].shared.cmd_opts.webui_is_non_local = True
+    looked, resolve = [], Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path, *given: looked.append(str(path)) or resolve(path, *given))
+    for ask in (folders.picture_folder, folders.existing_embedding):
+        with pytest.raises(ValueError, match="is outside of"):
+            ask(name)
+    assert not [path for path in looked if "elsewhere" in path]
+
+
+def test_a_link_leads_to_no_embedding_outside(folders, data, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (data / "embeddings" / "link").symlink_to(outside / "deep", target_is_directory=True)
+    (outside / "deep").mkdir()
+    with pytest.raises(ValueError, match="is outside of"):
+        folders.existing_embedding("link/secret.pt")
+    assert folders.existing_embedding("link/../cat.pt") == data / "embeddings" / "cat.pt"
