@@ -1,8 +1,11 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 class HTTPException(Exception):
     def __init__(self, status_code: int, detail: Any = ..., headers: dict[str, str] | None = ...) -> None: ...
+
+class Request:
+    headers: Mapping[str, str]
 
 class FastAPI:
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None: ...
