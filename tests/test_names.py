@@ -82,9 +82,17 @@ def test_long_names_are_refused(name):
         check_name(name)
 
 
-@given(st.text(max_size=20))
+PIECES = st.sampled_from([".safetensors", ".PT", "embedding:", "/", ".", "_", "0", "AND", "con"]) | st.text(max_size=4)
+
+
+@given(st.text(max_size=20) | st.lists(PIECES, max_size=6).map("".join))
 @example("\ufb2a")  # its composed form is a letter and a mark
 @example("\ufb2a0")
+@example(".¡")
+@example("_AND")
+@example("A.SAFETENSORS")
+@example("0.pt")
+@example("a.pt-.bin(")
 def test_any_text_has_a_nearest_name(text):
     assert check_name(nearest_name(text)) == nearest_name(text)
 

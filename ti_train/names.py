@@ -146,20 +146,21 @@ def _is_number(part: str) -> bool:
 
 
 def nearest_name(name: str) -> str:
-    """The nearest name that check_name accepts."""
+    """The nearest name that check_name accepts as it is."""
     parts = [near for part in re.split(r"[/\\]", composed(name)) if (near := _nearest(part))]
-    return "/".join(parts) or EXAMPLE
+    near = "/".join(parts) or EXAMPLE
+    return nearest_name(near[: near.rindex(".")]) if near.lower().endswith(READABLE) else near
 
 
 def _nearest(part: str) -> str:
-    plain = SEPARATORS.sub(lambda found: found[0].lower(), part)
-    plain = "".join(c if c.isprintable() and not c.isspace() else "-" for c in plain)
+    plain = "".join(c if c.isprintable() and not c.isspace() else "-" for c in part)
     plain = re.sub(r"-{2,}", "-", NOT_IN_FILES.sub("-", SYNTAX.sub("-", plain)))
-    plain = re.sub(r"^[\W_]+(?=\w)|[!-/:-@\[-`{-~]+$", "", plain)
+    plain = re.sub(r"^[\W_]+(?=\w)|^[.,]+|[!-/:-@\[-`{-~]+$", "", plain)
     if not plain.strip(".-_,"):
         return ""
     if not _ends_word(plain):
         plain += "1"
+    plain = SEPARATORS.sub(lambda found: found[0].lower(), plain)
     return f"my-{plain}" if _is_number(plain) or RESERVED_ON_WINDOWS.fullmatch(plain) else plain
 
 
