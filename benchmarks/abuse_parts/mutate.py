@@ -10,6 +10,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Kind:
     read: Callable[[Path], object]
 
     def corpus(self) -> list[Path]:
-        return sorted(path for path in (CORPUS / self.name.replace(" ", "-")).glob("*"))
+        return sorted((CORPUS / self.name.replace(" ", "-")).glob("*"))
 
     def name_of(self, file: Path) -> str:
         """The name that a file of the corpus has in a folder that is read."""
@@ -90,11 +91,8 @@ def trained(path: Path) -> None:
 
 
 def shown_and_trained(path: Path) -> None:
-    try:
+    with suppress(*DAMAGED):
         read_thumbnail(path, 16)
-    except DAMAGED:
-        trained(path)
-        return
     trained(path)
 
 

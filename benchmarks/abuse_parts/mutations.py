@@ -31,49 +31,10 @@ INTERESTING = (
 )
 NUMBERS = (0, -1, 1, 2**31, 2**53, 2**64, -(2**63), 1e308, float("inf"), float("nan"))
 VALUES = (*NUMBERS, None, True, "", "x" * 5000, "\ud83d", "\0", [], [[]], {}, {"": None})
-OPCODES = (  # of pickles
-    *(
-        b"N",
-        b"]",
-        b"}",
-        b")",
-        b"(",
-        b"0",
-        b"1",
-        b"2",
-        b"a",
-        b"e",
-        b"s",
-        b"u",
-        b"t",
-        b"\x85",
-        b"\x86",
-        b"\x87",
-        b"R",
-        b"b",
-    ),
-    *(
-        b"\x81",
-        b"\x8f",
-        b"\x90",
-        b"\x91",
-        b"\x94",
-        b"Q",
-        b"h\0",
-        b"h\1",
-        b"h\5",
-        b"q\0",
-        b"q\1",
-        b"K\0",
-        b"J\xff\xff\xff\x7f",
-    ),
-    *(
-        b"X\1\0\0\0a",
-        b"\x8a\x08" + b"\x7f" * 8,
-        b"G\x7f\xf0" + bytes(6),
-        b"ccollections\nOrderedDict\n",
-        b"cos\nsystem\n",
-    ),
+OPCODES = (  # of pickles: those without an argument, and some with one
+    *(bytes([code]) for code in b"N]})(012aesut\x85\x86\x87Rb\x81\x8f\x90\x91\x94Q"),
+    *(b"h\0", b"h\1", b"h\5", b"q\0", b"q\1", b"K\0", b"J\xff\xff\xff\x7f", b"X\1\0\0\0a"),
+    *(b"\x8a\x08" + b"\x7f" * 8, b"G\x7f\xf0" + bytes(6), b"ccollections\nOrderedDict\n", b"cos\nsystem\n"),
     *(b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ctorch\nSize\n", b"c__builtin__\nset\n"),
     *(b"cnumpy._core.multiarray\nscalar\n", b"cnumpy\ndtype\n", b"ctorch.nn.modules.container\nParameterDict\n"),
 )

@@ -19,7 +19,7 @@ def test_a_run_whose_server_is_killed_again_and_again_ends_in_the_files_of_a_who
     monkeypatch.setenv(EPOCH, "86400")
     draw_pictures(tmp_path / "toys")
     with closing(InComfyUI(comfyui, tmp_path / "comfyui", tmp_path / "toys")) as training:
-        found = killed(training, tmp_path / "whole", times=2, seed=SEED)
+        found = killed(training, tmp_path / "whole", times=3, seed=SEED)
     assert found.wrong == []
-    assert found.kills == 2
-    assert found.resumable, "on a machine that is busier in the second run, a kill may come before its first step"
+    assert found.kills == 3
+    assert found.resumable >= 2, "on a machine that is busier meanwhile, one may come before the first step"

@@ -363,6 +363,11 @@ def calls_into(host) -> list[Place]:
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
 
 
+def content_of(tokenizer) -> object:
+    """All that a tokenizer has; of a slow one, as older versions of transformers load, its vocabulary."""
+    return tokenizer and (tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab())
+
+
 def surroundings(host) -> tuple:
     """All that an error could leave behind: of the model, and of PyTorch's modes in this thread."""
     modes = [torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_cpu_enabled()]
@@ -370,8 +375,7 @@ def surroundings(host) -> tuple:
     parts = [part for module in modules_of(host) for part in module.modules()]
     hooks = [[(name, [*getattr(part, name)]) for name in HOOKS] for part in parts]
     forwards = [vars(part).get("forward") for part in parts]
-    tokenizers = [host.pipeline.components.get(name) for name in ("tokenizer", "tokenizer_2")]
-    words = [words and sorted(words.get_vocab().items()) for words in tokenizers]
+    words = [content_of(host.pipeline.components.get(name)) for name in ("tokenizer", "tokenizer_2")]
     return (
         weights_of(host),
         flags_of(host),

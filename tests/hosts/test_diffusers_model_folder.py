@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from inspect import signature
 
 import pytest
 import torch
@@ -177,11 +178,12 @@ def test_weights_in_several_files_are_the_same_model(own_pipeline):
     from diffusers import UNet2DConditionModel
 
     plain = DiffusersHost.load(own_pipeline, "cpu", "float32")
+    if "max_shard_size" not in signature(UNet2DConditionModel.save_pretrained).parameters:
+        pytest.skip("this diffusers writes one file, however large")
     unet = UNet2DConditionModel.from_pretrained(own_pipeline / "unet")
     shutil.rmtree(own_pipeline / "unet")
     unet.save_pretrained(own_pipeline / "unet", max_shard_size="100KB")
-    if len(ModelFolder.read(own_pipeline).weight_files("unet")) == 1:
-        pytest.skip("this diffusers writes one file, however large")
+    assert len(ModelFolder.read(own_pipeline).weight_files("unet")) > 1
     assert DiffusersHost.load(own_pipeline, "cpu", "float32").fingerprint == plain.fingerprint
 
 
