@@ -36,6 +36,9 @@ class InComfyUI(InServer):
     def unfinished(self) -> list[Path]:
         return [path for path in (self._abused.base / "user" / "ti_train").rglob(".*") if path.is_file()]
 
+    def process(self) -> int:
+        return self._server.process.pid
+
     def kill(self) -> None:
         self._server.process.kill()
         self._server.stop()

@@ -8,6 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from benchmarks.processor_time import cpu_seconds
+
 from .runs import NAME, Ended
 
 
@@ -26,12 +28,15 @@ class InServer(ABC):
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def clock(self) -> float:
+        return cpu_seconds(self.process())
+
     def run(self, seconds: float | None = None) -> Ended:
-        """Trains, or resumes where there is something to resume. seconds: after which the server is killed."""
-        deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+        """See Killable: the server is killed, with all that it does."""
+        deadline = self.clock() + (float("inf") if seconds is None else seconds)
         job = self.begin((self.folder / f"{NAME}.resume").is_file())
         while not self.has_ended(job):
-            if time.monotonic() > deadline:
+            if self.clock() >= deadline:
                 self.kill()
                 return Ended(-signal.SIGKILL, "")
             time.sleep(0.02)
@@ -52,6 +57,10 @@ class InServer(ABC):
     @abstractmethod
     def unfinished(self) -> list[Path]:
         """Files outside of the folder that a complete run should have removed."""
+
+    @abstractmethod
+    def process(self) -> int:
+        """The server's number."""
 
     @abstractmethod
     def kill(self) -> None:

@@ -46,6 +46,9 @@ class InWebUI(InServer):
         requests, left = self._own / "unfinished", [*abandoned(self._own / "previews")]
         return left + [path for path in self._own.rglob("*") if path.parent == requests or path.suffix[1:].isdecimal()]
 
+    def process(self) -> int:
+        return self._server.process.pid
+
     def kill(self) -> None:
         self._server.restart()
 

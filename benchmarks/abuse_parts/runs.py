@@ -126,6 +126,9 @@ class InFolder:
     def begun(self) -> None:
         self.training.begun(self.folder)
 
+    def clock(self) -> float:
+        return time.monotonic()
+
     def run(self, seconds: float | None = None) -> Ended:
         return self.training.run(self.folder, seconds=seconds)
 

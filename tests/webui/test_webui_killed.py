@@ -22,4 +22,4 @@ def test_a_run_whose_server_is_killed_again_and_again_ends_in_the_files_of_a_who
         found = killed(training, tmp_path / "whole", times=3, seed=SEED)
     assert found.wrong == []
     assert found.kills == 3
-    assert found.resumable >= 2, "on a machine that is busier meanwhile, one may come before the first step"
+    assert found.resumable == 3
