@@ -1,7 +1,7 @@
 """A training inside of ComfyUI's process, of which each call into ComfyUI fails in turn: what is left behind.
 
 usage: failing.py FAMILY CHECKPOINTING EVERY FOLDER     prints one line of JSON: see `failed`
-CHECKPOINTING, EVERY: 0 or 1; EVERY: not only the first call of each kind.
+CHECKPOINTING, EVERY: 0 or 1; EVERY: not only the first call of each kind, but for the check in each layer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from failing_calls import ERRORS, FailingCalls, Place, first_of_each
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
 PLAIN = int | float | str | bool | None
+IN_EACH_LAYER = "model_management.throw_exception_if_processing_interrupted"  # a flag read, thousands of times a run
 SET_ANEW = {"execution_device", "current_patcher"}  # by ComfyUI, each time when it encodes or samples
 
 
@@ -142,7 +143,9 @@ def failed(run: Run, every: bool, folder: Path) -> dict[str, Any]:
     with contextlib.closing(calls):
         assert run(folder / "whole") == whole
         kinds = calls.kinds
-        numbers = [*range(1, len(kinds) + 1)] if every else first_of_each(kinds)
+        numbers = first_of_each(kinds)
+        if every:
+            numbers += [n for n, (name, *_) in enumerate(kinds, 1) if name != IN_EACH_LAYER and n not in numbers]
         weights, before = weights_of(*run.modules.values()), surroundings(run)
         tried = []
         for number in numbers:
