@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +16,8 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "host": lambda: RuntimeError("of the host"),
     "memory": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory"),
 }
+EVERY = int(os.environ.get("TI_TRAIN_EVERY_CALL", "0"))  # 10: every tenth call fails in turn, too
+IN_EACH_LAYER = "model_management.throw_exception_if_processing_interrupted"  # ComfyUI's look at a flag
 Place = tuple[Any, str]  # a class or module, and the name of a function in it
 Kind = tuple[str, bool, bool]  # the function, and whether gradients and inference mode are on
 
@@ -48,6 +51,12 @@ class FailingCalls:
             return function(*args, **kwargs)
 
         return call
+
+
+def to_fail(kinds: Sequence[Sequence[Any]]) -> list[int]:
+    """The numbers of the first calls of each kind, and of every so many-th of the others that do something."""
+    more = [number for number, (name, *_) in enumerate(kinds, 1) if name != IN_EACH_LAYER][:: EVERY or len(kinds)]
+    return sorted({*first_of_each(kinds), *(more if EVERY else ())})
 
 
 def first_of_each(kinds: Iterable[Iterable[object]]) -> list[int]:

@@ -1,7 +1,7 @@
 """A training inside of ComfyUI's process, of which each call into ComfyUI fails in turn: what is left behind.
 
-usage: failing.py FAMILY CHECKPOINTING EVERY FOLDER     prints one line of JSON: see `failed`
-CHECKPOINTING, EVERY: 0 or 1; EVERY: not only the first call of each kind, but for the check in each layer.
+usage: failing.py FAMILY CHECKPOINTING FOLDER     prints one line of JSON: see `failed`
+CHECKPOINTING: 0 or 1
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from PIL import Image
 from tiny_families import FAMILIES, draw
 
 sys.path.insert(0, str(ROOT / "tests"))
-from failing_calls import ERRORS, FailingCalls, Place, first_of_each
+from failing_calls import ERRORS, FailingCalls, Place, first_of_each, to_fail
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
 PLAIN = int | float | str | bool | None
-IN_EACH_LAYER = "model_management.throw_exception_if_processing_interrupted"  # a flag read, thousands of times a run
 SET_ANEW = {"execution_device", "current_patcher"}  # by ComfyUI, each time when it encodes or samples
 
 
@@ -136,19 +135,16 @@ def shape(options: Any) -> Any:
     return type(options).__name__
 
 
-def failed(run: Run, every: bool, folder: Path) -> dict[str, Any]:
+def failed(run: Run, folder: Path) -> dict[str, Any]:
     """The kinds of calls; which calls failed with which error, what each one changed, and how the run ended."""
     whole = run(folder / "warm")
     calls = FailingCalls(places(run))
     with contextlib.closing(calls):
         assert run(folder / "whole") == whole
         kinds = calls.kinds
-        numbers = first_of_each(kinds)
-        if every:
-            numbers += [n for n, (name, *_) in enumerate(kinds, 1) if name != IN_EACH_LAYER and n not in numbers]
         weights, before = weights_of(*run.modules.values()), surroundings(run)
         tried = []
-        for number in numbers:
+        for number in to_fail(kinds):
             for error in ERRORS:
                 calls.restart(number, error)
                 ended = ending(run, folder / f"{error}-{number}")
@@ -171,7 +167,7 @@ def ending(run: Run, folder: Path) -> str:
     return ""
 
 
-def main(family: str, checkpointing: str, every: str, folder: str) -> None:
+def main(family: str, checkpointing: str, folder: str) -> None:
     enter_comfyui("--cpu")
     pack()
     import folder_paths
@@ -179,7 +175,7 @@ def main(family: str, checkpointing: str, every: str, folder: str) -> None:
     folder_paths.set_user_directory(folder)  # the pages' records of runs
     run = Run(family, checkpointing == "1", Path(folder))
     with torch.inference_mode(), torch.inference_mode(False):  # as in a node
-        print("\n" + json.dumps(failed(run, every == "1", Path(folder))))
+        print("\n" + json.dumps(failed(run, Path(folder))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Calls into ComfyUI that fail, each in turn, inside of its process. See failing.py.
-
-TI_TRAIN_EVERY_CALL: not only the first call of each kind."""
+"""Calls into ComfyUI that fail, each in turn, inside of its process. See failing.py."""
 
 from __future__ import annotations
 
@@ -21,8 +19,7 @@ HERE = Path(__file__).resolve().parent
 )
 def test_whichever_call_fails_all_is_left_as_it_was(comfyui, comfyui_python, tmp_path, family, checkpointing):
     """With an error, and without memory. The next training has the same losses."""
-    every = "TI_TRAIN_EVERY_CALL" in os.environ
-    given = [family, str(int(checkpointing)), str(int(every)), str(tmp_path)]
+    given = [family, str(int(checkpointing)), str(tmp_path)]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [comfyui_python, str(HERE / "failing.py"), *given]
     done = subprocess.run(command, cwd=comfyui, capture_output=True, text=True, env=environment)
