@@ -4,13 +4,17 @@
 /** @typedef {[step: number, low: number, high: number]} Band */
 /** @typedef {(value: number) => number} Scale */
 
-/** [lowest, highest] of the points' values, with a margin; [0, 1] if there are none. @param {...Point[]} curves @returns {[number, number]} */
+const ROUNDING = 1e-9; // of a value
+
+/** [lowest, highest] of the points' values, with a margin; [0, 1] if there are none. Values that differ by rounding are flat. @param {...Point[]} curves @returns {[number, number]} */
 export function extent(...curves) {
   const values = curves.flat().map((point) => point[1]);
   if (!values.length) return [0, 1];
   const low = Math.min(...values);
   const high = Math.max(...values);
-  const margin = 0.08 * (high - low) || 0.05 * Math.abs(high) || 1;
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  // a smoothed constant differs in its last bits, between which no number has room for a tick
+  const margin = high - low > ROUNDING * size ? 0.08 * (high - low) : 0.05 * size || 1;
   return [low - margin, high + margin];
 }
 

@@ -12,6 +12,14 @@ test("the extent holds every value with a margin, for flat and for empty curves 
   assert.deepEqual(extent([], []), [0, 1]);
 });
 
+test("values that differ by rounding only have room for ticks, which else were counted without end", () => {
+  const curve = [0.1234, 0.1234 + 2 ** -55].map((value, step) => [step, value]);
+  assert.notEqual(curve[0][1], curve[1][1]);
+  const [low, high] = extent(curve);
+  assert.ok(high - low > 0.01, `${low}..${high}`);
+  assert.ok(ticks(low, high, 4).length > 1);
+});
+
 test("ticks are round and lie within", () => {
   assert.deepEqual(ticks(0, 120, 4), [0, 50, 100]);
   assert.deepEqual(ticks(0.031, 0.052, 4), [0.04, 0.05]);
