@@ -1,9 +1,9 @@
 // The sidebar's lists: past runs, with their curves and settings, and the embeddings folder, to rename and delete.
 
 import { app } from "../../scripts/app.js";
-import { api } from "../../scripts/api.js";
 import { element } from "./element.js";
 import { Panel } from "./panel.js";
+import { ask } from "./server.js";
 import { text, translate } from "./text.js";
 
 /** @typedef {import("./run.js").Run} Run */
@@ -112,7 +112,7 @@ export class Library {
   /** @param {string} what @param {{file: string, name?: string}} body @param {string} done key of the message */
   async change(what, body, done) {
     const options = { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-    const answer = await api.fetchApi(`/ti_train/embeddings/${what}`, options);
+    const answer = await ask(`/ti_train/embeddings/${what}`, options);
     if (!answer.ok) return this.page.notify("error", text("embeddings.failed", body), await answer.text());
     await this.page.reloadEmbeddings();
     this.page.notify("success", body.file, text(done, await answer.json()));
@@ -122,6 +122,6 @@ export class Library {
 
 /** @param {string} path */
 async function fetched(path) {
-  const answer = await api.fetchApi(path);
+  const answer = await ask(path);
   return answer.ok ? answer.json() : [];
 }

@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { Picker } from "./picker.js";
+import { ask } from "./server.js";
 import { attach, chain, detachGone, makeRoom } from "./widget.js";
 
 // Node type -> the widgets that change the trained area of the images.
@@ -45,7 +46,7 @@ export function watchSettings(node) {
 /** @param {GraphNode} node @param {import("./picker.js").Actions["notify"]} notify */
 export function addPicker(node, notify) {
   const picker = new Picker({
-    fetch: (path, options) => api.fetchApi(path, options),
+    fetch: ask,
     address: (path) => api.apiURL(path),
     folder: () => String(valueOf(node, "folder") ?? ""),
     name: () => String(valueOf(downstream(node, "TITrain_TrainEmbedding"), "name") ?? ""),

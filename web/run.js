@@ -1,4 +1,4 @@
-// Training runs, which are the server's snapshots: their order, and what the server's events change. Pure functions.
+// Training runs, which are the server's snapshots, and what the server's events change. Pure functions.
 
 /** @typedef {import("./chart.js").Point} Point */
 /** @typedef {import("./chart.js").Band} Band */
@@ -40,9 +40,6 @@
 /** @typedef {{run: string, step: number, loss: Change, evaluations: Change, band?: [start: number, points: Band[]]}} Progress and any of a run's numbers */
 
 const WARNINGS = 20; // kept
-
-/** The runs in the order in which they began. A run that is continued begins again, under its id. @param {Iterable<Run>} runs */
-export const inOrder = (runs) => [...runs].sort((one, other) => one.began - other.began);
 
 /** Event name -> a function that applies the event to a run. An event older than the snapshot changes nothing. */
 export const applyEvent = {

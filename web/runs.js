@@ -1,26 +1,30 @@
 // The training runs of this page: the server's snapshots, updated by its events, and the panels that show them.
 
 import { api } from "../../scripts/api.js";
-import { applyEvent, inOrder } from "./run.js";
+import { applyEvent } from "./run.js";
+import { ask } from "./server.js";
+import { Turns } from "./turns.js";
 
 const KEPT = 8; // runs
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./panel.js").Panel} Panel */
 
 /** @type {Map<string, Run>} */
-const runs = new Map(); // id -> snapshot; also of runs whose workflow is not open yet
+const runs = new Map(); // id -> snapshot, by the order in which they began, which the server's clock may not tell; also of runs whose workflow is not open yet
+const turns = new Turns();
 /** @type {Map<Panel, () => Run | undefined>} */
 const panels = new Map(); // panel -> a function that returns its run
 
 /** The newest run for which `of` is true. @param {(run: Run) => boolean} [of] */
 export function latest(of = () => true) {
-  return inOrder(runs.values()).filter(of).at(-1);
+  return [...runs.values()].filter(of).at(-1);
 }
 
-/** @param {Run} run */
+/** Keeps a snapshot of the newest run: one that is continued begins again, under its id. @param {Run} run */
 function remember(run) {
+  runs.delete(run.id);
   runs.set(run.id, run);
-  for (const { id } of inOrder(runs.values()).slice(0, -KEPT)) runs.delete(id);
+  for (const id of [...runs.keys()].slice(0, -KEPT)) runs.delete(id);
 }
 
 /** Shows the newest run for which `of` is true in the panel, until it is dismissed. @param {Panel} panel @param {(run: Run) => boolean} [of] */
@@ -48,15 +52,15 @@ export function showRuns(changed) {
 }
 
 async function fetchRuns() {
-  const answer = await api.fetchApi("/ti_train/runs");
+  const answer = await ask("/ti_train/runs");
   if (!answer.ok) return;
   /** @type {Run[]} */
   const listed = await answer.json();
-  const known = new Map(listed.map((run) => [run.id, run]));
+  const known = new Set(listed.map((run) => run.id));
   for (const [id, run] of runs) {
     if (!known.has(id) && run.status === "running") run.status = "lost"; // the server has restarted
   }
-  for (const run of known.values()) remember(run);
+  for (const run of listed) remember(run);
 }
 
 /**
@@ -68,19 +72,20 @@ export async function listen({ updated, ended }) {
     showRuns(changed);
     updated(latest());
   };
-  const update = () => fetchRuns().then(() => show());
-  api.addEventListener("ti_train.run", ({ detail }) => {
+  const update = () => turns.snapshot(fetchRuns).then(() => show());
+  api.addEventListener("ti_train.run", ({ detail }) => turns.event(() => {
     remember(detail);
     show(detail);
     if (detail.status !== "running") ended(detail);
-  });
+  }));
   for (const [name, apply] of Object.entries(applyEvent)) {
-    api.addEventListener(`ti_train.${name}`, ({ detail }) => {
+    api.addEventListener(`ti_train.${name}`, ({ detail }) => turns.event((late) => {
       const run = runs.get(detail.run);
-      if (!run) return update(); // it started before this page was open: fetch the snapshots
+      if (!run && late) return; // not even the snapshots have it
+      if (!run) return void update(); // it started before this page was open: fetch the snapshots
       apply(run, detail);
-      return show(run);
-    });
+      show(run);
+    }));
   }
   const connection = (/** @type {boolean} */ connected) => panels.forEach((_, panel) => panel.connection(connected));
   api.addEventListener("reconnecting", () => connection(false));

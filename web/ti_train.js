@@ -10,6 +10,7 @@ import { showPresetValues } from "./preset_values.js";
 import { isFromOpenWorkflow, notePrompts } from "./prompts.js";
 import { listenToRemarks, showRemarks } from "./remarks.js";
 import { dismiss, follow, listen, showRuns, translatePanels } from "./runs.js";
+import { ask } from "./server.js";
 import { Sidebar } from "./sidebar.js";
 import { loadTexts, text } from "./text.js";
 import { attach, detachGone, makeRoom } from "./widget.js";
@@ -80,14 +81,14 @@ async function copy({ prompt, syntax, name }) {
 /** @type {Omit<import("./panel.js").Actions, "resize">} */
 const actions = {
   stop: async (run) => {
-    const answer = await api.fetchApi(`/ti_train/runs/${run.id}/stop`, { method: "POST" });
+    const answer = await ask(`/ti_train/runs/${run.id}/stop`, { method: "POST" });
     if (!answer.ok) toast("error", text("stop.failed"), await answer.text());
   },
   cancel: () => api.interrupt(null),
   copy,
   preview: (run, number, small) => api.apiURL(`/ti_train/runs/${run.id}/previews/${number}${small ? "?small=1" : ""}`),
   keep: async (run, { number }) => {
-    const answer = await api.fetchApi(`/ti_train/runs/${run.id}/previews/${number}/keep`, { method: "POST" });
+    const answer = await ask(`/ti_train/runs/${run.id}/previews/${number}/keep`, { method: "POST" });
     if (!answer.ok) return toast("error", text("keep.failed"), await answer.text());
     await reloadEmbeddings();
     const kept = await answer.json();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { applyEvent, inOrder } from "./run.js";
+import { applyEvent } from "./run.js";
 
 const begun = () => ({ id: "x", name: "toy", step: 0, steps: 10_000, loss: [], evaluations: [], previews: [], warnings: [] });
 
@@ -59,10 +59,4 @@ test("Stop and keep is seen by every page", () => {
   const run = begun();
   applyEvent.stopping(run, { run: "x" });
   assert.equal(run.stopping, true);
-});
-
-test("a run that is continued under its id is the newest again", () => {
-  const runs = new Map([["first", { id: "first", began: 10 }], ["second", { id: "second", began: 20 }]]);
-  runs.set("first", { id: "first", began: 30 });
-  assert.deepEqual(inOrder(runs.values()).map(({ id }) => id), ["second", "first"]);
 });

@@ -11,17 +11,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "web").rglob("*.js"))
+API = """
+const heard = {};
+export const api = {
+  addEventListener: (name, listener) => (heard[name] = listener),
+  say: (name, detail) => heard[name]({ detail }),
+  fetchApi: async () => Response.json({}),
+};
+"""
 
 
 def test_the_scripts_that_need_no_page(tmp_path):
-    """tests/page/*.test.mjs beside copies of what they test."""
+    """tests/page/*.test.mjs beside copies of the scripts, two folders below the host's."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("There is no Node.js on the PATH to run tests/page/*.test.mjs")
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
-    for file in (ROOT / "tests" / "page").glob("*.test.mjs"):
-        shutil.copy(file, tmp_path)
-        shutil.copy(ROOT / "web" / file.name.replace(".test.mjs", ".js"), tmp_path)
+    beside, host = tmp_path / "extensions" / "ti-train", tmp_path / "scripts"
+    for folder in (beside, host):
+        folder.mkdir(parents=True)
+    for file in (*(ROOT / "tests" / "page").glob("*.test.mjs"), *(ROOT / "web").glob("*.js")):
+        shutil.copy(file, beside)
+    (host / "api.js").write_text(API, encoding="utf-8")
     ran = subprocess.run([node, "--test", tmp_path], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
     assert "pass 0" not in ran.stdout
