@@ -41,6 +41,10 @@ export class Picker {
     this.asked = 0;
     /** @type {Picture[]} */
     this.pictures = [];
+    /** @type {Map<string, string>} image -> a caption that was typed, and is not saved yet */
+    this.typed = new Map();
+    /** @type {Promise<unknown>} when the captions that were sent are answered */
+    this.sent = Promise.resolve();
     this.head = element("div", { class: "ti-train-status", role: "status" });
     this.grid = element("div", { class: "ti-train-pictures", role: "list", "data-label": "pictures" });
     const chooser = (/** @type {Record<string, unknown>} */ attributes) => {
@@ -105,6 +109,7 @@ export class Picker {
 
   /** @param {string} message @param {Picture[]} [pictures] */
   draw(message, pictures = []) {
+    if (this.grid.contains(document.activeElement)) /** @type {HTMLElement} */ (document.activeElement).blur(); // saves a caption that is being typed
     this.pictures = pictures;
     this.head.textContent = message || text("drop");
     this.grid.replaceChildren(...pictures.map((picture) => this.card(picture)));
@@ -128,10 +133,11 @@ export class Picker {
     const enlarge = element("button", { type: "button", title, onclick: () => enlarged(src, title) }, thumb);
     const caption = element("textarea", {
       rows: 2, placeholder: text("caption"), "aria-label": text("caption.of", { name }),
+      oninput: () => this.typed.set(picture.file, caption.value),
       onchange: () => this.write(picture, caption),
       onkeydown: (/** @type {KeyboardEvent} */ event) => event.stopPropagation(),
     });
-    caption.value = picture.caption;
+    caption.value = this.typed.get(picture.file) ?? picture.caption;
     const remove = element("button", {
       type: "button", class: "ti-train-remove", title: text("remove.tooltip", { name }), "aria-label": text("remove", { name }),
       onclick: () => this.remove(picture),
@@ -152,11 +158,16 @@ export class Picker {
     buttons[Math.min(place, Math.max(0, this.pictures.length - 1))].focus({ preventScroll: true });
   }
 
-  /** @param {Picture} picture @param {HTMLTextAreaElement} field */
+  /** Saves a caption, after those before it: requests may overtake one another. @param {Picture} picture @param {HTMLTextAreaElement} field */
   async write(picture, field) {
-    const answer = await this.send("/ti_train/caption", { file: picture.file, text: field.value });
-    if (answer.ok) picture.caption = field.value = (await answer.json()).caption;
-    else this.actions.notify(text("caption.failed", { file: picture.file, why: await answer.text() }));
+    const { file } = picture, typed = field.value;
+    const request = this.sent.then(() => this.send("/ti_train/caption", { file, text: typed }));
+    this.sent = request;
+    const answer = await request;
+    if (!answer.ok) return this.actions.notify(text("caption.failed", { file, why: await answer.text() }));
+    picture.caption = (await answer.json()).caption;
+    if (field.value === typed) field.value = picture.caption; // else the user types on
+    if (this.typed.get(file) === typed) this.typed.delete(file);
   }
 
   /** @param {string} path @param {object} body */
@@ -231,7 +242,7 @@ export class Picker {
     for (let number = 1; ; number++) {
       const folder = number === 1 ? name : `${name}-${number}`;
       const answer = await this.actions.fetch(`/ti_train/pictures?${new URLSearchParams({ folder })}`);
-      if (!(await answer.json()).pictures.length) return folder;
+      if (!answer.ok || !(await answer.json()).pictures.length) return folder; // the upload tells what is wrong
     }
   }
 
