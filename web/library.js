@@ -23,6 +23,8 @@ export class Library {
   /** @param {Page} page */
   constructor(page) {
     this.page = page;
+    /** @type {Map<string, number>} what is fetched -> how often it was */
+    this.asked = new Map();
     this.past = new Panel({ ...page.actions, resize() {} });
     this.settings = element("div", { class: "ti-train-facts" });
     this.runs = this.section("pastRuns", () => this.showRuns());
@@ -52,7 +54,9 @@ export class Library {
   }
 
   async showRuns() {
-    const [recorded, running] = await Promise.all([fetched("/ti_train/records"), fetched("/ti_train/runs")]);
+    const found = await this.fetched("runs", "/ti_train/records", "/ti_train/runs");
+    if (!found) return;
+    const [recorded, running] = found;
     const live = new Set(running.filter((/** @type {Run} */ run) => run.status === "running").map((/** @type {Run} */ run) => run.id));
     const past = recorded.filter((/** @type {Run} */ run) => !live.has(run.id));
     this.runs.list.replaceChildren(...past.map((/** @type {Run} */ run) => this.runRow(run)));
@@ -70,8 +74,11 @@ export class Library {
 
   /** Shows a past run below its row, as it was when it ended. @param {string} id @param {HTMLDetailsElement} row */
   async showRun(id, row) {
+    const found = await this.fetched("run", `/ti_train/runs/${id}`);
+    if (!found) return;
     /** @type {Run} */
-    const run = await fetched(`/ti_train/runs/${id}`);
+    const run = found[0];
+    if (!run.id) return this.showRuns(); // it is no longer recorded
     if (run.status === "running") run.status = "lost"; // its server has ended before it
     const settings = Object.entries(run.settings ?? {}).map(([name, value]) => element("div", {}, element("span", {}, name), String(value)));
     this.settings.replaceChildren(...settings);
@@ -81,10 +88,12 @@ export class Library {
   }
 
   async showEmbeddings() {
+    const found = await this.fetched("embeddings", "/ti_train/embeddings");
+    if (!found) return;
     /** @type {Embedding[]} */
-    const found = await fetched("/ti_train/embeddings");
-    this.embeddings.list.replaceChildren(...found.map((one) => this.embeddingRow(one)));
-    if (!found.length) this.embeddings.list.textContent = text("embeddings.none");
+    const there = found[0];
+    this.embeddings.list.replaceChildren(...there.map((one) => this.embeddingRow(one)));
+    if (!there.length) this.embeddings.list.textContent = text("embeddings.none");
   }
 
   /** @param {Embedding} embedding */
@@ -118,10 +127,20 @@ export class Library {
     this.page.notify("success", body.file, text(done, await answer.json()));
     await this.showEmbeddings();
   }
-}
 
-/** @param {string} path */
-async function fetched(path) {
-  const answer = await ask(path);
-  return answer.ok ? answer.json() : [];
+  /**
+   * The answers to some requests, [] for one that has failed; undefined if the same was asked for again meanwhile, since
+   * answers may overtake one another.
+   * @param {string} what
+   * @param {...string} paths
+   */
+  async fetched(what, ...paths) {
+    const number = (this.asked.get(what) ?? 0) + 1;
+    this.asked.set(what, number);
+    const answers = await Promise.all(paths.map(async (path) => {
+      const answer = await ask(path);
+      return answer.ok ? answer.json() : [];
+    }));
+    return number === this.asked.get(what) ? answers : undefined;
+  }
 }

@@ -33,6 +33,7 @@ def test_the_scripts_that_need_no_page(tmp_path):
     for file in (*(ROOT / "tests" / "page").glob("*.test.mjs"), *(ROOT / "web").glob("*.js")):
         shutil.copy(file, beside)
     (host / "api.js").write_text(API, encoding="utf-8")
+    (host / "app.js").write_text("export const app = {};", encoding="utf-8")
     ran = subprocess.run([node, "--test", tmp_path], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
     assert "pass 0" not in ran.stdout
