@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from tiny_host import ENCODER, TinyHost
 
 from ti_train.errors import UserError
 from ti_train.fleet.job_list import Job
-from ti_train.fleet.local import run_local
+from ti_train.fleet.local import Flag, run_local
 from ti_train.fleet.progress import Tally
 from ti_train.fleet.records import Ledger, Record
 from ti_train.fleet.worker import Rules
@@ -64,3 +68,22 @@ def test_without_any_device_that_can_open_the_model_the_fleet_ends(pictures, set
         train([Job(settings(name="one"), {pictures: 1}, "tiny")], tmp_path, ["broken"])
     assert "(device broken): RuntimeError: CUDA error: invalid device ordinal" in capfd.readouterr().err
     assert Ledger(tmp_path).read("one") is None, "the embedding is not to blame"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs kill -9")
+@pytest.mark.parametrize("call", range(10))
+def test_a_worker_that_is_killed_while_it_looks_at_the_flag_holds_nobody_up(call):
+    """Killed at each of the calls and returns in it."""
+    flag = Flag(get_context("spawn"))
+    worker = os.fork()
+    if not worker:
+        calls = count()
+        sys.setprofile(lambda *_: next(calls) == call and os.kill(os.getpid(), signal.SIGKILL))
+        flag.is_set()
+        os._exit(0)
+    os.waitpid(worker, 0)
+    stops = Thread(target=flag.set, daemon=True)
+    stops.start()
+    stops.join(5)
+    assert not stops.is_alive()
+    assert flag.is_set()

@@ -8,8 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event as Flag
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import FrameType
 from typing import Any, Protocol
 
@@ -26,6 +25,19 @@ PATIENCE = 120.0  # seconds that the workers get to end their steps after the fl
 MOST_LOSSES = 3  # lost workers per worker without any progress
 
 OpenHost = Callable[[str], Host]  # from a device
+
+
+class Flag:
+    """Whether the fleet was stopped. Without a lock: a worker that is killed while it has one keeps it for ever."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self._shared = context.RawValue("b", 0)
+
+    def set(self) -> None:
+        self._shared.value = 1
+
+    def is_set(self) -> bool:
+        return bool(self._shared.value)
 
 
 class Look(Protocol):
@@ -58,7 +70,7 @@ def run_local(open_host: OpenHost, devices: Sequence[str], jobs: Sequence[Job], 
     open the model, or if workers keep dying before they train.
     """
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop = Flag(context)
     threads = max(1, (os.cpu_count() or 1) // len(devices))
 
     def start(device: str) -> SpawnProcess:
