@@ -91,9 +91,10 @@ def test_what_takes_long_is_done_seldom():
         "7",
         "null",
         *(
-            json.dumps({"name": "a", "status": "done"} | changed)
+            json.dumps({"name": "a", "status": "done", "remarks": []} | changed)
             for changed in (
                 {"name": 7},
+                {"name": "A"},  # on a file system that does not tell them apart
                 {"status": "finished"},
                 {"status": []},
                 {"retry": "perhaps"},
@@ -101,9 +102,13 @@ def test_what_takes_long_is_done_seldom():
                 {"attempts": None},
                 {"loss": "low"},
                 {"remarks": "x"},
+                {"remarks": [1]},
                 {"scores": []},
                 {"scores": {"image_similarity": "high"}},
                 {"seconds": {}},
+                {"inputs": {"files": {}}},
+                {"inputs": {"options": {}, "files": {"0/a.png": [1, 2]}}},
+                {"inputs": {"options": {}, "files": [], "more": 1}},
                 {"unknown": 1},
             )
         ),

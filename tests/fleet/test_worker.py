@@ -238,6 +238,17 @@ def test_an_embedding_of_the_user_s_own_is_not_replaced(fleet):
     assert (fleet.out / "two.safetensors").read_bytes() == b"mine"
 
 
+def test_nor_one_of_a_name_that_the_file_system_takes_for_another(fleet):
+    """`two` of this list is what was `Two` in an earlier one, where letter case does not tell files apart."""
+    fleet.ledger.write(Record("two", "done"))
+    record = fleet.out / OWN / "two.json"
+    record.write_text(record.read_text().replace('"two"', '"Two"'))
+    (fleet.out / "two.safetensors").write_bytes(b"trained")
+    fleet.ledger.folder.joinpath("two.claim-1").touch()
+    with pytest.raises(UserError, match="not of this fleet"):
+        plan(fleet.jobs, fleet.ledger, update=True)
+
+
 def test_a_finished_embedding_without_its_record_is_found_finished(fleet):
     """The worker was killed between the two."""
     record = fleet.work()["one"]

@@ -45,7 +45,10 @@ def plan(jobs: Sequence[Job], ledger: Ledger, update: bool, evaluate: bool = Fal
 
 
 def _in_the_way(job: Job, ledger: Ledger, claims: Claims) -> bool:
-    return _embedding(ledger.out, job).exists() and not ledger.read(job.name) and not claims.exist(job.name)
+    if not _embedding(ledger.out, job).exists():
+        return False
+    known = ledger.read(job.name) or claims.exist(job.name)
+    return not known or ledger.is_of_another(job.name)
 
 
 def _embedding(out: Path, job: Job) -> Path:

@@ -73,11 +73,19 @@ class Ledger:
         self.out, self.folder = out, out / OWN
 
     def read(self, name: str) -> Record | None:
-        """None if there is no record, or no readable one."""
+        """None if there is no record, or no readable one, or that of another name: see is_of_another."""
+        record = self._record(name)
+        return record if record and record.name == name else None
+
+    def is_of_another(self, name: str) -> bool:
+        """Whether the record is that of another name: not every file system tells `Cat` from `cat`."""
+        record = self._record(name)
+        return record is not None and record.name != name
+
+    def _record(self, name: str) -> Record | None:
         try:
             record = _typed(Record(**json_value(self._file(name).read_bytes())), PATTERN)
-            known = record.status in get_args(Status) and record.retry in get_args(Retry)
-            return record if known and all(isinstance(score, float | int) for score in record.scores.values()) else None
+            return record if _is_known(record) else None
         except (OSError, ValueError, TypeError):
             return None
 
@@ -132,6 +140,25 @@ def _typed(read: Noted, pattern: Noted) -> Noted:
         if not isinstance(value, kinds) and not (value is None is each.default):
             raise TypeError(f"{each.name}: {value!r}")
     return read
+
+
+def _is_known(record: Record) -> bool:
+    """Whether a record's words, and what is in its lists and dictionaries, are such as are written."""
+    return (
+        record.status in get_args(Status)
+        and record.retry in get_args(Retry)
+        and all(isinstance(remark, str) for remark in record.remarks)
+        and all(isinstance(score, float | int) for score in record.scores.values())
+        and (not record.inputs or _are_inputs(**record.inputs))
+    )
+
+
+def _are_inputs(options: Any, files: Any) -> bool:
+    """Raises TypeError for other names."""
+    stamps = files.values() if isinstance(files, dict) else [None]
+    return isinstance(options, dict) and all(
+        isinstance(stamp, list) and [*map(type, stamp)] == [int, int, str] for stamp in stamps
+    )
 
 
 def _row(record: Record, threshold: float) -> dict[str, Any]:
