@@ -46,11 +46,12 @@ class HeldParts:
             raise UserError(self._does_not_fit()) from None
 
     def release_weights(self) -> None:
-        """Moves them to the CPU and restores the hooks."""
-        for module, key, hook in self._taken:
-            module.to(lowvram.cpu)
+        """Restores the hooks, which move a part that cannot be moved now, and moves them to the CPU."""
+        taken, self._taken = self._taken, []
+        for module, key, hook in taken:
             module._forward_pre_hooks[key] = hook
-        self._taken = []
+        for module, _, _ in taken:
+            module.to(lowvram.cpu)
         devices.torch_gc()
 
     def _hooks(self) -> Iterator[tuple[nn.Module, int, Hook]]:
