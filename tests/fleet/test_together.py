@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_host import ENCODER, TinyHost, at_forward, raising
 
+from ti_train.fleet import together
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.records import Ledger, Record
 from ti_train.fleet.worker import Rules, work, work_together
@@ -138,3 +142,23 @@ def test_what_has_failed_is_repeated_alone(jobs, tmp_path):
         "one": "done", "three": "done", "four": "done",
     }  # fmt: skip
     assert (records["two"].status, records["two"].attempts) == ("failed", 3)
+
+
+def test_a_failed_pass_keeps_no_memory(monkeypatch):
+    """Before the smaller passes that follow an out-of-memory error, also without Python's garbage collector."""
+    tensors = []
+
+    def failing(*_):
+        activations = torch.zeros(10)
+        tensors.append(weakref.ref(activations))
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(together, "backward_together", failing)
+    shared = together.SharedPasses(1)
+    gc.disable()
+    try:
+        with shared.member(0), pytest.raises(torch.cuda.OutOfMemoryError):
+            shared.backward(None, SimpleNamespace(config=SimpleNamespace(deterministic=False)))
+        assert tensors[0]() is None
+    finally:
+        gc.enable()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
+from traceback import clear_frames
 
 import torch
 from torch import Tensor
@@ -100,6 +101,9 @@ class SharedPasses:
                 try:
                     backward_together(tickets, exact)
                 except BaseException as error:  # each training decides what to do about it
+                    clear_frames(
+                        error.__traceback__
+                    )  # which have tensors: each training keeps the error until its turn
                     for ticket in tickets:
                         ticket.error = error
         for ticket in waiting:
