@@ -25,21 +25,41 @@ def medvram(monkeypatch):
     sys.modules.pop(NAME)
 
 
-def test_the_hooks_are_back_though_a_part_cannot_be_moved(medvram):
+def no_memory(*_):
+    raise MemoryError
+
+
+@pytest.fixture
+def model():
+    """With the hooks by which the WebUI moves its parts."""
+
     def hook(_module, _inputs):
         pass
 
     hook.__module__ = "lowvram"
-    model = SimpleNamespace(is_sdxl=False, model=nn.Linear(2, 2), cond_stage_model=nn.Linear(2, 2))
-    for part in (model.model, model.cond_stage_model):
+    made = SimpleNamespace(is_sdxl=False, model=nn.Linear(2, 2), cond_stage_model=nn.Linear(2, 2))
+    for part in (made.model, made.cond_stage_model):
         part.register_forward_pre_hook(hook)
+    return made
+
+
+def hooks(model):
+    return [len(part._forward_pre_hooks) for part in (model.model, model.cond_stage_model)]
+
+
+def test_the_hooks_are_back_though_a_part_cannot_be_moved(medvram, model):
     parts = medvram.HeldParts(model)
     parts.hold()
-
-    def no_memory(*_):
-        raise MemoryError
-
     model.model.to = no_memory
     with pytest.raises(MemoryError):
         parts.release_weights()
-    assert [len(part._forward_pre_hooks) for part in (model.model, model.cond_stage_model)] == [1, 1]
+    assert hooks(model) == [1, 1]
+
+
+def test_what_could_not_be_held_is_held_by_the_next_step(medvram, model, monkeypatch):
+    parts = medvram.HeldParts(model)
+    with monkeypatch.context() as failing, pytest.raises(MemoryError):
+        failing.setattr(medvram.lowvram, "send_everything_to_cpu", no_memory)
+        parts.hold()
+    parts.hold()
+    assert hooks(model) == [0, 0]

@@ -30,10 +30,11 @@ class HeldParts:
         """Moves all of them to the GPU, where they stay. Raises UserError if they do not fit together."""
         if self._taken:
             return
-        self._taken = list(self._hooks())
-        if not self._taken:
+        taken = list(self._hooks())
+        if not taken:
             return
         lowvram.send_everything_to_cpu()
+        self._taken = taken
         for module, key, _ in self._taken:
             del module._forward_pre_hooks[key]
         try:
