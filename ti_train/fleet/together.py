@@ -101,7 +101,7 @@ class SharedPasses:
                 try:
                     backward_together(tickets, exact)
                 except BaseException as error:  # each training decides what to do about it
-                    clear_frames(error.__traceback__)  # their tensors: an error is kept until its turn
+                    clear_frames(error.__traceback__)  # of their tensors: errors are kept
                     for ticket in tickets:
                         ticket.error = error
         for ticket in waiting:
