@@ -58,8 +58,9 @@ def test_the_hooks_are_back_though_a_part_cannot_be_moved(medvram, model):
 
 def test_what_could_not_be_held_is_held_by_the_next_step(medvram, model, monkeypatch):
     parts = medvram.HeldParts(model)
-    with monkeypatch.context() as failing, pytest.raises(MemoryError):
-        failing.setattr(medvram.lowvram, "send_everything_to_cpu", no_memory)
+    monkeypatch.setattr(medvram.lowvram, "send_everything_to_cpu", no_memory)
+    with pytest.raises(MemoryError):
         parts.hold()
+    monkeypatch.setattr(medvram.lowvram, "send_everything_to_cpu", lambda: None)
     parts.hold()
     assert hooks(model) == [0, 0]
