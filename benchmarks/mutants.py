@@ -34,6 +34,7 @@ from benchmarks.processor_time import cpu_seconds  # noqa: E402
 OURS = ("ti_train", "nodes", "webui_tab")
 MOST_TESTS = 3  # files that import a module which none mirrors
 SECONDS = 120  # of CPU for the tests of a file
+LEFT_OUT = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "node_modules")  # of the copy
 COMPARISONS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -52,13 +53,14 @@ BESIDE = {  # tests that reach a module through another one
     ],
     "ti_train/formats/reading.py": ["formats/test_formats.py", "formats/test_layouts.py"],
     "ti_train/formats/preview.py": ["formats/test_modelspec.py", "formats/test_formats.py"],
-    "ti_train/hosts/diffusers/original_layout.py": ["hosts/test_diffusers_checkpoint_file.py"],
+    "ti_train/hosts/diffusers/original_layout.py": ["hosts/test_diffusers_loading.py"],
     "ti_train/hosts/diffusers/packed_convolutions.py": ["hosts/test_diffusers_hardware.py"],
     "ti_train/hosts/weights.py": ["hosts/test_adapter.py"],
     "ti_train/training/cross_initialization.py": ["training/test_initial_vectors.py"],
     "ti_train/training/loop.py": [f"training/test_loop_{of}.py" for of in ("resumed", "saving", "failures")],
     "ti_train/training/passes.py": ["training/test_loop.py"],
     "ti_train/training/pictures.py": ["training/test_keeping.py", "training/test_checkpoint.py"],
+    "ti_train/training/steps.py": ["training/test_loop.py", "training/test_ablations.py"],
     "ti_train/training/state_file.py": ["training/test_checkpoint.py"],
     "ti_train/commands/convert.py": ["commands/test_export_commands.py"],
     "ti_train/commands/merge.py": ["commands/test_export_commands.py"],
@@ -69,6 +71,7 @@ BESIDE = {  # tests that reach a module through another one
     "nodes/page/records.py": ["nodes/test_page_routes.py"],
     "nodes/page/answers.py": ["nodes/test_page_routes.py"],
     "webui_tab/folders.py": ["webui_tab/test_pictures.py"],
+    "webui_tab/request.py": ["webui_tab/test_jobs.py"],
     "webui_tab/unfinished.py": ["webui_tab/test_jobs.py"],
 }
 DTYPES = {"float64": "float32", "float32": "float16", "float16": "float32", "bfloat16": "float16", "float": "half"}
@@ -102,7 +105,7 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
             yield from _with(node, "id", NAMES[name])
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
             yield from _with(node, "test", ast.UnaryOp(ast.Not(), test))
-        case ast.Return(value=ast.expr()):
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
             yield from _with(node, "value", ast.Constant(None))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             yield from _with(node, "operand", ast.UnaryOp(ast.USub(), operand))
@@ -157,7 +160,7 @@ def own_tests(file: Path) -> list[str]:
     """The test files of a module, relative to the repository; [] if there are none."""
     path = file.relative_to(ROOT)
     *folders, name = path.parts[path.parts[0] == "ti_train" :]
-    stem = folders.pop() if name == "host.py" and folders else Path(name).stem
+    stem = folders.pop() if name == "host.py" and folders else Path(name).stem.strip("_")  # of __main__.py: main
     names = {f"test_{stem}.py", f"test_{stem}_command.py", f"test_{'_'.join([*folders[-1:], stem])}.py"}
     there = [test for test in sorted((ROOT / "tests").rglob("test_*.py")) if _runs(test)]
     near = [ROOT / "tests" / Path(*each) for each in (folders, folders[:1]) if each or not folders]
@@ -242,7 +245,7 @@ def main(given: Sequence[str] | None = None) -> int:
     chosen = [mutant_of(*each) for each in sample[a.skip :]]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules"), symlinks=True)
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
         seen = list(tried(chosen, tests, copy, time.monotonic() + 60 * a.minutes))
     print(f"{sum(seen)} of {len(seen)} changes (of {len(drawn)}) are seen by the tests of their own file.")
     return 0

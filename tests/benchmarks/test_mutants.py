@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
-from benchmarks.mutants import ROOT, changes_in, mutant_of, own_tests
+from benchmarks.mutants import ROOT, changes_in, mutant_of, own_tests, parsed
 
 
 def test_each_change_is_one_change_of_what_runs():
-    file = ROOT / "ti_train" / "seeds.py"
+    file = ROOT / "ti_train" / "training" / "pace.py"
     changes = [mutant_of(file, number) for number in changes_in(file, dtypes=False)]
     assert changes
-    assert len({change.source for change in changes}) == len(changes)
+    assert len({ast.unparse(parsed(file)), *(change.source for change in changes)}) == len(changes) + 1
     for change in changes:
         compile(change.source, change.file, "exec")
 
@@ -30,6 +31,7 @@ def test_a_file_is_tried_with_the_tests_that_mirror_it():
         "ti_train/fleet/records.py": [
             *("tests/fleet/test_inputs.py", "tests/fleet/test_fleet_progress.py", "tests/fleet/test_together.py")
         ],
+        "ti_train/__main__.py": ["tests/test_main.py"],
         "nodes/run.py": [],
     }.items():
         assert own_tests(ROOT / Path(file)) == tests
