@@ -8,7 +8,7 @@ import pytest
 from tiny_host import CONTEXT, TinyHost
 
 from ti_train.host import Prompt, Slot, Vocabulary
-from ti_train.prompt_check import TokenCounter, unknown_marks
+from ti_train.prompt_check import SHOWN, TokenCounter, unknown_marks
 from ti_train.prompts import parse
 
 LIMIT = CONTEXT - 2
@@ -50,6 +50,13 @@ def test_chinese_is_counted_in_tokens_and_cut_between_signs():
     counter = TokenCounter(Letters(), {})
     assert counter.cut_off(("一只红色的猫" * 3,)) == ""
     assert counter.cut_off(("一只红色的猫" * 3 + "坐在沙发上",)) == "坐在沙发上"
+
+
+@pytest.mark.parametrize(("more", "dots"), [("", ""), ("鸟", "...")])
+def test_of_a_long_text_that_is_cut_off_the_beginning_is_shown(more, dots):
+    read, cut = "一" * LIMIT, "猫" * SHOWN
+    (remark,) = TokenCounter(Letters(), {}).remarks((read + cut + more,), "The prompt")
+    assert f"'{cut}{dots}' is cut off" in remark
 
 
 def test_a_host_that_encodes_in_chunks_cuts_nothing_off():

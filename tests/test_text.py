@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from ti_train.errors import UserError
 from ti_train.events import Warning
-from ti_train.text import Remarks, decode, json_value, listed, name_key, printable, unicode_text, with_rest
+from ti_train.text import (
+    Remarks,
+    csv_rows,
+    decode,
+    json_value,
+    listed,
+    name_key,
+    one_line,
+    printable,
+    unicode_text,
+    with_rest,
+)
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 
@@ -29,7 +40,9 @@ def test_english_needs_no_byte_order_mark(text, encoding):
     assert unicode_text(text.encode(encoding)) == text
 
 
-@pytest.mark.parametrize("data", [b"a\0b", b"red\0toy ", "a\0b".encode("utf-16"), b"\xff\xfea"])
+@pytest.mark.parametrize(
+    "data", [b"a\0b", b"red\0toy ", "a\0b".encode("utf-16"), b"\xff\xfea", "a猫".encode("utf-16-le")]
+)
 def test_zero_bytes_within_a_text_are_no_text(data):
     with pytest.raises(UnicodeDecodeError):
         decode(data)
@@ -43,9 +56,20 @@ def test_a_name_is_the_same_in_every_unicode_form_and_letter_case(name):
 
 
 def test_many_things_are_named_in_part():
-    assert listed(["a", "b"]) == "a, b"
+    assert listed([*"abcde"]) == "a, b, c, d, e"
     assert listed([*"abcdefg"]) == "a, b, c, d, e and 2 more"
+    assert with_rest([*"ab"], 2) == ["a", "b"]
     assert with_rest([*"abc"], 2) == ["a", "b", "... and 1 more."]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_is_separated_by_what_separates_its_names(mark):
+    rows = csv_rows(f'name{mark}init{mark}more\ncat{mark}"a, b; c"{mark}\n')
+    assert [*rows] == [{"name": "cat", "init": "a, b; c", "more": ""}]
+
+
+def test_one_line_has_nothing_that_ends_a_text_or_tells_its_encoding():
+    assert one_line("\ufeffa\0b\r\n  c\ud83d ") == "a b c\ufffd"
 
 
 # --- What reaches a terminal or a page ------------------------------------------

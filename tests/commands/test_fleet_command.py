@@ -15,16 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_host import TinyHost
+from tiny_host import ENCODER, TinyHost
 
 from ti_train.__main__ import main
 from ti_train.commands import fleet as fleet_command
 from ti_train.commands.fleet import remarks_on, scores, show_sheets, train_all
+from ti_train.embedding import Embedding
 from ti_train.fleet import progress
 from ti_train.fleet.job_list import Job
 from ti_train.fleet.plan import plan
 from ti_train.fleet.records import Ledger, Record
 from ti_train.fleet.worker import Rules, work
+from ti_train.formats import save_embedding
 from ti_train.training.checkpoint import header_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +80,18 @@ def test_what_was_trained_before_is_only_evaluated(pictures, settings, clip_weig
     work(TinyHost, [job], Rules(tmp_path, evaluate=judge), lambda: False)
     assert Ledger(tmp_path).read("a").scores
     assert (tmp_path / "a.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_samples_of_an_earlier_embedding_of_a_name_are_not_scored(pictures, settings, clip_weights, tmp_path):
+    host, job = TinyHost(), Job(settings(name="a"), {pictures: 1}, "tiny")
+
+    def scored(word: str, out: Path) -> dict[str, float]:
+        out.mkdir(exist_ok=True)
+        save_embedding(Embedding("a", {"emb_params": host.vocabulary(ENCODER).rows(word)}, {}), out / "a.safetensors")
+        return scores("tiny-clip", str(clip_weights), 1, host, job, out, lambda: False)
+
+    first, dog = scored("cat", tmp_path / "one"), scored("dog", tmp_path / "two")
+    assert scored("dog", tmp_path / "one") == dog != first
 
 
 def test_one_that_cannot_be_evaluated_is_trained_all_the_same(pictures, settings, tmp_path):

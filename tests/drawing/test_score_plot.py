@@ -32,6 +32,13 @@ def test_one_equal_and_foreign_words_can_be_drawn(points):
     middle_of(score_plot(points, "мой-кот"), INK)
 
 
+def test_below_the_plot_stands_what_is_across_and_above_it_what_is_up():
+    plain, across, up = (np.asarray(score_plot([WORD], "", axes)) for axes in (("", ""), ("a", ""), ("", "b")))
+    below, above = (np.nonzero((named != plain).any((1, 2)))[0] for named in (across, up))
+    _, row = middle_of(score_plot([WORD], ""), INK)
+    assert above.max() < row < below.min()
+
+
 boxes = st.builds(lambda x, y, w: (x, y, x + w, y + 18.0), st.floats(80, 700), st.floats(200, 400), st.floats(10, 150))
 
 

@@ -91,4 +91,7 @@ def test_a_folder_of_a_model_is_known_by_all_its_files(tmp_path):
     assert model_identity(tmp_path / "model") == before
     (tmp_path / "model" / "model_index.json").write_bytes(b"{}")
     assert model_identity(tmp_path / "model") != before
+    (tmp_path / "model" / "model_index.json").unlink()
+    (tmp_path / "model" / "unet").rename(tmp_path / "model" / "vae")
+    assert model_identity(tmp_path / "model") != before, "the same bytes for another part"
     assert model_identity(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'} None"

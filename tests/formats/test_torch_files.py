@@ -69,8 +69,11 @@ class Calls:
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize(
     "view",
-    [VECTORS, VECTORS.t(), VECTORS[1:], VECTORS[:, 1], VECTORS.half(), VECTORS.bfloat16(), VECTORS.double()],
-    ids=["plain", "transposed", "offset", "column", "fp16", "bf16", "fp64"],
+    [
+        *(VECTORS, VECTORS.t(), VECTORS[1:], VECTORS[:, 1], VECTORS[:1].expand(2, 3)),
+        *(VECTORS.half(), VECTORS.bfloat16(), VECTORS.double()),
+    ],
+    ids=["plain", "transposed", "offset", "column", "repeated", "fp16", "bf16", "fp64"],
 )
 def test_tensors_come_back_whatever_their_strides_and_types(view, legacy):
     read = read_torch(torch_saved({"a": view, "b": [view, 3]}, legacy))
@@ -306,10 +309,10 @@ def test_a_program_cannot_change_our_stand_ins():
     assert STAND_INS["torch._utils", "_rebuild_tensor_v2"].__defaults__ is None
 
 
-def tensor_program(offset: int, shape: tuple[int, ...], stride: tuple[int, ...], copies: int = 1) -> bytes:
+def tensor_program(offset: int, shape: tuple[object, ...], stride: tuple[int, ...], copies: int = 1) -> bytes:
     """A list of tensors over storage 0 of fp32."""
 
-    def numbers(values: tuple[int, ...]) -> bytes:
+    def numbers(values: tuple[object, ...]) -> bytes:
         return b"(" + b"".join(pickle.dumps(v, 2)[2:-1] for v in values) + b"t"
 
     storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
@@ -352,6 +355,13 @@ def tensor_program(offset: int, shape: tuple[int, ...], stride: tuple[int, ...],
 def test_a_tensor_that_its_storage_does_not_hold_is_refused(here, offset, shape, stride, copies):
     (here / "x.pt").write_bytes(with_pickle(tensor_program(offset, shape, stride, copies), _0=bytes(24)))
     with pytest.raises(UserError, match=r"^'x.pt' (is not a readable embedding, or it is damaged|holds more tensors)"):
+        load_embedding(here / "x.pt")
+
+
+def test_nothing_is_computed_of_sizes_that_are_not_all_numbers(here):
+    """A text times a number is a long text."""
+    (here / "x.pt").write_bytes(with_pickle(tensor_program(0, ("text", 3), (3, 1)), _0=bytes(24)))
+    with pytest.raises(UserError, match="a tensor has sizes of no embedding"):
         load_embedding(here / "x.pt")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ti_train.hosts.frozen_convolutions import keep_no_inputs
 
@@ -55,6 +56,17 @@ def test_only_the_weight_is_kept():
     assert any(kept.shape == x.shape for kept in saved_by(lambda: layer(x)))
     keep_no_inputs(layer)
     assert [kept.shape for kept in saved_by(lambda: layer(x))] == [layer.weight.shape]
+
+
+def test_backward_computes_no_gradient_of_the_weight():
+    """Each of the two costs as much as the forward pass."""
+    layer = frozen_layer(kernel_size=3)
+    keep_no_inputs(layer)
+    with FlopCounterMode(display=False) as counted:
+        output = layer(torch.randn(2, 4, 9, 9, requires_grad=True))
+        forward = counted.get_total_flops()
+        output.sum().backward()
+    assert counted.get_total_flops() == 2 * forward
 
 
 def test_a_layer_that_is_trained_is_as_before():

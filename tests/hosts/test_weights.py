@@ -107,6 +107,15 @@ def test_a_block_that_changes_what_it_needs_has_the_same_gradient():
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-6)
 
 
+def test_a_block_is_computed_again_though_only_some_of_what_it_is_given_is_trained():
+    """As Flux's first one: its text depends on the embedding, its image does not."""
+    network, computed = Twice().requires_grad_(False), []
+    network.double_blocks[0].net.register_forward_hook(lambda *_: computed.append("first"))
+    with checkpointed(network), copied_before_changes():
+        network(torch.randn(4, 8), torch.randn(1, 8, requires_grad=True)).sum().backward()
+    assert computed == ["first"] * 2
+
+
 def test_lists_of_single_layers_are_no_blocks():
     network = Twice()
     for block in network.double_blocks:

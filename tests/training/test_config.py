@@ -202,6 +202,15 @@ def test_a_plain_rate_has_warmup_and_schedule_also_as_a_text(rate):
     assert run.resume_identity() == config(steps=120, warmup=10, learning_rate=5e-3).resume_identity()
 
 
+# --- What follows a step ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0, []), (1, [1, 2, 3, 4]), (2, [2, 4])])
+def test_numbered_copies_follow_every_so_many_steps_or_none(every, steps):
+    made = config(steps=4, copy_every=every)
+    assert [step for step in range(1, 5) if made.copies_after(step)] == steps
+
+
 # --- What a resumed run must share ----------------------------------------------
 
 
@@ -209,7 +218,11 @@ def test_only_settings_that_shape_the_vectors_tell_runs_apart():
     elsewhere = config(
         checkpoint_every=7, evaluate_every=3, preview_every=5, preview_prompts=("*",), device="cpu", deterministic=True
     )
-    assert config(preview_negative="dark", preview_seed=7).resume_identity() == config().resume_identity()
+    previews = config(
+        preview_steps=9, preview_cfg=3, preview_sampler="euler", preview_scheduler="beta", preview_negative="dark",
+        preview_seed=7,
+    )  # fmt: skip
+    assert previews.resume_identity() == config().resume_identity()
     assert elsewhere.resume_identity() == config().resume_identity()
     assert config(batch_size=2, accumulation=2).resume_identity() == config(batch_size=4).resume_identity()
     assert config(name="renamed").resume_identity() == config().resume_identity()

@@ -76,10 +76,12 @@ def test_an_embedding_has_the_last_preview_of_its_vectors_as_its_picture(host, d
 
 
 def test_equal_preview_prompts_have_pictures_of_their_own(host, dataset, settings, tmp_path):
-    records = Records.in_own_folder(tmp_path / "records")
-    session = Session(settings(steps=1, preview_every=1, preview_prompts=("a *", "a *")), tmp_path, records)
+    folder = tmp_path / "runs" / "my-toy"  # of the first run, whose first record is a preview
+    session = Session(
+        settings(steps=1, preview_every=1, preview_prompts=("a *", "a *")), tmp_path, Records.in_own_folder(folder)
+    )
     drawn = [event.image.tobytes() for event in session.train(host, dataset) if isinstance(event, Preview)]
-    files = sorted((tmp_path / "records").glob("step*.png"))
+    files = sorted(folder.glob("step*.png"))
     assert [file.name for file in files] == [f"step0000{step}-{number}.png" for step in (0, 1) for number in (0, 1)]
     assert len(set(drawn)) == 4
     assert [Image.open(file).convert("RGB").tobytes() for file in files] == drawn
