@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +238,26 @@ def test_a_run_that_begins_while_the_runs_are_listed_fails_no_answer(drive):
         return (await send(get("runs")))[0]
 
     assert drive(ask) == 200
+
+
+def test_stop_and_keep_reaches_the_run_that_the_page_shows(drive):
+    runs, told = sys.modules["pack.nodes.page.live"].runs, []
+    others = [SimpleNamespace(id=name, stop=threading.Event(), send=lambda *said: told.append(said)) for name in "ab"]
+    runs.extend(others)
+
+    async def ask(send: Send) -> int:
+        return (await send(post("runs/b/stop", {})))[0]
+
+    assert drive(ask) == 200
+    assert [run.stop.is_set() for run in others] == [False, True]
+    assert told == [("stopping", {})]
+
+
+def test_the_trained_area_of_a_wide_image_is_its_middle(drive, base):
+    Image.new("RGB", (96, 64)).save(base / "input" / "toy" / "a.png")
+
+    async def ask(send: Send) -> dict[str, Any]:
+        return dict(json.loads((await send(get("pictures", folder="toy", resolution="64", square="1")))[1]))
+
+    wide, _ = drive(ask)["pictures"]
+    assert wide["crop"] == pytest.approx([1 / 6, 0, 2 / 3, 1])

@@ -16,10 +16,22 @@ def captioning(load_in_webui, monkeypatch, tmp_path) -> Any:
     """The module, in a WebUI whose only folder of images is tmp_path."""
     webui = sys.modules["modules"]
     webui.call_queue.queue_lock = threading.Lock()
-    webui.shared.state = SimpleNamespace(interrupted=False, begin=lambda job: None, end=lambda: None)
+    running: list[str] = []
+    webui.shared.state = SimpleNamespace(
+        interrupted=False, begin=lambda job: running.append(job), end=running.pop, running=running
+    )
     module = load_in_webui("webui_tab.captioning")
     monkeypatch.setattr(module.folders, "picture_folder", lambda folder, write: tmp_path)
     return module
+
+
+def test_a_folder_that_a_server_allows_for_reading_gets_no_captions(load_in_webui, tmp_path):
+    webui = sys.modules["modules"]
+    webui.paths_internal.data_path = str(tmp_path / "webui")
+    webui.shared.opts = SimpleNamespace(ti_train_folder="")
+    webui.shared.cmd_opts = SimpleNamespace(webui_is_non_local=True, gradio_allowed_path=[str(tmp_path)])
+    with pytest.raises(ValueError, match="is outside of"):
+        load_in_webui("webui_tab.captioning").start(str(tmp_path), "BLIP")
 
 
 def test_what_has_a_caption_when_the_turn_comes_keeps_it(captioning, monkeypatch, tmp_path):
@@ -36,6 +48,7 @@ def test_what_has_a_caption_when_the_turn_comes_keeps_it(captioning, monkeypatch
     assert all(ended.acquire(timeout=20) for _ in range(2))
     assert (tmp_path / "a.txt").read_text() == "of the user"
     assert (tmp_path / "b.txt").read_text() == "of the interrogator"
+    assert captioning.shared.state.running == [], "the WebUI shows no progress any more"
 
 
 def test_a_caption_that_cannot_be_read_is_not_replaced(captioning, tmp_path):

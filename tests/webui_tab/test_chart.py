@@ -50,3 +50,11 @@ def test_the_page_is_told_when_to_ask_again_and_how_far_a_running_job_is(load_in
     job.session.steps = [step(job.config.steps // 4, 0.5, None, 0.01, 1.0, 1.0, 0.0)]
     assert "width: 25.0%'>25%" in chart.summary(job)
     assert "Encoding" not in chart.summary(job)
+
+
+def test_the_table_of_embeddings_says_after_which_step_one_was_saved_if_that_is_known(load_in_webui):
+    known = {"name": "cat", "file": "cat.pt", "vectors": 2, "widths": [768], "step": 500, "layout": "AUTOMATIC1111"}
+    of_another_tool = known | {"name": "dog", "step": None}
+    table = load_in_webui("webui_tab.chart").embedding_table([known, of_another_tool])
+    assert "<td>768</td><td>500</td><td>AUTOMATIC1111</td>" in table
+    assert "<td>768</td><td></td><td>AUTOMATIC1111</td>" in table

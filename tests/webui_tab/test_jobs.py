@@ -109,6 +109,10 @@ def test_a_training_that_ends_before_it_has_saved_a_step_leaves_an_interrupted_o
     assert load_in_webui("webui_tab.unfinished").of_embedding("toy") is None
 
 
+def test_what_a_training_remarks_is_among_the_messages_of_its_job(begun):
+    assert any("'red toy' is 2 tokens of this model" in message for message in begun(init="red toy", steps=1).messages)
+
+
 def test_a_preview_that_cannot_be_kept_for_the_page_ends_no_training(jobs, begun, tmp_path):
     jobs.shared.state.assign_current_image = lambda image: None
     (tmp_path / "ti-train").mkdir()
