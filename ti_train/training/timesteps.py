@@ -99,11 +99,11 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
 def positions(dataset: Dataset, step: int, size: int, seed: int) -> Tensor:
     """Places of the `size` images of a step in the distribution of noise levels, [size] fp64 from 0 to below 1.
 
-    Over the seeds an image's places are uniform, as independent draws are (Ho et al. 2020), but a run has them more
-    evenly. A round, which is a step of at least EVEN images or as many steps as have them, has one place in each of as
-    many equal parts of the interval; each part is filled evenly over the rounds; and each image passes through all
-    parts: it takes the one that its own sequence of places is in, as far as the others leave it. So neither a step, nor
-    a short run, nor an image of it has mostly strong or mostly weak noise.
+    Over the seeds an image's places in a round are uniform, as independent draws are (Ho et al. 2020), but a run has
+    them more evenly. A round, which is a step of at least EVEN images or as many steps as have them, has one place in
+    each of as many equal parts of the interval; each part is filled evenly over the rounds; and each image passes
+    through all parts: it takes the one that its own sequence of places is in, as far as the others leave it. So neither
+    a step, nor a short run, nor an image of it has mostly strong or mostly weak noise.
     """
     steps = -(-EVEN // size)
     number, within = divmod(step - 1, steps)
