@@ -96,13 +96,15 @@ def surroundings(run: Run) -> dict[str, Any]:
     from pack.nodes.page import answers, live
     from torch.overrides import _get_current_function_mode_stack
 
+    patchers = {"model": run.model, "clip": run.clip.patcher, "vae": run.vae.patcher}
+    management.load_models_gpu([*patchers.values()])  # as the next prompt does: what fails within it is left half done
     found: dict[str, Any] = {}
     for part, module in run.modules.items():
         for name, each in module.named_modules():
             found[f"hooks of {part}.{name}"] = [[*getattr(each, hooks)] for hooks in HOOKS]
             found[f"forward of {part}.{name}"] = "forward" in vars(each)
             found[f"attributes of {part}.{name}"] = plain(each)
-    for name, each in {"model": run.model, "clip": run.clip.patcher, "vae": run.vae.patcher}.items():
+    for name, each in patchers.items():
         found[f"patcher of {name}"] = [
             plain(each), shape(each.model_options), len(each.patches), [*each.object_patches], [*each.backup],
             [*each.object_patches_backup],
