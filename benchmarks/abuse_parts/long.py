@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -19,7 +18,6 @@ OPTIONS = (
     "--preset Paper --resolution 32 --preview-every 5000 --preview-steps 10 --copy-every 10000 --device cpu "
     "--dtype float32"
 )
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two take ten times as long where another program has one of two processors
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,7 @@ def looks(model: Path, images: Path, init: str, folder: Path, steps: int) -> Ite
     command = [sys.executable, "-m", "ti_train", "train", *map(str, given), *OPTIONS.split()]
     folder.mkdir(parents=True)
     with (folder.with_name("said")).open("w") as said:
-        training = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], stdout=said, stderr=subprocess.STDOUT, env=os.environ | ONE_THREAD
-        )
+        training = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=said, stderr=subprocess.STDOUT)
         due = every = max(1, steps // LOOKS)
         while training.poll() is None:
             step = last_step(folder / f"{NAME}.csv")
