@@ -283,7 +283,7 @@ def told(found: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # of children: of two threads one waits for the other, ten times as long where other programs run, and poll would count
-    # it among those that do not train
+    # of children: where other programs run, two threads take ten times as long; and poll would count the second one
+    # among those that do not train
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.exit(main())
