@@ -55,8 +55,8 @@ class FailingCalls:
 
 def to_fail(kinds: Sequence[Sequence[Any]]) -> list[int]:
     """The numbers of the first calls of each kind, and of every so many-th of the others that do something."""
-    more = [number for number, (name, *_) in enumerate(kinds, 1) if name != IN_EACH_LAYER][:: EVERY or len(kinds)]
-    return sorted({*first_of_each(kinds), *(more if EVERY else ())})
+    others = [number for number, (name, *_) in enumerate(kinds, 1) if name != IN_EACH_LAYER]
+    return sorted({*first_of_each(kinds), *(others[::EVERY] if EVERY else ())})
 
 
 def first_of_each(kinds: Iterable[Iterable[object]]) -> list[int]:
