@@ -3,6 +3,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { ask } from "./server.js";
 
 const STORED = "ti-train.prompts", KEPT = 50;
 
@@ -27,7 +28,7 @@ export const ofSameWorkflow = (one, other) => queued.get(one)?.path === queued.g
  */
 function tellServer() {
   const options = { method: "POST", body: JSON.stringify({ client: api.clientId }), headers: { "Content-Type": "application/json" } };
-  return api.fetchApi("/ti_train/page", options);
+  return ask("/ti_train/page", options);
 }
 
 /**

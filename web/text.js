@@ -1,13 +1,13 @@
 // The page's texts in the front end's language, from locales/LANGUAGE/main.json.
 
-import { api } from "../../scripts/api.js";
+import { ask } from "./server.js";
 
 /** @type {Record<string, string>} */
 let texts = {};
 
 /** Fetches the texts; a missing translation stays English. @param {string} language */
 export async function loadTexts(language) {
-  const answer = await api.fetchApi("/i18n");
+  const answer = await ask("/i18n");
   if (!answer.ok) return;
   const all = await answer.json();
   texts = { ...all.en?.tiTrain, ...all[language]?.tiTrain };

@@ -13,7 +13,7 @@ from itertools import count
 from ..processor_time import thread_seconds
 
 ALTERNATIONS = 4  # with clients and without
-SETTLING = 2.0  # seconds until each client has been told when to ask again
+SETTLING = 6.0  # seconds until each client has been told when to ask again, and all spare turns are taken
 IDLE = 4.0  # seconds; servers close a connection on which nobody has asked for five
 Ask = Callable[[HTTPConnection, int], float]  # asks a client's nth question; returns seconds until its next one
 

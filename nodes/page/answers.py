@@ -1,4 +1,4 @@
-"""Answers that are sent to all who ask for the same within a second, so that many clients cost what one does."""
+"""Answers for clients that poll: who asks for the same within a second shares one, and waits for it in a training."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from time import monotonic
 
 from aiohttp import web
 
+from ...ti_train.polling import Turns
+from .live import runs
+
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 SECONDS = 1.0  # least time between two answers to the same question
+REQUEST = (
+    0.0008  # seconds of a processor for a request, of which ComfyUI's server needs 0.7 ms; see docs/reliability.md
+)
+SPARE = 5.0  # seconds whose turns may be taken at once: a page's thumbnails
+turns = Turns(-SPARE)
 kept: dict[str, tuple[float, asyncio.Task[web.Response]]] = {}  # by path and query, since when; oldest first
 
 
-def kept_for_a_second(handler: Handler) -> Handler:
-    """A route that reads. Who sends Cache-Control, as ComfyUI's page does, gets an answer of its own."""
+def shared(handler: Handler) -> Handler:
+    """A route that reads. Who sends Cache-Control, as ComfyUI's page does, gets an answer of its own, at once."""
 
     @wraps(handler)
     async def route(request: web.Request) -> web.Response:
+        fresh = "Cache-Control" in request.headers
+        if not fresh and any(run.status == "running" for run in list(runs)):
+            await asyncio.sleep(turns.next(REQUEST))
         asked, now = request.path_qs, monotonic()
         for old in [path for path, (since, _) in kept.items() if now - since >= SECONDS]:
             del kept[old]
-        if asked not in kept or "Cache-Control" in request.headers:
+        if fresh or asked not in kept:
             kept[asked] = now, asyncio.create_task(answered(handler, request))
         answer = await asyncio.shield(kept[asked][1])  # others may wait for it if this client leaves
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)  # one is sent once only

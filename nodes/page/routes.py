@@ -27,7 +27,7 @@ from ...ti_train.training.config import OPTIONS
 from ..files import embeddings_folder, free_name
 from ..training_images import folder_named, input_folder, inside_input
 from . import embeddings
-from .answers import Handler, kept, kept_for_a_second
+from .answers import Handler, kept, shared
 from .clients import pages
 from .folder_view import UNREADABLE, describe_folder, has_no_files, scaled_down
 from .live import LiveRun, runs
@@ -46,7 +46,7 @@ def register() -> None:
     routes = server.routes
 
     def get(path: str, handler: Handler) -> None:
-        routes.get(path)(kept_for_a_second(handler))
+        routes.get(path)(shared(handler))
 
     def post(path: str, handler: Handler) -> None:
         routes.post(path)(of_this_site(handler))

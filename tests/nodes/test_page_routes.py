@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -113,6 +114,30 @@ def test_clients_that_ask_for_the_same_within_a_second_share_an_answer(drive, ba
         assert refused[0][1] == refused[2][1] != b""
         await send(get("pictures", folder="toy", subfolders="1"))
         assert len(described) == 2, "another question"
+
+    drive(ask)
+
+
+def test_while_a_run_trains_clients_that_poll_wait_for_their_turns_and_the_page_does_not(drive, base, monkeypatch):
+    answers, live, given = sys.modules["pack.nodes.page.answers"], sys.modules["pack.nodes.page.live"], []
+    monkeypatch.setattr(answers, "turns", turns := sys.modules["pack.ti_train.polling"].Turns(0.0))
+    monkeypatch.setattr(answers, "REQUEST", 0.2 * sys.modules["pack.ti_train.polling"].SHARE)
+    next_turn = turns.next
+    monkeypatch.setattr(turns, "next", lambda cost: given.append(next_turn(cost)) or given[-1])
+    wanted = get("embeddings")
+    fresh = replace(wanted, headers={"Cache-Control": "max-age=0"})  # fetch's "no-cache", which is ComfyUI's default
+
+    async def ask(send: Send) -> None:
+        await asyncio.gather(*(send(wanted) for _ in range(6)))
+        assert given == [], "nothing trains"
+        live.runs.append(SimpleNamespace(status="running"))
+        began = monotonic()
+        told = await asyncio.gather(*(send(wanted) for _ in range(6)))
+        assert [status for status, _ in told] == [200] * 6
+        assert len(given) == 6
+        assert monotonic() - began > max(given) > 0
+        await asyncio.gather(*(send(fresh) for _ in range(6)))
+        assert len(given) == 6
 
     drive(ask)
 
@@ -226,7 +251,7 @@ def test_a_run_that_begins_while_the_runs_are_listed_fails_no_answer(drive):
     runs = sys.modules["pack.nodes.page.live"].runs
 
     class Run:
-        id, facts = "run", {"name": "cat"}
+        id, status, facts = "run", "done", {"name": "cat"}
 
         def snapshot(self) -> dict[str, str]:
             runs.append(Run())  # as another thread does
