@@ -14,10 +14,8 @@ from .live import runs
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 SECONDS = 1.0  # least time between two answers to the same question
-REQUEST = (
-    0.0008  # seconds of a processor for a request, of which ComfyUI's server needs 0.7 ms; see docs/reliability.md
-)
-SPARE = 5.0  # seconds whose turns may be taken at once: a page's thumbnails
+REQUEST = 0.0013  # seconds of a processor for a request on a busy machine; see docs/reliability.md
+SPARE = 10.0  # seconds whose turns may be taken at once: a page's thumbnails
 turns = Turns(-SPARE)
 kept: dict[str, tuple[float, asyncio.Task[web.Response]]] = {}  # by path and query, since when; oldest first
 
