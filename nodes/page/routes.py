@@ -62,7 +62,7 @@ def register() -> None:
     post("/ti_train/embeddings/rename", rename_embedding)
     post("/ti_train/embeddings/remove", remove_embedding)
     get("/ti_train/pictures", list_pictures)
-    get("/ti_train/thumbnail", thumbnail)
+    routes.get("/ti_train/thumbnail")(shared(thumbnail, waits=False))
     post("/ti_train/caption", write_caption)
     post("/ti_train/table", write_table)
     post("/ti_train/remove", remove_picture)

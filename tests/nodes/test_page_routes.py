@@ -138,6 +138,9 @@ def test_while_a_run_trains_clients_that_poll_wait_for_their_turns_and_the_page_
         assert monotonic() - began > max(given) > 0
         await asyncio.gather(*(send(fresh) for _ in range(6)))
         assert len(given) == 6
+        began = monotonic()
+        await asyncio.gather(*(send(get("thumbnail", file="toy/a.png")) for _ in range(30)))
+        assert monotonic() - began < given[-1], "a page's pictures do not wait, but take their turns"
 
     drive(ask)
 
