@@ -10,7 +10,7 @@ import torch
 from backend import memory_management
 from backend.modules import k_prediction
 from backend.text_processing import classic_engine
-from modules import sd_models
+from modules import processing, sd_models
 from modules.shared import opts
 from torch import Tensor
 
@@ -26,7 +26,6 @@ class ForgeHost(WebUIHost):
 
     def __init__(self) -> None:
         model, _ = sd_models.forge_model_reload()  # Forge loads the selected checkpoint at first use
-        self._loaded_with = sd_models.model_data.forge_loading_parameters
         self.encoders = {engine.embedding_key: engine for engine in engines(model)}
         self.unet, self.clip = model.forge_objects_original.unet, model.forge_objects_original.clip
         self.transformers = {name: engine.text_encoder for name, engine in self.encoders.items()}
@@ -64,14 +63,13 @@ class ForgeHost(WebUIHost):
 
     @contextmanager
     def _chosen(self) -> Iterator[None]:
-        """The same by what Forge compares with the loaded model."""
-        data, own = sd_models.model_data, self._loaded_with
-        chosen, data.forge_loading_parameters = data.forge_loading_parameters, own
+        """Forge loads the chosen model by this function, whose name `processing` has too."""
+        own = sd_models.forge_model_reload
+        sd_models.forge_model_reload = processing.forge_model_reload = lambda: (self.model, False)
         try:
             yield
         finally:
-            if data.forge_loading_parameters is own:
-                data.forge_loading_parameters = chosen
+            sd_models.forge_model_reload = processing.forge_model_reload = own
 
     @contextmanager
     def _step(self, gradient_checkpointing: bool) -> Iterator[None]:

@@ -276,8 +276,12 @@ class WebUIHost(Adapter):
             context, vector = torch.cat([part.context for part in cond]), torch.cat(vectors) if vectors else None
             return self.unet_forward(scaled, timesteps, context, vector).float()
 
+    def _chosen(self) -> AbstractContextManager[None]:
+        """Has the WebUI sample with this model: it loads the chosen one before, which may be another one by now."""
+        return chosen(self.model)
+
     def _sample(self, request: SampleRequest, embeddings: Embeddings) -> list[Image.Image]:
-        with self._registered(embeddings) as names, chosen(self.model), preserved_job_state():
+        with self._registered(embeddings) as names, self._chosen(), preserved_job_state():
             negative, size = text_with_names(request.negative, names), self.preview_size
             texts = [text_with_names(prompt, names) for prompt in request.prompts]
             pairs = zip(texts, request.seeds, strict=True)

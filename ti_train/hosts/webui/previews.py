@@ -53,8 +53,7 @@ def picture(
 
 @contextmanager
 def chosen(model: Any) -> Iterator[None]:
-    """Has the WebUI take a model for the chosen one: it loads that before it samples, and another one may have been
-    chosen during the training."""
+    """Has the WebUI take a model for the chosen one."""
     options, own = shared.opts.data, model.sd_checkpoint_info.title
     before, options[CHECKPOINT] = options.get(CHECKPOINT), own
     try:
