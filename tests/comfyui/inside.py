@@ -138,12 +138,15 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
     data = batch(host)
     found, of_patched = gradient_of(host, data), gradient_of(patched, data)
     checkpointed = gradient_of(host, data, gradient_checkpointing=True)
+    sys.modules["pack.ti_train.hosts.dropped_results"].LEAST = 0  # of tiny results too
+    dropped = gradient_of(host, data, memory=1)
     torch.save({"gradient": found} | {k: data[k] for k in ("x0", "noise", "vectors")}, folder / "gradient.pt")
     return {
         "prediction": host.prediction,
         "encoders": host.widths,
         "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in found.items()},
         "checkpointed": difference(checkpointed, found),
+        "dropped": difference(dropped, found),
         "patched": {encoder: slope(patched, data, encoder, g) for encoder, g in of_patched.items()},
         "norms": {encoder: float(g.norm()) for encoder, g in found.items()},
         "latents": latents_are_the_nodes(host),

@@ -23,7 +23,9 @@ from ti_train.errors import UserError
 from ti_train.events import Step, Warning
 from ti_train.formats import load_embedding
 from ti_train.host import SampleRequest, Size, Slot
+from ti_train.hosts import dropped_results
 from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.hosts.dropped_results import Dropped
 from ti_train.training.loop import train
 from ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train.training.out_of_memory import train_in_memory
@@ -217,6 +219,22 @@ class Reference:
         if self.scheduler.config.prediction_type == "v_prediction":
             wanted = self.scheduler.get_velocity(x0, noise, timesteps)
         return (self.pipeline.unet(noisy, timesteps, **given).sample - wanted).pow(2).mean().item()
+
+
+def test_the_gradient_is_the_same_bits_if_results_are_dropped(any_host, monkeypatch):
+    """As in runs of models that are known to need much memory."""
+    monkeypatch.setattr(dropped_results, "LEAST", 0)
+    kept, keep = [], dropped_results.keep
+    monkeypatch.setattr(dropped_results, "keep", lambda tensor: kept.append(keep(tensor)) or kept[-1])
+    sigma, noisy, found = any_host.sigmas[[200, 700]], torch.randn(2, 4, 8, 8), []
+    for memory in (0, 1):
+        vectors = {name: tensor.requires_grad_() for name, tensor in word(any_host, 2).items()}
+        with any_host.training(memory=memory):
+            answer = any_host.predict(noisy, sigma, any_host.encode(list(TEXTS.values()), {"*": vectors}, SIZES))
+            answer.square().mean().backward()
+        found.append({name: tensor.grad for name, tensor in vectors.items()})
+    assert sum(isinstance(one, Dropped) for one in kept) > 10
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import final
@@ -32,13 +32,14 @@ from ..host import (
     TextStates,
     Vocabulary,
 )
+from .dropped_results import results_dropped
 from .weights import alias, frozen, restore_inference_tensors
 
 # width of the text conditioning -> see Host.bytes_per_latent, in half precision. Measured with benchmarks/memory.py
 BYTES_PER_LATENT = {
-    768: (62_000, 205_000),  # Stable Diffusion 1
-    1024: (62_000, 205_000),  # 2: the same U-Net with wider text
-    2048: (46_000, 345_000),  # XL
+    768: (62_000, 150_000),  # Stable Diffusion 1
+    1024: (62_000, 150_000),  # 2: the same U-Net with wider text
+    2048: (46_000, 265_000),  # XL
 }
 
 
@@ -102,7 +103,10 @@ class Adapter(ABC):
     def training(self, gradient_checkpointing: bool = False, memory: int = 0) -> Iterator[None]:
         # before the weights are swapped: the host must not back up an alias as the original of a patch
         self._load_in_inference_mode(memory)
-        with frozen(*self._moving_weights()), torch.inference_mode(False), torch.enable_grad():
+        weights = self._moving_weights()
+        # where a step is not known to need much memory, it would only take longer
+        lean = results_dropped(*weights) if memory else nullcontext()
+        with frozen(*weights), torch.inference_mode(False), torch.enable_grad(), lean:
             self.stepping = True
             try:
                 with self._step(gradient_checkpointing):

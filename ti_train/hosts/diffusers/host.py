@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, TextStates, Vocabulary, fingerprint
 from ..adapter import Adapter
+from ..dropped_results import note_norms
 from ..frozen_convolutions import keep_no_inputs
 from ..noise_levels import network_input, sigmas_of, timesteps_of
 from .graphs import GraphedPasses
@@ -62,6 +63,7 @@ class DiffusersHost(Adapter):
                     if not list(layer.children()):
                         layer.to(self.device, placement.dtype_of(part, layer))
                 module.to(self.device)
+        note_norms(self.unet)
         keep_no_inputs(self.unet)
         if can_pack(self.device, self.dtype):
             pack(self.unet)

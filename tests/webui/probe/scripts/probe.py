@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from fastapi import Body
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 PACK = sys.modules["ti_train_extension_pack"]
 from ti_train_extension_pack.ti_train.errors import UserError
 from ti_train_extension_pack.ti_train.host import SampleRequest, Size, Slot
+from ti_train_extension_pack.ti_train.hosts import dropped_results
 from ti_train_extension_pack.ti_train.hosts.webui.host import text_with_names
 from ti_train_extension_pack.ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train_extension_pack.webui_tab.hosts import connect
@@ -36,6 +38,14 @@ def loss_of(host: Any, data: dict[str, torch.Tensor], vectors: dict[str, torch.T
     return denoising_loss(predicted, target(data["x0"], data["noise"], sigma, host.prediction)).mean()
 
 
+def results_dropped_differ(host: Any, data: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """The encoders whose gradient is another one if results are made again in backward, tiny ones too."""
+    vectors = {name: data[name].clone().requires_grad_() for name in host.widths}
+    with patch.object(dropped_results, "LEAST", 0), host.training(memory=1):
+        loss_of(host, data, vectors).backward()
+    return [name for name, vector in vectors.items() if not torch.equal(vector.grad, found[name])]
+
+
 def gradient(file: str = Body(..., embed=True)) -> dict[str, Any]:
     """Reads x0, noise, timesteps, pictures and the word from a file; writes the gradients and the latents beside it."""
     data = load_file(file)
@@ -51,6 +61,7 @@ def gradient(file: str = Body(..., embed=True)) -> dict[str, Any]:
             results[f"seconds_{checkpointing}"] = time.perf_counter() - began
             data |= {f"gradient_{checkpointing}_{name}": vector.grad for name, vector in vectors.items()}
         found = {name: data[f"gradient_False_{name}"] for name in host.widths}
+        results["dropped"] = results_dropped_differ(host, data, found)
         norm = float(torch.cat([part.flatten() for part in found.values()]).norm())
         with torch.no_grad():
             moved = [{n: data[n] + sign * 0.02 * part / norm for n, part in found.items()} for sign in (1, -1)]
