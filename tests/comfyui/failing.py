@@ -140,11 +140,11 @@ def shape(options: Any) -> Any:
 def failed(run: Run, folder: Path) -> dict[str, Any]:
     """The kinds of calls; which calls failed with which error, what each one changed, and how the run ended."""
     whole = run(folder / "warm")
+    weights, before = weights_of(*run.modules.values()), surroundings(run)
     calls = FailingCalls(places(run))
     with contextlib.closing(calls):
-        assert run(folder / "whole") == whole
+        assert run(folder / "whole") == whole  # after a loading of all parts, as each of the others
         kinds = calls.kinds
-        weights, before = weights_of(*run.modules.values()), surroundings(run)
         tried = []
         for number in to_fail(kinds):
             for error in ERRORS:

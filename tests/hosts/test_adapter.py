@@ -213,7 +213,7 @@ def test_the_estimate_counts_the_type_that_the_denoiser_computes_in(dtype, size)
     host = Layer(made_in_inference_mode=False)
     host.widths = {"clip_l": 768}
     host.table.to(dtype)
-    assert host.bytes_per_latent == (size * 62_000, size * 205_000)
+    assert host.bytes_per_latent == (size * 62_000, size * 150_000)
 
 
 def test_full_precision_is_fp32_of_all_weights():
