@@ -29,7 +29,14 @@ from ...ti_train.text import json_value
 from ...ti_train.training.provenance import RUN
 
 KEPT = 20  # runs
-FACTS = {"name": str, "status": str, "prompt": str, "settings": dict, "previews": list}  # of a run
+ALWAYS = {"name", "status", "prompt", "settings", "previews"}
+NUMBER = int | float
+PICTURE = {"number": int, "step": int, "prompt": str}
+FACTS: dict[str, Any] = {  # of a run, as JSON: a type, a list of any length, a tuple of this one, or an object
+    "name": str, "status": str, "prompt": str, "settings": dict, "step": int, "steps": int, "began": NUMBER,
+    "best": (int, NUMBER), "previews": [PICTURE], "loss": [(int, NUMBER)], "evaluations": [(int, NUMBER)],
+    "band": [(int, NUMBER, NUMBER)], "warnings": [str],
+}  # fmt: skip
 THUMBNAIL = 136  # pixels: twice the size in the strip, for dense screens
 
 
@@ -59,8 +66,8 @@ class Record:
             run = json_value((self.folder / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        whole = isinstance(run, dict) and all(isinstance(run.get(key, kind()), kind) for key, kind in FACTS.items())
-        return run if whole else {}
+        whole = isinstance(run, dict) and run.keys() >= ALWAYS
+        return run if whole and all(_fits(run[key], wanted) for key, wanted in FACTS.items() if key in run) else {}
 
     def add(self, number: int, preview: Preview) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +148,19 @@ def renamed(run: dict[str, Any], new: str) -> dict[str, Any]:
     """A run's snapshot after its embedding was renamed."""
     prompt = run["prompt"].replace(f"embedding:{run['name']}", f"embedding:{new}")
     return run | {"name": new, "prompt": prompt, "settings": run["settings"] | {"name": new}}
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a JSON value is of a form, see FACTS."""
+    match wanted:
+        case dict():
+            return isinstance(value, dict) and all(_fits(value.get(key), each) for key, each in wanted.items())
+        case [each]:
+            return isinstance(value, list) and all(_fits(one, each) for one in value)
+        case tuple():
+            fixed = isinstance(value, list) and len(value) == len(wanted)
+            return fixed and all(map(_fits, value, wanted))
+    return isinstance(value, wanted)
 
 
 def delete_old() -> None:

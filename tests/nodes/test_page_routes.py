@@ -237,14 +237,24 @@ def test_a_page_of_another_site_changes_nothing(drive, base):
     assert contents(base) == before
 
 
-@pytest.mark.parametrize("said", ["[" * 100_000, "7", "null", "[]", '{"name": 7}', '{"previews": {}}', ""])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("[" * 100_000, "7", "null", "[]", "{}", ""),
+        *({"name": 7}, {"previews": {}}, {"previews": [7]}, {"previews": [{"number": 0}]}, {"best": 7}, {"best": [3]}),
+        *({"step": "3"}, {"loss": [[1]]}, {"band": [[1, 2]]}),
+    ],
+)
 def test_a_damaged_record_of_a_run_counts_as_none(drive, base, said):
-    (base / "user" / "ti_train" / "runs" / RUN / "run.json").write_text(said)
+    """The page shows none of the others if it fails for one."""
+    file = base / "user" / "ti_train" / "runs" / RUN / "run.json"
+    file.write_text(said if isinstance(said, str) else json.dumps(json.loads(file.read_text()) | said))
     (base / "user" / "ti_train" / "runs" / RUN / "0.jpg").write_bytes(b"\xff\xd8 no picture")
 
     async def ask(send: Send) -> list[str]:
         requests = [request for route, request in VALID.items() if "records" in route or "{run}" in route]
-        return [why for request in requests for why in checked(request, *await send(request))]
+        wrong = [why for request in requests for why in checked(request, *await send(request))]
+        return wrong + [f"listed: {one}" for one in json.loads((await send(get("records")))[1])]
 
     wrong = drive(ask)
     assert not wrong, "\n".join(wrong)
