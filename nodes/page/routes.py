@@ -77,6 +77,8 @@ def of_this_site(handler: Handler) -> Handler:
             raise web.HTTPForbidden(text=REFUSED)
         try:
             return await handler(request)
+        except web.RequestPayloadError as error:  # it is not packed as its Content-Encoding says
+            raise web.HTTPBadRequest(text=printable(f"What was sent cannot be read ({error}).")) from None
         finally:
             kept.clear()
 

@@ -205,6 +205,21 @@ def test_no_request_fails_or_reaches_beyond_the_folders(drive, base):
     assert before.keys() <= after.keys()
 
 
+@pytest.mark.parametrize("route", ["POST /ti_train/caption", "POST /ti_train/table"])
+@pytest.mark.parametrize("packed", ["gzip", "deflate"])
+def test_a_body_that_is_not_packed_as_it_says_is_refused(drive, base, route, packed):
+    """aiohttp closes the connection after the answer, and writes a traceback of its own to the log."""
+    before, valid = contents(base), VALID[route]
+    wrong = replace(valid, headers={**valid.headers, "Content-Encoding": packed, "Connection": "close"})
+
+    async def ask(send: Send) -> tuple[int, bytes]:
+        return await send(wrong)
+
+    status, body = drive(ask)
+    assert (status, checked(wrong, status, body)) == (400, [])
+    assert contents(base) == before
+
+
 def test_any_text_is_answered(drive):
     texts = st.text(st.characters(), max_size=40)
 
