@@ -5,6 +5,7 @@ Works with pydantic 1.10 and 2.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..ti_train.errors import UserError
 from ..ti_train.hosts.webui.sampling import SAMPLING
 from ..ti_train.names import PICTURES, file_names, with_paths
 from ..ti_train.prompts import BUILT_IN, Templates
+from ..ti_train.text import whole
 from ..ti_train.training.checkpoint import Interrupted, RunFiles, name_in
 from ..ti_train.training.config import OPTIONS, PRESETS_HELP, TrainConfig
 from ..ti_train.training.options import Option
@@ -40,13 +42,20 @@ class Request(BaseModel):
         unknown = [name for name in given if name not in fields]
         if unknown:
             raise ValueError("; ".join(f"unknown field '{name}'{_nearest(name, fields)}" for name in unknown))
-        return given
+        return {name: _whole(value) for name, value in given.items()}
 
     def check_lists(self) -> None:
         """Raises UserError for a list that is longer than any use needs."""
         for name, value in self:
             if isinstance(value, list) and len(value) > LONGEST:
                 raise UserError(f"'{name}' has {len(value)} entries; {LONGEST} are possible.")
+
+
+def _whole(value: Any) -> Any:
+    """A JSON value with a mark in place of half a character, which neither a file's name nor an answer can have."""
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return whole(value) if isinstance(value, str) else value
 
 
 def _nearest(name: str, fields: list[str]) -> str:
@@ -136,7 +145,7 @@ class RunRequest(Request):
     def _initial(self, init: str) -> str:
         def path_of(name: str) -> str:
             files = [folders.existing_embedding(each) for each in file_names(name)]
-            return str(next((file for file in files if file.is_file()), files[0]))
+            return str(next(filter(os.path.isfile, files), files[0]))
 
         return with_paths(init, path_of)
 

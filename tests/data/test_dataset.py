@@ -44,6 +44,13 @@ def test_a_folder_is_repeated_by_a_number_behind_it_and_never_by_its_name(tmp_pa
     assert with_repeats(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
+@pytest.mark.parametrize("times", ["10001", "99999999", "9" * 5000])
+def test_more_repeats_than_fit_into_memory_are_refused(times):
+    """Each is an entry of a list: a server would end for want of memory."""
+    with pytest.raises(UserError, match=r"'cats' is to be repeated .* 10000 are possible"):
+        with_repeats([f"cats:{times}"])
+
+
 def test_pictures_are_found_by_name_whatever_the_case_of_their_ending(tmp_path):
     for name in ("b.PNG", "a.jpg", "c.webp", "notes.txt", "d.png.part"):
         (tmp_path / name).touch()

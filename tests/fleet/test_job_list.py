@@ -116,7 +116,7 @@ def test_all_faults_are_told_at_once_with_their_lines(listed):
         ("name,init,images\na,toy|none.pt,toy\n", "list.csv", "there is no file 'none.pt' in "),
         ("name,init,images,templates\na,toy,toy,none.txt\n", "list.csv", "there is no file 'none.txt' in "),
         ("name,init,images,templates\na,toy,toy,toy/red.txt\n", "list.csv", "which lacks .name."),
-        (f"name,init,images\na,toy,{'x' * 300}\n", "list.csv", "cannot be read .File name too long"),
+        (f"name,init,images\na,toy,{'x' * 300}\n", "list.csv", "The folder .* does not exist"),
         ('{"name": "a", "init": "toy", "images": []}', "list.jsonl", "images missing"),
         ('{"name": "a", "init": ["cat", "dog"], "images": "toy"}', "list.jsonl", "Write | between several"),
         (

@@ -91,6 +91,28 @@ def test_each_route_that_changes_something_has_a_request_here(api):
     assert {path for path, method in app.added if method == "POST"} == {f"{API}/{route}" for route in BODIES}
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 300 + ".pt", "x/" * 2000, "/" + "x" * 300, "cats:" + "9" * 5000, "\ud83d.pt"]
+)
+def test_what_no_file_can_be_called_is_refused_in_words(ask, tmp_path, name):
+    """FastAPI sends it as it is: longer than file systems take, and half a character, which no answer can have."""
+    modules = sys.modules["modules"]
+    folders = {"embeddings_dir": str(tmp_path), "textual_inversion_templates_dir": str(tmp_path)}
+    vars(modules.shared.cmd_opts).update(folders, webui_is_non_local=False, hide_ui_dir_config=False)
+    modules.shared.opts.ti_train_folder = str(tmp_path / "training")
+    picture = tmp_path / "training" / "pictures" / "toys" / "a.png"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    bodies = [(route, body | {field: name}) for route, body in BODIES.items() if body for field in body]
+    bodies += [
+        ("train", BODIES["train"] | more) for more in ({"more_pictures": [name]}, {"resume": True, "name": name})
+    ]
+    bodies += [("resume", {"name": name}), ("merge", {"words": [name, name], "name": "both"})]
+    for route, body in bodies:
+        status, answer = ask(Request("POST", f"{API}/{route}", json.dumps(body).encode(), {"Content-Type": JSON}))
+        assert status in (400, 404, 422), (route, answer)
+
+
 @pytest.mark.parametrize("route", BODIES)
 def test_a_page_of_another_site_changes_nothing(api, ask, done, route):
     answers = [ask(other) for other in foreign(post(route))]

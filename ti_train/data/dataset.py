@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ from .picture import Picture, bucket
 GROUP = 4  # images whose mirrored copies follow them: the order that a run's seed shuffles
 NO_IMAGES = "None of the images can be used. Put 3 to 5 readable images (PNG, JPEG or WebP) into the folder."
 NO_REPEATS: Mapping[Path, int] = {}
+MOST_REPEATS, DIGITS = 10_000, 6  # an epoch is a list; so many digits are more than any number of it
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def find_pictures(folder: Path) -> list[Path]:
 
 def listing_with_images(folder: Path) -> Listing:
     """The listing of a folder. Raises UserError if there are no training images."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False too for what no name can be
         raise UserError(f"The folder '{folder}' does not exist. Give the folder with your 3 to 5 training images.")
     listing = Listing.of(folder)
     if not listing.images:
@@ -128,12 +130,18 @@ def with_repeats(given: Iterable[str], place: Callable[[str], Path] = Path) -> d
     """Folder -> repeats, from FOLDER or FOLDER:3. place: the path of a folder of that name.
 
     Repeats are not read from folder names: with kohya's 3_name a "2024_holiday" would be repeated two thousand times.
+    Raises UserError for more of them than an epoch in memory can have.
     """
     repeats = {}
     for text in given:
         folder, _, times = text.rpartition(":")
-        counted = folder and times.isdecimal() and int(times) > 0 and not place(text).is_dir()
-        repeats[place(folder if counted else text)] = int(times) if counted else 1
+        counted = folder and times.isdecimal() and not os.path.isdir(place(text))
+        number = int(times[:DIGITS]) if counted else 0
+        if number > MOST_REPEATS:
+            raise UserError(
+                f"'{folder}' is to be repeated {times[:DIGITS]} times or more; {MOST_REPEATS} are possible."
+            )
+        repeats[place(folder if number else text)] = number or 1
     return repeats
 
 

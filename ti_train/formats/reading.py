@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import struct
 import zipfile
@@ -59,7 +60,7 @@ def _size(reading: Reading) -> str:
 
 def read_embeddings(path: Path, word: str | None = None) -> list[Reading]:
     """Every embedding in a file, or only `word` if the file has it. Raises UserError."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too for what no name can be
         raise UserError(f"The embedding file '{path}' does not exist. Check its name and folder.")
     try:
         with path.open("rb") as file:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -237,7 +238,7 @@ class RunFiles:
 
     @property
     def exist(self) -> bool:
-        return self.embedding.exists() or self.state.exists()
+        return any(map(os.path.exists, (self.embedding, self.state)))  # False too for what no name can be
 
     def check_free(self) -> None:
         """Raises UserError if there is an embedding or an interrupted run of this name, which came in the meantime."""
