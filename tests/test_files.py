@@ -81,6 +81,12 @@ def test_data_are_on_disk_before_their_name_and_the_name_before_it_returns(tmp_p
     assert order == ["data", "name", "folder"]
 
 
+@pytest.mark.parametrize("name", ["x" * 251 + ".txt", "猫" * 80 + ".txt"], ids=["ASCII", "Chinese"])
+def test_a_file_may_have_the_longest_name(tmp_path, name):
+    write_atomically(tmp_path / name, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     theirs = [".x.txt.123", ".y.txt.123", ".x.txt.bak", ".x.txt", "x.txt", ".x.txt.123.456"]
     for name in theirs:

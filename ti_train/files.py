@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LONGEST_HEADER = 2**24  # bytes: models have less than one MiB, and Python takes 25 times as much to read it
+MOST_OF_NAME = 200  # bytes of 255: a caption has the name of its image, a run's files have shorter ones
 TOKENS = 1 << 64  # threads, and machines that share a folder, write the same file at the same time
 SCANNED = {"nt": (0.02, 0.1, 0.5)}  # seconds to wait before another try to replace a file, by os.name
 
@@ -45,7 +46,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Also across a power cut: the data are on disk before the name, and the name before this returns.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.randbelow(TOKENS)}")
+    beginning = os.fsencode(path.name)[:MOST_OF_NAME].decode(errors="ignore")
+    temporary = path.with_name(f".{beginning}.{secrets.randbelow(TOKENS)}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
