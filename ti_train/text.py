@@ -64,6 +64,11 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def is_whole(text: str) -> bool:
+    """Whether text can be written. A file's name may have bytes of another encoding, which are half characters here."""
+    return whole(text) == text
+
+
 def one_line(text: str) -> str:
     """Text on one line that any text file can hold: blanks in place of line ends, zeros and byte order marks."""
     return " ".join(whole(text).translate(NOT_IN_FILES).split())

@@ -14,7 +14,7 @@ from ..ti_train.data.captions import CaptionReader, write_caption
 from ..ti_train.data.dataset import listing_with_images
 from ..ti_train.data.image_files import DAMAGED, read_image
 from ..ti_train.errors import UserError
-from ..ti_train.text import Remarks
+from ..ti_train.text import Remarks, printable
 from . import folders
 
 log = logging.getLogger("ti_train")
@@ -86,7 +86,7 @@ def _captioned(paths: list[Path], interrogate: Callable[[Image.Image], str]) -> 
         if shared.state.interrupted:
             break
         shared.state.job_count, shared.state.job_no = len(paths), number  # the interrogators begin jobs of their own
-        shared.state.textinfo = f"Captioning {path.name}"
+        shared.state.textinfo = printable(f"Captioning {path.name}")
         try:
             image, _ = read_image(path, 0, Remarks())
         except (UserError, *DAMAGED) as error:

@@ -1,4 +1,7 @@
-"""The folders of embeddings and training images. No name may lead outside of them, unless the server allows it."""
+"""The folders of embeddings and training images. No name may lead outside of them, unless the server allows it.
+
+Names with bytes of another encoding are not listed: no page and no answer can have them, and the WebUI would not start.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from ..ti_train.data.listing import Listing, subfolders
 from ..ti_train.errors import UserError
 from ..ti_train.files import files_below
 from ..ti_train.names import READABLE, check_name
+from ..ti_train.text import is_whole
 from ..ti_train.training.checkpoint import name_in
 
 PICTURES, RUNS = "pictures", "runs"
@@ -88,7 +92,8 @@ def writing(folder: Path) -> Iterator[None]:
 def picture_folders() -> list[str]:
     """Names of the folders that hold images, or that cannot be read; subfolders as outer/inner."""
     root = training() / PICTURES
-    return [folder.relative_to(root).as_posix() for folder in subfolders(root) if _may_hold_images(folder)]
+    names = {folder.relative_to(root).as_posix(): folder for folder in subfolders(root)}
+    return [name for name, folder in names.items() if is_whole(name) and _may_hold_images(folder)]
 
 
 def _may_hold_images(folder: Path) -> bool:
@@ -118,10 +123,12 @@ def existing_embedding(file: str) -> Path:
 
 def embedding_files() -> list[Path]:
     """The files of the embeddings folder that may be embeddings; an image may be just a preview."""
-    return sorted(path for path in files_below(embeddings()) if path.suffix.lower() in READABLE and path.is_file())
+    root = embeddings()
+    files = (path for path in files_below(root) if path.suffix.lower() in READABLE and path.is_file())
+    return sorted(path for path in files if is_whole(str(path.relative_to(root))))
 
 
 def template_files() -> dict[str, Path]:
     """The WebUI's template files by name."""
     folder = Path(shared.cmd_opts.textual_inversion_templates_dir)
-    return {path.stem: path for path in sorted(folder.glob("*.txt"))} if folder.is_dir() else {}
+    return {path.stem: path for path in sorted(folder.glob("*.txt")) if is_whole(path.stem)} if folder.is_dir() else {}

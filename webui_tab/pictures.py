@@ -22,7 +22,7 @@ from ..ti_train.data.removal import move_to_removed
 from ..ti_train.errors import UserError
 from ..ti_train.files import write_atomically
 from ..ti_train.names import check_name, numbered
-from ..ti_train.text import Remarks, listed, name_key
+from ..ti_train.text import Remarks, is_whole, listed, name_key
 from . import folders
 
 THUMBNAIL = 192  # pixels
@@ -46,6 +46,9 @@ def shown(folder: str, source: Source) -> Shown:
     reader = CaptionReader(listing, found.problems)
     found.problems += listing.remarks(captions=True, masks=source != "none")
     for path in listing.images:
+        if not is_whole(path.name):
+            found.problems.append(f"{path.name} is trained but not shown: its name is in another encoding. Rename it.")
+            continue
         try:
             small, mask = thumbnail(path, listing.masks.get(path), source)
         except (UserError, *DAMAGED) as error:

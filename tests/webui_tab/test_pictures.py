@@ -56,6 +56,29 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def test_names_in_another_encoding_are_not_sent_to_the_page(pictures, folders, data):
+    """As an archive of Windows leaves them; gradio cannot write them, so that the whole WebUI would not start."""
+    modules, root = sys.modules["modules"], data / "ti-train" / "pictures"
+    modules.shared.cmd_opts.textual_inversion_templates_dir = str(data)
+    other = os.fsdecode("Häuschen".encode("cp1252"))
+    try:
+        drawn(root / other / "one.png")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    drawn(root / "cat" / f"{other}.png")
+    for file in (data / "embeddings" / f"{other}.pt", data / "embeddings" / other / "dog.pt", data / f"{other}.txt"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert folders.picture_folders() == ["cat"]
+    assert [path.name for path in folders.embedding_files()] == ["cat.safetensors"]
+    assert folders.template_files() == {}
+    found = pictures.shown("cat", "none")
+    assert [name for _, name in found.thumbnails] == [name for name, _ in found.captions] == ["one.png"]
+    assert found.problems == [
+        "H\\udce4uschen.png is trained but not shown: its name is in another encoding. Rename it."
+    ]
+
+
 def test_uploads_join_the_chosen_folder(pictures, data):
     folder, note = pictures.uploaded([str(drawn(data / "two.png"))], "cat", "cat")
     assert (folder, note) == ("cat", "Added 1 file(s) to 'cat'.")
