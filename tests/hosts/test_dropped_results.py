@@ -93,6 +93,19 @@ def test_of_a_gated_feed_forward_only_its_input_is_kept():
     assert {tensor.untyped_storage().data_ptr() for tensor in kept_by(FeedForward(), x)} == {x.data_ptr()}
 
 
+def test_the_result_of_a_norm_that_computes_in_another_dtype_than_its_inputs_is_kept():
+    """Of autocast, outside of which the layer could not make it again."""
+
+    class Cast(nn.LayerNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.float())
+
+    norm, x = Cast(8), torch.randn(2, 8, requires_grad=True)
+    with results_dropped(norm):
+        assert isinstance(keep(norm(x)), Dropped)
+        assert isinstance(keep(norm(x.bfloat16())), Kept)
+
+
 def test_small_results_are_kept(monkeypatch):
     x = torch.randn(2, 16, requires_grad=True)
     monkeypatch.setattr(dropped_results, "LEAST", 8 * 2 * 4)

@@ -54,14 +54,14 @@ def results_dropped(*modules: nn.Module) -> Iterator[None]:
 
 
 def note_norms(*modules: nn.Module) -> list[RemovableHandle]:
-    """Has each norm note itself at the node of what it makes."""
+    """Has each norm note itself at the node of what it makes, unless it is autocast that chose the dtype."""
     layers = (layer for module in modules for layer in module.modules())
     return [layer.register_forward_hook(note) for layer in layers if isinstance(layer, nn.GroupNorm | nn.LayerNorm)]
 
 
-def note(norm: nn.Module, _inputs: Any, result: Tensor) -> None:
+def note(norm: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
     node: Any = result.grad_fn
-    if node is not None and node.name() in NORMS:
+    if node is not None and node.name() in NORMS and result.dtype == inputs[0].dtype:
         node.metadata[NORM] = norm
 
 
