@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -112,6 +113,17 @@ def test_small_results_are_kept(monkeypatch):
     assert isinstance(keep(F.silu(x)), Dropped)
     monkeypatch.setattr(dropped_results, "LEAST", 2**18)
     assert isinstance(keep(F.silu(x)), Kept)
+
+
+def test_a_pass_without_a_backward_pass_leaves_nothing_in_memory():
+    """A card that is full in the forward pass. Autograd keeps results of a group norm and of attention itself."""
+    norm, memory = nn.GroupNorm(2, 4), []
+    with results_dropped(norm):
+        x = norm(torch.randn(1, 4, 8, 8, requires_grad=True) * 2)
+        output = F.scaled_dot_product_attention(x, x, x)
+        memory += [weakref.ref(x), weakref.ref(output)]
+        del x, output
+    assert [tensor() for tensor in memory] == [None, None]
 
 
 def test_a_tensor_that_is_changed_in_place_is_noticed():

@@ -53,6 +53,16 @@ def test_a_tensor_in_the_place_of_one_that_is_gone_has_its_own_gradient():
     assert [float(leaf.grad[0]) for leaf in leaves] == [2.0 * number for number in range(300)]
 
 
+def test_a_pass_without_a_backward_pass_leaves_nothing_in_memory():
+    """A card that is full in the forward pass. Autograd keeps the result of attention itself."""
+    with copied_before_changes():
+        x = torch.randn(1, 2, 8, 8, requires_grad=True) * 2
+        output = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        memory = weakref.ref(output)
+        del x, output
+    assert memory() is None
+
+
 def test_what_is_not_changed_is_not_copied_and_nothing_stays_after_backward():
     leaf = torch.ones(3, requires_grad=True)
     with copied_before_changes():

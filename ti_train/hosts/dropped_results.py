@@ -66,14 +66,14 @@ def note(norm: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
 
 
 def keep(tensor: Tensor) -> Kept | Dropped:
-    """What autograd has in the place of a tensor."""
+    """What autograd has in the place of a tensor; detached, as a result that its own operation keeps refers to it."""
     node: Any = tensor.grad_fn
     if node is not None and tensor.nbytes >= LEAST:
         if again := ACTIVATIONS.get(node.name()):
             return Dropped(node, again)
         if node.name() in NORMS and NORM in node.metadata:
             return Dropped(node, again_by_norm)
-    return Kept(tensor, tensor._version)
+    return Kept(tensor.detach(), tensor._version)
 
 
 def kept(one: Kept | Dropped) -> Tensor:

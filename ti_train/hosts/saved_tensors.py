@@ -29,7 +29,7 @@ def copied_before_changes() -> Iterator[None]:
     kept: dict[int, WeakSet[Kept]] = {}  # by the address of their memory
 
     def keep(tensor: Tensor) -> Kept:
-        one = Kept(tensor)
+        one = Kept(tensor.detach())  # a result that its own operation keeps refers to it
         kept.setdefault(address(tensor), WeakSet()).add(one)
         return one
 
