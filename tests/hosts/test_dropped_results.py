@@ -107,6 +107,16 @@ def test_the_result_of_a_norm_that_computes_in_another_dtype_than_its_inputs_is_
         assert isinstance(keep(norm(x.bfloat16())), Kept)
 
 
+def test_it_decides_for_autograd_within_the_context(monkeypatch):
+    asked: list[Tensor] = []
+    monkeypatch.setattr(dropped_results, "keep", lambda tensor: asked.append(tensor) or keep(tensor))
+    x = torch.randn(2, 16, requires_grad=True)
+    with results_dropped():
+        F.silu(x)
+    F.silu(x)
+    assert asked == [x]
+
+
 def test_small_results_are_kept(monkeypatch):
     x = torch.randn(2, 16, requires_grad=True)
     monkeypatch.setattr(dropped_results, "LEAST", 8 * 2 * 4)
