@@ -44,6 +44,10 @@ def test_a_folder_is_repeated_by_a_number_behind_it_and_never_by_its_name(tmp_pa
     assert with_repeats(given) == dict(zip(map(Path, paths), repeats, strict=True))
 
 
+def test_zeros_before_a_number_of_repeats_do_not_count():
+    assert with_repeats(["cats:000000003", "dogs:0"]) == {Path("cats"): 3, Path("dogs:0"): 1}
+
+
 @pytest.mark.parametrize("times", ["10001", "99999999", "9" * 5000])
 def test_more_repeats_than_fit_into_memory_are_refused(times):
     """Each is an entry of a list: a server would end for want of memory."""

@@ -136,7 +136,7 @@ def with_repeats(given: Iterable[str], place: Callable[[str], Path] = Path) -> d
     for text in given:
         folder, _, times = text.rpartition(":")
         counted = folder and times.isdecimal() and not os.path.isdir(place(text))
-        number = int(times[:DIGITS]) if counted else 0
+        number = int(times.lstrip("0")[:DIGITS] or 0) if counted else 0
         if number > MOST_REPEATS:
             raise UserError(
                 f"'{folder}' is to be repeated {times[:DIGITS]} times or more; {MOST_REPEATS} are possible."
