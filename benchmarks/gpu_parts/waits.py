@@ -16,6 +16,8 @@ from .random_models import NAMES, random_host
 from .runs import noise_pictures, stepping
 
 SIDE, SMALL_SIDE, STEPS = 512, 64, 3
+BATCHES = (1, 4)
+WARM_UP = 4  # steps in which kernels are chosen and graphs recorded
 RANGE = "a step of the loop"
 
 
@@ -25,13 +27,16 @@ def measure(options: Options) -> Iterator[Finding]:
     activities = [ProfilerActivity.CPU]
     if not options.pretend and host.device.type in ("cuda", "xpu"):
         activities.append(getattr(ProfilerActivity, host.device.type.upper()))
-    with stepping(host, dataset, Path(options.scratch), batch_size=1) as events:
-        next(events), next(events)  # the first steps choose kernels
-        with profile(activities=activities) as profiled:
-            for _ in range(STEPS):
-                with record_function(RANGE):
-                    next(events)
-    yield Finding(f"{NAMES['sd15']}, {STEPS} steps", waits(profiled.events()) | gaps(profiled.events()))
+    for batch in BATCHES:
+        with stepping(host, dataset, Path(options.scratch), batch_size=batch) as events:
+            for _ in range(WARM_UP):
+                next(events)
+            with profile(activities=activities) as profiled:
+                for _ in range(STEPS):
+                    with record_function(RANGE):
+                        next(events)
+        case = f"{NAMES['sd15']}, batch {batch}, {STEPS} steps"
+        yield Finding(case, waits(profiled.events()) | gaps(profiled.events()))
 
 
 def waits(events: Any) -> dict[str, str | float]:

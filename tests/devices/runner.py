@@ -43,11 +43,24 @@ def on_card(
 
     python, cwd, environment: whose process it is, where that is a host's. The child's own failure is the test's.
     """
+    card = {"gib": gib, "capability": capability}
+    return apart(function, *args, card=card, python=python, cwd=cwd, environment=environment)
+
+
+def apart(
+    function: Callable[..., Any],
+    *args: Any,
+    card: Mapping[str, Any] | None = None,
+    python: str = sys.executable,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """The same without a card, unless one is given."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         task = {
-            "file": inspect.getfile(function), "function": function.__name__, "args": args, "gib": gib,
-            "capability": capability, "answer": str(answer),
+            "file": inspect.getfile(function), "function": function.__name__, "args": args, "card": card,
+            "answer": str(answer),
         }  # fmt: skip
         done = subprocess.run(
             [python, "-m", "devices.runner", json.dumps(task, default=str)],
@@ -70,9 +83,11 @@ def main(task: dict[str, Any]) -> None:
     """The child's side."""
     from devices.pretend_cuda import install, reason_against
 
-    against = reason_against()
+    card = task["card"]
+    against = reason_against() if card else None
     if against is None:
-        install(gib=task["gib"], capability=tuple(task["capability"]))
+        if card:
+            install(gib=card["gib"], capability=tuple(card["capability"]))
         found = {"answer": _loaded(Path(task["file"]), task["function"])(*task["args"])}
     else:
         found = {"skip": against}

@@ -60,6 +60,28 @@ def test_a_graph_leaves_memory_to_others():
     assert [on_card(held, gib=gib) for gib in (3, 6)] == [0, 1]
 
 
+def recorded_if_deterministic() -> int:
+    """How many networks are recorded in deterministic mode."""
+    import torch
+
+    from ti_train.hosts.diffusers.graphs import AT_SIGHT, GraphedPasses
+    from ti_train.training.determinism import deterministic
+
+    recorded: list[Any] = []
+    torch.cuda.make_graphed_callables = lambda function, *_, **__: recorded.append(function) or function
+    passes, x = GraphedPasses(lambda x: (x * 2,)), torch.ones(2, device="cuda", requires_grad=True)
+    for _ in range(2 * AT_SIGHT):
+        passes.begin()
+        with deterministic(True):
+            passes(1000, x)[0].sum().backward()
+    return len(recorded)
+
+
+def test_a_deterministic_step_has_the_bits_of_its_first_ones():
+    """A resumed run computes some steps before it could record, and an uninterrupted one from a graph."""
+    assert on_card(recorded_if_deterministic) == 0
+
+
 def replayed() -> int:
     """How many of three passes come from a graph, of which two precede the first's backward pass."""
     import torch

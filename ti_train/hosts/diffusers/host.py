@@ -20,6 +20,7 @@ from ..adapter import Adapter
 from ..dropped_results import note_norms
 from ..frozen_convolutions import keep_no_inputs
 from ..noise_levels import network_input, sigmas_of, timesteps_of
+from .fused.layers import can_fuse, fuse
 from .graphs import GraphedPasses
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries
@@ -65,6 +66,8 @@ class DiffusersHost(Adapter):
                 module.to(self.device)
         note_norms(self.unet)
         keep_no_inputs(self.unet)
+        if can_fuse(self.device, self.dtype):
+            fuse(self.unet)
         if can_pack(self.device, self.dtype):
             pack(self.unet)
         for layer in self.unet.modules():
