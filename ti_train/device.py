@@ -86,6 +86,13 @@ def total_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that the driver or PyTorch's cache has free; None where it cannot be asked for."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Copies a CPU tensor to the device, without waiting for queued work: CUDA needs pinned memory for that."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -278,7 +278,7 @@ def part(clip: Any, vectors: dict[str, torch.Tensor]) -> str:
 
 def recomputed(model: Any) -> int:
     """How many blocks backward computes again with gradient checkpointing."""
-    from pack.ti_train.hosts.weights import checkpointed
+    from pack.ti_train.hosts.checkpointing import checkpointed
 
     network = model.model.diffusion_model
     with checkpointed(network):

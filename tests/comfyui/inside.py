@@ -140,6 +140,8 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
     checkpointed = gradient_of(host, data, gradient_checkpointing=True)
     sys.modules["pack.ti_train.hosts.dropped_results"].LEAST = 0  # of tiny results too
     dropped = gradient_of(host, data, memory=1)
+    host._too_much = 1  # a byte that a step could not have
+    less = gradient_of(host, data, memory=1)
     torch.save({"gradient": found} | {k: data[k] for k in ("x0", "noise", "vectors")}, folder / "gradient.pt")
     return {
         "prediction": host.prediction,
@@ -147,6 +149,7 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
         "finite_differences": {encoder: slope(host, data, encoder, g) for encoder, g in found.items()},
         "checkpointed": difference(checkpointed, found),
         "dropped": difference(dropped, found),
+        "feed_forwards": difference(less, found),
         "patched": {encoder: slope(patched, data, encoder, g) for encoder, g in of_patched.items()},
         "norms": {encoder: float(g.norm()) for encoder, g in found.items()},
         "latents": latents_are_the_nodes(host),

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from ti_train.host import Latents, TextStates, Vocabulary, digest_of
+from ti_train.hosts import adapter
 from ti_train.hosts.adapter import Adapter
+from ti_train.hosts.checkpointing import Recomputed
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.hosts.weights import frozen
 
@@ -24,7 +26,7 @@ class Layer(Adapter):
     def __init__(self, made_in_inference_mode: bool) -> None:
         with torch.inference_mode(made_in_inference_mode):
             self.table, self.network = nn.Embedding(3, 4), nn.Linear(4, 4)
-        self.dtype, self.loaded_in = torch.float64, list[bool]()
+        self.dtype, self.loaded_in, self.recomputed = torch.float64, list[bool](), list[Recomputed]()
         super().__init__(torch.device("cpu"), {"encoder": 4}, "eps", torch.arange(1.0, 4.0), 8)
 
     def _weights(self):
@@ -35,7 +37,8 @@ class Layer(Adapter):
         for module in self._weights():
             module.to(self.dtype)  # another type is other memory, as another device is
 
-    def _step(self, gradient_checkpointing):
+    def _step(self, what):
+        self.recomputed.append(what)
         return nullcontext()
 
     def _fingerprint(self):
@@ -240,3 +243,18 @@ def test_rows_and_neighbours_of_a_vocabulary_have_all_their_digits():
 def test_a_fingerprint_of_an_earlier_version_is_that_of_the_same_tensors():
     """It stands in resume files."""
     assert digest_of([("weight", torch.arange(48.0).reshape(4, 12) / 7)]) == "2631b63ef15ed520"
+
+
+def test_where_less_is_free_than_a_step_needs_feed_forwards_are_computed_again(monkeypatch):
+    """From then on: what is free changes from step to step, and graphs that come and go would cost more."""
+    host = Layer(False)
+
+    def step(free: int | None, needed: int, checkpointing: bool = False) -> Recomputed:
+        monkeypatch.setattr(adapter, "free_memory", lambda _: free)
+        with host.training(checkpointing, needed):
+            return host.recomputed[-1]
+
+    assert step(None, 100) is step(100, 100) is step(0, 0) is Recomputed.NOTHING
+    assert step(99, 100) is step(1000, 100) is step(1000, 200) is Recomputed.FEED_FORWARDS
+    assert step(1000, 50) is Recomputed.NOTHING, "smaller parts, which fitted"
+    assert step(1000, 50, checkpointing=True) is Recomputed.BLOCKS

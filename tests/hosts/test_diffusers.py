@@ -18,15 +18,17 @@ from tiny_host import at_forward, dataset_of, not_a_number, raising
 pytest.importorskip("diffusers")
 
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention import FeedForward
 
 from ti_train.errors import UserError
 from ti_train.events import Step, Warning
 from ti_train.formats import load_embedding
 from ti_train.host import SampleRequest, Size, Slot
-from ti_train.hosts import dropped_results
+from ti_train.hosts import adapter, dropped_results
 from ti_train.hosts.diffusers.host import DiffusersHost
 from ti_train.hosts.dropped_results import Dropped
 from ti_train.training.loop import train
+from ti_train.training.micro_batches import MicroBatch
 from ti_train.training.objective import add_noise, denoising_loss, target
 from ti_train.training.out_of_memory import train_in_memory
 
@@ -261,6 +263,29 @@ def test_the_gradient_is_the_slope_of_diffusers_own_loss(any_folder, any_host, c
             above, below = (reference.loss(start | {name: start[name] + s * step}, *batch) for s in (1, -1))
             slope = (gradient * step).sum().item()
             assert (above - below) / 2 == pytest.approx(slope, rel=1e-3, abs=1e-3 * gradient.norm().item() * 1e-3)
+
+
+def test_a_gradient_is_the_same_with_feed_forwards_computed_again(any_host, monkeypatch):
+    monkeypatch.setattr(any_host, "_too_much", any_host._too_much)  # so that later tests have it as it was
+
+    def gradients(free: int | None) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(adapter, "free_memory", lambda _: free)
+        vectors, generator = word(any_host, 2), torch.Generator().manual_seed(0)
+        for vector in vectors.values():
+            vector.requires_grad_()
+        x0, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+        prompts, sizes = [("a ", Slot("*"))] * 2, [Size((64, 64), (0, 0), (64, 64))] * 2
+        part = MicroBatch(x0, noise, torch.tensor([0.5, 5.0]), torch.ones(2, 1, 8, 8), prompts, sizes)
+        with any_host.training(memory=1):
+            part.losses(any_host, {"*": vectors}).sum().backward()
+        return {name: vector.grad for name, vector in vectors.items()}
+
+    calls, forward = [], FeedForward.forward
+    monkeypatch.setattr(FeedForward, "forward", lambda self, *given: calls.append(1) or forward(self, *given))
+    plain, once = gradients(None), len(calls)
+    again = gradients(0)
+    assert all(torch.equal(again[name], gradient) for name, gradient in plain.items())
+    assert len(calls) == 3 * once, "twice in the second step"
 
 
 def test_a_training_step_is_the_same_with_gradient_checkpointing(any_host, pictures, settings, tmp_path):

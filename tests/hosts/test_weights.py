@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from ti_train.hosts.checkpointing import checkpointed
 from ti_train.hosts.saved_tensors import copied_before_changes
-from ti_train.hosts.weights import checkpointed
 
 
 class Block(nn.Module):

@@ -8,6 +8,7 @@ implement the methods with a leading underscore and need not handle modes.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
+from ..device import free_memory
 from ..host import (
     Cond,
     Embeddings,
@@ -32,6 +34,7 @@ from ..host import (
     TextStates,
     Vocabulary,
 )
+from .checkpointing import Recomputed
 from .dropped_results import results_dropped
 from .weights import alias, frozen, restore_inference_tensors
 
@@ -47,6 +50,7 @@ class Adapter(ABC):
     """A Host (see host.py) for the model that a program has loaded."""
 
     moves_weights = True  # False: they stay where and what they are, and are frozen, so no step has to look at each
+    _too_much: float = math.inf  # bytes that a step could not have
     stepping = False  # within a training step, in which no weights may be moved
     sampling = Sampling()
     compression = unit = 8  # of Stable Diffusion 1, 2 and XL
@@ -74,7 +78,7 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def _step(self, gradient_checkpointing: bool) -> AbstractContextManager[None]:
+    def _step(self, what: Recomputed) -> AbstractContextManager[None]:
         """What the host needs for gradients besides frozen weights. Entered with gradients enabled."""
 
     @abstractmethod
@@ -106,13 +110,24 @@ class Adapter(ABC):
         weights = self._moving_weights()
         # where a step is not known to need much memory, it would only take longer
         lean = results_dropped(*weights) if memory else nullcontext()
+        what = Recomputed.BLOCKS if gradient_checkpointing else self._recomputed(memory)
         with frozen(*weights), torch.inference_mode(False), torch.enable_grad(), lean:
             self.stepping = True
             try:
-                with self._step(gradient_checkpointing):
+                with self._step(what):
                     yield
             finally:
                 self.stepping = False
+
+    def _recomputed(self, memory: int) -> Recomputed:
+        """What a step computes again without gradient checkpointing, so that it fits into what is free.
+
+        Once there was too little, there always is for steps that need as much: what is free changes from step to step.
+        """
+        free = free_memory(self.device)
+        if free is not None and free < memory:
+            self._too_much = min(self._too_much, memory)
+        return Recomputed.FEED_FORWARDS if memory >= self._too_much else Recomputed.NOTHING
 
     @property
     def bytes_per_latent(self) -> tuple[int, int] | None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode_temporarily
 
-from .weights import over, recomputed
+from .checkpointing import recomputed
+from .weights import over
 
 Forward = Callable[..., Any]
 

@@ -11,9 +11,8 @@ import math
 import sys
 from dataclasses import replace
 
-import torch
-
 from ..data.dataset import Dataset
+from ..device import free_memory
 from ..errors import UserError
 from ..host import Host
 from .config import TrainConfig
@@ -21,12 +20,19 @@ from .config import TrainConfig
 GIB = 2**30
 ESTIMATED = "This is only an estimate, not measured for this model family, so training is tried."
 LEAST_SIDE = 256  # pixels: below this, these models no longer recognise the subject
+LESS = 0.75  # times as much, if a U-Net's feed-forwards are computed again, as adapters do where less is free
 TEXT = 0.4 * GIB  # bytes: activations of the text encoders, and tables cast to fp32
 
 
 def step_memory(host: Host, dataset: Dataset, config: TrainConfig) -> int:
     """Bytes that a step needs; 0 for a family without measurements."""
     return int(TEXT + images_memory(host, dataset, config)) if host.bytes_per_latent else 0
+
+
+def least_memory(host: Host, dataset: Dataset, config: TrainConfig) -> float:
+    """Bytes that a step needs if as much of it is computed again as its adapter can."""
+    less = LESS if host.memory_measured and not config.gradient_checkpointing else 1.0
+    return less * step_memory(host, dataset, config)
 
 
 def images_memory(host: Host, dataset: Dataset, config: TrainConfig) -> int:
@@ -84,11 +90,10 @@ def too_small(memory: int, host: Host, dataset: Dataset, config: TrainConfig) ->
 
 def shortage(host: Host, dataset: Dataset, config: TrainConfig, system: str = sys.platform) -> list[str]:
     """A warning if a step needs more than is free and the driver would not raise an error. The weights are loaded."""
-    if system != "win32" or host.device.type != "cuda":
+    if system != "win32":
         return []
-    unused = torch.cuda.memory_reserved(host.device) - torch.cuda.memory_allocated(host.device)
-    free, needed = torch.cuda.mem_get_info(host.device)[0] + unused, step_memory(host, dataset, config)
-    if free >= needed:
+    free, least = free_memory(host.device), least_memory(host, dataset, config)
+    if free is None or free >= least:
         return []
     sizes = [size for size in (4, 2, 1) if size <= config.batch_size]
     smaller = [replace(config, gradient_checkpointing=True, batch_size=size) for size in sizes]
@@ -99,6 +104,6 @@ def shortage(host: Host, dataset: Dataset, config: TrainConfig, system: str = sy
         else "Close other programs that use the GPU, or use a lower resolution."
     )
     return [
-        f"A step needs about {needed / GIB:.1f} GiB of GPU memory besides the model, and {free / GIB:.1f} GiB are "
+        f"A step needs about {least / GIB:.1f} GiB of GPU memory besides the model, and {free / GIB:.1f} GiB are "
         f"free. Windows then uses system memory, and a step takes ten times as long. {advice}"
     ]

@@ -33,11 +33,11 @@ from ...host import (
     Vocabulary,
 )
 from ..adapter import Adapter
+from ..checkpointing import Recomputed, checkpointed
 from ..families import ARCHITECTURES, BY_CLASS, resolution_of
 from ..recast import recast
 from ..residuals import copied_for, norms_in
 from ..saved_tensors import copied_before_changes
-from ..weights import checkpointed
 from .encoders import encoders, vocabulary, widths
 from .fitting import all_read_syntax, check_latents, dimensions_of, name_of, remarks_on
 from .gradients import ForAutograd, differentiable
@@ -111,12 +111,11 @@ class ComfyHost(Adapter):
         return identity_of(self.model, self.clip, self.vae)
 
     @contextmanager
-    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+    def _step(self, what: Recomputed) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(recast(*self._weights(), context=ForAutograd))
-            if gradient_checkpointing:
-                for network in (self.model.model.diffusion_model, self.clip.cond_stage_model):
-                    stack.enter_context(checkpointed(network, ForAutograd))
+            for network in (self.model.model.diffusion_model, self.clip.cond_stage_model):
+                stack.enter_context(checkpointed(network, ForAutograd, what))
             stack.enter_context(differentiable())
             if self._unet_without_patches:
                 stack.enter_context(copied_for(norms_in(self.clip.cond_stage_model)))

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ...device import free_memory
+
 log = logging.getLogger("ti_train")
 SHARE = 0.25  # of the free memory, at most, that a graph may hold: previews and other programs need some as well
 AT_SIGHT = 3  # calls with a shape before it is recorded, which takes as long as some of them: rare shapes do not pay
@@ -58,7 +60,7 @@ class GraphedPasses:
         shape = (str(structure), *((x.shape, x.dtype, x.requires_grad) for x in given))
         self._seen[shape] += 1
         if shape not in self._recorded:
-            if self._seen[shape] < AT_SIGHT or activations > SHARE * unused_memory(given[0].device):
+            if self._seen[shape] < AT_SIGHT or activations > SHARE * (free_memory(given[0].device) or 0):
                 return self._plain(structure, *given)
             try:
                 self._recorded[shape] = self._record(structure, given)
@@ -86,9 +88,3 @@ class GraphedPasses:
 
     def _arrived(self, _gradient: Tensor) -> None:
         self._waiting = False
-
-
-def unused_memory(device: torch.device) -> int:
-    """Bytes that the driver or PyTorch's cache has free."""
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...host import Embeddings, Latents, Prediction, Prompt, SampleRequest, Size, TextStates, Vocabulary, fingerprint
 from ..adapter import Adapter
+from ..checkpointing import Recomputed, checkpointed
 from ..dropped_results import note_norms
 from ..frozen_convolutions import keep_no_inputs
 from ..noise_levels import network_input, sigmas_of, timesteps_of
@@ -98,18 +99,23 @@ class DiffusersHost(Adapter):
         return self._as_loaded
 
     @contextmanager
-    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+    def _step(self, what: Recomputed) -> Iterator[None]:
         for passes in (self.network, *(encoder.passes for encoder in self.family.encoders.values())):
-            passes.begin(graphs=not gradient_checkpointing)  # they would hold the memory that checkpointing saves
-        if gradient_checkpointing:  # only the U-Net: activations of the text encoders are small
-            self.unet.enable_gradient_checkpointing()
-            self.unet.train()  # diffusers checkpoints only in training mode; dropout is 0
+            passes.begin(graphs=what is Recomputed.NOTHING)  # they would hold the memory that checkpointing saves
+        # only the U-Net: activations of the text encoders are small
+        with self._checkpointed() if what is Recomputed.BLOCKS else checkpointed(self.unet, what=what):
+            yield
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """diffusers' own gradient checkpointing."""
+        self.unet.enable_gradient_checkpointing()
+        self.unet.train()  # diffusers checkpoints only in training mode; dropout is 0
         try:
             yield
         finally:
-            if gradient_checkpointing:
-                self.unet.disable_gradient_checkpointing()
-                self.unet.eval()
+            self.unet.disable_gradient_checkpointing()
+            self.unet.eval()
 
     def _vocabulary(self, encoder: str) -> Vocabulary:
         return self.family.encoders[encoder].vocabulary

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...host import Embeddings, Latents, SampleRequest
+from ..checkpointing import Recomputed
 from ..noise_levels import sigmas_of
 from .host import WebUIHost, ends_in_noise
 from .medvram import HeldParts, fetch
@@ -59,14 +60,14 @@ class A1111Host(WebUIHost):
         return autocast
 
     @contextmanager
-    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+    def _step(self, what: Recomputed) -> Iterator[None]:
         """Disables the U-Net's own checkpointing, which needs weights with gradients."""
         names = ("checkpoint", "use_checkpoint")
         flags = [(m, name) for m in self.network.modules() for name in names if getattr(m, name, None) is True]
         for module, name in flags:
             setattr(module, name, False)
         try:
-            with super()._step(gradient_checkpointing):
+            with super()._step(what):
                 yield
         finally:
             for module, name in flags:

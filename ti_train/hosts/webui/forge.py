@@ -15,6 +15,7 @@ from modules.shared import opts
 from torch import Tensor
 
 from ...host import Embeddings, Latents, Prompt, Size, TextStates
+from ..checkpointing import Recomputed
 from ..residuals import copied_for
 from ..weights import does_not_fit
 from .families import refuse
@@ -72,11 +73,11 @@ class ForgeHost(WebUIHost):
             sd_models.forge_model_reload = processing.forge_model_reload = own
 
     @contextmanager
-    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+    def _step(self, what: Recomputed) -> Iterator[None]:
         """Forge's U-Net adds its residuals in place."""
         names = {"norm1", "norm2"}
         norms = [m for name, m in self.network.named_modules() if name.rpartition(".")[2] in names]
-        with super()._step(gradient_checkpointing), copied_for(norms):
+        with super()._step(what), copied_for(norms):
             yield
 
     def ids_of(self, word: str, database: Any) -> list[int]:

@@ -31,10 +31,10 @@ from ...host import (
     fingerprint,
 )
 from ..adapter import Adapter
+from ..checkpointing import Recomputed, checkpointed
 from ..families import resolution_of
 from ..noise_levels import network_input, timesteps_of
 from ..spelling import letters, readable
-from ..weights import checkpointed
 from .families import named_encoders, token_table
 from .previews import Interrupted, chosen, picture, preserved_job_state
 from .sampling import SAMPLING
@@ -154,10 +154,10 @@ class WebUIHost(Adapter):
         raise NotImplementedError
 
     @contextmanager
-    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+    def _step(self, what: Recomputed) -> Iterator[None]:
         """Raises UserError if the model is unloaded within the step."""
         try:
-            with checkpointed(self.network, self.precision) if gradient_checkpointing else nullcontext():
+            with checkpointed(self.network, self.precision, what):
                 yield
         except RuntimeError as error:
             if all(weight.device.type == self.device.type for weight in self.network.parameters()):

@@ -11,6 +11,7 @@ from modules_forge import forge_clip
 from torch import Tensor
 
 from ...host import Latents
+from ..checkpointing import Recomputed
 from ..residuals import copied_for, norms_in
 from ..weights import does_not_fit
 from .host import WebUIHost, ends_in_noise
@@ -41,9 +42,9 @@ class ReForgeHost(WebUIHost):
                 )
 
     @contextmanager
-    def _step(self, gradient_checkpointing: bool) -> Iterator[None]:
+    def _step(self, what: Recomputed) -> Iterator[None]:
         """The text encoders add residuals in place. Loading is disabled: it could unload the U-Net."""
-        with super()._step(gradient_checkpointing), copied_for(norms_in(*self.transformers.values())):
+        with super()._step(what), copied_for(norms_in(*self.transformers.values())):
             move = forge_clip.move_clip_to_gpu
             forge_clip.move_clip_to_gpu = lambda: None
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -38,10 +39,14 @@ def loss_of(host: Any, data: dict[str, torch.Tensor], vectors: dict[str, torch.T
     return denoising_loss(predicted, target(data["x0"], data["noise"], sigma, host.prediction)).mean()
 
 
-def results_dropped_differ(host: Any, data: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """The encoders whose gradient is another one if results are made again in backward, tiny ones too."""
+def recomputed_differ(host: Any, data: dict[str, Any], found: dict[str, Any], too_much: float) -> list[str]:
+    """The encoders whose gradient is another one if results are made again in backward, tiny ones too.
+
+    too_much: bytes of a step of which feed-forwards are computed again as well.
+    """
     vectors = {name: data[name].clone().requires_grad_() for name in host.widths}
-    with patch.object(dropped_results, "LEAST", 0), host.training(memory=1):
+    short = patch.object(host, "_too_much", too_much)
+    with patch.object(dropped_results, "LEAST", 0), short, host.training(memory=1):
         loss_of(host, data, vectors).backward()
     return [name for name, vector in vectors.items() if not torch.equal(vector.grad, found[name])]
 
@@ -61,7 +66,8 @@ def gradient(file: str = Body(..., embed=True)) -> dict[str, Any]:
             results[f"seconds_{checkpointing}"] = time.perf_counter() - began
             data |= {f"gradient_{checkpointing}_{name}": vector.grad for name, vector in vectors.items()}
         found = {name: data[f"gradient_False_{name}"] for name in host.widths}
-        results["dropped"] = results_dropped_differ(host, data, found)
+        results["dropped"] = recomputed_differ(host, data, found, too_much=math.inf)
+        results["feed_forwards"] = recomputed_differ(host, data, found, too_much=1)
         norm = float(torch.cat([part.flatten() for part in found.values()]).norm())
         with torch.no_grad():
             moved = [{n: data[n] + sign * 0.02 * part / norm for n, part in found.items()} for sign in (1, -1)]

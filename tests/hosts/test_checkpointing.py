@@ -1,4 +1,4 @@
-"""Gradient checkpointing where a host casts by itself instead of by PyTorch's autocast."""
+"""Gradient checkpointing: what is computed again, and in which precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ti_train.hosts.weights import checkpointed
+from ti_train.hosts.checkpointing import Recomputed, checkpointed
 
 
 class Norm(nn.GroupNorm):
@@ -65,3 +65,31 @@ def test_a_block_may_have_inputs_of_any_name():
     with checkpointed(network):
         network[0][0](torch.ones(1, 4), context=given).sum().backward()
     assert torch.equal(given.grad, torch.ones(1, 4))
+
+
+class FeedForward(nn.Linear):
+    """Counts its calls."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        FeedForward.calls += 1
+        return super().forward(x).square()
+
+
+@pytest.mark.parametrize(("what", "calls"), zip(Recomputed, (3, 6, 6), strict=True))
+def test_feed_forwards_or_whole_blocks_are_computed_again(what, calls):
+    torch.manual_seed(0)
+    network = nn.Sequential(*(nn.Sequential(nn.LayerNorm(4), FeedForward(4, 4)) for _ in range(3)))
+    given = torch.randn(2, 4)
+
+    def gradient() -> Tensor:
+        leaf = given.clone().requires_grad_()
+        network(leaf).sum().backward()
+        return leaf.grad
+
+    plain, FeedForward.calls = gradient(), 0
+    with checkpointed(network, what=what):
+        assert torch.equal(gradient(), plain)
+    assert FeedForward.calls == calls
+    assert all("forward" not in vars(module) for module in network.modules())
