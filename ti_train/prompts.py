@@ -123,13 +123,15 @@ class Templates:
 
     def prompts(self, caption: str) -> tuple[Prompt, ...]:
         """Every prompt with the embedding that an image with this caption may be trained with."""
-        lines = (caption,) if NAME in caption else tuple(line for line in self.lines if NAME in line)
-        return tuple(fill(line, caption) for line in lines)
+        return tuple(fill(line, caption) for line in self._lines(caption))
 
     def draw(self, caption: str, generator: torch.Generator) -> Prompt:
         """A random one of the caption's prompts, of which there must be at least one."""
-        prompts = self.prompts(caption)
-        return prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
+        lines = self._lines(caption)
+        return fill(lines[int(torch.randint(len(lines), (1,), generator=generator))], caption)
+
+    def _lines(self, caption: str) -> tuple[str, ...]:
+        return (caption,) if NAME in caption else tuple(line for line in self.lines if NAME in line)
 
 
 def beside(prompt: Prompt, word: str) -> Prompt:
