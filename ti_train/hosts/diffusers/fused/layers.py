@@ -23,10 +23,13 @@ def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda":
         return False
     try:
-        from .functions import GroupNorm
+        from .functions import GatedGELU, GroupNorm
 
-        x = torch.zeros(1, 32, 4, 4, device=device, dtype=dtype)
-        GroupNorm.apply(x, x[0, :, 0, 0], x[0, :, 0, 0], 4, 1e-5, True)
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.zeros(1, 32, 4, 4, device=device, dtype=dtype, requires_grad=True)
+            weight = torch.ones(32, device=device, dtype=dtype)
+            y = GatedGELU.apply(GroupNorm.apply(x, weight, weight, 4, 1e-5, True))
+            torch.autograd.grad(y.sum(), x)
     except Exception as error:  # Triton, compilers and drivers raise what they like; PyTorch's own kernels serve
         log.info("PyTorch's own kernels compute norms and activation functions (%s: %s).", type(error).__name__, error)
         return False
