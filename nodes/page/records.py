@@ -64,6 +64,7 @@ class Record:
         """The run as it was last written; {} if it was not, or if the file is damaged."""
         try:
             run = json_value((self.folder / "run.json").read_bytes())
+            json.dumps(run, allow_nan=False)  # a browser reads no NaN, and all runs are in one answer
         except (OSError, ValueError):
             return {}
         whole = isinstance(run, dict) and run.keys() >= ALWAYS

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import sys
 import time
 from typing import Any
 
 import pytest
+
+from benchmarks.abuse_parts.mutations import mutation
 
 
 @pytest.fixture
@@ -18,6 +22,13 @@ def records(load_in_comfyui, tmp_path) -> Any:
 
 def run(name: str, status: str = "done") -> dict[str, Any]:
     return {"name": name, "status": status, "prompt": f"embedding:{name}", "settings": {"name": name}, "previews": []}
+
+
+WHOLE = run("cat", "interrupted") | {
+    "previews": [{"number": 0, "step": 3, "prompt": "a cat", "prompt_number": 0, "width": 8, "height": 8}],
+    "loss": [[1, 0.5], [2, 0.25]], "evaluations": [[0, 0.5]], "band": [[0, 0.4, 0.6]], "best": [2, 0.25], "step": 2,
+    "steps": 4, "began": 1.5, "warnings": ["what"], "nearest": {"clip_l": [["kitten", 0.5]]}, "elapsed": 2.5,
+}  # fmt: skip
 
 
 def recorded(records, name: str, status: str = "done", ahead: float = 0) -> Any:
@@ -61,3 +72,19 @@ def test_what_a_killed_server_left_is_deleted_at_the_start_of_the_next(records):
     records.delete_unfinished()
     assert {path.name for path in kept.folder.iterdir()} == {"run.json", "1.jpg"}
     assert not empty.folder.exists()
+
+
+def test_a_record_that_was_changed_at_random_is_shown_or_counts_as_none(records):
+    """The page shows none of the others if it fails for one: a browser reads no NaN."""
+    record, valid, draw = recorded(records, "cat"), json.dumps(WHOLE).encode(), random.Random(0)
+    shown = 0
+    for case in range(1500):
+        data = valid if case == 0 else mutation(valid, draw)
+        (record.folder / "run.json").write_bytes(data)
+        run = record.read()
+        assert json.dumps(run, allow_nan=False).encode(), data
+        if run:
+            shown += 1
+            records.interrupted_run(run["name"])
+            assert records.renamed(run, "dog")["name"] == "dog"
+    assert 1 < shown < 1500
