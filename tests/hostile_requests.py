@@ -38,6 +38,11 @@ NAMES = (
     ),
     *("a\0b.png", "\0", "a.png\0.txt", "%2e%2e%2f", "x" * 300, "x" * 300 + ".png", "x/" * 500 + "a.png", "a" * 3500),
     *(
+        name[: -len(ending)] + ending
+        for name in ("x" * 251, "x" * 255, "猫" * 83)
+        for ending in (".png", ".safetensors")
+    ),
+    *(
         "\ud83d",
         "\u202egnp.a",
         "\x1b[2J",
