@@ -93,3 +93,25 @@ def test_feed_forwards_or_whole_blocks_are_computed_again(what, calls):
         assert torch.equal(gradient(), plain)
     assert FeedForward.calls == calls
     assert all("forward" not in vars(module) for module in network.modules())
+
+
+class Sliced(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[..., :4]
+
+
+def test_what_a_block_returns_may_be_a_view_and_be_added_to_in_place():
+    """Forge adds the residual to what a feed-forward returns."""
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Sequential(Sliced(4, 8), nn.Identity())), torch.randn(2, 4)
+
+    def gradient() -> Tensor:
+        leaf = x.clone().requires_grad_()
+        answer = network[0][0](leaf)
+        answer += leaf
+        answer.square().sum().backward()
+        return leaf.grad
+
+    plain = gradient()
+    with checkpointed(network):
+        assert torch.equal(gradient(), plain)

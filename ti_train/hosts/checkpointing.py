@@ -54,6 +54,8 @@ def recomputed(
 ) -> Any:
     """Calls a block so that backward computes it again, from copies of its inputs, to which blocks may add in place.
 
+    Hosts may add in place to what it returns as well, for which PyTorch wants no view.
+
     Reentrant: a block that changes its own tensors in place, as Flux's do, is recomputed with the saved-tensor hooks of
     the step, which keep what backward needs. Without reentry PyTorch replaces these hooks by its own: no error, but a
     gradient that is wrong by percents.
@@ -70,7 +72,7 @@ def recomputed(
         with context() if torch.is_grad_enabled() else nullcontext():  # while backward computes it again
             answer = forward(*positional, **named)
         flat, answers[:] = tree_flatten(answer)[0], [tree_flatten(answer)[1]]
-        return tuple(flat)
+        return tuple(value.clone() if isinstance(value, Tensor) and value._is_view() else value for value in flat)
 
     tensors = [given[i] for i in places]
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
