@@ -73,7 +73,7 @@ def test_the_core_reaches_no_adapter(file):
 
 @pytest.mark.parametrize("file", HOSTS, ids=lambda file: f"{file.parent.name}.{file.stem}")
 def test_an_adapter_imports_its_own_host_and_no_other(file):
-    folder = next((folder for folder in file.relative_to(PACKAGE / "hosts").parts[:-1]), "hosts")
+    folder = next(iter(file.relative_to(PACKAGE / "hosts").parts[:-1]), "hosts")
     own = ONE_WEBUI.get(file.stem, OWN[folder]) if folder == "webui" else OWN[folder]
     assert packages_of(file) & HOST_PACKAGES <= own
     adapters = {name.split(".")[2] for name in own_imports(file) if name.startswith("ti_train.hosts.")}

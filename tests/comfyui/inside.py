@@ -150,6 +150,7 @@ def gradient(checkpoint: str, lora: str, folder: Path) -> dict[str, Any]:
         "checkpointed": difference(checkpointed, found),
         "dropped": difference(dropped, found),
         "feed_forwards": difference(less, found),
+        "has_feed_forwards": any(type(part).__name__ == "FeedForward" for part in model.model.modules()),
         "patched": {encoder: slope(patched, data, encoder, g) for encoder, g in of_patched.items()},
         "norms": {encoder: float(g.norm()) for encoder, g in found.items()},
         "latents": latents_are_the_nodes(host),

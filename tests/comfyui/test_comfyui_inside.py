@@ -45,6 +45,7 @@ def test_the_gradient_is_that_of_the_function(look, family, encoders):
     assert max(found["finite_differences"].values()) < 0.01
     assert max(found["patched"].values()) < 0.01, "of a model with a patch that changes tensors in place"
     assert found["checkpointed"] < 1e-5
+    assert found["has_feed_forwards"], "by which name they are computed again"
     assert found["dropped"] == found["feed_forwards"] == 0, "what backward makes again are the same bits"
     assert found["latents"]
 

@@ -33,6 +33,7 @@ def test_gradient_and_latents_are_those_of_the_diffusers_host(server, diffusers_
     loss, gradients = reference.gradient(diffusers_host, data)
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
     assert found["finite_differences"] < 0.01
+    assert found["has_feed_forwards"], "by which name they are computed again"
     assert found["dropped"] == found["feed_forwards"] == []
     for checkpointing in ("False", "True"):
         for name, gradient in gradients.items():

@@ -122,9 +122,13 @@ class Adapter(ABC):
     def _recomputed(self, memory: int) -> Recomputed:
         """What a step computes again without gradient checkpointing, so that it fits into what is free.
 
-        Once there was too little, there always is for steps that need as much: what is free changes from step to step.
+        Once there was too little, until there is twice as much: steps that change back and forth record graphs anew.
         """
+        if not memory or not self.memory_measured:
+            return Recomputed.NOTHING
         free = free_memory(self.device)
+        if free is not None and free >= 2 * self._too_much:
+            self._too_much = math.inf
         if free is not None and free < memory:
             self._too_much = min(self._too_much, memory)
         return Recomputed.FEED_FORWARDS if memory >= self._too_much else Recomputed.NOTHING

@@ -18,7 +18,7 @@ class Recomputed(Enum):
     """What backward computes again: more of it needs less memory and more time."""
 
     NOTHING = 0
-    FEED_FORWARDS = 1  # of a U-Net's transformers, which keep most: a third of a step's memory or more, at 3 to 6 %
+    FEED_FORWARDS = 1  # of a U-Net's transformers: a quarter to two fifths of a step's memory
     BLOCKS = 2
 
 

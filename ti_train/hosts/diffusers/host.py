@@ -100,8 +100,10 @@ class DiffusersHost(Adapter):
 
     @contextmanager
     def _step(self, what: Recomputed) -> Iterator[None]:
-        for passes in (self.network, *(encoder.passes for encoder in self.family.encoders.values())):
-            passes.begin(graphs=what is Recomputed.NOTHING)  # they would hold the memory that checkpointing saves
+        # graphs would hold the memory that this saves, and PyTorch records no part that is computed again
+        self.network.begin(graphs=what is Recomputed.NOTHING)
+        for encoder in self.family.encoders.values():
+            encoder.passes.begin(graphs=what is not Recomputed.BLOCKS)
         # only the U-Net: activations of the text encoders are small
         with self._checkpointed() if what is Recomputed.BLOCKS else checkpointed(self.unet, what=what):
             yield

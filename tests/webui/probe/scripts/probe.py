@@ -68,6 +68,7 @@ def gradient(file: str = Body(..., embed=True)) -> dict[str, Any]:
         found = {name: data[f"gradient_False_{name}"] for name in host.widths}
         results["dropped"] = recomputed_differ(host, data, found, too_much=math.inf)
         results["feed_forwards"] = recomputed_differ(host, data, found, too_much=1)
+        results["has_feed_forwards"] = any(type(part).__name__ == "FeedForward" for part in host.network.modules())
         norm = float(torch.cat([part.flatten() for part in found.values()]).norm())
         with torch.no_grad():
             moved = [{n: data[n] + sign * 0.02 * part / norm for n, part in found.items()} for sign in (1, -1)]

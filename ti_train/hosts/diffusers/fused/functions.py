@@ -66,7 +66,19 @@ def coefficients(
     images, channels, groups, pixels = x.shape[0], x.shape[1], moments.shape[2], x.shape[2] * x.shape[3]
     depth = 1 << (channels // groups - 1).bit_length()  # the next power of two
     kernels.coefficients[images, groups](
-        *summed, weight, bias, *moments, *line, summed.shape[2], pixels, channels, eps, backward, kernels.PARTS, depth
+        x,
+        *summed,
+        weight,
+        bias,
+        *moments,
+        *line,
+        summed.shape[2],
+        pixels,
+        channels,
+        eps,
+        backward,
+        kernels.PARTS,
+        depth,
     )
 
 

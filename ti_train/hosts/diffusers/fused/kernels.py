@@ -2,10 +2,9 @@
 
 A group norm (Wu and He 2018) with the SiLU behind it is z = scale x + shift, for each channel of an image, and
 y = z sigmoid(z). Its gradient is dx = scale g + slope x + offset with g = dy silu'(z), where slope and offset come from
-the sums of g and g x over each group (Ioffe and Szegedy 2015, section 3). All is computed in fp32.
+the sums of g and g x over each group (Ioffe and Szegedy 2015, section 3). All is computed in fp32, and each channel's
+first pixel is subtracted before summing, since differences of large sums lose precision (Chan et al. 1983, section 3).
 """
-
-from __future__ import annotations
 
 import triton
 import triton.language as tl
@@ -28,12 +27,13 @@ def sums(
     x, dy, scale, shift, first, second, pixels, channels, each,
     BACKWARD: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Of each channel, over `each` pixels of an image: the sums of x and x^2; backward, of g and g x."""
+    """Of each channel, over `each` pixels of an image: the sums of x and x^2, less its first pixel; of g and g x."""
     image, part = tl.program_id(0), tl.program_id(1)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     there = column < channels
     one = tl.zeros([ROWS, COLUMNS], tl.float32)
     two = tl.zeros([ROWS, COLUMNS], tl.float32)
+    pivot = tl.load(x + image.to(tl.int64) * pixels * channels + column, there, 0.0).to(tl.float32)[None, :]
     if BACKWARD and SILU:
         a = tl.load(scale + image * channels + column, there, 0.0)[None, :]
         b = tl.load(shift + image * channels + column, there, 0.0)[None, :]
@@ -47,10 +47,11 @@ def sums(
             if SILU:
                 g *= silu_slope(value * a + b)
             one += g
-            two += g * value
+            two += g * (value - pivot)
         else:
-            one += value
-            two += value * value
+            less = tl.where(inside, value - pivot, 0.0)
+            one += less
+            two += less * less
     at = (image * tl.num_programs(1) + part) * channels + column
     tl.store(first + at, tl.sum(one, 0), there)
     tl.store(second + at, tl.sum(two, 0), there)
@@ -58,7 +59,7 @@ def sums(
 
 @triton.jit
 def coefficients(
-    first, second, weight, bias, means, rstds, one_of, other, parts, pixels, channels, eps,
+    x, first, second, weight, bias, means, rstds, one_of, other, parts, pixels, channels, eps,
     BACKWARD: tl.constexpr, PARTS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Of one group of one image: scale and shift, the mean and 1 / deviation; backward, slope and offset."""
@@ -75,18 +76,22 @@ def coefficients(
         one += tl.sum(tl.load(first + at, mask, 0.0), 0)
         two += tl.sum(tl.load(second + at, mask, 0.0), 0)
     w = tl.load(weight + column, inside, 0.0).to(tl.float32)
+    pivot = tl.load(x + image.to(tl.int64) * pixels * channels + column, inside, 0.0).to(tl.float32)
     count = pixels * depth
     to = image * channels + column
     moment = image * groups + group
     if BACKWARD:
         mean, rstd = tl.load(means + moment), tl.load(rstds + moment)
         mean_of_g = tl.sum(w * one, 0) / count
-        slope = -rstd * rstd * rstd * (tl.sum(w * two, 0) / count - mean * mean_of_g)
+        slope = -rstd * rstd * rstd * tl.sum(w * (two + (pivot - mean) * one), 0) / count
         tl.store(one_of + to, slope + tl.zeros([DEPTH], tl.float32), inside)
         tl.store(other + to, -rstd * mean_of_g - slope * mean + tl.zeros([DEPTH], tl.float32), inside)
     else:
-        mean = tl.sum(one, 0) / count
-        rstd = 1 / tl.sqrt(tl.maximum(tl.sum(two, 0) / count - mean * mean, 0.0) + eps)
+        of_channel = pivot + one / pixels
+        mean = tl.sum(of_channel, 0) / depth
+        apart = tl.where(inside, of_channel - mean, 0.0)
+        within = tl.sum(two - one * one / pixels, 0)
+        rstd = 1 / tl.sqrt((within + pixels * tl.sum(apart * apart, 0)) / count + eps)
         tl.store(means + moment, mean)
         tl.store(rstds + moment, rstd)
         tl.store(one_of + to, rstd * w, inside)
