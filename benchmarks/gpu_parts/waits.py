@@ -27,7 +27,7 @@ def measure(options: Options) -> Iterator[Finding]:
     activities = [ProfilerActivity.CPU]
     if not options.pretend and host.device.type in ("cuda", "xpu"):
         activities.append(getattr(ProfilerActivity, host.device.type.upper()))
-    for batch in BATCHES:
+    for batch in BATCHES[: 1 if options.small else None]:
         with stepping(host, dataset, Path(options.scratch), batch_size=batch) as events:
             for _ in range(WARM_UP):
                 next(events)
