@@ -90,7 +90,9 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes of a GPU's memory that the driver or PyTorch's cache has free; None where it cannot be asked for."""
     if device.type != "cuda":
         return None
-    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    own = torch.cuda.memory_stats(device)  # once: a step asks for it, and PyTorch collects all of them each time
+    cached: int = own.get("reserved_bytes.all.current", 0) - own.get("allocated_bytes.all.current", 0)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ class GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        y, affine, moments = torch.empty_like(x), floats(x, 2, x.shape[1]), floats(x, 2, groups)
+        y, affine, moments = torch.empty_like(x), pair(x, x.shape[1]), pair(x, groups)
         ctx.groups, ctx.silu = groups, silu
         with torch.cuda.device_of(x):
             summed = sums(x, None, affine, silu)
@@ -32,7 +32,7 @@ class GroupNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, affine, moments = ctx.saved_tensors
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
-        dx, line = torch.empty_like(x), floats(x, 2, x.shape[1])
+        dx, line = torch.empty_like(x), pair(x, x.shape[1])
         with torch.cuda.device_of(x):
             summed = sums(x, dy, affine, ctx.silu)
             coefficients(x, summed, weight, None, moments, line, 0.0, backward=True)
@@ -40,9 +40,9 @@ class GroupNorm(torch.autograd.Function):
         return dx, *[None] * 5
 
 
-def floats(x: Tensor, *shape: int) -> Tensor:
-    """An empty tensor [2, B, ...] on the same device."""
-    return x.new_empty(shape[0], x.shape[0], *shape[1:], dtype=torch.float32)
+def pair(x: Tensor, *shape: int) -> Tensor:
+    """An empty tensor [2, B, *shape] fp32 on the same device."""
+    return x.new_empty(2, x.shape[0], *shape, dtype=torch.float32)
 
 
 def sums(x: Tensor, dy: Tensor | None, affine: Tensor, silu: bool) -> Tensor:
@@ -51,7 +51,7 @@ def sums(x: Tensor, dy: Tensor | None, affine: Tensor, silu: bool) -> Tensor:
     columns = ceil(channels / kernels.COLUMNS)
     parts = max(1, min(ceil(pixels / kernels.ROWS), ceil(PROGRAMS / (images * columns))))
     each = ceil(pixels / parts / kernels.ROWS) * kernels.ROWS
-    found = floats(x, 2, ceil(pixels / each), channels)
+    found = pair(x, ceil(pixels / each), channels)
     kernels.sums[images, found.shape[2], columns](
         x, dy, *affine, *found, pixels, channels, each, dy is not None, silu, kernels.ROWS, kernels.COLUMNS
     )
@@ -65,20 +65,9 @@ def coefficients(
     """Fills in the line [2, B, C] of each channel, and forward the moments [2, B, groups] too."""
     images, channels, groups, pixels = x.shape[0], x.shape[1], moments.shape[2], x.shape[2] * x.shape[3]
     depth = 1 << (channels // groups - 1).bit_length()  # the next power of two
+    sizes = summed.shape[2], pixels, channels
     kernels.coefficients[images, groups](
-        x,
-        *summed,
-        weight,
-        bias,
-        *moments,
-        *line,
-        summed.shape[2],
-        pixels,
-        channels,
-        eps,
-        backward,
-        kernels.PARTS,
-        depth,
+        x, *summed, weight, bias, *moments, *line, *sizes, eps, backward, kernels.PARTS, depth
     )
 
 
