@@ -1,18 +1,21 @@
-"""Fused norms and activation functions, in Triton's interpreter, against PyTorch's own."""
+"""Fused layers and blocks of a U-Net, in Triton's interpreter, against PyTorch's own and diffusers'."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from devices.runner import apart, on_card
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ti_train.hosts.diffusers import host
-from ti_train.hosts.diffusers.fused.layers import SiLUOfVectors, can_fuse, normalized, norms_before_silu
+from ti_train.hosts.diffusers.fused.network import can_fuse
 from ti_train.hosts.diffusers.host import DiffusersHost
 
 needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="needs Triton, which comes with PyTorch for Linux")
@@ -22,76 +25,120 @@ SHAPES = {  # groups
     (2, 72, 5, 3): 3,  # channels of a group, pixels and blocks of channels that are no powers of two
     (1, 8, 27, 20): 2,  # pixels that more programs share than are summed up at once
 }
+Case = tuple[list[Tensor], Callable[..., Any], Callable[..., Any]]  # what is given, the kernels, exact arithmetic
 
 
-def distances(dtype: str, mean: float, programs: int) -> list[float]:
-    """Of outputs and gradients from those in float64, in parts of their length."""
-    from torch.nn import functional as F
+def drawn(dtype: torch.dtype, *shape: int) -> Tensor:
+    return (torch.randn(shape) * 2 + 1).to(dtype)
 
-    from ti_train.hosts.diffusers.fused import functions
-    from ti_train.hosts.diffusers.fused.functions import GatedGELU, GroupNorm
 
-    def drawn(*shape: int) -> torch.Tensor:
-        return (torch.randn(shape) * 2 + 1).to(getattr(torch, dtype))
+def of_images(dtype: torch.dtype, mean: float) -> list[Case]:
+    from ti_train.hosts.diffusers.fused.images import BiasedSum, GroupNorm
 
-    def gated(x: torch.Tensor) -> torch.Tensor:
+    def own(x: Tensor, *added: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+        return GroupNorm.apply(x, weight, bias, groups, 1e-5, silu, *(added or [None]))
+
+    def exact(x: Tensor, *added: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+        z = F.group_norm(sum((a[:, :, None, None] for a in added), x), groups, weight.to(x.dtype), bias.to(x.dtype))
+        return F.silu(z) if silu else z
+
+    cases: list[Case] = []
+    for (shape, groups), silu in product(SHAPES.items(), (True, False)):
+        layout = torch.channels_last if silu else torch.contiguous_format
+        settings = {"weight": drawn(dtype, shape[1]), "bias": drawn(dtype, shape[1]), "groups": groups, "silu": silu}
+        given = [(drawn(dtype, *shape) + mean).contiguous(memory_format=layout)]
+        given += [drawn(dtype, *shape[:2])] if silu else []  # as where SiLU follows: of a time embedding
+        cases.append((given, partial(own, **settings), partial(exact, **settings)))
+    bias = drawn(dtype, 72)
+    summed = [drawn(dtype, 2, 72, 5, 3), drawn(dtype, 2, 72, 5, 3)]
+    cases.append((summed, lambda x, y: BiasedSum.apply(x, y, bias), lambda x, y: x + y + bias[:, None, None].to(x)))
+    return cases
+
+
+def of_tokens(dtype: torch.dtype, mean: float) -> list[Case]:
+    from ti_train.hosts.diffusers.fused.tokens import AddedNorm, GatedGELU, Projections
+
+    def gated(x: Tensor) -> Tensor:
         value, gate = x.chunk(2, -1)
         return value * F.gelu(gate)
 
-    def own(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, silu: bool) -> torch.Tensor:
-        return GroupNorm.apply(x, weight, bias, groups, 1e-5, silu)
+    weight, bias = drawn(dtype, 72), drawn(dtype, 72)
+    weights = [drawn(dtype, width, 72) / 20 for width in (8, 8, 24)]
 
-    def normalized(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, silu: bool) -> torch.Tensor:
-        z = F.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype))
-        return F.silu(z) if silu else z
+    def own(x: Tensor, *added: Tensor) -> tuple[Tensor, Tensor]:
+        return AddedNorm.apply(x, *(added or [None]), weight, bias, 1e-5)
 
-    functions.PROGRAMS = programs  # if few, each has several rows of pixels
+    def exact(x: Tensor, *added: Tensor) -> tuple[Tensor, Tensor]:
+        total = sum(added, x)
+        return total, F.layer_norm(total, [72], weight.to(x.dtype), bias.to(x.dtype), 1e-5)
+
+    x, y = drawn(dtype, 1, 67, 72) + mean, drawn(dtype, 1, 67, 72)  # more tokens than a program has
+    return [
+        ([drawn(dtype, 1, 2, 2200)], GatedGELU.apply, gated),
+        ([x], own, exact),
+        ([x, y], own, exact),
+        ([y], lambda x: Projections.apply(x, *weights), lambda x: tuple(x @ w.to(x).T for w in weights)),
+    ]
+
+
+def distances(dtype: torch.dtype, mean: float, programs: int) -> list[float]:
+    """Of outputs and gradients from those in float64, in parts of their length."""
+    from ti_train.hosts.diffusers.fused import images
+
+    images.PROGRAMS = programs  # if few, each has several rows of pixels
     torch.manual_seed(0)
-    cases = [(drawn(1, 2, 2200), GatedGELU.apply, gated)]
-    for (shape, groups), silu in product(SHAPES.items(), (True, False)):
-        layout = torch.channels_last if silu else torch.contiguous_format
-        settings = {"weight": drawn(shape[1]), "bias": drawn(shape[1]), "groups": groups, "silu": silu}
-        given = (drawn(*shape) + mean).contiguous(memory_format=layout)
-        cases.append((given, partial(own, **settings), partial(normalized, **settings)))
     found = []
-    for given, fused, exact in cases:
-        x, precise = given.clone().requires_grad_(), given.double().requires_grad_()
-        y, expected = fused(x), exact(precise)
-        assert (y.dtype, y.shape) == (given.dtype, expected.shape)
-        dy = torch.randn_like(expected).to(given.dtype)
-        (gradient,), (wanted,) = torch.autograd.grad(y, x, dy), torch.autograd.grad(expected, precise, dy.double())
-        found += [float((a - b).norm() / b.norm()) for a, b in ((y, expected), (gradient, wanted))]
+    for given, fused, exact in of_images(dtype, mean) + of_tokens(dtype, mean):
+        leaves, precise = ([x.detach().to(t).requires_grad_() for x in given] for t in (dtype, torch.float64))
+        ours, expected = (y if isinstance(y, tuple) else (y,) for y in (fused(*leaves), exact(*precise)))
+        assert [(y.dtype, y.shape) for y in ours] == [(dtype, y.shape) for y in expected]
+        dys = [torch.randn_like(y).to(dtype) for y in expected]
+        gradients = torch.autograd.grad(ours, leaves, dys)
+        wanted = torch.autograd.grad(expected, precise, [dy.double() for dy in dys])
+        pairs = zip([*ours, *gradients], [*expected, *wanted], strict=True)
+        found += [float((a - b).norm() / b.norm()) for a, b in pairs]
     return found
 
 
-def of_a_network() -> list[float]:
-    """How far a U-Net's output and gradient are from those without fusing, in parts of their length."""
+def of_a_network(**settings: Any) -> list[float]:
+    """How far a U-Net's output and gradients are from those without fusing, in parts of their length.
+
+    The time embedding depends on the text too, as Stable Diffusion XL's. Memory that was not written is NaN.
+    """
     from diffusers import UNet2DConditionModel
 
-    from ti_train.hosts.diffusers.fused.layers import fuse
+    from ti_train.hosts.diffusers.fused.network import fuse
 
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,
+        sample_size=8, block_out_channels=(8, 24), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,
         attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), addition_embed_type="text_time",
+        addition_time_embed_dim=4, projection_class_embeddings_input_dim=6 * 4 + 8, **settings,
     ).requires_grad_(False)  # fmt: skip
-    noisy, time, text = torch.randn(1, 4, 8, 8), torch.tensor([300.0]), torch.randn(1, 7, 8, requires_grad=True)
+    for parameter in unet.parameters():  # biases and norms are drawn as zeros and ones
+        parameter += torch.randn_like(parameter) / 20
+    noisy, time, size = torch.randn(2, 4, 8, 8), torch.tensor([300.0]), torch.ones(2, 6)
+    text, pooled = torch.randn(2, 7, 8, requires_grad=True), torch.randn(2, 8, requires_grad=True)
 
-    def both() -> tuple[torch.Tensor, torch.Tensor]:
-        out = unet(noisy, time, text, return_dict=False)[0]
-        return out.detach(), torch.autograd.grad(out, text, out.detach().cos())[0]
+    def all_three() -> list[Tensor]:
+        out = unet(noisy, time, text, added_cond_kwargs={"text_embeds": pooled, "time_ids": size}).sample
+        return [out.detach(), *torch.autograd.grad(out, (text, pooled), out.detach().cos())]
 
-    before = both()
+    before = all_three()
     fuse(unet)
-    return [float((a - b).norm() / b.norm()) for a, b in zip(both(), before, strict=True)]
+    return [float((a - b).norm() / b.norm()) for a, b in zip(all_three(), before, strict=True)]
 
 
 def interpreted() -> dict[str, list[float]]:
+    torch.utils.deterministic.fill_uninitialized_memory = True
     return {
-        "float16": distances("float16", mean=0, programs=528),
-        "large means": distances("float32", mean=200, programs=2),
+        "float16": distances(torch.float16, mean=0, programs=528),
+        "large means": distances(torch.float32, mean=200, programs=2),
         "network": of_a_network(),
+        "network of XL": of_a_network(use_linear_projection=True, transformer_layers_per_block=2),
     }
 
 
@@ -103,31 +150,31 @@ def found():
 @needs_triton
 @pytest.mark.parametrize(("case", "bound"), {"float16": 4e-4, "large means": 2e-5}.items())
 def test_outputs_and_gradients_are_those_of_exact_arithmetic_but_for_rounding(found, case, bound):
-    assert len(found[case]) == 2 * (1 + 2 * len(SHAPES))
+    norms, silu = len(SHAPES) * 2, len(SHAPES)
+    assert len(found[case]) == 2 * norms + silu + 3 + 2 + 3 + 4 + 4
     assert max(found[case]) < bound
 
 
 @needs_triton
-def test_a_fused_network_computes_the_same(found):
-    assert max(found["network"]) < 1e-5
+@pytest.mark.parametrize("case", ["network", "network of XL"])
+def test_a_fused_network_has_the_same_output_and_gradients(found, case):
+    assert len(found[case]) == 3
+    assert max(found[case]) < 1e-5
 
 
-def test_only_norms_whose_result_silu_alone_reads_apply_it(pipeline_folder):
+@needs_triton
+def test_blocks_that_compute_something_else_stay_as_they_are(pipeline_folder):
+    from ti_train.hosts.diffusers.fused.network import fuse
+
     unet = DiffusersHost.load(pipeline_folder, "cpu").unet
-    scaled = next(block for block in unet.modules() if type(block).__name__ == "ResnetBlock2D")
+    blocks = [m for m in unet.modules() if type(m).__name__ in ("ResnetBlock2D", "BasicTransformerBlock")]
+    scaled = next(block for block in blocks if hasattr(block, "conv1"))
     scaled.time_embedding_norm = "scale_shift"  # multiplies what the second norm gives before SiLU
-    norms = {name for name, layer in unet.named_modules() if isinstance(layer, nn.GroupNorm)}
-    fused = norms_before_silu(unet)
-    names = {name for name, layer in unet.named_modules() if layer in fused}
-    assert {name for name in norms if "attentions" in name}.isdisjoint(names)
-    assert {scaled.norm1, scaled.norm2}.isdisjoint(fused)
+    crossed, divided = [block for block in blocks if hasattr(block, "attn1")][:2]
+    crossed.only_cross_attention, divided.attn2.rescale_output_factor = True, 2.0
+    fuse(unet)
+    assert {block for block in blocks if "forward" not in vars(block)} == {scaled, crossed, divided}
     assert isinstance(scaled.nonlinearity, nn.SiLU)
-    assert len(names) == len([name for name in norms if "attentions" not in name]) - 2
-
-
-def test_time_embeddings_keep_their_silu():
-    x = torch.randn(2, 8)
-    assert torch.equal(SiLUOfVectors()(x), nn.functional.silu(x))
 
 
 def on_a_card() -> bool:
@@ -138,14 +185,19 @@ def test_a_card_for_which_triton_compiles_nothing_has_pytorchs_own_kernels():
     assert on_card(on_a_card) is False
 
 
+@needs_triton
 def test_a_host_whose_card_can_is_fused(pipeline_folder, monkeypatch):
     monkeypatch.setattr(host, "can_fuse", lambda *_: True)
     unet = DiffusersHost.load(pipeline_folder, "cpu").unet
-    norms = [layer for layer in unet.modules() if isinstance(layer, nn.GroupNorm)]
-    assert norms
-    assert all("forward" in vars(norm) for norm in norms)
+    kinds = ("GroupNorm", "GEGLU", "ResnetBlock2D", "BasicTransformerBlock")
+    layers = [layer for layer in unet.modules() if type(layer).__name__ in kinds]
+    assert {type(layer).__name__ for layer in layers} == set(kinds)
+    assert all("forward" in vars(layer) for layer in layers)
 
 
+@needs_triton
 def test_a_norm_of_tokens_is_pytorchs():
+    from ti_train.hosts.diffusers.fused.layers import normalized
+
     norm, x = nn.GroupNorm(2, 4), torch.randn(3, 4, 5)
-    assert torch.equal(normalized(norm, False, x), norm(x))
+    assert torch.equal(normalized(norm, x), norm(x))

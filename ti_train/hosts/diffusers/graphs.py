@@ -53,7 +53,7 @@ class GraphedPasses:
         """activations: bytes that a graph would hold, as far as known. The next call may overwrite what is returned."""
         given, structure = tree_flatten((args, kwargs))
         differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-        # on an H200 a run that began without graphs had other bits than one from graphs alone, as a resumed run may be
+        # on an H200 two deterministic runs from graphs had different bits; without graphs they are equal
         exact = torch.are_deterministic_algorithms_enabled()
         if not (self._graphs and differentiable and given[0].is_cuda) or self._waiting or exact:
             return self._plain(structure, *given)

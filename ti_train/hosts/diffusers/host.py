@@ -21,7 +21,7 @@ from ..checkpointing import Recomputed, checkpointed
 from ..dropped_results import note_norms
 from ..frozen_convolutions import keep_no_inputs
 from ..noise_levels import network_input, sigmas_of, timesteps_of
-from .fused.layers import can_fuse, fuse
+from .fused.network import can_fuse, fuse
 from .graphs import GraphedPasses
 from .hardware import pick_device, pick_dtype
 from .loading import load_pipeline, quiet_libraries

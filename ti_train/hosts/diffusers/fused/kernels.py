@@ -1,9 +1,10 @@
-"""Kernels in Triton's language for images in channels-last layout, [images, pixels, channels] in memory.
+"""Kernels in Triton's language for images in channels-last layout, [images, pixels, channels] in memory, and tokens.
 
 A group norm (Wu and He 2018) with the SiLU behind it is z = scale x + shift, for each channel of an image, and
 y = z sigmoid(z). Its gradient is dx = scale g + slope x + offset with g = dy silu'(z), where slope and offset come from
 the sums of g and g x over each group (Ioffe and Szegedy 2015, section 3). All is computed in fp32, and each channel's
 first pixel is subtracted before summing, since differences of large sums lose precision (Chan et al. 1983, section 3).
+What is added to a channel before its norm, as a bias or a time embedding, changes these coefficients alone.
 """
 
 import triton
@@ -12,7 +13,13 @@ import triton.language as tl
 ROWS, COLUMNS = 32, 64  # pixels and channels that a program has in registers at once
 PARTS = 16  # of an image's pixels, summed up by a program at once
 BLOCK = 2048  # elements of an image that a program writes
-WIDTH = 1024  # elements of a token that a program writes
+GATED = 1024  # elements of tokens that a program gates
+TOKENS = 4096  # elements of whole tokens that a program has in registers at once, about
+
+
+def power_of_two(number: int) -> int:
+    """The next one from this number on: a program has as many elements."""
+    return 1 << (number - 1).bit_length()
 
 
 @triton.jit
@@ -59,8 +66,8 @@ def sums(
 
 @triton.jit
 def coefficients(
-    x, first, second, weight, bias, means, rstds, one_of, other, parts, pixels, channels, eps,
-    BACKWARD: tl.constexpr, PARTS: tl.constexpr, DEPTH: tl.constexpr,
+    x, added, first, second, weight, bias, means, rstds, one_of, other, parts, pixels, channels, eps,
+    ADDED: tl.constexpr, BACKWARD: tl.constexpr, PARTS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Of one group of one image: scale and shift, the mean and 1 / deviation; backward, slope and offset."""
     image, group, groups = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
@@ -79,15 +86,18 @@ def coefficients(
     pivot = tl.load(x + image.to(tl.int64) * pixels * channels + column, inside, 0.0).to(tl.float32)
     count = pixels * depth
     to = image * channels + column
+    more = tl.zeros([DEPTH], tl.float32)
+    if ADDED:
+        more += tl.load(added + to, inside, 0.0).to(tl.float32)
     moment = image * groups + group
     if BACKWARD:
         mean, rstd = tl.load(means + moment), tl.load(rstds + moment)
         mean_of_g = tl.sum(w * one, 0) / count
-        slope = -rstd * rstd * rstd * tl.sum(w * (two + (pivot - mean) * one), 0) / count
+        slope = -rstd * rstd * rstd * tl.sum(w * (two + (pivot + more - mean) * one), 0) / count
         tl.store(one_of + to, slope + tl.zeros([DEPTH], tl.float32), inside)
-        tl.store(other + to, -rstd * mean_of_g - slope * mean + tl.zeros([DEPTH], tl.float32), inside)
+        tl.store(other + to, -rstd * mean_of_g + slope * (more - mean), inside)
     else:
-        of_channel = pivot + one / pixels
+        of_channel = pivot + more + one / pixels
         mean = tl.sum(of_channel, 0) / depth
         apart = tl.where(inside, of_channel - mean, 0.0)
         within = tl.sum(two - one * one / pixels, 0)
@@ -95,7 +105,7 @@ def coefficients(
         tl.store(means + moment, mean)
         tl.store(rstds + moment, rstd)
         tl.store(one_of + to, rstd * w, inside)
-        tl.store(other + to, tl.load(bias + column, inside, 0.0).to(tl.float32) - mean * rstd * w, inside)
+        tl.store(other + to, tl.load(bias + column, inside, 0.0).to(tl.float32) + (more - mean) * rstd * w, inside)
 
 
 @triton.jit
@@ -125,18 +135,77 @@ def applied(
 
 
 @triton.jit
-def gated_gelu(x, dy, out, width, BACKWARD: tl.constexpr, WIDTH: tl.constexpr):
-    """Of a token [2 width]: its first half times GELU of the second; backward, dx (Shazeer 2020, equation 6)."""
-    token = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    inside = column < width
-    value = tl.load(x + token * 2 * width + column, inside, 0.0).to(tl.float32)
-    gate = tl.load(x + token * 2 * width + width + column, inside, 0.0).to(tl.float32)
+def summed(x, y, bias, out, channels, size, BLOCK: tl.constexpr):
+    """x + y + bias of images with `size` elements in all."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    found = tl.load(x + at, inside, 0.0).to(tl.float32) + tl.load(y + at, inside, 0.0).to(tl.float32)
+    found += tl.load(bias + at % channels, inside, 0.0).to(tl.float32)
+    tl.store(out + at, found.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def layer_norm(
+    x, y, weight, bias, total, out, means, rstds, tokens, width, eps,
+    ADD: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Of tokens [width]: x + y, and its norm (Ba et al. 2016, equation 4)."""
+    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    there = column < width
+    inside = (row < tokens)[:, None] & there[None, :]
+    at = row.to(tl.int64)[:, None] * width + column[None, :]
+    value = tl.load(x + at, inside, 0.0)
+    if ADD:
+        value = (value.to(tl.float32) + tl.load(y + at, inside, 0.0).to(tl.float32)).to(total.dtype.element_ty)
+        tl.store(total + at, value, inside)
+    mean = tl.sum(value.to(tl.float32), 1) / width
+    apart = tl.where(inside, value.to(tl.float32) - mean[:, None], 0.0)
+    rstd = 1 / tl.sqrt(tl.sum(apart * apart, 1) / width + eps)
+    w = tl.load(weight + column, there, 0.0).to(tl.float32)[None, :]
+    b = tl.load(bias + column, there, 0.0).to(tl.float32)[None, :]
+    tl.store(out + at, (apart * rstd[:, None] * w + b).to(out.dtype.element_ty), inside)
+    tl.store(means + row, mean, row < tokens)
+    tl.store(rstds + row, rstd, row < tokens)
+
+
+@triton.jit
+def layer_norm_backward(
+    x, passed, dy, weight, means, rstds, dx, tokens, width, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """The gradient of tokens that are normalized, and are passed by the norm as well."""
+    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    there = column < width
+    inside = (row < tokens)[:, None] & there[None, :]
+    at = row.to(tl.int64)[:, None] * width + column[None, :]
+    mean = tl.load(means + row, row < tokens, 0.0)[:, None]
+    rstd = tl.load(rstds + row, row < tokens, 0.0)[:, None]
+    normal = tl.where(inside, (tl.load(x + at, inside, 0.0).to(tl.float32) - mean) * rstd, 0.0)
+    w = tl.load(weight + column, there, 0.0).to(tl.float32)[None, :]
+    g = tl.load(dy + at, inside, 0.0).to(tl.float32) * w
+    along = tl.sum(g * normal, 1)[:, None] / width
+    found = (g - tl.sum(g, 1)[:, None] / width - normal * along) * rstd
+    found += tl.load(passed + at, inside, 0.0).to(tl.float32)
+    tl.store(dx + at, found.to(dx.dtype.element_ty), inside)
+
+
+@triton.jit
+def gated_gelu(x, dy, out, tokens, width, BACKWARD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Of tokens [2 width]: the first half times GELU of the second; backward, dx (Shazeer 2020, equation 6).
+
+    COLUMNS divides width.
+    """
+    token = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    inside = (token < tokens) & (column < width)  # all columns are: it has the shape of the tile
+    half = token.to(tl.int64) * width + column
+    whole = token.to(tl.int64) * 2 * width + column
+    value = tl.load(x + whole, inside, 0.0).to(tl.float32)
+    gate = tl.load(x + whole + width, inside, 0.0).to(tl.float32)
     below = 0.5 * (1 + tl.erf(gate * 0.7071067811865476))  # the normal distribution's share below the gate
     if BACKWARD:
-        g = tl.load(dy + token * width + column, inside, 0.0).to(tl.float32)
+        g = tl.load(dy + half, inside, 0.0).to(tl.float32)
         slope = below + gate * 0.3989422804014327 * tl.exp(-0.5 * gate * gate)
-        tl.store(out + token * 2 * width + column, (g * gate * below).to(out.dtype.element_ty), inside)
-        tl.store(out + token * 2 * width + width + column, (g * value * slope).to(out.dtype.element_ty), inside)
+        tl.store(out + whole, (g * gate * below).to(out.dtype.element_ty), inside)
+        tl.store(out + whole + width, (g * value * slope).to(out.dtype.element_ty), inside)
     else:
-        tl.store(out + token * width + column, (value * gate * below).to(out.dtype.element_ty), inside)
+        tl.store(out + half, (value * gate * below).to(out.dtype.element_ty), inside)

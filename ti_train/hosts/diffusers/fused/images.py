@@ -1,4 +1,4 @@
-"""Group norm with SiLU, and the gated GELU, as functions of autograd that are differentiable in x and keep x alone."""
+"""Functions of autograd on images [B, C, H, W] in channels-last layout, not differentiable in weights."""
 
 from __future__ import annotations
 
@@ -14,30 +14,35 @@ PROGRAMS = 528  # that share the sums of a norm, about: four for each of an H100
 
 
 class GroupNorm(torch.autograd.Function):
-    """F.group_norm of images [B, C, H, W] in channels-last layout, and F.silu of it if wanted."""
+    """F.group_norm, and F.silu of it if wanted.
+
+    added: [B, C], a summand of all pixels before the norm.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, added: Tensor | None
+    ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         y, affine, moments = torch.empty_like(x), pair(x, x.shape[1]), pair(x, groups)
         ctx.groups, ctx.silu = groups, silu
         with torch.cuda.device_of(x):
             summed = sums(x, None, affine, silu)
-            coefficients(x, summed, weight, bias, moments, affine, eps, backward=False)
+            coefficients(x, added, summed, weight, bias, moments, affine, eps)
             apply(x, None, affine, None, y, silu)
-        ctx.save_for_backward(x, weight, affine, moments)
+        ctx.save_for_backward(x, added, weight, affine, moments)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, affine, moments = ctx.saved_tensors
+        x, added, weight, affine, moments = ctx.saved_tensors
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
         dx, line = torch.empty_like(x), pair(x, x.shape[1])
         with torch.cuda.device_of(x):
             summed = sums(x, dy, affine, ctx.silu)
-            coefficients(x, summed, weight, None, moments, line, 0.0, backward=True)
+            coefficients(x, added, summed, weight, None, moments, line, 0.0)
             apply(x, dy, affine, line, dx, ctx.silu)
-        return dx, *[None] * 5
+        return dx, *[None] * 5, dx.sum((2, 3)) if ctx.needs_input_grad[6] else None
 
 
 def pair(x: Tensor, *shape: int) -> Tensor:
@@ -59,16 +64,17 @@ def sums(x: Tensor, dy: Tensor | None, affine: Tensor, silu: bool) -> Tensor:
 
 
 def coefficients(
-    x: Tensor, summed: Tensor, weight: Tensor, bias: Tensor | None, moments: Tensor, line: Tensor, eps: float,
-    backward: bool,
+    x: Tensor, added: Tensor | None, summed: Tensor, weight: Tensor, bias: Tensor | None, moments: Tensor, line: Tensor,
+    eps: float,
 ) -> None:  # fmt: skip
-    """Fills in the line [2, B, C] of each channel, and forward the moments [2, B, groups] too."""
+    """Fills in the line [2, B, C] of each channel, and the moments [2, B, groups] too; backward, without a bias."""
     images, channels, groups, pixels = x.shape[0], x.shape[1], moments.shape[2], x.shape[2] * x.shape[3]
-    depth = 1 << (channels // groups - 1).bit_length()  # the next power of two
+    depth = kernels.power_of_two(channels // groups)
     sizes = summed.shape[2], pixels, channels
     kernels.coefficients[images, groups](
-        x, *summed, weight, bias, *moments, *line, *sizes, eps, backward, kernels.PARTS, depth
-    )
+        x, added, *summed, weight, bias, *moments, *line, *sizes, eps, added is not None, bias is None, kernels.PARTS,
+        depth,
+    )  # fmt: skip
 
 
 def apply(x: Tensor, dy: Tensor | None, affine: Tensor, line: Tensor | None, out: Tensor, silu: bool) -> None:
@@ -79,28 +85,17 @@ def apply(x: Tensor, dy: Tensor | None, affine: Tensor, line: Tensor | None, out
     )  # fmt: skip
 
 
-class GatedGELU(torch.autograd.Function):
-    """x[..., :width] F.gelu(x[..., width:]) of x [..., 2 width]."""
+class BiasedSum(torch.autograd.Function):
+    """x + y + bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        y = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
-        gate(x, None, y)
-        ctx.save_for_backward(x)
-        return y
+    def forward(_: Any, x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
+        x, y = (image.contiguous(memory_format=torch.channels_last) for image in (x, y))
+        out = torch.empty_like(x)
+        with torch.cuda.device_of(x):
+            kernels.summed[ceil(x.numel() / kernels.BLOCK),](x, y, bias, out, x.shape[1], x.numel(), kernels.BLOCK)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        dx = torch.empty_like(x)
-        gate(x, gradients[0].contiguous(), dx)
-        return dx
-
-
-def gate(x: Tensor, dy: Tensor | None, out: Tensor) -> None:
-    width = x.shape[-1] // 2
-    with torch.cuda.device_of(x):
-        kernels.gated_gelu[x.numel() // (2 * width), ceil(width / kernels.WIDTH)](
-            x, dy, out, width, dy is not None, kernels.WIDTH
-        )
+    def backward(_: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], gradients[0], None
