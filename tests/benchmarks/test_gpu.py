@@ -91,7 +91,7 @@ def test_a_device_that_is_not_there_is_told_at_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("device", "parts"), [(("--device", "cpu"), ("waits",)), (("--pretend", "0.3"), ("waits", "full_memory"))]
+    ("device", "parts"), [(("--device", "cpu"), ("waits",)), (("--pretend", "0.3"), ("full_memory",))]
 )
 def test_it_runs_without_a_gpu(device, parts, tmp_path):
     """The parts that are quickest: all of them take minutes."""

@@ -191,7 +191,7 @@ def test_a_fleet_trains_what_train_trains_and_the_second_time_nothing(
 @pytest.mark.skipif(os.name == "nt", reason="needs kill -9")
 def test_killed_processes_lose_nothing(fleet, tmp_path):
     """First a worker, which is replaced; then the parent, whose workers end by themselves. The rest is as it was."""
-    longer = ("--steps", "120")
+    longer = ("--steps", "60")
     assert main(fleet("undisturbed", *longer)) == 0
     parent = subprocess.Popen([sys.executable, "-m", "ti_train", *fleet("out", *longer)], cwd=ROOT)
     started = tmp_path / "out" / "a.resume"
