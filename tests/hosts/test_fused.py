@@ -14,9 +14,12 @@ from devices.runner import apart, on_card
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ti_train.hosts.checkpointing import Recomputed, checkpointed
 from ti_train.hosts.diffusers import host
 from ti_train.hosts.diffusers.fused.network import can_fuse
 from ti_train.hosts.diffusers.host import DiffusersHost
+from ti_train.hosts.dropped_results import results_dropped
+from ti_train.hosts.frozen_convolutions import keep_no_inputs
 
 needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="needs Triton, which comes with PyTorch for Linux")
 INTERPRETED = {"TRITON_INTERPRET": "1"}
@@ -47,6 +50,7 @@ def of_images(dtype: torch.dtype, mean: float) -> list[Case]:
         layout = torch.channels_last if silu else torch.contiguous_format
         settings = {"weight": drawn(dtype, shape[1]), "bias": drawn(dtype, shape[1]), "groups": groups, "silu": silu}
         given = [(drawn(dtype, *shape) + mean).contiguous(memory_format=layout)]
+        given[0][:, :, 0, 0] = 0  # a corner is unlike the rest behind a padded convolution
         given += [drawn(dtype, *shape[:2])] if silu else []  # as where SiLU follows: of a time embedding
         cases.append((given, partial(own, **settings), partial(exact, **settings)))
     bias = drawn(dtype, 72)
@@ -124,12 +128,18 @@ def of_a_network(**settings: Any) -> list[float]:
     text, pooled = torch.randn(2, 7, 8, requires_grad=True), torch.randn(2, 8, requires_grad=True)
 
     def all_three() -> list[Tensor]:
+        text.grad = pooled.grad = None
         out = unet(noisy, time, text, added_cond_kwargs={"text_embeds": pooled, "time_ids": size}).sample
-        return [out.detach(), *torch.autograd.grad(out, (text, pooled), out.detach().cos())]
+        out.backward(out.detach().cos())
+        return [out.detach(), text.grad, pooled.grad]
 
     before = all_three()
     fuse(unet)
-    return [float((a - b).norm() / b.norm()) for a, b in zip(all_three(), before, strict=True)]
+    found = all_three()
+    keep_no_inputs(unet)
+    with results_dropped(unet), checkpointed(unet, what=Recomputed.FEED_FORWARDS):  # as a step with little memory
+        found += all_three()
+    return [float((a - b).norm() / b.norm()) for a, b in zip(found, before * 2, strict=True)]
 
 
 def interpreted() -> dict[str, list[float]]:
@@ -148,32 +158,34 @@ def found():
 
 
 @needs_triton
-@pytest.mark.parametrize(("case", "bound"), {"float16": 4e-4, "large means": 2e-5}.items())
+@pytest.mark.parametrize(("case", "bound"), {"float16": 5e-4, "large means": 2e-5}.items())
 def test_outputs_and_gradients_are_those_of_exact_arithmetic_but_for_rounding(found, case, bound):
-    norms, silu = len(SHAPES) * 2, len(SHAPES)
-    assert len(found[case]) == 2 * norms + silu + 3 + 2 + 3 + 4 + 4
+    assert found[case]
     assert max(found[case]) < bound
 
 
 @needs_triton
 @pytest.mark.parametrize("case", ["network", "network of XL"])
 def test_a_fused_network_has_the_same_output_and_gradients(found, case):
-    assert len(found[case]) == 3
+    assert len(found[case]) == 2 * 3
     assert max(found[case]) < 1e-5
 
 
 @needs_triton
 def test_blocks_that_compute_something_else_stay_as_they_are(pipeline_folder):
+    from diffusers.models.attention_processor import AttnProcessor
+
     from ti_train.hosts.diffusers.fused.network import fuse
 
     unet = DiffusersHost.load(pipeline_folder, "cpu").unet
     blocks = [m for m in unet.modules() if type(m).__name__ in ("ResnetBlock2D", "BasicTransformerBlock")]
     scaled = next(block for block in blocks if hasattr(block, "conv1"))
     scaled.time_embedding_norm = "scale_shift"  # multiplies what the second norm gives before SiLU
-    crossed, divided = [block for block in blocks if hasattr(block, "attn1")][:2]
-    crossed.only_cross_attention, divided.attn2.rescale_output_factor = True, 2.0
+    crossed, sliced = [block for block in blocks if hasattr(block, "attn1")][:2]
+    crossed.only_cross_attention = True
+    sliced.attn2.set_processor(AttnProcessor())
     fuse(unet)
-    assert {block for block in blocks if "forward" not in vars(block)} == {scaled, crossed, divided}
+    assert {block for block in blocks if "forward" not in vars(block)} == {scaled, crossed, sliced}
     assert isinstance(scaled.nonlinearity, nn.SiLU)
 
 

@@ -28,8 +28,8 @@ class GroupNorm(torch.autograd.Function):
         ctx.groups, ctx.silu = groups, silu
         with torch.cuda.device_of(x):
             summed = sums(x, None, affine, silu)
-            coefficients(x, added, summed, weight, bias, moments, affine, eps)
-            apply(x, None, affine, None, y, silu)
+            coefficients(x, added, summed, weight, bias, moments, affine, eps, backward=False)
+            applied(x, None, affine, None, y, silu)
         ctx.save_for_backward(x, added, weight, affine, moments)
         return y
 
@@ -40,8 +40,8 @@ class GroupNorm(torch.autograd.Function):
         dx, line = torch.empty_like(x), pair(x, x.shape[1])
         with torch.cuda.device_of(x):
             summed = sums(x, dy, affine, ctx.silu)
-            coefficients(x, added, summed, weight, None, moments, line, 0.0)
-            apply(x, dy, affine, line, dx, ctx.silu)
+            coefficients(x, added, summed, weight, None, moments, line, 0.0, backward=True)
+            applied(x, dy, affine, line, dx, ctx.silu)
         return dx, *[None] * 5, dx.sum((2, 3)) if ctx.needs_input_grad[6] else None
 
 
@@ -65,19 +65,19 @@ def sums(x: Tensor, dy: Tensor | None, affine: Tensor, silu: bool) -> Tensor:
 
 def coefficients(
     x: Tensor, added: Tensor | None, summed: Tensor, weight: Tensor, bias: Tensor | None, moments: Tensor, line: Tensor,
-    eps: float,
+    eps: float, backward: bool,
 ) -> None:  # fmt: skip
-    """Fills in the line [2, B, C] of each channel, and the moments [2, B, groups] too; backward, without a bias."""
+    """Fills in the line [2, B, C] of each channel, and forward the moments [2, B, groups] too."""
     images, channels, groups, pixels = x.shape[0], x.shape[1], moments.shape[2], x.shape[2] * x.shape[3]
     depth = kernels.power_of_two(channels // groups)
     sizes = summed.shape[2], pixels, channels
     kernels.coefficients[images, groups](
-        x, added, *summed, weight, bias, *moments, *line, *sizes, eps, added is not None, bias is None, kernels.PARTS,
+        x, added, *summed, weight, bias, *moments, *line, *sizes, eps, added is not None, backward, kernels.PARTS,
         depth,
     )  # fmt: skip
 
 
-def apply(x: Tensor, dy: Tensor | None, affine: Tensor, line: Tensor | None, out: Tensor, silu: bool) -> None:
+def applied(x: Tensor, dy: Tensor | None, affine: Tensor, line: Tensor | None, out: Tensor, silu: bool) -> None:
     size = x[0].numel()
     kernels.applied[ceil(size / kernels.BLOCK), x.shape[0]](
         x, dy, *affine, *([None, None] if line is None else line), out, x.shape[1], size, dy is not None, silu,

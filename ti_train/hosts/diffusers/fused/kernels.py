@@ -2,8 +2,9 @@
 
 A group norm (Wu and He 2018) with the SiLU behind it is z = scale x + shift, for each channel of an image, and
 y = z sigmoid(z). Its gradient is dx = scale g + slope x + offset with g = dy silu'(z), where slope and offset come from
-the sums of g and g x over each group (Ioffe and Szegedy 2015, section 3). All is computed in fp32, and each channel's
-first pixel is subtracted before summing, since differences of large sums lose precision (Chan et al. 1983, section 3).
+the sums of g and g x over each group (Ioffe and Szegedy 2015, section 3). All is computed in fp32, and a pixel is
+subtracted before summing, since differences of large sums lose precision (Chan et al. 1983, section 3): one in the
+middle of each channel, since those at the border of an image are unlike the others behind padded convolutions.
 What is added to a channel before its norm, as a bias or a time embedding, changes these coefficients alone.
 """
 
@@ -30,17 +31,23 @@ def silu_slope(z):
 
 
 @triton.jit
+def middle(image, pixels, channels):
+    """Where the pivots of an image are."""
+    return (image.to(tl.int64) * pixels + pixels // 2) * channels
+
+
+@triton.jit
 def sums(
     x, dy, scale, shift, first, second, pixels, channels, each,
     BACKWARD: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Of each channel, over `each` pixels of an image: the sums of x and x^2, less its first pixel; of g and g x."""
+    """Of each channel, over `each` pixels of an image: the sums of x and x^2, less the pivot; of g and g x."""
     image, part = tl.program_id(0), tl.program_id(1)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     there = column < channels
     one = tl.zeros([ROWS, COLUMNS], tl.float32)
     two = tl.zeros([ROWS, COLUMNS], tl.float32)
-    pivot = tl.load(x + image.to(tl.int64) * pixels * channels + column, there, 0.0).to(tl.float32)[None, :]
+    pivot = tl.load(x + middle(image, pixels, channels) + column, there, 0.0).to(tl.float32)[None, :]
     if BACKWARD and SILU:
         a = tl.load(scale + image * channels + column, there, 0.0)[None, :]
         b = tl.load(shift + image * channels + column, there, 0.0)[None, :]
@@ -66,7 +73,7 @@ def sums(
 
 @triton.jit
 def coefficients(
-    x, added, first, second, weight, bias, means, rstds, one_of, other, parts, pixels, channels, eps,
+    x, added, first, second, weight, bias, means, rstds, factor, term, parts, pixels, channels, eps,
     ADDED: tl.constexpr, BACKWARD: tl.constexpr, PARTS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Of one group of one image: scale and shift, the mean and 1 / deviation; backward, slope and offset."""
@@ -83,7 +90,7 @@ def coefficients(
         one += tl.sum(tl.load(first + at, mask, 0.0), 0)
         two += tl.sum(tl.load(second + at, mask, 0.0), 0)
     w = tl.load(weight + column, inside, 0.0).to(tl.float32)
-    pivot = tl.load(x + image.to(tl.int64) * pixels * channels + column, inside, 0.0).to(tl.float32)
+    pivot = tl.load(x + middle(image, pixels, channels) + column, inside, 0.0).to(tl.float32)
     count = pixels * depth
     to = image * channels + column
     more = tl.zeros([DEPTH], tl.float32)
@@ -94,18 +101,18 @@ def coefficients(
         mean, rstd = tl.load(means + moment), tl.load(rstds + moment)
         mean_of_g = tl.sum(w * one, 0) / count
         slope = -rstd * rstd * rstd * tl.sum(w * (two + (pivot + more - mean) * one), 0) / count
-        tl.store(one_of + to, slope + tl.zeros([DEPTH], tl.float32), inside)
-        tl.store(other + to, -rstd * mean_of_g + slope * (more - mean), inside)
+        tl.store(factor + to, slope + tl.zeros([DEPTH], tl.float32), inside)
+        tl.store(term + to, -rstd * mean_of_g + slope * (more - mean), inside)
     else:
         of_channel = pivot + more + one / pixels
         mean = tl.sum(of_channel, 0) / depth
         apart = tl.where(inside, of_channel - mean, 0.0)
-        within = tl.sum(two - one * one / pixels, 0)
+        within = tl.sum(tl.maximum(two - one * one / pixels, 0.0), 0)
         rstd = 1 / tl.sqrt((within + pixels * tl.sum(apart * apart, 0)) / count + eps)
         tl.store(means + moment, mean)
         tl.store(rstds + moment, rstd)
-        tl.store(one_of + to, rstd * w, inside)
-        tl.store(other + to, tl.load(bias + column, inside, 0.0).to(tl.float32) + (more - mean) * rstd * w, inside)
+        tl.store(factor + to, rstd * w, inside)
+        tl.store(term + to, tl.load(bias + column, inside, 0.0).to(tl.float32) + (more - mean) * rstd * w, inside)
 
 
 @triton.jit
@@ -147,15 +154,15 @@ def summed(x, y, bias, out, channels, size, BLOCK: tl.constexpr):
 @triton.jit
 def layer_norm(
     x, y, weight, bias, total, out, means, rstds, tokens, width, eps,
-    ADD: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    ADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Of tokens [width]: x + y, and its norm (Ba et al. 2016, equation 4)."""
-    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     there = column < width
     inside = (row < tokens)[:, None] & there[None, :]
     at = row.to(tl.int64)[:, None] * width + column[None, :]
     value = tl.load(x + at, inside, 0.0)
-    if ADD:
+    if ADDED:
         value = (value.to(tl.float32) + tl.load(y + at, inside, 0.0).to(tl.float32)).to(total.dtype.element_ty)
         tl.store(total + at, value, inside)
     mean = tl.sum(value.to(tl.float32), 1) / width
@@ -170,10 +177,10 @@ def layer_norm(
 
 @triton.jit
 def layer_norm_backward(
-    x, passed, dy, weight, means, rstds, dx, tokens, width, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    x, passed, dy, weight, means, rstds, dx, tokens, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     """The gradient of tokens that are normalized, and are passed by the norm as well."""
-    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     there = column < width
     inside = (row < tokens)[:, None] & there[None, :]
     at = row.to(tl.int64)[:, None] * width + column[None, :]
@@ -196,7 +203,7 @@ def gated_gelu(x, dy, out, tokens, width, BACKWARD: tl.constexpr, ROWS: tl.const
     """
     token = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
-    inside = (token < tokens) & (column < width)  # all columns are: it has the shape of the tile
+    inside = token < tokens
     half = token.to(tl.int64) * width + column
     whole = token.to(tl.int64) * 2 * width + column
     value = tl.load(x + whole, inside, 0.0).to(tl.float32)

@@ -1,7 +1,7 @@
 """Layers and blocks of a U-Net on a GPU, computed by fewer kernels that read and write less.
 
 PyTorch's group norm copies a channels-last tensor to another layout and back, and each activation function, bias and
-sum reads and writes all of it again, which takes a third of a step of eight images on an H200. These kernels need
+sum reads and writes all of it again, which takes two fifths of a step of eight images on an H200. These kernels need
 Triton, which comes with PyTorch on Linux.
 """
 
@@ -27,12 +27,14 @@ def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
 
         with torch.inference_mode(False), torch.enable_grad():
             x = torch.linspace(-2, 2, 512, device=device, dtype=dtype).view(1, 32, 4, 4).requires_grad_()
-            weight = torch.ones(32, device=device, dtype=dtype)
-            y = GroupNorm.apply(x, weight, weight, 4, 1e-5, True, None)
-            tokens, normal = AddedNorm.apply(y.flatten(2).mT, None, weight, weight, 1e-5)
-            gated = GatedGELU.apply(AddedNorm.apply(tokens, normal, weight, weight, 1e-5)[1])
-            torch.autograd.grad(gated.sum() + BiasedSum.apply(x, y, weight).sum(), x)
-            right = torch.allclose(y, F.silu(F.group_norm(x, 4, weight, weight, 1e-5)), atol=0.05)
+            one = torch.ones(32, device=device, dtype=dtype)
+            norm = GroupNorm.apply(x, one, one, 4, 1e-5, True, one[None])
+            tokens, normal = AddedNorm.apply(BiasedSum.apply(x, norm, one).flatten(2).mT, None, one, one, 1e-5)
+            ours = GatedGELU.apply(AddedNorm.apply(tokens, normal, one, one, 1e-5)[1])
+            tokens = (x + F.silu(F.group_norm(x + 1, 4, one, one, 1e-5)) + 1).flatten(2).mT
+            value, gate = F.layer_norm(tokens + F.layer_norm(tokens, [32], one, one), [32], one, one).chunk(2, -1)
+            pairs = zip(*((y, *torch.autograd.grad(y.sum(), x)) for y in (ours, value * F.gelu(gate))), strict=True)
+            right = all(bool((a - b).norm() < 0.2 * b.norm()) for a, b in pairs)  # bfloat16 alone is .05 away
     except Exception as error:  # Triton, compilers and drivers raise what they like; PyTorch's own kernels serve
         log.info("PyTorch's own kernels compute norms and activation functions (%s: %s).", type(error).__name__, error)
         return False

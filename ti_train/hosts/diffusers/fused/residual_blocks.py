@@ -26,10 +26,10 @@ def fuse(block: Any) -> None:
     shortcut = block.conv_shortcut.bias if block.conv_shortcut else None
     first = block.conv1.bias + block.time_emb_proj.bias
     second = block.conv2.bias if shortcut is None else block.conv2.bias + shortcut
-    block.forward = functools.partial(added, block, first, second)
+    block.forward = functools.partial(computed, block, first, second)
 
 
-def added(block: Any, first: Tensor, second: Tensor, x: Tensor, time: Tensor, *_: Any) -> Tensor:
+def computed(block: Any, first: Tensor, second: Tensor, x: Tensor, time: Tensor, *_: Any) -> Tensor:
     """x: [B, C, H, W]. time: [B, D]. first, second: the sums of the biases before the second norm, and behind it."""
     y = without_bias(block.conv1, normalized(block.norm1, x, silu=True))
     moved = F.linear(F.silu(time), block.time_emb_proj.weight, first)

@@ -42,9 +42,10 @@ def is_usual(block: Any) -> bool:
 
 
 def is_attention(layer: Any) -> bool:
-    """Whether it does no more than attend, and has no biases but that of its output."""
-    more = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross", "residual_connection")
-    if layer is None or layer.rescale_output_factor != 1 or any(getattr(layer, name, None) for name in more):
+    """Whether PyTorch's attention computes it, of projections without biases."""
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    if layer is None or type(layer.processor) is not AttnProcessor2_0:
         return False
     return all(projection.bias is None for projection in (layer.to_q, layer.to_k, layer.to_v))
 
@@ -52,20 +53,23 @@ def is_attention(layer: Any) -> bool:
 def transformed(
     block: Any,
     x: Tensor,
-    attention_mask: Tensor | None = None,  # noqa: ARG001
+    attention_mask: Tensor | None = None,
     encoder_hidden_states: Tensor | None = None,
-    *_: Any,
-    **__: Any,
+    *others: Any,
+    **named: Any,
 ) -> Tensor:
-    """x: [B, T, C]. encoder_hidden_states: the text, [B, L, D]. Stable Diffusion's pipelines give no mask."""
-    x, normal = normalized(block.norm1, x, None)
-    x, normal = normalized(block.norm2, x, attended(block.attn1, normal, normal))
-    x, normal = normalized(block.norm3, x, attended(block.attn2, normal, encoder_hidden_states))
+    """x: [B, T, C]. encoder_hidden_states: the text, [B, L, D]. With masks or anything else, as diffusers does."""
+    if any(given is not None for given in (attention_mask, *others, *named.values())):
+        own: Tensor = type(block).forward(block, x, attention_mask, encoder_hidden_states, *others, **named)
+        return own
+    x, normal = added_norm(block.norm1, x, None)
+    x, normal = added_norm(block.norm2, x, attended(block.attn1, normal, normal))
+    x, normal = added_norm(block.norm3, x, attended(block.attn2, normal, encoder_hidden_states))
     fed: Tensor = block.ff(normal)
     return x + fed
 
 
-def normalized(layer: nn.LayerNorm, x: Tensor, added: Tensor | None) -> tuple[Tensor, Tensor]:
+def added_norm(layer: nn.LayerNorm, x: Tensor, added: Tensor | None) -> tuple[Tensor, Tensor]:
     """The sum, and its norm."""
     found: tuple[Tensor, Tensor] = AddedNorm.apply(x, added, layer.weight, layer.bias, layer.eps)
     return found
