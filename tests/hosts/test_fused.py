@@ -50,7 +50,8 @@ def of_images(dtype: torch.dtype, mean: float) -> list[Case]:
         layout = torch.channels_last if silu else torch.contiguous_format
         settings = {"weight": drawn(dtype, shape[1]), "bias": drawn(dtype, shape[1]), "groups": groups, "silu": silu}
         given = [(drawn(dtype, *shape) + mean).contiguous(memory_format=layout)]
-        given[0][:, :, 0, 0] = 0  # a corner is unlike the rest behind a padded convolution
+        if mean:
+            given[0][:, :, 0, 0] = 0  # a corner is unlike the rest behind a padded convolution
         given += [drawn(dtype, *shape[:2])] if silu else []  # as where SiLU follows: of a time embedding
         cases.append((given, partial(own, **settings), partial(exact, **settings)))
     bias = drawn(dtype, 72)
@@ -86,7 +87,7 @@ def of_tokens(dtype: torch.dtype, mean: float) -> list[Case]:
 
 
 def distances(dtype: torch.dtype, mean: float, programs: int) -> list[float]:
-    """Of outputs and gradients from those in float64, in parts of their length."""
+    """Of each case's outputs and gradients from those in float64, in parts of their length: the largest."""
     from ti_train.hosts.diffusers.fused import images
 
     images.PROGRAMS = programs  # if few, each has several rows of pixels
@@ -100,7 +101,7 @@ def distances(dtype: torch.dtype, mean: float, programs: int) -> list[float]:
         gradients = torch.autograd.grad(ours, leaves, dys)
         wanted = torch.autograd.grad(expected, precise, [dy.double() for dy in dys])
         pairs = zip([*ours, *gradients], [*expected, *wanted], strict=True)
-        found += [float((a - b).norm() / b.norm()) for a, b in pairs]
+        found.append(max(float((a - b).norm() / b.norm()) for a, b in pairs))
     return found
 
 
@@ -158,9 +159,9 @@ def found():
 
 
 @needs_triton
-@pytest.mark.parametrize(("case", "bound"), {"float16": 5e-4, "large means": 2e-5}.items())
+@pytest.mark.parametrize(("case", "bound"), {"float16": 4e-4, "large means": 2e-5}.items())
 def test_outputs_and_gradients_are_those_of_exact_arithmetic_but_for_rounding(found, case, bound):
-    assert found[case]
+    assert len(found[case]) == 2 * len(SHAPES) + 1 + 4, "of images, and of tokens"
     assert max(found[case]) < bound
 
 
@@ -187,6 +188,7 @@ def test_blocks_that_compute_something_else_stay_as_they_are(pipeline_folder):
     fuse(unet)
     assert {block for block in blocks if "forward" not in vars(block)} == {scaled, crossed, sliced}
     assert isinstance(scaled.nonlinearity, nn.SiLU)
+    assert scaled.norm1.forward.keywords == scaled.norm2.forward.keywords == {}, "no SiLU within"
 
 
 def on_a_card() -> bool:

@@ -18,7 +18,10 @@ log = logging.getLogger("ti_train")
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether Triton (from 3.0 on) is there and compiles for the device, for which it needs a C compiler as well."""
+    """Whether Triton (from 3.0 on) is there, compiles for the device, and computes there what PyTorch does.
+
+    To compile it needs a C compiler as well.
+    """
     if device.type != "cuda":
         return False
     try:
